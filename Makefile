@@ -1,0 +1,48 @@
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps
+
+.PHONY: help demo test check dev format lock clean
+
+help:  ## Show what there is
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 16
+
+demo: .venv/ready  ## Load 90 days of invented sessions into data/demo and show what comes out
+	@$(BIN)/devin-sessions demo
+
+test: .venv/ready  ## Run every test
+	$(BIN)/python -m pytest
+
+check: .venv/ready  ## Formatting, lint, types, and whether Dagster loads the definitions
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/dg check defs
+
+dev: .venv/ready  ## Start the Dagster UI with schedule and daemon; the instance is under data/
+	@$(BIN)/devin-sessions ui
+
+format: .venv/ready  ## Format the code and mend what lint can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: .venv/ready  ## Pin the newest allowed versions in requirements.lock
+	$(BIN)/uv pip compile --quiet --upgrade pyproject.toml --extra dev --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --no-header --output-file requirements.lock
+
+clean:  ## Remove the installation and the caches; data stays
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+
+# The lock is complete and hashed, so nothing is resolved; the build backend is in it, so nothing else is fetched.
+.venv/installed: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed. If it has another name here: make PYTHON=python3.12 …"; exit 1; }
+	@echo "Installing into .venv (once, about a minute)"
+	@$(PYTHON) -m venv --clear .venv || \
+		{ echo "Python's venv module is missing. On Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+	@$(PIP) --require-hashes -r requirements.lock
+	@touch $@
+
+.venv/ready: .venv/installed pyproject.toml
+	@$(PIP) --no-build-isolation --editable .
+	@touch $@

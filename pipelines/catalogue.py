@@ -1,0 +1,36 @@
+"""What the Dagster catalogue says of an asset, taken from its table."""
+
+from collections.abc import Callable
+from typing import Any
+
+import dagster as dg
+import sqlalchemy as sa
+
+GROUP = "devin_sessions"
+OWNERS = ["team:data-platform"]
+
+
+def table_asset(table: sa.Table, *kinds: str, **options: Any) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
+    """`dg.asset` for the function that fills `table`; name, description and column schema are the table's."""
+    columns = [
+        dg.TableColumn(
+            name=column.name,
+            type=str(column.type),
+            description=column.comment,
+            constraints=dg.TableColumnConstraints(nullable=bool(column.nullable)),
+        )
+        for column in table.columns
+    ]
+    decorate: Callable[[Callable[..., Any]], dg.AssetsDefinition] = dg.asset(
+        name=table.name,
+        description=table.comment,
+        group_name=GROUP,
+        owners=OWNERS,
+        kinds={"sql", *kinds},
+        metadata={
+            "dagster/column_schema": dg.TableSchema(columns=columns),
+            "dagster/table_name": table.name,
+        },
+        **options,
+    )
+    return decorate

@@ -1,0 +1,255 @@
+"""The `devin-sessions` command. Exit codes: 0 all loaded, 1 something is missing, 2 wrong use or settings."""
+
+import csv
+import json
+import os
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import date
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import dagster as dg
+import sqlalchemy as sa
+import typer
+
+from pipelines import runs
+from pipelines.daily_sessions import OtherDays, refuse_other_days
+from pipelines.definitions import definitions_for
+from pipelines.partitions import closed_days, daily_partitions, ranges, spelled
+from pipelines.screen import LiveProgress, as_text, complain, say, show_coverage, show_table
+from pipelines.settings import PROJECT, Settings, SettingsRefused
+from resources.database import Database, WarehouseLocked, WarehouseUnusable
+from resources.devin_api import KEY_VARIABLE, Unauthorized, key_from_environment
+from warehouse import reads, tables
+
+MISSING, WRONG_USE, INTERRUPTED = 1, 2, 130
+MOST_ROWS_SHOWN = 200
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Daily Devin session counts per organization, in a SQL warehouse.",
+)
+
+
+def main() -> None:
+    """The entry point: sentences instead of tracebacks for everything that a user can mend."""
+    # Dagster marks what the project rests on as beta at each start; the tests watch for changes.
+    warnings.filterwarnings("ignore", category=dg.BetaWarning)
+    try:
+        app()
+    except (SettingsRefused, OtherDays, Unauthorized) as error:
+        _stop(str(error), WRONG_USE)
+    except WarehouseLocked as error:
+        _stop(str(error), MISSING)
+    except WarehouseUnusable as error:
+        _stop(str(error), WRONG_USE)
+
+
+@app.command()
+def backfill(
+    first: Annotated[str, typer.Argument(metavar="FIRST", help="First day, such as 2025-01-01.")],
+    last: Annotated[str, typer.Argument(metavar="LAST", help="Last day, included.")],
+    refresh: Annotated[bool, typer.Option("--refresh", help="Read days again that are loaded already.")] = False,
+) -> None:
+    """Load the days FIRST to LAST that are not loaded yet, and say what is missing in the end."""
+    settings = Settings.load()
+    days = _days_between(_day("FIRST", first), _day("LAST", last), settings)
+    key_from_environment()
+    loaded = _loaded_days(settings)
+    wanted = days if refresh else [day for day in days if day not in loaded]
+    if not wanted:
+        say(f"Nothing to do: {spelled(days)} loaded already. To read them again, add --refresh.")
+        return
+
+    outcomes: list[runs.Outcome] = []
+    with LiveProgress() as progress, runs.open_instance() as instance:
+        definitions = definitions_for(settings, progress)
+        for start, end in ranges(wanted):
+            outcomes.append(runs.run_range(definitions, instance, start, end))
+            if outcomes[-1].failures or outcomes[-1].is_interrupted:
+                break
+    missing = sorted(set(wanted) - set(progress.stored))
+    changes = progress.changes
+    say(
+        f"{len(progress.stored)} of {len(wanted)} days loaded: {progress.sessions:,} sessions; "
+        f"{changes.inserted:,} cells new, {changes.changed:,} changed, {changes.unchanged:,} unchanged; "
+        f"{progress.calls.sent:,} calls, {progress.calls.retried:,} of them retries; {progress.seconds:.1f} s."
+    )
+    for sentence in dict.fromkeys(s for outcome in outcomes for s in outcome.red_checks):
+        complain(f"Check: {sentence}")
+    for sentence in dict.fromkeys(s for outcome in outcomes for s in outcome.failures):
+        complain(sentence)
+    is_interrupted = any(outcome.is_interrupted for outcome in outcomes)
+    if missing:
+        again = f"devin-sessions backfill {first} {last}" + (" --refresh" if refresh else "")
+        complain(
+            f"{'Interrupted. ' if is_interrupted else ''}Still to load: {spelled(missing)}. The same again: {again}"
+        )
+    if is_interrupted:
+        raise typer.Exit(INTERRUPTED)
+    if missing or any(outcome.failures for outcome in outcomes):
+        raise typer.Exit(MISSING)
+
+
+@app.command()
+def status(as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for machines.")] = False) -> None:
+    """How much of history is loaded and proven. Exit code 1 if days are missing."""
+    settings = Settings.load()
+    days = closed_days(daily_partitions(settings))
+    with _reading(settings) as connection:
+        covered = reads.coverage(connection, days, settings.devin_org_ids)
+        gaps = reads.missing_cells(connection, settings.devin_org_ids)
+        missing = sorted(set(days) - (reads.windows(connection).keys() - gaps.keys()))
+    if as_json:
+        typer.echo(json.dumps(asdict(covered), default=lambda value: value.isoformat()))
+    else:
+        show_coverage(covered)
+        if missing:
+            say(f"Missing: {spelled(missing)}. To load: devin-sessions backfill {missing[0]} {missing[-1]}")
+    if missing:
+        raise typer.Exit(MISSING)
+
+
+@app.command()
+def query(
+    sql: Annotated[str, typer.Argument(metavar="SQL", help='What to ask, such as "select * from weekly_sessions".')],
+    as_csv: Annotated[bool, typer.Option("--csv", help="Comma-separated values with a header, for files.")] = False,
+) -> None:
+    """Ask the warehouse in SQL. Nothing can be changed."""
+    settings = Settings.load()
+    database = Database(url=settings.warehouse_url)
+    if not database.path.exists():
+        _stop(f"There is no warehouse at {database.path} yet. First load some days: {_EXAMPLE}", MISSING)
+    with database.transaction(read_only=True) as connection:
+        try:
+            result = connection.exec_driver_sql(sql)
+            columns = list(result.keys())
+            if as_csv:
+                writer = csv.writer(sys.stdout, lineterminator="\n")
+                writer.writerow(columns)
+                writer.writerows([as_text(value) for value in row] for row in result)
+                return
+            rows = result.fetchmany(MOST_ROWS_SHOWN + 1)
+        except sa.exc.DBAPIError as error:
+            _stop(f"The database refuses this SQL: {error.orig}", WRONG_USE)
+    show_table("", columns, rows[:MOST_ROWS_SHOWN])
+    if len(rows) > MOST_ROWS_SHOWN:
+        say(f"Only the first {MOST_ROWS_SHOWN} rows are shown. For all of them, add --csv.")
+
+
+@app.command()
+def ui(
+    port: Annotated[int, typer.Option(help="Port on this machine.")] = 3000,
+) -> None:
+    """Start the Dagster UI on this machine, with the daemon that runs the schedule, until Ctrl-C."""
+    Settings.load()
+    home = runs.dagster_home()
+    say(f"The Dagster UI: http://127.0.0.1:{port} (ends with Ctrl-C; the schedule runs as long as this does)")
+    os.chdir(home)  # Dagster leaves its scratch files where it is started
+    dagster = str(Path(sys.executable).parent / "dagster")
+    os.execv(dagster, [dagster, "dev", "-w", str(PROJECT / "workspace.yaml"), "-h", "127.0.0.1", "-p", str(port)])
+
+
+@app.command()
+def sandbox(
+    port: Annotated[int, typer.Option(help="Port on this machine; 0 takes a free one.")] = 8787,
+    organizations: Annotated[int, typer.Option(min=1, help="How many organizations it has.")] = 12,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same sessions.")] = 1,
+    delay: Annotated[float, typer.Option(min=0, help="Seconds before each answer.")] = 0.0,
+    fail_status: Annotated[
+        int | None, typer.Option(min=400, max=599, help="Fail with this status, such as 503.")
+    ] = None,
+    fail_chance: Annotated[float, typer.Option(min=0, max=1, help="How often it fails.")] = 0.1,
+) -> None:
+    """Serve invented sessions the way the Devin API serves real ones, until Ctrl-C."""
+    from resources.sandbox import Sandbox  # here: it brings a web framework that no other command needs
+
+    with Sandbox(seed=seed, organizations=organizations, port=port) as source:
+        if fail_status is not None:
+            source.fail(status=fail_status, chance=fail_chance, times=None)
+        if delay:
+            source.fail(delay=delay, times=None)
+        say(f"The sandbox answers at {source.url}. To use it, in another terminal:")
+        say(f"  export DEVIN_API_URL={source.url} {KEY_VARIABLE}={source.api_key}")
+        say("  export WAREHOUSE_URL=duckdb:///data/sandbox/warehouse.duckdb DAGSTER_HOME=$PWD/data/sandbox/dagster")
+        try:
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            say(f"Stopped after {len(source.requests):,} requests.")
+
+
+@app.command()
+def demo(
+    days: Annotated[int, typer.Option(min=1, max=690, help="How many days, up to yesterday.")] = 90,
+    organizations: Annotated[int, typer.Option(min=1, max=500, help="How many organizations.")] = 12,
+    with_ui: Annotated[
+        bool, typer.Option("--ui", help="Then serve the Dagster UI over the demo until Ctrl-C.")
+    ] = False,
+) -> None:
+    """Load invented sessions into data/demo and show what comes out. Needs no key; touches nothing else."""
+    from pipelines.demo import run_demo  # here: it brings a web framework that no other command needs
+
+    run_demo(days, organizations, with_ui=with_ui)
+
+
+_EXAMPLE = "devin-sessions backfill FIRST LAST"
+
+
+def _stop(sentence: str, code: int) -> NoReturn:
+    complain(sentence)
+    raise SystemExit(code)
+
+
+def _day(name: str, value: str) -> date:
+    try:
+        return date.fromisoformat(value)
+    except ValueError:
+        _stop(f"{name}={value} is not a date such as 2025-01-31.", WRONG_USE)
+
+
+def _days_between(first: date, last: date, settings: Settings) -> list[date]:
+    closed = closed_days(daily_partitions(settings))
+    if first > last:
+        _stop(f"The range is reversed: {first} is after {last}. The first day comes first.", WRONG_USE)
+    if first < settings.devin_start_date:
+        _stop(
+            f"{first} is before DEVIN_START_DATE={settings.devin_start_date}. Begin there, or set it earlier.",
+            WRONG_USE,
+        )
+    if not closed or last > closed[-1]:
+        until = f"The last closed day is {closed[-1]}" if closed else "No day is closed yet"
+        _stop(f"{last} is not over yet. {until}.", WRONG_USE)
+    return [day for day in closed if first <= day <= last]
+
+
+@contextmanager
+def _reading(settings: Settings) -> Iterator[sa.Connection]:
+    """The warehouse, read only; an empty one in memory where none was made yet, so that nothing is written."""
+    database = Database(url=settings.warehouse_url)
+    if database.path.exists():
+        with database.transaction(read_only=True) as connection:
+            if tables.are_present(connection):
+                yield connection
+                return
+    with sa.create_engine("duckdb://").begin() as connection:
+        tables.create(connection)
+        yield connection
+
+
+def _loaded_days(settings: Settings) -> set[date]:
+    """Days that need no loading. Raises OtherDays if what is stored has other days than the settings."""
+    with _reading(settings) as connection:
+        stored = reads.windows(connection)
+        refuse_other_days(stored, daily_partitions(settings), settings)
+        return stored.keys() - reads.missing_cells(connection, settings.devin_org_ids).keys()
+
+
+if __name__ == "__main__":
+    main()

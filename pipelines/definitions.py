@@ -1,0 +1,52 @@
+"""Everything Dagster loads, listed by name."""
+
+import dagster as dg
+
+from pipelines import checks
+from pipelines.daily_sessions import daily_sessions_asset
+from pipelines.organizations import organizations
+from pipelines.partitions import daily_partitions
+from pipelines.progress import Progress
+from pipelines.rollups import ROLLUPS
+from pipelines.schedules import daily_refresh_schedule
+from pipelines.settings import Settings
+from resources.database import Database
+from resources.devin_api import DevinAPI
+
+
+def definitions_for(settings: Settings, progress: Progress) -> dg.Definitions:
+    """The code location under these settings; `progress` is told how each load goes on."""
+    partitions = daily_partitions(settings)
+    assets = [
+        organizations,
+        daily_sessions_asset(partitions),
+        *ROLLUPS,
+    ]
+    return dg.Definitions(
+        assets=assets,
+        asset_checks=[
+            checks.counts_sum_to_control_totals,
+            checks.every_cell_is_present,
+            checks.latest_closed_day_is_present,
+            checks.no_count_is_negative,
+        ],
+        schedules=[daily_refresh_schedule(assets, partitions, settings)],
+        resources={
+            "settings": settings,
+            "progress": progress,
+            "devin_api": DevinAPI(
+                base_url=settings.devin_api_url,
+                max_connections=settings.devin_max_connections,
+                timeout_seconds=settings.devin_timeout_seconds,
+                max_tries=settings.devin_max_tries,
+            ),
+            "database": Database(url=settings.warehouse_url),
+        },
+        executor=dg.in_process_executor,
+    )
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """What the Dagster webserver, daemon and runs load, under the environment's settings."""
+    return definitions_for(Settings.load(), Progress())

@@ -1,0 +1,88 @@
+"""The demo: the sandbox as source, data/demo as warehouse and instance, and real runs between them."""
+
+import os
+import shutil
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from pipelines import runs
+from pipelines.definitions import definitions_for
+from pipelines.partitions import closed_days, daily_partitions
+from pipelines.screen import LiveProgress, complain, say, show_coverage, show_table
+from pipelines.settings import PROJECT, Settings
+from resources.database import Database
+from resources.sandbox import Sandbox
+from warehouse import reads
+
+FOLDER = PROJECT / "data" / "demo"
+
+
+def run_demo(days: int, organizations: int, *, with_ui: bool) -> None:
+    """Load the last `days` of a sandbox with so many `organizations`, show them, and exit with 1 if any is missing."""
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    today = datetime.now(UTC).date()
+    first_day = today - timedelta(days=days)
+    with Sandbox(organizations=organizations) as source:
+        _use_only(
+            devin_api_url=source.url,
+            devin_api_key=source.api_key,
+            devin_start_date=first_day.isoformat(),
+            warehouse_url=f"duckdb:///{FOLDER}/warehouse.duckdb",
+        )
+        os.environ["DAGSTER_HOME"] = str(FOLDER / "dagster")
+        settings = Settings.load()
+        say(f"The sandbox stands in for the Devin API. Loading {days} days of its {organizations} organizations.")
+        closed = closed_days(daily_partitions(settings))
+        with LiveProgress() as progress, runs.open_instance() as instance:
+            outcome = runs.run_range(definitions_for(settings, progress), instance, closed[0], closed[-1])
+        for sentence in outcome.failures + outcome.red_checks:
+            complain(sentence)
+        if outcome.failures:
+            raise SystemExit(1)
+        _show(settings)
+        if with_ui:
+            subprocess.run([sys.executable, "-m", "pipelines.cli", "ui"], check=False)
+        else:
+            _show_next_steps()
+
+
+def _use_only(**values: str) -> None:
+    """Set these variables and blank every other, so that neither the environment nor .env reaches the demo."""
+    for name in Settings.model_fields:
+        os.environ[name.upper()] = values.get(name, "")
+
+
+_TOP_ORGANIZATIONS = """
+select org_name, sum(sessions_count) as sessions, count(*) filter (where sessions_count > 0) as active_days
+from daily_sessions inner join organizations using (org_id)
+group by org_name order by sessions desc limit 8
+"""
+_LAST_WEEKS = """
+select week, sum(sessions_count) as sessions, count(*) filter (where sessions_count > 0) as active_orgs,
+    bool_and(is_complete) as is_complete
+from weekly_sessions group by week order by week desc limit 6
+"""
+
+
+def _show(settings: Settings) -> None:
+    with Database(url=settings.warehouse_url).transaction(read_only=True) as connection:
+        show_coverage(reads.coverage(connection, closed_days(daily_partitions(settings))))
+        for title, sql in (("Top organizations", _TOP_ORGANIZATIONS), ("Last weeks", _LAST_WEEKS)):
+            result = connection.execute(sa.text(sql))
+            show_table(title, list(result.keys()), result.all())
+
+
+def _show_next_steps() -> None:
+    command = Path(sys.executable).parent / "devin-sessions"
+    here = command.relative_to(Path.cwd()) if command.is_relative_to(Path.cwd()) else command
+    say("What to try next:")
+    say(f"  {here} demo --ui        the same in the Dagster UI")
+    say(
+        f"  WAREHOUSE_URL=duckdb:///{FOLDER.relative_to(PROJECT)}/warehouse.duckdb "
+        f'{here} query "select * from enterprise_sessions order by day desc limit 7"'
+    )
+    say("  README.md, “Real use”   from a key to a nightly schedule")

@@ -1,0 +1,59 @@
+"""The days: where each begins and ends, and which are closed. All of it is Dagster's own arithmetic."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+
+import dagster as dg
+
+from pipelines.settings import Settings
+
+
+@dataclass(frozen=True)
+class Day:
+    """One day and its window [start, end), in UTC."""
+
+    day: date
+    start: datetime
+    end: datetime
+
+
+def daily_partitions(settings: Settings) -> dg.DailyPartitionsDefinition:
+    """One partition a day since DEVIN_START_DATE, up to the last one whose window is over."""
+    return dg.DailyPartitionsDefinition(
+        start_date=settings.devin_start_date.isoformat(),
+        timezone=settings.devin_timezone,
+        hour_offset=settings.devin_day_start_hour,
+    )
+
+
+def as_days(partitions: dg.DailyPartitionsDefinition, keys: Iterable[str]) -> list[Day]:
+    """The days of these partition keys, with their windows."""
+    days = []
+    for key in keys:
+        window = partitions.time_window_for_partition_key(key)
+        days.append(Day(date.fromisoformat(key), window.start.astimezone(UTC), window.end.astimezone(UTC)))
+    return days
+
+
+def closed_days(partitions: dg.DailyPartitionsDefinition, now: datetime | None = None) -> list[date]:
+    """Every day from the first to the last closed one, in order."""
+    return [date.fromisoformat(key) for key in partitions.get_partition_keys(current_time=now)]
+
+
+def ranges(days: Iterable[date]) -> list[tuple[date, date]]:
+    """The fewest (first, last) pairs that hold exactly these days, in order."""
+    found: list[tuple[date, date]] = []
+    for day in sorted(days):
+        if found and (day - found[-1][1]).days == 1:
+            found[-1] = (found[-1][0], day)
+        else:
+            found.append((day, day))
+    return found
+
+
+def spelled(days: Sequence[date]) -> str:
+    """These days in as few words as possible, such as `2025-01-03, 2025-01-05…2025-01-09 (6 days)`."""
+    parts = [f"{a}" if a == b else f"{a}…{b}" for a, b in ranges(days)]
+    shown = ", ".join(parts[:6]) + (f" and {len(parts) - 6} more ranges" if len(parts) > 6 else "")
+    return f"{shown} ({len(days)} days)" if len(days) > 1 else shown

@@ -1,0 +1,44 @@
+"""Assets `weekly_sessions`, `monthly_sessions`, `enterprise_sessions`: what their SQL files select, stored."""
+
+import dagster as dg
+import sqlalchemy as sa
+
+from pipelines.catalogue import table_asset
+from pipelines.settings import Settings
+from resources.database import Database, WarehouseUnusable
+from warehouse import tables, writes
+
+DAILY_SESSIONS = dg.AssetKey(tables.daily_sessions.name)
+
+
+def _rebuilt(database: Database, table: sa.Table, **parameters: int) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    try:
+        with database.transaction() as connection:
+            tables.create(connection)
+            rows = writes.rebuild(connection, table, **parameters)
+    except WarehouseUnusable as error:
+        raise dg.Failure(str(error), allow_retries=False) from error
+    return dg.MaterializeResult(metadata={"dagster/row_count": rows})
+
+
+@table_asset(tables.weekly_sessions, deps=[DAILY_SESSIONS])
+def weekly_sessions(database: Database) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    """Sums per organization and ISO week."""
+    return _rebuilt(database, tables.weekly_sessions)
+
+
+@table_asset(tables.monthly_sessions, deps=[DAILY_SESSIONS])
+def monthly_sessions(database: Database) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    """Sums per organization and month."""
+    return _rebuilt(database, tables.monthly_sessions)
+
+
+@table_asset(tables.enterprise_sessions, deps=[DAILY_SESSIONS])
+def enterprise_sessions(database: Database, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    """The whole enterprise per day, with trailing sums and changes."""
+    # The schedule reads a day for the last time on the last night of its look-back, which is that many days
+    # minus one after the day has ended.
+    return _rebuilt(database, tables.enterprise_sessions, settled_after_days=settings.devin_lookback_days - 1)
+
+
+ROLLUPS = [weekly_sessions, monthly_sessions, enterprise_sessions]

@@ -1,0 +1,121 @@
+"""How things look on a terminal: the progress of a load, tables, sentences."""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+from rich.text import Text
+
+from pipelines.progress import Progress
+from warehouse.reads import Coverage
+from warehouse.writes import StoredDay
+
+out = Console()
+err = Console(stderr=True)
+
+
+def say(sentence: str) -> None:
+    """One line for people, on standard output; never taken for markup, never broken in the middle of a word."""
+    out.print(Text(sentence), soft_wrap=True)
+
+
+def complain(sentence: str) -> None:
+    """What went wrong and what to do, on standard error."""
+    err.print(Text(sentence), soft_wrap=True)
+
+
+def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """A table for people: numbers to the right, NULL dimmed."""
+    rows = list(rows)
+    table = Table(title=title or None, title_justify="left", title_style="bold", header_style="bold")
+    for index, name in enumerate(columns):
+        is_number = any(isinstance(row[index], int | float) and not isinstance(row[index], bool) for row in rows)
+        table.add_column(Text(name), justify="right" if is_number else "left")
+    for row in rows:
+        table.add_row(*(Text("NULL", style="dim") if value is None else Text(shown(value)) for value in row))
+    out.print(table)
+
+
+def show_coverage(covered: Coverage) -> None:
+    """How much is loaded and proven."""
+    rows = [
+        ("days", f"{covered.first_day} to {covered.last_day}"),
+        ("days loaded", f"{covered.days_loaded:,} of {covered.days_expected:,}"),
+        ("days reconciled with the source's total", f"{covered.days_reconciled:,} of {covered.days_loaded:,}"),
+        ("organizations", f"{covered.organizations:,}"),
+        ("sessions", f"{covered.sessions_count:,}"),
+        ("last loaded", f"{covered.last_loaded_at:%Y-%m-%d %H:%M} UTC" if covered.last_loaded_at else "never"),
+    ]
+    show_table("", ["coverage", ""], rows)
+
+
+def shown(value: object) -> str:
+    """A value as people write it."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return f"{value:,.3f}" if isinstance(value, float) else as_text(value)
+
+
+def as_text(value: object) -> str:
+    """A value as other programs read it: true and false as in SQL, NULL as nothing."""
+    if value is None:
+        return ""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+class LiveProgress(Progress):
+    """A moving bar on a terminal, else a plain line for each block of days; a context manager."""
+
+    def __enter__(self) -> "LiveProgress":
+        self._started = time.monotonic()
+        self._bars = Bars(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("cells · {task.fields[calls]} calls · {task.fields[rate]}/s ·"),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+            console=out,
+            disable=not out.is_terminal,
+        )
+        self._bars.start()
+        self._bar = self._bars.add_task("Starting", total=None, calls="0", rate="0")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    @property
+    def seconds(self) -> float:
+        """Time since the start."""
+        return time.monotonic() - self._started
+
+    def changed(self) -> None:
+        """Move the bar."""
+        self._bars.update(
+            self._bar,
+            description=f"{max(self.stored)} stored" if self.stored else "Asking",
+            total=self.cells_expected,
+            completed=self.cells,
+            calls=f"{self.calls.sent:,}",
+            rate=f"{self.calls.sent / max(self.seconds, 0.001):,.0f}",
+        )
+
+    def store(self, days: Mapping[date, StoredDay]) -> None:
+        """Count the days, and say so where no bar can move."""
+        super().store(days)
+        if self._bars.disable and days:
+            left = (self.cells_expected - self.cells) * self.seconds / max(self.cells, 1)
+            out.print(
+                f"{max(days)} stored: {self.cells:,} of {self.cells_expected:,} cells, {self.calls.sent:,} calls, "
+                f"{self.calls.sent / max(self.seconds, 0.001):,.0f}/s, {left:,.0f} s left"
+            )

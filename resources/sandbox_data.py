@@ -1,0 +1,198 @@
+"""The sessions behind the sandbox: which organizations exist and who created a session when.
+No HTTP, and nothing of the warehouse."""
+
+import random
+import threading
+from bisect import bisect_left
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+
+Session = tuple[int, str]
+"""Microseconds since 1970 (UTC), and the user who created the session."""
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+DAY = timedelta(days=1) // MICROSECOND
+HOUR = timedelta(hours=1) // MICROSECOND
+
+NAMES = (
+    "Meridian Freight",
+    "O'Hara Logistics",
+    "Brandt & Söhne",
+    "Northwind Health",
+    "Café Lumière Retail",
+    "Tessellate Robotics",
+    "Kōyō Semiconductors",
+    "Abbott, Reyes & Quinn",
+    "Polar Bridge Energy",
+    "Ångström Materials",
+    "Sable Point Capital",
+    "St. Brigid's Hospitals",
+    "Żubr Insurance",
+    "Delta Loop Games",
+    "Granja São João",
+    "Ironbark Mining",
+)
+
+
+@dataclass(frozen=True)
+class SandboxOrganization:
+    """One organization: the fields that the source shows, and the habits that its sessions follow."""
+
+    org_id: str
+    org_name: str
+    created_at: datetime | None
+    active_from: date
+    active_until: date | None
+    sessions_per_weekday: float
+    busiest_hour: float
+    user_ids: tuple[str, ...]
+
+
+def microseconds(moment: datetime) -> int:
+    """Microseconds since 1970, of a moment with a time zone."""
+    return (moment - EPOCH) // MICROSECOND
+
+
+def make_organization(seed: int, index: int, first_day: date, is_last: bool) -> SandboxOrganization:
+    """The organization of this rank: each rank is about half as busy as the one before it."""
+    rng = random.Random(f"{seed}/organization/{index}")
+    org_id = f"org-{rng.getrandbits(128):032x}"
+    again = f" {index // len(NAMES) + 1}" if index >= len(NAMES) else ""
+    starts_late = index % 3 == 1
+    active_from = first_day + timedelta(days=rng.randint(10, 60) if starts_late else 0)
+    age = timedelta(hours=rng.uniform(1, 72)) if starts_late else timedelta(days=rng.uniform(30, 900))
+    return SandboxOrganization(
+        org_id=org_id,
+        org_name=NAMES[index % len(NAMES)] + again,
+        created_at=None if is_last else datetime.combine(active_from, time(), UTC) - age,
+        active_from=active_from,
+        active_until=active_from + timedelta(days=rng.randint(20, 60)) if index % 5 == 4 else None,
+        sessions_per_weekday=max(0.3, 110 * 0.55**index) * rng.uniform(0.9, 1.1),
+        busiest_hour=rng.choice((2.0, 9.0, 14.0, 20.0)) + rng.uniform(-1, 1),
+        user_ids=tuple(f"user-{rng.getrandbits(128):032x}" for _ in range(rng.randint(2, 12))),
+    )
+
+
+def make_day(seed: int, organization: SandboxOrganization, day: date) -> list[Session]:
+    """The sessions of one organization and UTC day, in order of time: the same for the same arguments."""
+    is_gone = organization.active_until is not None and day >= organization.active_until
+    if day < organization.active_from or is_gone:
+        return []
+    rng = random.Random(f"{seed}/{organization.org_id}/{day.isoformat()}")
+    expected = organization.sessions_per_weekday * rng.gammavariate(6, 1 / 6)
+    if day.weekday() >= 5:
+        expected *= 0.08
+    midnight = microseconds(datetime.combine(day, time(), UTC))
+    draw = rng.random
+    users = organization.user_ids
+    sessions: list[Session] = []
+    arrival = rng.expovariate(1.0)
+    while arrival < expected:
+        # Three draws make a bell 15 hours wide; what passes midnight lands at the day's other end.
+        hour = organization.busiest_hour + 5 * (draw() + draw() + draw() - 1.5)
+        sessions.append((midnight + int(hour * HOUR) % DAY, users[int(draw() * draw() * len(users))]))
+        arrival += rng.expovariate(1.0)
+    sessions.sort()
+    return sessions
+
+
+class _Days:
+    """One organization's sessions by UTC day, with running totals: any window costs two look-ups."""
+
+    def __init__(self, seed: int, organization: SandboxOrganization | None, first_day: date) -> None:
+        self._seed = seed
+        self._organization = organization
+        self._first_day = first_day
+        self._origin = microseconds(datetime.combine(first_day, time(), UTC))
+        self._days: list[list[Session]] = []
+        self._totals = [0]
+
+    def _index(self, moment: int) -> int:
+        """The number of the moment's day, with every day up to it made and summed."""
+        index = max(moment - self._origin, 0) // DAY
+        while len(self._days) <= index:
+            day = self._first_day + timedelta(days=len(self._days))
+            self._days.append(make_day(self._seed, self._organization, day) if self._organization else [])
+        while len(self._totals) <= index:
+            self._totals.append(self._totals[-1] + len(self._days[len(self._totals) - 1]))
+        return index
+
+    def before(self, moment: int) -> int:
+        index = self._index(moment)
+        return self._totals[index] + bisect_left(self._days[index], (moment,))
+
+    def between(self, start: int, end: int) -> list[Session]:
+        days = self._days[self._index(start) : self._index(end) + 1]
+        return [session for day in days for session in day if start <= session[0] < end]
+
+    def replace(self, moment: int, sessions: list[Session]) -> None:
+        index = self._index(moment)
+        self._days[index] = sorted(sessions)
+        del self._totals[index + 1 :]
+
+    def add(self, moment: int, user_id: str, count: int) -> None:
+        if moment < self._origin:
+            raise ValueError(f"the sandbox has no sessions before {self._first_day}")
+        self.replace(moment, self._days[self._index(moment)] + [(moment, user_id)] * count)
+
+    def remove(self, start: int, end: int) -> int:
+        removed = 0
+        for index in range(self._index(start), self._index(end) + 1):
+            day = self._days[index]
+            kept = [session for session in day if not start <= session[0] < end]
+            if len(kept) < len(day):
+                removed += len(day) - len(kept)
+                self.replace(self._origin + index * DAY, kept)
+        return removed
+
+
+class Sessions:
+    """Every session of every organization, made when first asked for. Safe to use from several threads."""
+
+    def __init__(self, seed: int, organizations: int, first_day: date) -> None:
+        self._seed = seed
+        self._first_day = first_day
+        self._lock = threading.Lock()
+        self.organizations = tuple(
+            make_organization(seed, index, first_day, is_last=index == organizations - 1)
+            for index in range(organizations)
+        )
+        self._days = {item.org_id: _Days(seed, item, first_day) for item in self.organizations}
+        self._users = {item.org_id: item.user_ids[0] for item in self.organizations}
+
+    def knows(self, org_id: str) -> bool:
+        """Whether the organization exists: listed, or given sessions with `add`."""
+        return org_id in self._days
+
+    def count(
+        self,
+        start: datetime,
+        end: datetime,
+        org_ids: Collection[str] | None = None,
+        user_ids: Collection[str] | None = None,
+    ) -> int:
+        """Sessions created in [start, end); no filter means all, and an unknown id matches nothing."""
+        since, until = microseconds(start), microseconds(end)
+        if until <= since:
+            return 0
+        with self._lock:
+            wanted = self._days.keys() if org_ids is None else self._days.keys() & set(org_ids)
+            if user_ids is None:
+                return sum(self._days[item].before(until) - self._days[item].before(since) for item in wanted)
+            users = frozenset(user_ids)
+            return sum(user_id in users for item in wanted for _, user_id in self._days[item].between(since, until))
+
+    def add(self, org_id: str, at: datetime, count: int, user_id: str | None) -> None:
+        """More sessions at one moment. An id not listed makes an organization that the list never shows."""
+        with self._lock:
+            if org_id not in self._days:
+                self._days[org_id] = _Days(self._seed, None, self._first_day)
+            user = user_id or self._users.get(org_id, f"user-{0:032x}")
+            self._days[org_id].add(microseconds(at), user, count)
+
+    def remove(self, org_id: str, at_or_after: datetime, before: datetime) -> int:
+        """Take away the organization's sessions in [at_or_after, before); how many they were."""
+        with self._lock:
+            return self._days[org_id].remove(microseconds(at_or_after), microseconds(before))

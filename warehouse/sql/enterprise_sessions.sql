@@ -1,0 +1,49 @@
+-- One row per day that is loaded, over the whole enterprise.
+with
+
+active as (
+
+    select
+        day,
+        count(*) as active_orgs
+
+    from daily_sessions
+    where sessions_count > 0
+    group by day
+
+),
+
+sums as (
+
+    select
+        day,
+        case when count(*) over seven = 7 then sum(sessions_count) over seven end as trailing_7_day_count,
+        case when count(*) over twenty_eight = 28 then sum(sessions_count) over twenty_eight end as trailing_28_day_count,
+        case
+            when count(*) over month_to_date = extract(day from day) then sum(sessions_count) over month_to_date
+        end as month_to_date_count
+
+    from daily_totals
+    window
+        seven as (order by day range between interval '6 days' preceding and current row),
+        twenty_eight as (order by day range between interval '27 days' preceding and current row),
+        month_to_date as (partition by date_trunc('month', day) order by day)
+
+)
+
+select
+    daily_totals.day,
+    daily_totals.sessions_count,
+    coalesce(active.active_orgs, 0) as active_orgs,
+    cast(sums.trailing_7_day_count as bigint) as trailing_7_day_count,
+    cast(sums.trailing_28_day_count as bigint) as trailing_28_day_count,
+    cast(week_before.trailing_7_day_count as bigint) as previous_week_count,
+    cast(sums.trailing_7_day_count as double precision)
+        / nullif(week_before.trailing_7_day_count, 0) - 1 as week_over_week_change,
+    cast(sums.month_to_date_count as bigint) as month_to_date_count,
+    daily_totals.loaded_at >= daily_totals.window_end + :settled_after_days * interval '1 day' as is_settled
+
+from daily_totals
+inner join sums on daily_totals.day = sums.day
+left join sums as week_before on week_before.day = cast(daily_totals.day - interval '7 days' as date)
+left join active on daily_totals.day = active.day

@@ -1,0 +1,168 @@
+"""The only ways rows get in. Each runs in the caller's transaction and can be repeated without harm."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date, datetime
+from importlib import resources
+from typing import Any
+
+import pyarrow as pa
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+
+from warehouse import tables
+
+_ARROW_TYPES: Mapping[type[sa.types.TypeEngine[Any]], pa.DataType] = {
+    sa.Text: pa.string(),
+    sa.BigInteger: pa.int64(),
+    sa.Integer: pa.int32(),
+    sa.Boolean: pa.bool_(),
+    sa.Date: pa.date32(),
+    sa.DateTime: pa.timestamp("us", tz="UTC"),
+}
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What one day's upsert did to the stored counts, in rows."""
+
+    inserted: int = 0
+    changed: int = 0
+    unchanged: int = 0
+
+    def __add__(self, other: "Changes") -> "Changes":
+        return Changes(self.inserted + other.inserted, self.changed + other.changed, self.unchanged + other.unchanged)
+
+
+@dataclass(frozen=True)
+class StoredDay:
+    """One day as it is stored after a write. `unattributed_count` is the control total minus the sum of the cells."""
+
+    sessions_count: int
+    unattributed_count: int
+    changes: Changes
+
+
+def store_organizations(
+    connection: sa.Connection, organizations: Sequence[Mapping[str, Any]], seen_at: datetime
+) -> None:
+    """Upsert `organizations` (org_id, org_name, created_at each) as seen at `seen_at`; None leaves what was known."""
+    table = tables.organizations
+    known = {row.org_id: row for row in connection.execute(sa.select(table))}
+    rows = []
+    for organization in organizations:
+        before = known.get(organization["org_id"])
+        rows.append(
+            {
+                "org_id": organization["org_id"],
+                "org_name": organization["org_name"] or (before.org_name if before else None),
+                "created_at": organization["created_at"] or (before.created_at if before else None),
+                "first_seen_at": before.first_seen_at if before else seen_at,
+                "last_seen_at": seen_at,
+                "unavailable_since": before.unavailable_since if before else None,
+                "unavailable_reason": before.unavailable_reason if before else None,
+            }
+        )
+    with _staged(connection, table, rows) as incoming:
+        _upsert(connection, table, incoming)
+
+
+def store_days(
+    connection: sa.Connection, totals: Sequence[Mapping[str, Any]], cells: Sequence[Mapping[str, Any]]
+) -> dict[date, StoredDay]:
+    """Upsert whole days: a daily_totals row each, and their daily_sessions rows. Returns what is stored now, by day.
+
+    `totals` come without orgs_sessions_count and unattributed_count: those are taken from the cells as they are
+    stored afterwards, so that the proof is about what analysts read. A count that is stored already stays untouched,
+    with its loaded_at and run_id.
+    """
+    table = tables.daily_sessions
+    with _staged(connection, table, cells) as incoming:
+        changes = _compare(connection, table, incoming)
+        _upsert(connection, table, incoming, only_if=lambda new: table.c.sessions_count != new.sessions_count)
+    days = [row["day"] for row in totals]
+    of_day = sa.select(table.c.day, sa.func.sum(table.c.sessions_count)).where(table.c.day.in_(days))
+    stored = {day: total for day, total in connection.execute(of_day.group_by(table.c.day))}
+    proven = []
+    for row in totals:
+        of_orgs = int(stored.get(row["day"], 0))
+        proven.append({**row, "orgs_sessions_count": of_orgs, "unattributed_count": row["sessions_count"] - of_orgs})
+    with _staged(connection, tables.daily_totals, proven) as incoming:
+        _upsert(connection, tables.daily_totals, incoming)
+    return {
+        row["day"]: StoredDay(row["sessions_count"], row["unattributed_count"], changes.get(row["day"], Changes()))
+        for row in proven
+    }
+
+
+def rebuild(connection: sa.Connection, table: sa.Table, **parameters: Any) -> int:
+    """Replace the rows of a rollup by what its SQL file selects. Returns the number of rows."""
+    select = resources.files("warehouse").joinpath("sql", f"{table.name}.sql").read_text(encoding="utf-8")
+    names = list(table.columns.keys())
+    query = sa.text(select).bindparams(**parameters).columns(*(sa.column(c.name, c.type) for c in table.columns))
+    connection.execute(sa.delete(table))
+    connection.execute(sa.insert(table).from_select(names, query))
+    return connection.scalar(sa.select(sa.func.count()).select_from(table)) or 0
+
+
+def _compare(connection: sa.Connection, table: sa.Table, incoming: sa.TableClause) -> dict[date, Changes]:
+    same_cell = (incoming.c.day == table.c.day) & (incoming.c.org_id == table.c.org_id)
+    rows = connection.execute(
+        sa.select(
+            incoming.c.day,
+            sa.func.count().label("cells"),
+            sa.func.count().filter(table.c.org_id.is_(None)).label("inserted"),
+            sa.func.count().filter(table.c.sessions_count != incoming.c.sessions_count).label("changed"),
+        )
+        .select_from(incoming.outerjoin(table, same_cell))
+        .group_by(incoming.c.day)
+    )
+    return {row.day: Changes(row.inserted, row.changed, row.cells - row.inserted - row.changed) for row in rows}
+
+
+def _upsert(
+    connection: sa.Connection,
+    table: sa.Table,
+    incoming: sa.TableClause,
+    *,
+    only_if: Callable[[sa.ColumnCollection[str, Any]], sa.ColumnElement[bool]] | None = None,
+) -> None:
+    """Insert the incoming rows; where the key exists, take the new values."""
+    statement = insert(table).from_select(list(table.columns.keys()), sa.select(*incoming.columns))
+    new = statement.excluded
+    connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=list(table.primary_key.columns),
+            set_={c.name: new[c.name] for c in table.columns if not c.primary_key},
+            where=only_if(new) if only_if else None,
+        )
+    )
+
+
+@contextmanager
+def _staged(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> Iterator[sa.TableClause]:
+    """`rows` as a relation that statements of this transaction can select from, for bulk writes in one statement.
+
+    Raises TypeError for a value that is not of its column's type to the letter and ValueError for a key that comes
+    twice: DuckDB would round 12.7 to 13, take true as 1 and keep the first of two equal keys, all in silence.
+    """
+    for column in table.columns:
+        expected = column.type.python_type
+        for row in rows:
+            value = row[column.name]
+            if type(value) is not expected and not (value is None and column.nullable):
+                raise TypeError(f"{table.name}.{column.name} takes {expected.__name__}, not {value!r}")
+    keys = [tuple(row[c.name] for c in table.primary_key.columns) for row in rows]
+    if len(set(keys)) < len(keys):
+        raise ValueError(f"{table.name}: a key comes twice in one write")
+    arrow = pa.table(
+        {c.name: pa.array([row[c.name] for row in rows], type=_ARROW_TYPES[type(c.type)]) for c in table.columns}
+    )
+    name = f"incoming_{table.name}"
+    duckdb_connection: Any = connection.connection.driver_connection
+    duckdb_connection.register(name, arrow)
+    try:
+        yield sa.table(name, *(sa.column(c.name, c.type) for c in table.columns))
+    finally:
+        duckdb_connection.unregister(name)
