@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import os
 import sys
 import threading
@@ -9,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -42,6 +43,8 @@ def main() -> None:
     """The entry point: sentences instead of tracebacks for everything that a user can mend."""
     # Dagster marks what the project rests on as beta at each start; the tests watch for changes.
     warnings.filterwarnings("ignore", category=dg.BetaWarning)
+    # Libraries that log on their own have no place on the user's screen; what matters comes as an exception.
+    logging.getLogger().addHandler(logging.NullHandler())
     try:
         app()
     except (SettingsRefused, OtherDays, Unauthorized) as error:
@@ -62,26 +65,23 @@ def backfill(
     settings = Settings.load()
     days = _days_between(_day("FIRST", first), _day("LAST", last), settings)
     key_from_environment()
-    loaded = _loaded_days(settings)
+    loaded, last_loaded_at = _ledger(settings)
     wanted = days if refresh else [day for day in days if day not in loaded]
-    if not wanted:
-        say(f"Nothing to do: {spelled(days)} loaded already. To read them again, add --refresh.")
-        return
 
     outcomes: list[runs.Outcome] = []
-    with LiveProgress() as progress, runs.open_instance() as instance:
+    with runs.open_instance() as instance, LiveProgress() as progress:
         definitions = definitions_for(settings, progress)
         for start, end in ranges(wanted):
             outcomes.append(runs.run_range(definitions, instance, start, end))
             if outcomes[-1].failures or outcomes[-1].is_interrupted:
                 break
+        if not wanted and runs.rollups_are_behind(instance, last_loaded_at):
+            outcomes.append(runs.run_rollups(definitions, instance))
+    if wanted:
+        _summarize(progress, wanted)
+    else:
+        say(f"Nothing to do: {spelled(days)} loaded already. To read them again, add --refresh.")
     missing = sorted(set(wanted) - set(progress.stored))
-    changes = progress.changes
-    say(
-        f"{len(progress.stored)} of {len(wanted)} days loaded: {progress.sessions:,} sessions; "
-        f"{changes.inserted:,} cells new, {changes.changed:,} changed, {changes.unchanged:,} unchanged; "
-        f"{progress.calls.sent:,} calls, {progress.calls.retried:,} of them retries; {progress.seconds:.1f} s."
-    )
     for sentence in dict.fromkeys(s for outcome in outcomes for s in outcome.red_checks):
         complain(f"Check: {sentence}")
     for sentence in dict.fromkeys(s for outcome in outcomes for s in outcome.failures):
@@ -202,6 +202,15 @@ def demo(
 _EXAMPLE = "devin-sessions backfill FIRST LAST"
 
 
+def _summarize(progress: LiveProgress, wanted: list[date]) -> None:
+    changes = progress.changes
+    say(
+        f"{len(progress.stored)} of {len(wanted)} days loaded: {progress.sessions:,} sessions; "
+        f"{changes.inserted:,} cells new, {changes.changed:,} changed, {changes.unchanged:,} unchanged; "
+        f"{progress.calls.sent:,} calls ({progress.calls.retried:,} retries); {progress.seconds:.1f} s."
+    )
+
+
 def _stop(sentence: str, code: int) -> NoReturn:
     complain(sentence)
     raise SystemExit(code)
@@ -243,12 +252,13 @@ def _reading(settings: Settings) -> Iterator[sa.Connection]:
         yield connection
 
 
-def _loaded_days(settings: Settings) -> set[date]:
-    """Days that need no loading. Raises OtherDays if what is stored has other days than the settings."""
+def _ledger(settings: Settings) -> tuple[set[date], datetime]:
+    """The days that need no loading, and when one was last loaded. Raises OtherDays if the settings make other days."""
     with _reading(settings) as connection:
         stored = reads.windows(connection)
         refuse_other_days(stored, daily_partitions(settings), settings)
-        return stored.keys() - reads.missing_cells(connection, settings.devin_org_ids).keys()
+        whole = stored.keys() - reads.missing_cells(connection, settings.devin_org_ids).keys()
+        return whole, reads.last_loaded_at(connection) or datetime.min.replace(tzinfo=UTC)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Asset `daily_sessions`: the source → the warehouse, one block of days at a time."""
 
-import asyncio
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 
@@ -66,7 +65,7 @@ def daily_sessions_asset(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsD
                 tables.create(connection)
                 refuse_other_days(reads.windows(connection), partitions, settings)
                 org_ids = reads.counted_organizations(connection)
-            asyncio.run(load.load(days, org_ids))
+            load.load(days, org_ids)
             problem = load.what_is_missing()
         except (DevinAPIError, WarehouseUnusable, OtherDays) as error:
             problem = str(error)
@@ -102,25 +101,32 @@ class _Load:
         self.stored: dict[date, dict[str, int]] = {}
         self.missing: dict[date, Exception] = {}
 
-    async def load(self, days: Sequence[Day], org_ids: Sequence[str]) -> None:
-        """Ask and store `days`, block by block."""
+    def load(self, days: Sequence[Day], org_ids: Sequence[str]) -> None:
+        """Ask and store `days` block by block; while one is stored, the next is asked."""
         if not org_ids:
             raise dg.Failure("No organization is known yet: materialize the asset organizations first.")
         self.progress.expect(len(days) * len(org_ids))
-        async with self.devin_api.connect(self.progress.calls) as client:
+        with self.devin_api.connected(self.progress.calls) as (client, portal):
 
             async def count(day: Day, org_ids: Sequence[str]) -> int:
                 return await client.count(day.start, day.end, org_ids=org_ids)
 
-            for first in range(0, len(days), DAYS_PER_BLOCK):
-                answers = await collect.direct(
+            async def ask(block: Sequence[Day]) -> list[collect.DayAnswers]:
+                return await collect.direct(
                     count,
-                    days[first : first + DAYS_PER_BLOCK],
+                    block,
                     org_ids,
                     workers=self.settings.devin_max_connections,
                     bearable=(Rejected, Unavailable, ContractBroken),
                     answered=self.progress.answered,
                 )
+
+            blocks = [days[i : i + DAYS_PER_BLOCK] for i in range(0, len(days), DAYS_PER_BLOCK)]
+            asking = portal.start_task_soon(ask, blocks[0])
+            for following in [*blocks[1:], None]:
+                answers = asking.result()
+                if following:
+                    asking = portal.start_task_soon(ask, following)
                 self._store(answers, len(org_ids))
 
     def _store(self, answers: Sequence[collect.DayAnswers], orgs_expected: int) -> None:

@@ -1,6 +1,5 @@
 """Asset `organizations`: whose sessions are counted."""
 
-import asyncio
 from datetime import UTC, datetime
 
 import dagster as dg
@@ -26,7 +25,8 @@ def organizations(
         if settings.devin_org_ids:
             found = [Organization(org_id, None, None) for org_id in settings.devin_org_ids]
         else:
-            found = asyncio.run(_listed(devin_api, progress))
+            with devin_api.connected(progress.calls) as (client, portal):
+                found = portal.call(client.organizations)
         if not found:
             raise dg.Failure(
                 "The source lists no organization at all. Check that the key belongs to an Enterprise admin, "
@@ -40,8 +40,3 @@ def organizations(
         raise dg.Failure(str(error), allow_retries=False) from error
     context.log.info(f"{len(found)} organizations {'configured' if settings.devin_org_ids else 'listed by the source'}")
     return dg.MaterializeResult(metadata={"dagster/row_count": len(found)})
-
-
-async def _listed(devin_api: DevinAPI, progress: Progress) -> list[Organization]:
-    async with devin_api.connect(progress.calls) as client:
-        return await client.organizations()

@@ -1,9 +1,11 @@
 """Running the job in this process, recorded in the Dagster instance like any other run."""
 
 import os
+import socket
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -14,12 +16,14 @@ from pipelines.settings import PROJECT
 # The user's screen shows progress and sentences; Dagster's own log is in the instance and its UI.
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
+_HOST, _PID = "devin-sessions/host", "devin-sessions/process"
+
 
 @dataclass
 class Outcome:
     """How one run ended: what failed and which checks are red, as sentences."""
 
-    run_id: str
+    has_stored: bool
     failures: list[str] = field(default_factory=list)
     red_checks: list[str] = field(default_factory=list)
     is_interrupted: bool = False
@@ -42,10 +46,33 @@ def open_instance() -> dg.DagsterInstance:
 
 def run_range(definitions: dg.Definitions, instance: dg.DagsterInstance, first: date, last: date) -> Outcome:
     """One run of the job over the days `first` to `last`. If it stored only a part, the rollups still follow."""
-    job = definitions.resolve_job_def(JOB)
-    tags = range_tags(first.isoformat(), last.isoformat())
-    result = job.execute_in_process(instance=instance, tags=tags, run_config=_QUIET, raise_on_error=False)
-    outcome = Outcome(result.run_id)
+    _close_dead_runs(instance)
+    outcome = _run(definitions, instance, tags=range_tags(first.isoformat(), last.isoformat()))
+    if outcome.failures and outcome.has_stored:
+        # Dagster skips what is downstream of a failure, but what was stored should be in the rollups all the same.
+        outcome.failures += run_rollups(definitions, instance).failures
+    return outcome
+
+
+def run_rollups(definitions: dg.Definitions, instance: dg.DagsterInstance) -> Outcome:
+    """One run of the rollups alone."""
+    return _run(definitions, instance, asset_selection=[asset.key for asset in ROLLUPS])
+
+
+def rollups_are_behind(instance: dg.DagsterInstance, last_loaded_at: datetime) -> bool:
+    """Whether a rollup was not built since then, as after a run that was killed in between."""
+    built = [instance.get_latest_materialization_event(asset.key) for asset in ROLLUPS]
+    return any(event is None or event.timestamp < last_loaded_at.timestamp() for event in built)
+
+
+def _run(definitions: dg.Definitions, instance: dg.DagsterInstance, **options: Any) -> Outcome:
+    result = definitions.resolve_job_def(JOB).execute_in_process(
+        instance=instance,
+        run_config=_QUIET,
+        raise_on_error=False,
+        **options | {"tags": options.get("tags", {}) | _this_process()},
+    )
+    outcome = Outcome(has_stored=any(e.partition for e in result.get_asset_materialization_events()))
     for event in result.all_events:
         if event.is_step_failure:
             failure = event.step_failure_data
@@ -54,12 +81,24 @@ def run_range(definitions: dg.Definitions, instance: dg.DagsterInstance, first: 
                 continue
             told = failure.user_failure_data.description if failure.user_failure_data else None
             error = failure.error.message.strip() if failure.error else "no reason given"
-            outcome.failures.append(told or f"{event.step_key}: {error}")
-    if outcome.failures and any(e.partition for e in result.get_asset_materialization_events()):
-        # Dagster skips what is downstream of a failure, but what was stored should be in the rollups all the same.
-        rollups = [asset.key for asset in ROLLUPS]
-        job.execute_in_process(instance=instance, run_config=_QUIET, raise_on_error=False, asset_selection=rollups)
+            outcome.failures.append(told or f"{event.step_key}: {error} (details: run {result.run_id} in Dagster)")
     for check in result.get_asset_check_evaluations():
         if not check.passed:
             outcome.red_checks.append(check.description or check.check_name)
     return outcome
+
+
+def _this_process() -> dict[str, str]:
+    return {_HOST: socket.gethostname(), _PID: str(os.getpid())}
+
+
+def _close_dead_runs(instance: dg.DagsterInstance) -> None:
+    """Mark runs as failed whose process on this machine is gone: nobody else will, and they would seem to go on."""
+    here = {_HOST: socket.gethostname()}
+    for run in instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED], tags=here)):
+        try:
+            os.kill(int(run.tags[_PID]), 0)
+        except ProcessLookupError:
+            instance.report_run_failed(run, "The process of this run was killed. What it had stored is kept.")
+        except PermissionError:
+            continue

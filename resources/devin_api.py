@@ -10,8 +10,8 @@ import json
 import math
 import os
 import urllib.request
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -20,6 +20,7 @@ import aiohttp
 import dagster as dg
 import httpx
 import tenacity
+from anyio.from_thread import BlockingPortal, start_blocking_portal
 from httpx_aiohttp import AiohttpTransport
 from pydantic import Field
 
@@ -144,6 +145,15 @@ class DevinAPI(dg.ConfigurableResource):  # type: ignore[type-arg]
             follow_redirects=False,
         ) as http:
             yield DevinClient(api=self, http=http, calls=calls)
+
+    @contextmanager
+    def connected(self, calls: Calls) -> "Iterator[tuple[DevinClient, BlockingPortal]]":
+        """`connect` for code that is not async: a client, and the portal that runs its coroutines in a thread.
+
+        So the calling thread can store while questions are under way, and a signal that interrupts it stops them.
+        """
+        with start_blocking_portal() as portal, portal.wrap_async_context_manager(self.connect(calls)) as client:
+            yield client, portal
 
     def _session(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(

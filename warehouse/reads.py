@@ -36,6 +36,12 @@ def windows(connection: sa.Connection) -> dict[date, tuple[datetime, datetime]]:
     return {row.day: (row.window_start, row.window_end) for row in rows}
 
 
+def last_loaded_at(connection: sa.Connection) -> datetime | None:
+    """When a day was last read; None if none ever was."""
+    latest: datetime | None = connection.scalar(sa.select(sa.func.max(daily_totals.c.loaded_at)))
+    return latest
+
+
 def missing_cells(connection: sa.Connection, org_ids: Sequence[str] = ()) -> dict[date, int]:
     """How many of the organizations to count have no count on a day that was read, for the days where some have none.
 

@@ -1,0 +1,267 @@
+"""The main job over real HTTP, a real DuckDB file and real Dagster runs; the sandbox's truth is the oracle."""
+
+from datetime import UTC, date, datetime, timedelta
+
+import dagster as dg
+import pytest
+
+from resources.sandbox import ORGANIZATIONS_PATH, Asked, Sandbox
+from tests.conftest import World
+
+
+def windows(asked: list[Asked]) -> set[tuple[datetime | None, datetime | None]]:
+    return {(question.start, question.end) for question in asked}
+
+
+def test_the_warehouse_equals_the_source_cell_by_cell(world: World) -> None:
+    result = world.run("2025-02-01", "2025-05-01")
+    assert result.success
+    assert world.cells() == world.truth("2025-02-01", "2025-05-01")
+    totals = dict(world.rows("select day, sessions_count from daily_totals"))
+    assert totals == {day.day: world.source.truth(day.start, day.end) for day in world.days("2025-02-01", "2025-05-01")}
+    listed = {(o.org_id, o.org_name, o.created_at) for o in world.source.organizations}
+    assert set(world.rows("select org_id, org_name, created_at from organizations")) == listed
+    assert all(check.passed for name, check in world.checks(result).items() if name != "latest_closed_day_is_present")
+
+
+def test_a_year_is_one_run_that_asks_for_every_one_of_its_windows(world: World) -> None:
+    org_id = world.source.organizations[0].org_id
+    world.configure(devin_org_ids=org_id)
+    assert world.run("2025-01-01", "2025-12-31").success
+    days = world.days("2025-01-01", "2025-12-31")
+    assert len(days) == 365
+    assert all(before.end == after.start for before, after in zip(days, days[1:], strict=False))
+    for filters in ((), (org_id,)):
+        asked = [q for q in world.asked() if q.org_ids == filters]
+        assert len(asked) == 365
+        assert windows(asked) == {(day.start, day.end) for day in days}
+    assert len(world.rows("select * from daily_totals")) == 365
+    assert len(world.materialized_days()) == 365
+
+
+def test_running_a_range_twice_leaves_the_same_rows_and_changes_nothing(world: World) -> None:
+    world.run("2025-03-01", "2025-03-10")
+    before = world.rows("select * from daily_sessions order by all")
+    assert world.progress.changes.inserted == 50
+    assert world.run("2025-03-01", "2025-03-10").success
+    assert world.rows("select * from daily_sessions order by all") == before
+    assert (world.progress.changes.inserted, world.progress.changes.changed) == (0, 0)
+    assert world.progress.changes.unchanged == 50
+
+
+def test_a_later_change_at_the_source_is_picked_up_by_the_next_scheduled_run(world: World) -> None:
+    world.configure(devin_lookback_days="3")
+    schedule = world.definitions.resolve_schedule_def("daily_refresh_schedule")
+
+    def tick(day: int) -> None:
+        at = datetime(2025, 6, day, 2, 30, tzinfo=UTC)
+        data = schedule.evaluate_tick(dg.build_schedule_context(scheduled_execution_time=at))
+        assert data.run_requests is not None
+        (request,) = data.run_requests
+        assert world.run_with_tags(dict(request.tags)).success
+
+    tick(11)
+    assert {day for day, _ in world.cells()} == {date(2025, 6, 8), date(2025, 6, 9), date(2025, 6, 10)}
+    org_id = world.source.organizations[3].org_id
+    world.source.add_sessions(org_id, datetime(2025, 6, 10, 12, tzinfo=UTC), count=7)
+    world.source.add_sessions(org_id, datetime(2025, 6, 8, 12, tzinfo=UTC), count=5)
+    tick(12)
+    cells, truth = world.cells(), world.truth("2025-06-08", "2025-06-11")
+    assert cells[date(2025, 6, 10), org_id] == truth[date(2025, 6, 10), org_id]
+    assert cells[date(2025, 6, 8), org_id] == truth[date(2025, 6, 8), org_id] - 5, "it has left the look-back"
+    assert world.progress.changes.changed == 1
+    weekly = dict(world.rows("select org_id, sessions_count from weekly_sessions where week = date '2025-06-09'"))
+    assert weekly[org_id] == sum(cells[date(2025, 6, day), org_id] for day in (9, 10, 11))
+
+
+@pytest.mark.parametrize(
+    ("zone", "hour", "first", "last", "lengths"),
+    [
+        ("Europe/Berlin", 0, "2025-03-29", "2025-03-31", [24, 23, 24]),
+        ("Europe/Berlin", 0, "2025-10-25", "2025-10-27", [24, 25, 24]),
+        ("Europe/Berlin", 2, "2025-03-29", "2025-03-31", [24, 23, 24]),
+        ("America/New_York", 8, "2025-03-07", "2025-03-09", [24, 23, 24]),
+        ("UTC", 8, "2025-12-30", "2026-01-02", [24, 24, 24, 24]),
+        ("Asia/Kolkata", 0, "2025-12-30", "2026-01-02", [24, 24, 24, 24]),
+    ],
+)
+def test_windows_are_right_at_clock_changes_other_hours_and_years_ends(
+    world: World, zone: str, hour: int, first: str, last: str, lengths: list[int]
+) -> None:
+    world.configure(devin_timezone=zone, devin_day_start_hour=str(hour))
+    assert world.run(first, last).success
+    asked = sorted({(q.start, q.end) for q in world.asked() if q.start and q.end})
+    assert [(end - start) / timedelta(hours=1) for start, end in asked] == lengths
+    assert all(before[1] == after[0] for before, after in zip(asked, asked[1:], strict=False))
+    assert asked == [(day.start, day.end) for day in world.days(first, last)]
+    assert world.cells() == world.truth(first, last)
+
+
+def test_a_billing_day_begins_at_8_utc(world: World) -> None:
+    world.configure(devin_day_start_hour="8")
+    world.run("2025-12-31", "2025-12-31")
+    assert windows(world.asked()) == {(datetime(2025, 12, 31, 8, tzinfo=UTC), datetime(2026, 1, 1, 8, tzinfo=UTC))}
+
+
+def test_a_source_with_only_the_one_endpoint_works_with_configured_organizations(world: World) -> None:
+    with Sandbox(organizations=5, lists_organizations=False) as source:
+        world.source = source
+        two = [o.org_id for o in source.organizations[:2]]
+        world.configure(devin_api_url=source.url, devin_org_ids=",".join(two))
+        result = world.run("2025-04-01", "2025-04-05")
+        assert result.success
+        assert not [request for request in source.requests if request.path == ORGANIZATIONS_PATH]
+        expected = {cell: count for cell, count in world.truth("2025-04-01", "2025-04-05").items() if cell[1] in two}
+        assert world.cells() == expected
+        check = world.checks(result)["counts_sum_to_control_totals"]
+        assert check.passed, "the rest belongs to organizations that the user left out"
+        assert check.metadata["unattributed_sessions"].value == sum(
+            count for (_, org_id), count in world.truth("2025-04-01", "2025-04-05").items() if org_id not in two
+        )
+
+
+def test_a_key_that_may_not_list_organizations_is_told_of_the_setting(world: World) -> None:
+    with Sandbox(organizations=5, lists_organizations=False) as source:
+        world.configure(devin_api_url=source.url)
+        result = world.run("2025-04-01", "2025-04-05")
+        assert not result.success
+        assert "DEVIN_ORG_IDS" in world.failures(result)
+
+
+def test_days_that_cannot_be_read_whole_fail_the_run_after_everything_else_is_stored(world: World) -> None:
+    org_id = world.source.organizations[2].org_id
+    bad = datetime(2025, 4, 3, tzinfo=UTC)
+    world.source.fail(status=503, org_id=org_id, when=lambda asked: asked.start == bad, times=None)
+    result = world.run("2025-04-01", "2025-05-10")
+    assert not result.success
+    expected = {cell: n for cell, n in world.truth("2025-04-01", "2025-05-10").items() if cell[0] != bad.date()}
+    assert world.cells() == expected
+    assert len(world.materialized_days()) == 39
+    assert "2025-04-03" not in world.materialized_days()
+    said = world.failures(result)
+    assert "Not loaded: 2025-04-03." in said
+    assert org_id in said
+    assert "503" in said
+
+    world.source.heal()
+    assert world.run("2025-04-03", "2025-04-03").success
+    assert world.cells() == world.truth("2025-04-01", "2025-05-10")
+    assert len(world.materialized_days()) == 40
+
+
+def test_a_day_without_a_control_total_costs_no_further_question_and_is_not_stored(world: World) -> None:
+    bad = datetime(2025, 4, 3, tzinfo=UTC)
+    world.source.fail(status=500, when=lambda asked: asked.start == bad and not asked.org_ids, times=None)
+    assert not world.run("2025-04-01", "2025-04-05").success
+    assert len([q for q in world.asked() if q.start == bad]) == 1
+    assert bad.date() not in {day for day, _ in world.cells()}
+
+
+def test_a_key_that_dies_on_the_way_stops_the_run_and_keeps_the_blocks_before(world: World) -> None:
+    world.configure(devin_org_ids=",".join(o.org_id for o in world.source.organizations))
+    second_block = datetime(2025, 2, 1, tzinfo=UTC)
+    world.source.fail(status=401, when=lambda a: a.start is not None and a.start >= second_block, times=None)
+    result = world.run("2025-01-01", "2025-12-31")
+    assert not result.success
+    assert "DEVIN_API_KEY" in world.failures(result)
+    assert world.cells() == world.truth("2025-01-01", "2025-01-31")
+    assert len(world.materialized_days()) == 31
+    refused = [q for q in world.asked() if q.status == 401]
+    assert len(refused) <= world.settings.devin_max_connections, "only what was under way already"
+
+
+def test_a_renamed_field_fails_the_run_and_stores_nothing(world: World) -> None:
+    world.source.fail(body=b'{"session_count": 3}', path="/v2/enterprise/metrics/sessions", times=None)
+    result = world.run("2025-04-01", "2025-04-02")
+    assert not result.success
+    assert "sessions_count is missing" in world.failures(result)
+    assert world.cells() == {}
+    assert world.rows("select * from daily_totals") == []
+
+
+def test_sessions_of_unlisted_organizations_are_a_warning_and_kept_on_the_day(world: World) -> None:
+    world.source.add_sessions("org-hidden", datetime(2025, 4, 2, 12, tzinfo=UTC), count=4)
+    result = world.run("2025-04-01", "2025-04-03")
+    assert result.success
+    check = world.checks(result)["counts_sum_to_control_totals"]
+    assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert "2025-04-02" in str(check.description)
+    assert world.rows("select day, unattributed_count from daily_totals where unattributed_count <> 0") == [
+        (date(2025, 4, 2), 4)
+    ]
+
+
+def test_a_source_that_contradicts_itself_is_an_error_and_kept_on_the_day(world: World) -> None:
+    world.source.fail(body=b'{"sessions_count": 0}', when=lambda asked: not asked.org_ids and asked.start is not None)
+    result = world.run("2025-04-01", "2025-04-01")
+    check = world.checks(result)["counts_sum_to_control_totals"]
+    assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.ERROR)
+    ((total, of_orgs, rest),) = world.rows(
+        "select sessions_count, orgs_sessions_count, unattributed_count from daily_totals"
+    )
+    assert (total, of_orgs, rest) == (0, sum(world.truth("2025-04-01", "2025-04-01").values()), -of_orgs)
+
+
+@pytest.mark.parametrize("changed", [{"devin_timezone": "Europe/Berlin"}, {"devin_day_start_hour": "8"}])
+def test_days_of_another_kind_than_those_stored_are_refused(world: World, changed: dict[str, str]) -> None:
+    world.run("2025-04-01", "2025-04-02")
+    world.configure(**changed)
+    before = world.cells()
+    result = world.run("2025-04-03", "2025-04-04")
+    assert not result.success
+    assert "Two kinds of day are never mixed" in world.failures(result)
+    assert world.cells() == before
+
+
+def test_each_day_carries_its_own_numbers_in_dagster(world: World) -> None:
+    world.run("2025-04-01", "2025-04-03")
+    records = world.instance.fetch_materializations(dg.AssetKey("daily_sessions"), limit=10).records
+    numbers = {
+        record.partition_key: {name: value.value for name, value in record.asset_materialization.metadata.items()}
+        for record in records
+        if record.asset_materialization
+    }
+    assert numbers == {
+        day.day.isoformat(): {
+            "sessions_count": world.source.truth(day.start, day.end),
+            "unattributed_count": 0,
+            "calls": 6,
+            "rows_inserted": 5,
+            "rows_changed": 0,
+            "rows_unchanged": 0,
+        }
+        for day in world.days("2025-04-01", "2025-04-03")
+    }
+
+
+def test_the_key_is_in_no_event_of_any_run(world: World) -> None:
+    key = "apk_user_very_secret_0123456789"
+    world.configure(devin_api_key=key)
+    echo = f"you sent Authorization: Bearer {key}".encode()
+    with Sandbox(organizations=2, api_key=key) as source:
+        world.configure(devin_api_url=source.url)
+        world.run("2025-04-01", "2025-04-01")
+        source.fail(status=500, body=echo, times=None, path="/v2/enterprise/metrics/sessions")
+        failed = world.run("2025-04-02", "2025-04-02")
+    assert "you sent Authorization" in world.failures(failed)
+    for run in world.instance.get_runs():
+        assert key not in str(run)
+        for entry in world.instance.all_logs(run.run_id):
+            assert key not in dg.serialize_value(entry)
+
+
+def test_rollups_hold_the_sums_of_the_cells(world: World) -> None:
+    world.run("2025-01-30", "2025-02-10")
+    truth = world.truth("2025-01-30", "2025-02-10")
+    weekly = {(week, org): n for week, org, n in world.rows("select week, org_id, sessions_count from weekly_sessions")}
+    monthly = {(m, org): n for m, org, n in world.rows("select month, org_id, sessions_count from monthly_sessions")}
+    for o in world.source.organizations:
+        mine = {day: n for (day, org_id), n in truth.items() if org_id == o.org_id}
+        for monday in {day - timedelta(days=day.weekday()) for day in mine}:
+            assert weekly[monday, o.org_id] == sum(n for day, n in mine.items() if 0 <= (day - monday).days < 7)
+        for first in {day.replace(day=1) for day in mine}:
+            assert monthly[first, o.org_id] == sum(n for day, n in mine.items() if day.replace(day=1) == first)
+    enterprise = dict(world.rows("select day, sessions_count from enterprise_sessions"))
+    assert enterprise == {
+        day.day: world.source.truth(day.start, day.end) for day in world.days("2025-01-30", "2025-02-10")
+    }
