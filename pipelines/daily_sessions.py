@@ -132,7 +132,7 @@ class _Load:
     def _store(self, answers: Sequence[collect.DayAnswers], orgs_expected: int) -> None:
         whole = [answer for answer in answers if answer.is_whole]
         self.missing |= {a.day.day: a.failures[0] for a in answers if not a.is_whole}
-        read = {"api_version": API_VERSION, "loaded_at": datetime.now(UTC), "run_id": self.context.run_id}
+        read = {"api_version": API_VERSION, "loaded_at": datetime.now(UTC), "run_id": self.context.run.run_id}
         totals = [
             {
                 "day": a.day.day,

@@ -1,5 +1,6 @@
 """The main job over real HTTP, a real DuckDB file and real Dagster runs; the sandbox's truth is the oracle."""
 
+import itertools
 from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
@@ -15,7 +16,7 @@ def windows(asked: list[Asked]) -> set[tuple[datetime | None, datetime | None]]:
 
 def test_the_warehouse_equals_the_source_cell_by_cell(world: World) -> None:
     result = world.run("2025-02-01", "2025-05-01")
-    assert result.success
+    assert result.success, world.failures(result)
     assert world.cells() == world.truth("2025-02-01", "2025-05-01")
     totals = dict(world.rows("select day, sessions_count from daily_totals"))
     assert totals == {day.day: world.source.truth(day.start, day.end) for day in world.days("2025-02-01", "2025-05-01")}
@@ -30,7 +31,7 @@ def test_a_year_is_one_run_that_asks_for_every_one_of_its_windows(world: World) 
     assert world.run("2025-01-01", "2025-12-31").success
     days = world.days("2025-01-01", "2025-12-31")
     assert len(days) == 365
-    assert all(before.end == after.start for before, after in zip(days, days[1:], strict=False))
+    assert all(before.end == after.start for before, after in itertools.pairwise(days))
     for filters in ((), (org_id,)):
         asked = [q for q in world.asked() if q.org_ids == filters]
         assert len(asked) == 365
@@ -92,7 +93,7 @@ def test_windows_are_right_at_clock_changes_other_hours_and_years_ends(
     assert world.run(first, last).success
     asked = sorted({(q.start, q.end) for q in world.asked() if q.start and q.end})
     assert [(end - start) / timedelta(hours=1) for start, end in asked] == lengths
-    assert all(before[1] == after[0] for before, after in zip(asked, asked[1:], strict=False))
+    assert all(before[1] == after[0] for before, after in itertools.pairwise(asked))
     assert asked == [(day.start, day.end) for day in world.days(first, last)]
     assert world.cells() == world.truth(first, last)
 
@@ -109,7 +110,7 @@ def test_a_source_with_only_the_one_endpoint_works_with_configured_organizations
         two = [o.org_id for o in source.organizations[:2]]
         world.configure(devin_api_url=source.url, devin_org_ids=",".join(two))
         result = world.run("2025-04-01", "2025-04-05")
-        assert result.success
+        assert result.success, world.failures(result)
         assert not [request for request in source.requests if request.path == ORGANIZATIONS_PATH]
         expected = {cell: count for cell, count in world.truth("2025-04-01", "2025-04-05").items() if cell[1] in two}
         assert world.cells() == expected
@@ -182,7 +183,7 @@ def test_a_renamed_field_fails_the_run_and_stores_nothing(world: World) -> None:
 def test_sessions_of_unlisted_organizations_are_a_warning_and_kept_on_the_day(world: World) -> None:
     world.source.add_sessions("org-hidden", datetime(2025, 4, 2, 12, tzinfo=UTC), count=4)
     result = world.run("2025-04-01", "2025-04-03")
-    assert result.success
+    assert result.success, world.failures(result)
     check = world.checks(result)["counts_sum_to_control_totals"]
     assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert "2025-04-02" in str(check.description)

@@ -1,0 +1,70 @@
+"""What the Dagster catalogue shows."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from pipelines.schedules import JOB
+from tests.conftest import World
+from warehouse import tables
+
+PROJECT = Path(__file__).resolve().parents[1]
+ASSETS = [
+    "organizations",
+    "daily_sessions",
+    "weekly_sessions",
+    "monthly_sessions",
+    "enterprise_sessions",
+]
+
+
+def test_every_asset_says_what_it_is_from_its_table(world: World) -> None:
+    specs = {spec.key.to_user_string(): spec for spec in world.definitions.resolve_all_asset_specs()}
+    assert set(specs) == set(ASSETS)
+    for name, spec in specs.items():
+        table = tables.metadata.tables[name]
+        assert spec.description == table.comment
+        assert spec.group_name == "devin_sessions"
+        assert spec.owners
+        assert "sql" in spec.kinds
+        schema = spec.metadata["dagster/column_schema"]
+        assert isinstance(schema, dg.TableSchema)
+        assert [(c.name, c.description) for c in schema.columns] == [(c.name, c.comment) for c in table.columns]
+
+
+def test_one_job_holds_every_asset_and_check(world: World) -> None:
+    job = world.definitions.resolve_job_def(JOB)
+    assert {key.to_user_string() for key in job.asset_layer.executable_asset_keys} == set(ASSETS)
+    assert {check.name for check in job.asset_layer.asset_graph.asset_check_keys} == {
+        "counts_sum_to_control_totals",
+        "every_cell_is_present",
+        "latest_closed_day_is_present",
+        "no_count_is_negative",
+    }
+
+
+def test_organizations_come_first_and_rollups_last(world: World) -> None:
+    result = world.run("2025-04-01", "2025-04-01")
+    order = [event.asset_key for event in result.get_asset_materialization_events()]
+    names = [key.to_user_string() for key in order if key]
+    assert names[:2] == ["organizations", "daily_sessions"]
+    assert sorted(names[2:]) == ["enterprise_sessions", "monthly_sessions", "weekly_sessions"]
+
+
+@pytest.mark.parametrize(("variable", "value"), [("DEVIN_TIMEZONE", "Mars/Base"), ("DEVIN_API_KEY", "cog_secret_1")])
+def test_a_wrong_setting_is_refused_when_the_code_loads(world: World, variable: str, value: str) -> None:
+    world.configure(**{variable: value})
+    loaded = subprocess.run(
+        [sys.executable, "-c", "from pipelines.definitions import defs; defs()"],
+        capture_output=True,
+        text=True,
+        cwd=PROJECT,
+        check=False,
+    )
+    assert loaded.returncode != 0
+    assert f"{variable}" in loaded.stderr.splitlines()[-1]
+    assert "Allowed:" in loaded.stderr
+    assert "secret" not in loaded.stderr

@@ -1,0 +1,64 @@
+"""When the job runs and for which days."""
+
+from datetime import date, datetime
+from zoneinfo import ZoneInfo
+
+import dagster as dg
+import pytest
+
+from pipelines.partitions import closed_days, daily_partitions
+from tests.conftest import World
+
+
+def tick(world: World, at: datetime) -> list[dg.RunRequest]:
+    schedule = world.definitions.resolve_schedule_def("daily_refresh_schedule")
+    context = dg.build_schedule_context(scheduled_execution_time=at)
+    return list(schedule.evaluate_tick(context).run_requests or [])
+
+
+@pytest.mark.parametrize(
+    ("zone", "hour", "cron"),
+    [
+        ("UTC", 0, "30 2 * * *"),
+        ("UTC", 8, "30 10 * * *"),
+        ("Europe/Berlin", 22, "30 0 * * *"),
+        ("Asia/Tokyo", 23, "30 1 * * *"),
+    ],
+)
+def test_it_ticks_two_and_a_half_hours_after_the_day_closes(world: World, zone: str, hour: int, cron: str) -> None:
+    world.configure(devin_timezone=zone, devin_day_start_hour=str(hour))
+    schedule = world.definitions.resolve_schedule_def("daily_refresh_schedule")
+    assert (schedule.cron_schedule, schedule.execution_timezone) == (cron, zone)
+    assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING
+
+    cron_minute, cron_hour = (int(field) for field in cron.split()[:2])
+    at = datetime(2025, 6, 12, cron_hour, cron_minute, tzinfo=ZoneInfo(zone))
+    (request,) = tick(world, at)
+    last = request.tags["dagster/asset_partition_range_end"]
+    window = daily_partitions(world.settings).time_window_for_partition_key(last)
+    assert (at - window.end).total_seconds() == 2.5 * 3600, "the day that it loads has closed just then"
+
+
+@pytest.mark.parametrize("lookback", [1, 3, 14])
+def test_a_tick_asks_for_the_last_closed_days_in_one_run(world: World, lookback: int) -> None:
+    world.configure(devin_lookback_days=str(lookback))
+    (request,) = tick(world, datetime(2025, 6, 12, 2, 30, tzinfo=ZoneInfo("UTC")))
+    first = date.fromisoformat(request.tags["dagster/asset_partition_range_start"])
+    last = date.fromisoformat(request.tags["dagster/asset_partition_range_end"])
+    assert last == date(2025, 6, 11)
+    assert (last - first).days == lookback - 1
+
+
+def test_a_look_back_that_is_longer_than_history_begins_at_its_first_day(world: World) -> None:
+    world.configure(devin_start_date="2025-06-10")
+    (request,) = tick(world, datetime(2025, 6, 12, 2, 30, tzinfo=ZoneInfo("UTC")))
+    assert request.tags["dagster/asset_partition_range_start"] == "2025-06-10"
+
+
+def test_a_day_is_closed_only_when_its_window_is_over(world: World) -> None:
+    world.configure(devin_day_start_hour="8")
+    partitions = daily_partitions(world.settings)
+    before = datetime(2025, 6, 12, 7, 59, tzinfo=ZoneInfo("UTC"))
+    after = datetime(2025, 6, 12, 8, 0, tzinfo=ZoneInfo("UTC"))
+    assert closed_days(partitions, before)[-1] == date(2025, 6, 10)
+    assert closed_days(partitions, after)[-1] == date(2025, 6, 11)
