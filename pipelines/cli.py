@@ -72,7 +72,7 @@ def backfill(
     with runs.open_instance() as instance, LiveProgress() as progress:
         definitions = definitions_for(settings, progress)
         for start, end in ranges(wanted):
-            outcomes.append(runs.run_range(definitions, instance, start, end))
+            outcomes.append(runs.run_range(definitions, instance, progress, start, end))
             if outcomes[-1].failures or outcomes[-1].is_interrupted:
                 break
         if not wanted and runs.rollups_are_behind(instance, last_loaded_at):

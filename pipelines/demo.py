@@ -38,7 +38,7 @@ def run_demo(days: int, organizations: int, *, with_ui: bool) -> None:
         say(f"The sandbox stands in for the Devin API. Loading {days} days of its {organizations} organizations.")
         closed = closed_days(daily_partitions(settings))
         with LiveProgress() as progress, runs.open_instance() as instance:
-            outcome = runs.run_range(definitions_for(settings, progress), instance, closed[0], closed[-1])
+            outcome = runs.run_range(definitions_for(settings, progress), instance, progress, closed[0], closed[-1])
         for sentence in outcome.failures + outcome.red_checks:
             complain(sentence)
         if outcome.failures:

@@ -9,6 +9,7 @@ from typing import Any
 
 import dagster as dg
 
+from pipelines.progress import Progress
 from pipelines.rollups import ROLLUPS
 from pipelines.schedules import JOB, range_tags
 from pipelines.settings import PROJECT
@@ -23,7 +24,6 @@ _HOST, _PID = "devin-sessions/host", "devin-sessions/process"
 class Outcome:
     """How one run ended: what failed and which checks are red, as sentences."""
 
-    has_stored: bool
     failures: list[str] = field(default_factory=list)
     red_checks: list[str] = field(default_factory=list)
     is_interrupted: bool = False
@@ -44,11 +44,17 @@ def open_instance() -> dg.DagsterInstance:
     return dg.DagsterInstance.get()
 
 
-def run_range(definitions: dg.Definitions, instance: dg.DagsterInstance, first: date, last: date) -> Outcome:
-    """One run of the job over the days `first` to `last`. If it stored only a part, the rollups still follow."""
+def run_range(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, progress: Progress, first: date, last: date
+) -> Outcome:
+    """One run of the job over the days `first` to `last`. If it stored only a part, the rollups still follow.
+
+    `progress` is the one that the definitions were made with.
+    """
     _close_dead_runs(instance)
+    stored_before = len(progress.stored)
     outcome = _run(definitions, instance, tags=range_tags(first.isoformat(), last.isoformat()))
-    if outcome.failures and outcome.has_stored:
+    if outcome.failures and len(progress.stored) > stored_before:
         # Dagster skips what is downstream of a failure, but what was stored should be in the rollups all the same.
         outcome.failures += run_rollups(definitions, instance).failures
     return outcome
@@ -72,7 +78,7 @@ def _run(definitions: dg.Definitions, instance: dg.DagsterInstance, **options: A
         raise_on_error=False,
         **options | {"tags": options.get("tags", {}) | _this_process()},
     )
-    outcome = Outcome(has_stored=any(e.partition for e in result.get_asset_materialization_events()))
+    outcome = Outcome()
     for event in result.all_events:
         if event.is_step_failure:
             failure = event.step_failure_data

@@ -6,6 +6,7 @@ from datetime import date
 from types import TracebackType
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
@@ -15,6 +16,8 @@ from rich.text import Text
 from pipelines.progress import Progress
 from warehouse.reads import Coverage
 from warehouse.writes import StoredDay
+
+MAX_WIDTH = 10_000  # where no screen sets an end to a line
 
 out = Console()
 err = Console(stderr=True)
@@ -31,15 +34,26 @@ def complain(sentence: str) -> None:
 
 
 def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """A table for people: numbers to the right, NULL dimmed."""
+    """A table for people: numbers to the right, NULL dimmed; where it is too wide, names break at their underscores."""
     rows = list(rows)
-    table = Table(title=title or None, title_justify="left", title_style="bold", header_style="bold")
+    table = _table(title, columns, rows)
+    if not out.is_terminal:
+        Console(width=MAX_WIDTH).print(table)
+    elif out.measure(table, options=out.options.update(max_width=MAX_WIDTH)).maximum <= out.width:
+        out.print(table)
+    else:
+        names = [name.replace("_", "_\n") for name in columns]
+        out.print(_table(title, names, rows, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False))
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], **options: Any) -> Table:
+    table = Table(title=title or None, title_justify="left", title_style="bold", header_style="bold", **options)
     for index, name in enumerate(columns):
         is_number = any(isinstance(row[index], int | float) and not isinstance(row[index], bool) for row in rows)
-        table.add_column(Text(name), justify="right" if is_number else "left")
+        table.add_column(Text(name), justify="right" if is_number else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text("NULL", style="dim") if value is None else Text(shown(value)) for value in row))
-    out.print(table)
+    return table
 
 
 def show_coverage(covered: Coverage) -> None:

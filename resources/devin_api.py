@@ -237,7 +237,7 @@ class DevinClient:
                     return _understood(status, body, retry_after, asked, about_everyone=about_everyone)
         except _Passing as error:
             raise Unavailable(
-                f"{asked}: {error}, in each of {self.api.max_tries} tries. "
+                f"{asked}: {error}, the last of {self.api.max_tries} tries. "
                 "The source or the way to it is in trouble; run the same again later."
             ) from None
         raise AssertionError("unreachable: tenacity returns or raises")

@@ -1,0 +1,380 @@
+"""The `devin-sessions` command as its users see it: sentences, tables, exit codes."""
+
+import csv
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import duckdb
+import httpx
+import pytest
+
+from pipelines import cli
+from resources.sandbox import Asked
+from tests.conftest import World
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+def start(*arguments: str, cwd: Path = PROJECT) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "pipelines.cli", *arguments]
+    return subprocess.Popen(command, cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def devin_sessions(*arguments: str, cwd: Path = PROJECT) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of one command in a process of its own."""
+    process = start(*arguments, cwd=cwd)
+    out, err = process.communicate(timeout=120)
+    assert "Traceback" not in err, err
+    return process.returncode, out, err
+
+
+def in_this_process(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str
+) -> tuple[int, str]:
+    """Exit code and everything shown, for commands that end before anything is run."""
+    monkeypatch.setattr(sys, "argv", ["devin-sessions", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    shown = capsys.readouterr()
+    code = stopped.value.code
+    return (code if isinstance(code, int) else 0), shown.out + shown.err
+
+
+TOMORROW = (datetime.now(UTC) + timedelta(days=1)).date().isoformat()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "sentence"),
+    [
+        (["backfill", "2025-02-30", "2025-03-01"], {}, "FIRST=2025-02-30 is not a date"),
+        (["backfill", "2025-03-01", "tomorrow"], {}, "LAST=tomorrow is not a date"),
+        (["backfill", "2025-03-02", "2025-03-01"], {}, "The range is reversed"),
+        (["backfill", "2024-12-31", "2025-03-01"], {}, "before DEVIN_START_DATE=2025-01-01"),
+        (["backfill", "2025-03-01", TOMORROW], {}, "is not over yet. The last closed day is"),
+        (["backfill", "2025-03-01", "2025-03-01"], {"DEVIN_API_KEY": ""}, "DEVIN_API_KEY is not set"),
+        (["backfill", "2025-03-01", "2025-03-01"], {"DEVIN_API_KEY": "cog_secret"}, "DEVIN_API_KEY is refused"),
+        (["backfill", "2025-03-01", "2025-03-01"], {"DEVIN_API_KEY": "apk_secret"}, "DEVIN_API_KEY is refused"),
+        (["backfill", "2025-03-01", "2025-03-01"], {"DEVIN_TIMEZONE": "Mars"}, "DEVIN_TIMEZONE='Mars' is refused"),
+        (["backfill", "2025-03-01", "2025-03-01"], {"DEVIN_ORG_IDS": "a b"}, "'a b' is not an organization id"),
+        (["backfill", "2025-03-01", "2025-03-01"], {"WAREHOUSE_URL": "duckdb:////tmp"}, "this is a folder"),
+    ],
+)
+def test_wrong_use_gets_a_sentence_and_writes_nothing(
+    world: World,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    environment: dict[str, str],
+    sentence: str,
+) -> None:
+    for name, value in environment.items():
+        world.environment.setenv(name, value)
+    code, shown = in_this_process(capsys, world.environment, *arguments)
+    assert code == cli.WRONG_USE
+    assert sentence in shown.replace("\n", " ")
+    assert "secret" not in shown
+    assert list(world.folder.iterdir()) == []
+    assert world.source.requests == []
+
+
+def test_days_of_another_kind_are_refused_before_a_run(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    world.run("2025-04-01", "2025-04-02")
+    world.source.requests.clear()
+    world.configure(devin_day_start_hour="8")
+    code, shown = in_this_process(capsys, world.environment, "backfill", "2025-04-01", "2025-04-05")
+    assert code == cli.WRONG_USE
+    assert "Two kinds of day are never mixed" in shown
+    assert world.source.requests == []
+
+
+def test_a_file_that_is_not_duckdb_is_refused_and_left_alone(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    path = world.folder / "warehouse.duckdb"
+    path.write_text("dear diary", encoding="utf-8")
+    for command in (["status"], ["query", "select 1"], ["backfill", "2025-04-01", "2025-04-05"]):
+        code, shown = in_this_process(capsys, world.environment, *command)
+        assert code == cli.WRONG_USE
+        assert "is not a DuckDB file" in shown
+    assert path.read_text(encoding="utf-8") == "dear diary"
+
+
+def test_from_the_first_load_to_sql(world: World) -> None:
+    code, out, err = devin_sessions("backfill", "2025-01-01", "2025-02-10")
+    sessions = sum(world.truth("2025-01-01", "2025-02-10").values())
+    assert code == 0, err
+    assert re.search(r"2025-01-31 stored: [\d,]+ of 205 cells", out), "plain lines where no bar can move"
+    assert f"41 of 41 days loaded: {sessions:,} sessions; 205 cells new, 0 changed, 0 unchanged; 247 calls" in out
+    assert world.cells() == world.truth("2025-01-01", "2025-02-10")
+
+    code, out, err = devin_sessions("backfill", "2025-01-01", "2025-02-10")
+    assert (code, err) == (0, "")
+    assert out == (
+        "Nothing to do: 2025-01-01…2025-02-10 (41 days) loaded already. To read them again, add --refresh.\n"
+    )
+
+    org_id = world.source.organizations[1].org_id
+    world.source.add_sessions(org_id, datetime(2025, 1, 5, 12, tzinfo=UTC), count=2)
+    code, out, _ = devin_sessions("backfill", "2025-01-01", "2025-01-10", "--refresh")
+    assert code == 0
+    assert "10 of 10 days loaded" in out
+    assert "0 cells new, 1 changed, 49 unchanged" in out
+
+    code, out, _ = devin_sessions("status", "--json")
+    assert code == cli.MISSING, "history since DEVIN_START_DATE is not loaded"
+    status = json.loads(out)
+    assert list(status) == [
+        "first_day",
+        "last_day",
+        "days_expected",
+        "days_loaded",
+        "days_reconciled",
+        "organizations",
+        "sessions_count",
+        "last_loaded_at",
+    ]
+    assert (status["first_day"], status["days_loaded"], status["days_reconciled"]) == ("2025-01-01", 41, 41)
+    assert (status["organizations"], status["sessions_count"]) == (5, sessions + 2)
+
+    world.configure(devin_start_date="2025-01-01")
+    code, out, _ = devin_sessions("status")
+    assert "41 of" in out
+    assert "devin-sessions backfill 2025-02-11" in out
+
+    code, out, _ = devin_sessions("query", 'select \'a"b\' as "x,y", null as n, true as t, 1.5 as f', "--csv")
+    assert (code, list(csv.reader(io.StringIO(out)))) == (0, [["x,y", "n", "t", "f"], ['a"b', "", "true", "1.5"]])
+    code, out, _ = devin_sessions("query", "select org_id, sum(sessions_count) from daily_sessions group by 1")
+    assert code == 0
+    assert all(o.org_id in out for o in world.source.organizations)
+
+
+def test_only_days_that_are_not_loaded_are_asked(world: World) -> None:
+    world.run("2025-04-03", "2025-04-05")
+    world.source.requests.clear()
+    code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-08")
+    assert code == 0, err
+    assert "5 of 5 days loaded" in out
+    assert {q.start.day for q in world.asked() if q.start} == {1, 2, 6, 7, 8}
+    assert world.cells() == world.truth("2025-04-01", "2025-04-08")
+
+
+def test_an_organization_that_is_added_to_the_setting_is_loaded_for_days_that_were_loaded_without_it(
+    world: World,
+) -> None:
+    first, second = (o.org_id for o in world.source.organizations[:2])
+    world.configure(devin_org_ids=first)
+    world.run("2025-04-01", "2025-04-03")
+    world.configure(devin_org_ids=f"{first},{second}")
+    code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-03")
+    assert code == 0, err
+    assert "3 cells new, 0 changed, 3 unchanged" in out
+    assert {org_id for _, org_id in world.cells()} == {first, second}
+
+
+def test_what_is_missing_is_said_and_what_is_stored_is_rolled_up(world: World) -> None:
+    bad = datetime(2025, 4, 3, tzinfo=UTC)
+    world.source.fail(status=503, when=lambda asked: asked.start == bad, times=None)
+    code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-05")
+    assert code == cli.MISSING
+    assert "4 of 5 days loaded" in out
+    assert "2025-04-03" in err
+    assert "503" in err
+    assert "The same again: devin-sessions backfill 2025-04-01 2025-04-05" in err
+    loaded = {day for day, _ in world.cells()}
+    assert {row[0] for row in world.rows("select day from enterprise_sessions")} == loaded
+
+
+def test_a_wrong_key_stops_at_once_and_says_which_variable_to_set(world: World) -> None:
+    world.configure(devin_api_key="apk_user_wrong")
+    code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-05")
+    assert code == cli.MISSING
+    assert "DEVIN_API_KEY is not accepted" in err
+    assert len(world.source.requests) == 1
+    assert not (world.folder / "warehouse.duckdb").exists()
+
+
+def test_an_unplugged_source_gets_a_sentence(world: World) -> None:
+    world.source.stop()
+    code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-05")
+    assert code == cli.MISSING
+    assert "0 of 5 days loaded" in out
+    assert "The source or the way to it is in trouble" in err
+
+
+class Held:
+    """A source that stops answering from a moment on, and tells when it was asked for it."""
+
+    def __init__(self, world: World, since: datetime) -> None:
+        self.reached = threading.Event()
+        self.since = since
+        world.source.fail(delay=600, when=self.is_asked, times=None)
+
+    def is_asked(self, asked: Asked) -> bool:
+        held = asked.start is not None and asked.start >= self.since
+        if held:
+            self.reached.set()
+        return held
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_after_a_kill_the_same_command_goes_on_where_it_was(world: World, how: signal.Signals) -> None:
+    third_block = Held(world, datetime(2025, 1, 1, tzinfo=UTC) + timedelta(days=62))
+    process = start("backfill", "2025-01-01", "2025-04-01")
+    assert third_block.reached.wait(60)
+    # The third block is asked only after the second is whole, so when a day of the second is stored, both are.
+    assert process.stdout is not None
+    stored = [next(process.stdout), next(process.stdout)]
+    assert "2025-03-03 stored" in stored[1]
+    process.send_signal(how)
+    out, err = process.communicate(timeout=60)
+    assert "Traceback" not in err
+    if how is signal.SIGINT:
+        assert process.returncode == cli.INTERRUPTED
+        assert "62 of 91 days loaded" in out
+        assert "Interrupted. Still to load: 2025-03-04…2025-04-01" in err
+    assert world.cells() == world.truth("2025-01-01", "2025-03-03")
+
+    world.source.heal()
+    world.source.requests.clear()
+    code, out, err = devin_sessions("backfill", "2025-01-01", "2025-04-01")
+    assert code == 0, err
+    assert "29 of 29 days loaded" in out
+    assert min(q.start for q in world.asked() if q.start) == third_block.since, "what was stored is not asked again"
+    assert world.cells() == world.truth("2025-01-01", "2025-04-01")
+    assert {row[0] for row in world.rows("select day from enterprise_sessions")} == {d for d, _ in world.cells()}
+
+
+def test_rollups_that_a_kill_left_behind_are_built_by_the_same_command(world: World) -> None:
+    world.run("2025-04-01", "2025-04-03")
+    with world.database.transaction() as connection:
+        connection.exec_driver_sql("delete from weekly_sessions")
+    # This instance never saw a rollup being built, as after a kill in between.
+    code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-03")
+    assert (code, err) == (0, "")
+    assert "Nothing to do" in out
+    assert sum(row[0] for row in world.rows("select sessions_count from weekly_sessions")) == sum(
+        world.cells().values()
+    )
+
+
+def test_two_backfills_at_once_both_succeed_and_double_nothing(world: World) -> None:
+    both = [start("backfill", "2025-01-01", "2025-03-31") for _ in range(2)]
+    for process in both:
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+    assert world.cells() == world.truth("2025-01-01", "2025-03-31")
+
+
+@pytest.mark.parametrize(
+    ("sql", "sentence"),
+    [
+        ("selec 1", "syntax error"),
+        ("select * from nothing", "nothing"),
+        ("delete from daily_sessions", "read-only"),
+        ("copy daily_sessions to 'stolen.csv'", "disabled"),
+        ("attach 'other.duckdb'", "disabled"),
+    ],
+)
+def test_a_query_can_neither_change_nor_reach_anything_else(
+    world: World, capsys: pytest.CaptureFixture[str], sql: str, sentence: str
+) -> None:
+    world.run("2025-04-01", "2025-04-01")
+    code, shown = in_this_process(capsys, world.environment, "query", sql)
+    assert code == cli.WRONG_USE
+    assert "The database refuses this SQL" in shown
+    assert sentence in shown.lower()
+    assert len(world.cells()) == 5
+
+
+def test_without_a_warehouse_query_and_status_say_so_and_make_none(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, shown = in_this_process(capsys, world.environment, "query", "select 1")
+    assert code == cli.MISSING
+    assert "There is no warehouse at" in shown
+    code, shown = in_this_process(capsys, world.environment, "status")
+    assert code == cli.MISSING
+    assert "0 of" in shown
+    assert list(world.folder.iterdir()) == []
+
+
+def copy_of_the_project(folder: Path) -> Path:
+    """The code in a folder of its own, so that its data/ and .env are not this checkout's."""
+    for name in ("pipelines", "resources", "warehouse"):
+        shutil.copytree(PROJECT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("dagster.yaml", "workspace.yaml"):
+        shutil.copy(PROJECT / name, folder)
+    return folder
+
+
+def test_the_demo_shows_tables_and_touches_nothing_but_its_own_folder(world: World) -> None:
+    project = copy_of_the_project(world.folder / "project")
+    (project / ".env").write_text(
+        "DEVIN_API_KEY=apk_user_real\nDEVIN_ORG_IDS=org-real\nWAREHOUSE_URL=duckdb:///data/real.duckdb\n",
+        encoding="utf-8",
+    )
+    for name in ("DEVIN_API_KEY", "DEVIN_API_URL", "DEVIN_ORG_IDS", "WAREHOUSE_URL", "DAGSTER_HOME"):
+        world.environment.delenv(name)
+    code, out, err = devin_sessions("demo", "--days", "35", "--organizations", "3", cwd=project)
+    assert (code, err) == (0, "")
+    for part in ("35 of 35", "Top organizations", "Last weeks", "demo --ui", "What to try next"):
+        assert part in out
+    assert sorted(entry.name for entry in (project / "data").iterdir()) == ["demo"]
+    with duckdb.connect(str(project / "data/demo/warehouse.duckdb"), read_only=True) as connection:
+        days = connection.sql("select count(*), max(day) from daily_totals").fetchone()
+    assert days == (35, datetime.now(UTC).date() - timedelta(days=1)) or datetime.now(UTC).hour == 0
+
+    query = next(line.strip() for line in out.splitlines() if "query" in line)
+    variable, _, words = query.partition(" ")
+    shown = subprocess.run(
+        f"{variable} {sys.executable} -m pipelines.cli {words[words.index('query') :]}",
+        shell=True,
+        cwd=project,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "trailing_7_day_count" in shown.stdout
+
+
+def test_the_ui_serves_the_graph_and_runs_the_schedule(world: World) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipelines.cli", "ui", "--port", str(port)],
+        cwd=PROJECT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        assert process.stdout is not None
+        said = ""
+        for line in process.stdout:
+            said += line
+            if "Serving dagster-webserver" in line:
+                break
+        assert "the schedule runs as long as this does" in said
+        question = {
+            "query": "{ assetNodes { assetKey { path } } schedulesOrError(repositorySelector: "
+            '{repositoryName: "__repository__", repositoryLocationName: "devin_session_metrics"}) '
+            "{ ... on Schedules { results { name scheduleState { status } } } } }"
+        }
+        # It says so a moment before it listens.
+        with httpx.Client(transport=httpx.HTTPTransport(retries=8)) as client:
+            answer = client.post(f"http://127.0.0.1:{port}/graphql", json=question, timeout=60).json()["data"]
+        assert len(answer["assetNodes"]) == 5
+        (schedule,) = answer["schedulesOrError"]["results"]
+        assert schedule == {"name": "daily_refresh_schedule", "scheduleState": {"status": "RUNNING"}}
+        assert (world.folder / "dagster" / "dagster.yaml").resolve() == PROJECT / "dagster.yaml"
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.communicate(timeout=60)

@@ -1,0 +1,341 @@
+"""Every setting has a default, refuses what is not allowed in words, and is described in the README as it is."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from pipelines.settings import PROJECT, Settings, SettingsRefused
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+VARIABLES = [name.upper() for name in Settings.model_fields]
+SECRET = "5e884898da28"
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Empty, not unset: so a developer's own .env file fills in nothing.
+    for name in VARIABLES:
+        monkeypatch.setenv(name, "")
+
+
+def load(monkeypatch: pytest.MonkeyPatch, **variables: str) -> Settings:
+    for name, value in variables.items():
+        monkeypatch.setenv(name.upper(), value)
+    return Settings.load()
+
+
+def refusal(monkeypatch: pytest.MonkeyPatch, **variables: str) -> str:
+    with pytest.raises(SettingsRefused) as refused:
+        load(monkeypatch, **variables)
+    return str(refused.value)
+
+
+def warehouse_path(settings: Settings) -> Path:
+    return Path(str(sa.make_url(settings.warehouse_url).database))
+
+
+# Defaults
+
+
+def test_an_empty_variable_means_the_default() -> None:
+    assert Settings.load().model_dump() == {
+        "devin_api_key": None,
+        "devin_api_url": "https://api.devin.ai",
+        "devin_org_ids": (),
+        "devin_start_date": date(2025, 1, 1),
+        "devin_timezone": "UTC",
+        "devin_day_start_hour": 0,
+        "devin_lookback_days": 3,
+        "devin_max_connections": 16,
+        "devin_timeout_seconds": 30.0,
+        "devin_max_tries": 5,
+        "warehouse_url": f"duckdb:///{PROJECT}/data/warehouse.duckdb",
+    }
+
+
+def test_each_variable_sets_its_setting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    settings = load(
+        monkeypatch,
+        devin_api_key=f"apk_user_{SECRET}",
+        devin_api_url="http://127.0.0.1:8000/devin/",
+        devin_org_ids="org-1",
+        devin_start_date="2024-02-29",
+        devin_timezone="Europe/Berlin",
+        devin_day_start_hour="8",
+        devin_lookback_days="90",
+        devin_max_connections="256",
+        devin_timeout_seconds="0.5",
+        devin_max_tries="20",
+        warehouse_url=f"duckdb:///{tmp_path}/warehouse.duckdb",
+    )
+    assert settings.devin_api_key is not None
+    assert settings.devin_api_key.get_secret_value() == f"apk_user_{SECRET}"
+    assert settings.model_dump(exclude={"devin_api_key"}) == {
+        "devin_api_url": "http://127.0.0.1:8000/devin",
+        "devin_org_ids": ("org-1",),
+        "devin_start_date": date(2024, 2, 29),
+        "devin_timezone": "Europe/Berlin",
+        "devin_day_start_hour": 8,
+        "devin_lookback_days": 90,
+        "devin_max_connections": 256,
+        "devin_timeout_seconds": 0.5,
+        "devin_max_tries": 20,
+        "warehouse_url": f"duckdb:///{tmp_path}/warehouse.duckdb",
+    }
+
+
+def test_settings_do_not_change_once_they_are_loaded() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Settings.load().devin_max_tries = 7  # type: ignore[misc]
+
+
+def test_settings_do_not_show_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load(monkeypatch, devin_api_key=f"apk_user_{SECRET}")
+    assert SECRET not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
+
+
+# Refusals
+
+YESTERDAY = (datetime.now(UTC) - timedelta(days=1)).date()
+TOMORROW = (datetime.now(UTC) + timedelta(days=1)).date()
+
+ADDRESS = "an https:// address; http:// for this machine alone (127.0.0.1, ::1, localhost)"
+ORG_IDS = "organization ids separated by commas, each of letters, digits, `-` and `_`, up to 128"
+DATE = "a date such as 2025-01-01, from 2020-01-01 up to yesterday"
+TIMEZONE = "an IANA name such as UTC or Europe/Berlin"
+SECONDS = "a number of seconds above 0, up to 600"
+DUCKDB = "a DuckDB file as duckdb:///path/to/file.duckdb"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        *(("devin_api_url", value, ADDRESS) for value in ("http://api.devin.ai", "ftp://127.0.0.1", "api.devin.ai")),
+        *(("devin_api_url", value, ADDRESS) for value in ("https://", "https://[::1", "https://h/?a=b", "https://h#a")),
+        *(("devin_org_ids", value, ORG_IDS) for value in (",", " , ,", "org 1", "org-1;org-2", "org/1", "örg")),
+        *(("devin_org_ids", value, ORG_IDS) for value in ("o" * 129, '["org-1"]', "org-1,org-2\x1b", "null,*")),
+        *(("devin_start_date", value, DATE) for value in ("2019-12-31", "2025-02-30", "yesterday", "01/02/2025")),
+        *(("devin_start_date", value, DATE) for value in (f"{TOMORROW}", "9999-12-31", "2025-01-01T12:00:00")),
+        *(("devin_timezone", value, TIMEZONE) for value in ("Mars/Olympus", "utc", "+02:00", "../etc/passwd")),
+        *(("devin_day_start_hour", value, "a whole number from 0 to 23") for value in ("-1", "24", "8.5", "eight")),
+        *(("devin_lookback_days", value, "a whole number from 1 to 90") for value in ("0", "91", "-3", "nan")),
+        *(("devin_max_connections", value, "a whole number from 1 to 256") for value in ("0", "257", "many")),
+        *(("devin_timeout_seconds", value, SECONDS) for value in ("0", "-1", "601", "nan", "inf", "30s")),
+        *(("devin_max_tries", value, "a whole number from 1 to 20") for value in ("0", "21", "true")),
+        *(("warehouse_url", value, DUCKDB) for value in ("warehouse.duckdb", "duckdb://", "duckdb:///")),
+        *(("warehouse_url", value, DUCKDB) for value in ("duckdb:///:memory:", "sqlite:///a.db", "duckdb://host/a")),
+        *(("warehouse_url", value, DUCKDB) for value in ("duckdb:///~no-such-user/a.duckdb", "postgresql://h/db")),
+    ],
+)
+def test_what_is_not_allowed_is_refused_with_the_variable_the_value_and_what_is(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, allowed: str
+) -> None:
+    told = refusal(monkeypatch, **{name: value})
+    assert told.startswith(f"{name.upper()}={value!r} is refused")
+    assert told.endswith(f". Allowed: {allowed}.")
+    assert "\n" not in told
+
+
+@pytest.mark.parametrize("name", VARIABLES)
+def test_every_variable_can_be_refused_and_then_says_what_is_allowed(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    told = refusal(monkeypatch, **{name.lower(): "\x1b[2J"})
+    assert told.startswith(name)
+    assert told.isprintable()
+    extra = Settings.model_fields[name.lower()].json_schema_extra
+    assert isinstance(extra, dict)
+    assert told.endswith(f"Allowed: {extra['allowed']}.")
+
+
+def test_several_wrong_variables_are_refused_together_a_line_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = refusal(monkeypatch, devin_max_tries="0", devin_timezone="Mars/Olympus", devin_api_key=f"cog_{SECRET}")
+    assert [line.split(" ")[0].split("=")[0] for line in told.splitlines()] == [
+        "DEVIN_API_KEY",
+        "DEVIN_TIMEZONE",
+        "DEVIN_MAX_TRIES",
+    ]
+
+
+def test_a_very_long_value_is_not_quoted_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(refusal(monkeypatch, devin_max_tries="9" * 5000)) < 400
+
+
+@pytest.mark.parametrize("value", [f"cog_{SECRET}", f"apk_{SECRET}", f"apk_user_ {SECRET}", f"apk_user_{SECRET}\u2013"])
+def test_a_key_that_cannot_work_is_refused_without_being_quoted(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    told = refusal(monkeypatch, devin_api_key=value)
+    assert told.startswith("DEVIN_API_KEY is refused (it ")
+    assert told.endswith("Allowed: a key that starts with `apk_user_` (v2 refuses `apk_` and `cog_` keys).")
+    assert SECRET not in told
+
+
+def test_blanks_around_the_key_are_not_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    key = load(monkeypatch, devin_api_key=f" apk_user_{SECRET}\n").devin_api_key
+    assert key is not None
+    assert key.get_secret_value() == f"apk_user_{SECRET}"
+
+
+@pytest.mark.parametrize("name", ["devin_api_url", "warehouse_url"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        f"https://user:{SECRET}@example.com/path",
+        f"https://:{SECRET}@example.com",
+        f"postgresql+psycopg2://user:{SECRET}@example.com:5432/db",
+        f"postgresql://user:p@{SECRET}@example.com/db",
+        f"postgresql://user:{SECRET}/@example.com/db",
+        f"postgresql://user:p:{SECRET}@example.com/db",
+        f"https://{'u' * 300}:{SECRET}@example.com",
+        f"postgresql://example.com/db?user=u&password={SECRET}",
+        f"https://example.com/?a=b&token={SECRET}",
+        f"https://{SECRET}@example.com",
+    ],
+)
+def test_a_refused_address_does_not_show_its_password(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    told = refusal(monkeypatch, **{name: value})
+    assert told.startswith(f"{name.upper()}='")
+    assert SECRET not in told
+
+
+# Dates and organizations
+
+
+def test_history_may_start_in_2020_or_yesterday_but_not_today(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load(monkeypatch, devin_start_date="2020-01-01").devin_start_date == date(2020, 1, 1)
+    assert load(monkeypatch, devin_start_date=f"{YESTERDAY}").devin_start_date == YESTERDAY
+    today = datetime.now(UTC).date()
+    assert "no day since then is closed" in refusal(monkeypatch, devin_start_date=f"{today}")
+
+
+def test_organization_ids_are_split_stripped_and_each_kept_once_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load(monkeypatch, devin_org_ids=f" org-b,org_A ,\torg-b,,{'o' * 128}, org-b,")
+    assert settings.devin_org_ids == ("org-b", "org_A", "o" * 128)
+
+
+def test_one_malformed_organization_id_among_others_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "('org 2' is not an organization id)" in refusal(monkeypatch, devin_org_ids="org-1, org 2 ,org-3")
+
+
+# The warehouse
+
+
+def test_a_relative_warehouse_starts_at_the_projects_folder_wherever_the_process_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = load(monkeypatch, warehouse_url="duckdb:///some/where.duckdb")
+    assert warehouse_path(settings) == PROJECT / "some" / "where.duckdb"
+
+
+def test_an_absolute_warehouse_and_one_in_the_home_folder_are_taken_as_they_are(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for url in (f"duckdb:///{tmp_path}/a.duckdb", "duckdb:///~/a.duckdb"):
+        assert warehouse_path(load(monkeypatch, warehouse_url=url)) == tmp_path / "a.duckdb"
+
+
+def test_a_folder_is_no_warehouse(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    told = refusal(monkeypatch, warehouse_url=f"duckdb:///{tmp_path}")
+    assert "(this is a folder; name a file in it)" in told
+
+
+def test_a_path_that_no_disk_can_hold_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = refusal(monkeypatch, warehouse_url=f"duckdb:///{'x' * 300}.duckdb")
+    assert told.startswith("WAREHOUSE_URL='duckdb:///xxx")
+
+
+# The file .env
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Path]:
+    """A project's folder of its own, so that its `.env` is not this one's."""
+    folder = tmp_path / "project"
+    for name in ("pipelines/settings.py", "resources/devin_api.py"):
+        copy = folder / name
+        copy.parent.mkdir(parents=True)
+        (copy.parent / "__init__.py").touch()
+        shutil.copy(PROJECT / name, copy)
+    yield folder
+
+
+def load_in(project: Path, working_directory: Path, variables: Mapping[str, str]) -> dict[str, Any]:
+    """What a new process loads whose environment holds these variables and none other of the settings."""
+    code = (
+        "import json, os; from pipelines.settings import PROJECT, Settings; s = Settings.load(); "
+        "print(json.dumps({'project': str(PROJECT), 'key': os.environ.get('DEVIN_API_KEY'), "
+        "**s.model_dump(mode='json')}))"
+    )
+    environment = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**environment, **variables, "PYTHONPATH": str(project)},
+        cwd=working_directory,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    loaded: dict[str, Any] = json.loads(done.stdout)
+    assert loaded["project"] == str(project)
+    return loaded
+
+
+def test_the_projects_env_file_fills_in_only_what_the_environment_lacks(project: Path, tmp_path: Path) -> None:
+    (project / ".env").write_text(
+        f"DEVIN_API_KEY=apk_user_{SECRET}\n"
+        "DEVIN_TIMEZONE=Asia/Tokyo\n"
+        "export DEVIN_ORG_IDS='org-1, org-2'  # quoted\n"
+        "DEVIN_MAX_TRIES=7\n"
+        "WAREHOUSE_URL=duckdb:///from_file.duckdb\n"
+    )
+    (tmp_path / ".env").write_text("DEVIN_DAY_START_HOUR=23\n")
+    loaded = load_in(project, tmp_path, {"DEVIN_TIMEZONE": "Europe/Berlin", "DEVIN_MAX_TRIES": ""})
+    assert loaded["devin_timezone"] == "Europe/Berlin"
+    assert loaded["devin_max_tries"] == 5
+    assert loaded["devin_org_ids"] == ["org-1", "org-2"]
+    assert loaded["warehouse_url"] == f"duckdb:///{project}/from_file.duckdb"
+    # The working directory's .env is no one's business.
+    assert loaded["devin_day_start_hour"] == 0
+    # The client takes the key from the environment itself.
+    assert loaded["key"] == f"apk_user_{SECRET}"
+
+
+def test_without_variables_and_without_an_env_file_every_setting_is_its_default(project: Path, tmp_path: Path) -> None:
+    loaded = load_in(project, tmp_path, {})
+    assert loaded["devin_api_key"] is loaded["key"] is None
+    assert loaded["devin_api_url"] == "https://api.devin.ai"
+    assert loaded["devin_start_date"] == "2025-01-01"
+    assert loaded["warehouse_url"] == f"duckdb:///{project}/data/warehouse.duckdb"
+
+
+# The table
+
+
+def test_the_readmes_table_of_settings_is_the_settings_own() -> None:
+    before, start, rest = README.read_text(encoding="utf-8").partition("<!-- settings -->\n")
+    table, end, after = rest.partition("\n<!-- /settings -->")
+    assert start and end, "README.md has no <!-- settings --> … <!-- /settings --> around its table of settings"
+    assert "<!-- settings -->" not in before + after
+    assert table.strip() == Settings.table()
+
+
+def test_the_table_has_a_row_of_four_cells_for_every_variable() -> None:
+    head, rule, *rows = Settings.table().splitlines()
+    assert head == "| variable | default | meaning | allowed |"
+    assert rule == "|---|---|---|---|"
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    assert [row[0] for row in cells] == [f"`{name}`" for name in VARIABLES]
+    assert all(len(row) == 4 and all(row) for row in cells)
+    assert {row[0]: row[1] for row in cells}["`DEVIN_API_KEY`"] == "none"
+    assert {row[0]: row[1] for row in cells}["`WAREHOUSE_URL`"] == "`duckdb:///data/warehouse.duckdb`"
