@@ -78,6 +78,19 @@ def latest_closed_day_is_present(database: Database, settings: dg.ResourceParam[
     )
 
 
+@dg.asset_check(asset=DAILY_SESSIONS, description="The source counts every organization.")
+def every_organization_is_available(database: Database) -> dg.AssetCheckResult:
+    """One that it refuses for good does not hold up the others, is tried again on each run, and is shown here."""
+    with database.transaction() as connection:
+        refused = reads.unavailable_organizations(connection)
+    shown = "; ".join(f"{org_id}: {reason}" for org_id, reason in list(refused.items())[:5])
+    return dg.AssetCheckResult(
+        passed=not refused,
+        description=f"{len(refused)} organizations are refused, such as {shown}" if refused else None,
+        metadata={"unavailable_organizations": len(refused)},
+    )
+
+
 @dg.asset_check(asset=DAILY_SESSIONS, description="No count is negative.")
 def no_count_is_negative(database: Database) -> dg.AssetCheckResult:
     """The tables refuse negative counts; this finds what got in by another way."""

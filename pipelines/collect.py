@@ -1,38 +1,63 @@
 """Which questions to ask for a block of days and organizations, and what the answers add up to.
 
-Pure: it is handed a function that counts, and knows no HTTP, Dagster or SQL.
+Pure: it is handed a function that counts, and knows no HTTP, Dagster or SQL. `direct` asks every cell itself.
+`differenced` asks totals first and derives: the last part of a split is the rest, and nothing is left to ask where a
+total is zero. Either way each day's cells are held against the source's own total for that day.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+import itertools
+import math
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from datetime import datetime
+from typing import Protocol
 
 from pipelines.partitions import Day
 
-Question = TypeVar("Question")
+MOST_ORGS_IN_A_QUESTION = 50
+# A group whose chance of holding no session at all is one half tells most; e^-0.7 is about that.
+WEIGHT_OF_A_GROUP = 0.7
 
 
 class Count(Protocol):
-    """Counts the sessions of a day; no organization means all of them."""
+    """Counts the sessions in [start, end); no organization means all of them."""
 
-    async def __call__(self, day: Day, org_ids: Sequence[str]) -> int: ...
+    async def __call__(self, start: datetime, end: datetime, org_ids: Sequence[str]) -> int: ...
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Which exceptions leave only some cells open; any other ends the collection.
+
+    `refusals` are about the organizations in the question and final, `passing` may be gone another time.
+    """
+
+    refusals: tuple[type[Exception], ...]
+    passing: tuple[type[Exception], ...]
 
 
 @dataclass
 class DayAnswers:
-    """What the source said about one day."""
+    """What is known of one day. `calls` is its share of the questions: one about ten days counts a tenth on each."""
 
     day: Day
     control_total: int | None = None
     counts: dict[str, int] = field(default_factory=dict)
+    derived: set[str] = field(default_factory=set)
+    refused: dict[str, Exception] = field(default_factory=dict)
     failures: list[Exception] = field(default_factory=list)
-    calls: int = 0
+    calls: float = 0.0
 
     @property
     def is_whole(self) -> bool:
-        """Whether every question about the day was answered."""
+        """Whether the day can be stored: no question about it is open, though organizations may be refused for good."""
         return self.control_total is not None and not self.failures
+
+    @property
+    def rest(self) -> int:
+        """The control total minus the cells."""
+        return (self.control_total or 0) - sum(self.counts.values())
 
 
 async def direct(
@@ -41,49 +66,281 @@ async def direct(
     org_ids: Sequence[str],
     *,
     workers: int,
-    bearable: tuple[type[Exception], ...],
-    answered: Callable[[int], None],
+    errors: Errors,
+    answered: Callable[[], None],
 ) -> list[DayAnswers]:
     """Ask each day's control total, then each cell itself.
 
-    An exception in `bearable` leaves its day not whole, and a day without a control total costs no further question;
-    any other exception ends the collection. `answered` is told after each question how many cells it settled.
+    A day without a control total costs no further question. `answered` is told of each cell that is settled.
     """
-    answers = [DayAnswers(day) for day in days]
+    block = _Block(count, days, org_ids, workers, errors, answered)
+    await block.ask_control_totals()
+    await block.ask_cells((of_day, org_id) for of_day in block.with_control_total() for org_id in org_ids)
+    return block.answers
 
-    async def ask(question: tuple[DayAnswers, str | None]) -> None:
-        of_day, org_id = question
-        of_day.calls += 1
+
+async def differenced(
+    count: Count,
+    days: Sequence[Day],
+    org_ids: Sequence[str],
+    *,
+    expected: Mapping[str, float],
+    workers: int,
+    errors: Errors,
+    answered: Callable[[], None],
+) -> list[DayAnswers]:
+    """Ask each day's control total and each organization's total, and split what is not zero until every cell is known.
+
+    `expected` is how many sessions a day an organization is likely to have, where that is known: quiet ones share a
+    question. While the source is consistent it is asked at most cells + days + organizations questions, whatever the
+    data, and else at most twice as many: then derived cells are asked themselves, and what still differs from the
+    control total stays visible as the day's rest.
+    """
+    block = _Block(count, days, org_ids, workers, errors, answered)
+    groups = _groups(org_ids, {org_id: expected[org_id] * len(days) for org_id in org_ids if org_id in expected})
+    await block.ask_control_totals(also=[block.total_of(group) for group in groups])
+    await block.split()
+    await block.check()
+    return block.answers
+
+
+def _groups(org_ids: Sequence[str], weights: Mapping[str, float]) -> list[list[str]]:
+    """Organizations to ask together: quiet ones next to each other, any other for itself."""
+    groups: list[list[str]] = []
+    weight = math.inf
+    for org_id in sorted(org_ids, key=lambda o: weights.get(o, math.inf)):
+        own = weights.get(org_id, math.inf)
+        if weight + own > WEIGHT_OF_A_GROUP or len(groups[-1]) == MOST_ORGS_IN_A_QUESTION:
+            groups.append([])
+            weight = 0.0
+        groups[-1].append(org_id)
+        weight += own
+    return groups
+
+
+Question = Callable[[], Awaitable[None]]
+
+
+class _Block:
+    """The state of one collection: what is known of each day, and which totals wait to be split."""
+
+    def __init__(
+        self,
+        count: Count,
+        days: Sequence[Day],
+        org_ids: Sequence[str],
+        workers: int,
+        errors: Errors,
+        answered: Callable[[], None],
+    ) -> None:
+        self.answers = [DayAnswers(day) for day in days]
+        self._count = count
+        self._org_ids = org_ids
+        self._workers = workers
+        self._errors = errors
+        self._answered = answered
+        self._totals: list[tuple[list[str], int]] = []
+        self._rest: list[float] = []
+
+    def with_control_total(self) -> list[DayAnswers]:
+        """The days whose control total is known."""
+        return [of_day for of_day in self.answers if of_day.control_total is not None]
+
+    async def ask_control_totals(self, also: Iterable[Question] = ()) -> None:
+        """Ask each day's control total, and what else has no need to wait for them."""
+        await self._all([*(self._control_total_of(of_day) for of_day in self.answers), *also])
+
+    async def ask_cells(self, cells: Iterable[tuple[DayAnswers, str]]) -> None:
+        """Ask these cells themselves."""
+        await self._all(self._cell_of(of_day, org_id) for of_day, org_id in cells)
+
+    async def split(self) -> None:
+        """Split the totals until every cell is known.
+
+        The largest go first: they use up the days' control totals, and on a day that has nothing left the other
+        organizations are zero.
+        """
+        self._rest = [math.inf if a.control_total is None else a.rest for a in self.answers]
+        everything = list(range(len(self.answers)))
+        steps = _Questions()
+        for org_ids, total in self._totals:
+            is_cell = len(everything) == len(org_ids) == 1
+            steps.add(self._split_of(steps, org_ids, everything, total, is_cell=is_cell), first=total)
+        await steps.ask(self._workers)
+
+    async def check(self) -> None:
+        """Ask the cells that are still open, and the derived ones of days that disagree with their control total."""
+        known = [a for a in self.answers if a.is_whole]
+        is_complete = len(known) == len(self.answers) and not self._open()
+        rest = sum(a.control_total or 0 for a in known) - sum(total for _, total in self._totals)
+
+        def disagrees(of_day: DayAnswers) -> bool:
+            return of_day.rest < 0 or (is_complete and rest == 0 and of_day.rest != 0)
+
+        doubtful = [a for a in known if disagrees(a) or self._open_on(a)]
+        if is_complete and (rest < 0 or await self._has_changed()):
+            doubtful = known
+        await self.ask_cells((a, org_id) for a in doubtful for org_id in [*a.derived, *self._open_on(a)])
+        await self._all(self._control_total_of(a) for a in doubtful if a.is_whole and disagrees(a))
+
+    def _open(self) -> set[str]:
+        """Organizations whose total of the block is not known."""
+        return set(self._org_ids).difference(*(org_ids for org_ids, _ in self._totals))
+
+    def _open_on(self, of_day: DayAnswers) -> list[str]:
+        return [org_id for org_id in self._org_ids if org_id not in of_day.counts and org_id not in of_day.refused]
+
+    async def _has_changed(self) -> bool:
+        """Whether the block's total is no longer that of its days: a change may hide in a rest, or fill one."""
+        before = sum(a.control_total or 0 for a in self.answers)
         try:
-            number = await count(of_day.day, () if org_id is None else (org_id,))
-        except bearable as error:
-            of_day.failures.append(error)
-            return
-        if org_id is None:
-            of_day.control_total = number
-        else:
-            of_day.counts[org_id] = number
-        answered(org_id is not None)
+            return any(a.derived for a in self.answers) and await self._ask(self.answers, ()) != before
+        except self._errors.passing as error:
+            for of_day in self.answers:
+                of_day.failures.append(error)
+            return False
 
-    await _each(((of_day, None) for of_day in answers), ask, workers)
-    known = [of_day for of_day in answers if of_day.control_total is not None]
-    await _each(((of_day, org_id) for of_day in known for org_id in org_ids), ask, workers)
-    return answers
+    async def _all(self, questions: Iterable[Question]) -> None:
+        asked = _Questions()
+        for question in questions:
+            asked.add(question)
+        await asked.ask(self._workers)
+
+    async def _ask(self, days: Sequence[DayAnswers], org_ids: Sequence[str]) -> int:
+        for of_day in days:
+            of_day.calls += 1 / len(days)
+        return await self._count(days[0].day.start, days[-1].day.end, org_ids)
+
+    def _control_total_of(self, of_day: DayAnswers) -> Question:
+        async def ask() -> None:
+            try:
+                of_day.control_total = await self._ask([of_day], ())
+            except self._errors.passing as error:
+                of_day.failures.append(error)
+
+        return ask
+
+    def _cell_of(self, of_day: DayAnswers, org_id: str) -> Question:
+        async def ask() -> None:
+            if of_day.failures:
+                return  # the day cannot become whole any more
+            try:
+                self._set(of_day, org_id, await self._ask([of_day], (org_id,)), is_derived=False)
+            except self._errors.refusals as error:
+                of_day.refused[org_id] = error
+            except self._errors.passing as error:
+                of_day.failures.append(error)
+
+        return ask
+
+    def total_of(self, org_ids: list[str]) -> Question:
+        """The question for their total over the block. A refusal is narrowed down to the one it is about."""
+
+        async def ask() -> None:
+            try:
+                self._totals.append((org_ids, await self._ask(self.answers, org_ids)))
+            except self._errors.refusals:
+                if len(org_ids) > 1:
+                    for org_id in org_ids:
+                        await self.total_of([org_id])()
+                else:
+                    await self._ask_refused(org_ids[0])
+            except self._errors.passing:
+                pass  # left open: the check asks its cells, so that a bad day does not take the others along
+
+        return ask
+
+    async def _ask_refused(self, org_id: str) -> None:
+        """The last day alone tells whether the source refuses the organization or only the range."""
+        last = self.answers[-1]
+        await self._cell_of(last, org_id)()
+        for of_day in self.answers[:-1]:
+            if org_id in last.refused:
+                of_day.refused[org_id] = last.refused[org_id]
+            else:
+                await self._cell_of(of_day, org_id)()
+
+    def _split_of(
+        self, steps: "_Questions", org_ids: list[str], days: list[int], total: int, *, is_cell: bool
+    ) -> Question:
+        """One step in resolving a total over organizations or, for a single one, over days (by their numbers).
+
+        It asks one question at most, for the first of two parts; the other part is the rest. `is_cell`: the total was
+        asked for one organization on one day, so that nothing is derived. A total that cannot be is left open; the
+        check then asks its cells.
+        """
+
+        async def step() -> None:
+            live = [d for d in days if self._rest[d] > 0]
+            if total < 0 or (total > 0 and not live):
+                return
+            if total == 0 or len(live) == len(org_ids) == 1:
+                for d, org_id in itertools.product(days, org_ids):
+                    self._settle(d, org_id, total if d in live else 0, is_derived=not is_cell)
+                return
+            if len(org_ids) > 1:
+                half = len(org_ids) // 2
+                first, other = (org_ids[:half], days), (org_ids[half:], days)
+            else:
+                for d in set(days).difference(live):
+                    self._settle(d, org_ids[0], 0, is_derived=True)
+                half = _half([self._rest[d] for d in live])
+                first, other = (org_ids, live[:half]), (org_ids, live[half:])
+            try:
+                number = await self._ask(self.answers[first[1][0] : first[1][-1] + 1], first[0])
+            except (*self._errors.refusals, *self._errors.passing):
+                return  # left open, likewise
+            is_single = len(first[0]) == len(first[1]) == 1
+            steps.add(self._split_of(steps, *first, number, is_cell=is_single), first=number)
+            steps.add(self._split_of(steps, *other, total - number, is_cell=False), first=total - number)
+
+        return step
+
+    def _settle(self, d: int, org_id: str, number: int, *, is_derived: bool) -> None:
+        self._rest[d] -= number
+        self._set(self.answers[d], org_id, number, is_derived=is_derived)
+
+    def _set(self, of_day: DayAnswers, org_id: str, number: int, *, is_derived: bool) -> None:
+        is_new = org_id not in of_day.counts
+        of_day.counts[org_id] = number
+        (of_day.derived.add if is_derived else of_day.derived.discard)(org_id)
+        if is_new:
+            self._answered()
 
 
-async def _each(
-    questions: Iterable[Question], ask: Callable[[Question], Coroutine[Any, Any, None]], workers: int
-) -> None:
-    """Ask all questions, at most `workers` at once. The first exception stops the rest and is raised."""
-    waiting = iter(questions)
+def _half(weights: Sequence[float]) -> int:
+    """Where to cut so that both parts weigh about the same, neither being empty: such a question tells most."""
+    if math.inf in weights:
+        return len(weights) // 2
+    sums = list(itertools.accumulate(weights))
+    return min(range(1, len(weights)), key=lambda cut: abs(sums[cut - 1] - sums[-1] / 2))
 
-    async def work() -> None:
-        for question in waiting:
-            await ask(question)
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(workers):
-                group.create_task(work())
-    except ExceptionGroup as errors:
-        raise errors.exceptions[0] from None
+class _Questions:
+    """Questions that wait to be asked, and that may add others while they are."""
+
+    def __init__(self) -> None:
+        self._waiting: asyncio.PriorityQueue[tuple[int, int, Question]] = asyncio.PriorityQueue()
+        self._added = itertools.count()
+
+    def add(self, question: Question, first: int = 0) -> None:
+        """Let `question` be asked; the higher `first`, the earlier."""
+        self._waiting.put_nowait((-first, next(self._added), question))
+
+    async def ask(self, workers: int) -> None:
+        """Ask until none is left, at most `workers` at once. The first exception stops the rest and is raised."""
+
+        async def work() -> None:
+            while True:
+                _, _, question = await self._waiting.get()
+                await question()
+                self._waiting.task_done()
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(work()) for _ in range(workers)]
+                await self._waiting.join()
+                for task in tasks:
+                    task.cancel()
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None

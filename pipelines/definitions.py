@@ -28,6 +28,7 @@ def definitions_for(settings: Settings, progress: Progress) -> dg.Definitions:
             checks.counts_sum_to_control_totals,
             checks.every_cell_is_present,
             checks.latest_closed_day_is_present,
+            checks.every_organization_is_available,
             checks.no_count_is_negative,
         ],
         schedules=[daily_refresh_schedule(assets, partitions, settings)],

@@ -19,6 +19,7 @@ class Progress:
     unattributed: int = 0
     changes: Changes = field(default_factory=Changes)
     stored: list[date] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
 
     def changed(self) -> None:
         """Called after every change of a number, from the thread that loads."""
@@ -28,14 +29,15 @@ class Progress:
         self.cells_expected += cells
         self.changed()
 
-    def answered(self, cells: int) -> None:
-        """One question was answered, and settled this many cells."""
-        self.cells += cells
+    def answered(self) -> None:
+        """A cell is known."""
+        self.cells += 1
         self.changed()
 
-    def store(self, days: Mapping[date, StoredDay]) -> None:
-        """These days were stored whole."""
+    def store(self, days: Mapping[date, StoredDay], refused: Mapping[str, str]) -> None:
+        """These days were stored; `refused` says why for organizations that the source does not count."""
         self.stored += days
+        self.refused |= refused
         for day in days.values():
             self.sessions += day.sessions_count
             self.unattributed += day.unattributed_count

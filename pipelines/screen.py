@@ -124,9 +124,9 @@ class LiveProgress(Progress):
             rate=f"{self.calls.sent / max(self.seconds, 0.001):,.0f}",
         )
 
-    def store(self, days: Mapping[date, StoredDay]) -> None:
+    def store(self, days: Mapping[date, StoredDay], refused: Mapping[str, str]) -> None:
         """Count the days, and say so where no bar can move."""
-        super().store(days)
+        super().store(days, refused)
         if self._bars.disable and days:
             left = (self.cells_expected - self.cells) * self.seconds / max(self.cells, 1)
             out.print(

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from zoneinfo import available_timezones
 
 import sqlalchemy as sa
@@ -96,6 +96,12 @@ class Settings(BaseSettings):
         ge=1,
         le=20,
     )
+    devin_fetch: Literal["auto", "direct", "differenced"] = _setting(
+        "auto",
+        "How counts are asked: `direct` asks every organization and day, `differenced` derives most from totals, "
+        "`auto` is direct up to the look-back and differenced beyond it.",
+        "auto, direct or differenced",
+    )
     warehouse_url: str = _setting(
         "duckdb:///data/warehouse.duckdb",
         "The warehouse. A relative path starts at the project's folder.",
@@ -105,9 +111,8 @@ class Settings(BaseSettings):
     @field_validator("devin_api_key")
     @classmethod
     def _usable_key(cls, key: SecretStr | None) -> SecretStr | None:
-        if key is not None:
-            check_key(key.get_secret_value())
-        return key
+        stripped = key.get_secret_value().strip() if key else ""
+        return SecretStr(check_key(stripped)) if stripped else None
 
     @field_validator("devin_api_url")
     @classmethod
@@ -150,10 +155,18 @@ class Settings(BaseSettings):
             raise ValueError("not a database URL") from None
         if url.drivername != "duckdb" or url.host or not url.database or url.database == ":memory:":
             raise ValueError("not a DuckDB file")
-        path = PROJECT / Path(url.database).expanduser()
-        if path.is_dir():
+        try:
+            path = PROJECT / Path(url.database).expanduser()
+            is_folder = path.is_dir()
+        except (OSError, RuntimeError):
+            raise ValueError("no such path can be") from None
+        if is_folder:
             raise ValueError("this is a folder; name a file in it")
         return url.set(database=str(path)).render_as_string(hide_password=False)
+
+    def is_differenced(self, days: int) -> bool:
+        """Whether a load of so many days derives what it can, or asks every cell itself."""
+        return self.devin_fetch == "differenced" or (self.devin_fetch == "auto" and days > self.devin_lookback_days)
 
     @classmethod
     def load(cls) -> "Settings":
@@ -185,7 +198,8 @@ def _allowed(name: str) -> str:
 
 def _refusal(error: Mapping[str, Any]) -> str:
     name = str(error["loc"][0])
-    value = re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", str(error["input"]))[:200]
+    value = re.sub(r"(?s)://.*@", "://***@", str(error["input"]))
+    value = re.sub(r"(?s)(://[^?]*\?).*", r"\1***", value)[:200]
     shown = "" if name == "devin_api_key" else f"={value!r}"
     why = f" ({error['ctx']['error']})" if error["type"] == "value_error" else ""
     return f"{name.upper()}{shown} is refused{why}. Allowed: {_allowed(name)}."

@@ -5,6 +5,7 @@ Retries, time-outs, size limits, the key and the kinds of failure are here and n
 
 import asyncio
 import email.utils
+import http.cookiejar
 import ipaddress
 import json
 import math
@@ -92,7 +93,7 @@ def check_url(url: str) -> str:
         parsed = httpx.URL(url)
     except (httpx.InvalidURL, TypeError):
         raise ValueError("not an address") from None
-    if parsed.userinfo or parsed.query or parsed.fragment:
+    if parsed.userinfo or "?" in url or "#" in url:
         raise ValueError("user, password, query and fragment do not belong in it")
     if not parsed.host or not (parsed.scheme == "https" or (parsed.scheme == "http" and _is_loopback(parsed.host))):
         raise ValueError("the key would travel unencrypted")
@@ -141,10 +142,12 @@ class DevinAPI(dg.ConfigurableResource):  # type: ignore[type-arg]
                 # Compressed bodies would make the size limit depend on the compressor.
                 "Accept-Encoding": "identity",
             },
+            # httpx keeps cookies of its own, beside aiohttp's jar; this jar takes none.
+            cookies=http.cookiejar.CookieJar(http.cookiejar.DefaultCookiePolicy(allowed_domains=[])),
             timeout=None,  # one limit holds the whole try, a reader that drips included: see _send
             follow_redirects=False,
-        ) as http:
-            yield DevinClient(api=self, http=http, calls=calls)
+        ) as asking:
+            yield DevinClient(api=self, http=asking, calls=calls)
 
     @contextmanager
     def connected(self, calls: Calls) -> "Iterator[tuple[DevinClient, BlockingPortal]]":
@@ -174,7 +177,7 @@ class DevinClient:
         self, start: datetime, end: datetime, *, org_ids: Sequence[str] = (), user_ids: Sequence[str] = ()
     ) -> int:
         """How many sessions were created in [start, end), both aware; empty filters mean everyone."""
-        if start.utcoffset() is None or end.utcoffset() is None or start >= end:
+        if start.utcoffset() is None or end.utcoffset() is None or start.astimezone(UTC) >= end.astimezone(UTC):
             raise ValueError(f"not a window of aware datetimes: {start} to {end}")
         first, last = ("start_date", "end_date") if self.api.bounds == "start_date" else ("start", "end")
         params: Params = [(first, _zulu(start)), (last, _zulu(end))]
@@ -250,7 +253,7 @@ class DevinClient:
                 asyncio.timeout(self.api.timeout_seconds),
                 self.http.stream("GET", path, params=params) as response,
             ):
-                async for chunk in response.aiter_bytes():
+                async for chunk in response.aiter_raw():
                     body += chunk
                     if len(body) > MAX_BODY_BYTES:
                         raise ContractBroken(
@@ -262,7 +265,7 @@ class DevinClient:
                 return response.status_code, bytes(body).replace(key, b"[key]"), _retry_after(response.headers)
         except TimeoutError:
             raise _Passing(f"no whole answer within {self.api.timeout_seconds:g} s") from None
-        except (httpx.TransportError, aiohttp.ClientError, httpx.DecodingError) as error:
+        except (httpx.TransportError, aiohttp.ClientError) as error:
             raise _Passing(f"the connection failed: {error or type(error).__name__}") from None
 
 
@@ -352,7 +355,7 @@ def _retry_after(headers: httpx.Headers) -> float | None:
     except ValueError:
         try:
             when = email.utils.parsedate_to_datetime(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             return None
         seconds = (when.replace(tzinfo=when.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
     return max(0.0, seconds) if math.isfinite(seconds) else None

@@ -1,92 +1,306 @@
-"""Which questions are asked, and what becomes of their answers; the source here is a function."""
+"""Which questions are asked, and what becomes of their answers; the source here is a function over a matrix."""
 
 import asyncio
-from collections.abc import Sequence
-from datetime import UTC, date, datetime, timedelta
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from random import Random
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipelines import collect
 from pipelines.partitions import Day
 
-DAYS = [
-    Day(date(2025, 1, 1) + timedelta(n), *(datetime(2025, 1, 1, tzinfo=UTC) + timedelta(n + m) for m in (0, 1)))
-    for n in range(5)
-]
-ORGS = ["a", "b", "c"]
+FIRST = datetime(2025, 1, 1, tzinfo=UTC)
+ERRORS = collect.Errors(refusals=(PermissionError,), passing=(OSError,))
+Cell = tuple[str, int]
 
 
-def run(count: collect.Count, workers: int = 4) -> list[collect.DayAnswers]:
+def days_of(number: int) -> list[Day]:
+    return [Day((FIRST + timedelta(n)).date(), FIRST + timedelta(n), FIRST + timedelta(n + 1)) for n in range(number)]
+
+
+@dataclass
+class Source:
+    """A source with so many sessions per organization and day; "hidden" is an organization that is not listed."""
+
+    cells: dict[Cell, int]
+    number_of_days: int
+    changes: dict[int, tuple[Cell, int]] = field(default_factory=dict)
+    refuses: Callable[[Sequence[str], int], Exception | None] = lambda org_ids, days: None
+    asked: list[tuple[int, int, tuple[str, ...]]] = field(default_factory=list)
+
+    async def __call__(self, start: datetime, end: datetime, org_ids: Sequence[str]) -> int:
+        await asyncio.sleep(0)
+        if len(self.asked) in self.changes:
+            cell, change = self.changes[len(self.asked)]
+            self.cells[cell] = max(0, self.cells.get(cell, 0) + change)
+        first, last = (start - FIRST).days, (end - FIRST).days
+        self.asked.append((first, last, tuple(org_ids)))
+        assert 0 <= first < last <= self.number_of_days
+        assert len(org_ids) <= 50
+        if error := self.refuses(org_ids, last - first):
+            raise error
+        return sum(n for (o, d), n in self.cells.items() if first <= d < last and (not org_ids or o in org_ids))
+
+    def truth(self, org_id: str, day: int) -> int:
+        return self.cells.get((org_id, day), 0)
+
+
+def direct(source: Source, org_ids: Sequence[str], workers: int = 4) -> list[collect.DayAnswers]:
     return asyncio.run(
-        collect.direct(count, DAYS, ORGS, workers=workers, bearable=(OSError,), answered=lambda cells: None)
+        collect.direct(
+            source,
+            days_of(source.number_of_days),
+            org_ids,
+            workers=workers,
+            errors=ERRORS,
+            answered=lambda: None,
+        )
     )
 
 
-def test_each_control_total_and_each_cell_is_asked_once() -> None:
-    asked: list[tuple[date, tuple[str, ...]]] = []
+def differenced(
+    source: Source, org_ids: Sequence[str], workers: int = 4, expected: dict[str, float] | None = None
+) -> list[collect.DayAnswers]:
+    return asyncio.run(
+        collect.differenced(
+            source,
+            days_of(source.number_of_days),
+            org_ids,
+            expected=expected or {},
+            workers=workers,
+            errors=ERRORS,
+            answered=lambda: None,
+        )
+    )
 
-    async def count(day: Day, org_ids: Sequence[str]) -> int:
-        asked.append((day.day, tuple(org_ids)))
-        return day.day.day * 10 + len(org_ids)
 
-    answers = run(count)
-    assert sorted(asked) == sorted((day.day, filters) for day in DAYS for filters in [(), ("a",), ("b",), ("c",)])
-    for answer in answers:
-        assert answer.is_whole
-        assert answer.calls == 4
-        assert answer.control_total == answer.day.day.day * 10
-        assert answer.counts == dict.fromkeys(ORGS, answer.day.day.day * 10 + 1)
+ASK = pytest.mark.parametrize("ask", [direct, differenced])
+ORGS = [f"org-{n}" for n in range(8)]
 
 
+@st.composite
+def worlds(draw: st.DrawFn) -> tuple[Source, list[str], dict[str, float], int]:
+    """A source, the organizations that are listed, what is expected of some, and a number of workers."""
+    orgs = ORGS[: draw(st.integers(1, len(ORGS)))]
+    number_of_days = draw(st.integers(1, 12))
+    numbers = st.one_of(st.just(0), st.integers(0, 3), st.integers(0, 10**6))
+    density = draw(st.integers(0, 3))
+    cells = {
+        (org_id, day): draw(numbers) if draw(st.integers(0, 3)) <= density else 0
+        for org_id in orgs
+        for day in range(number_of_days)
+    }
+    for day in draw(st.lists(st.integers(0, number_of_days - 1), max_size=3)):
+        cells["hidden", day] = draw(st.integers(0, 5))
+    expected = draw(st.dictionaries(st.sampled_from(orgs), st.floats(0.001, 5)))
+    return Source(cells, number_of_days), orgs, expected, draw(st.integers(1, 6))
+
+
+@settings(max_examples=300, deadline=None)
+@given(worlds())
+def test_while_the_source_is_consistent_every_cell_is_exact_and_questions_are_bounded(
+    world: tuple[Source, list[str], dict[str, float], int],
+) -> None:
+    source, orgs, expected, workers = world
+    answers = differenced(source, orgs, workers, expected)
+    for number, of_day in enumerate(answers):
+        assert of_day.is_whole
+        assert of_day.counts == {org_id: source.truth(org_id, number) for org_id in orgs}
+        assert of_day.rest == source.truth("hidden", number)
+        asked_itself = {
+            org_ids[0]
+            for first, last, org_ids in source.asked
+            if (first, last) == (number, number + 1) and len(org_ids) == 1
+        }
+        assert of_day.derived == set(orgs) - asked_itself
+    assert len(source.asked) <= len(orgs) * len(answers) + len(answers) + len(orgs)
+    assert sum(of_day.calls for of_day in answers) == pytest.approx(len(source.asked))
+
+
+@settings(max_examples=300, deadline=None)
+@given(worlds(), st.data())
+def test_when_the_source_changes_between_two_questions_each_cell_is_true_or_its_day_is_flagged(
+    world: tuple[Source, list[str], dict[str, float], int], data: st.DataObject
+) -> None:
+    source, orgs, expected, workers = world
+    before = dict(source.cells)
+    changed = (data.draw(st.sampled_from([*orgs, "hidden"])), data.draw(st.integers(0, source.number_of_days - 1)))
+    change = data.draw(st.integers(-3, 3))
+    source.changes = {data.draw(st.integers(0, 60)): (changed, change)}
+    answers = differenced(source, orgs, workers, expected)
+    for number, of_day in enumerate(answers):
+        for org_id in orgs:
+            truths = {before.get((org_id, number), 0), source.truth(org_id, number)}
+            hidden = {before.get(("hidden", number), 0), source.truth("hidden", number)}
+            is_flagged = of_day.rest != 0 and of_day.rest not in hidden
+            assert of_day.counts[org_id] in truths or is_flagged, (org_id, number)
+    assert len(source.asked) <= 2 * (len(orgs) * len(answers) + len(answers) + len(orgs))
+
+
+@settings(max_examples=300, deadline=None)
+@given(worlds(), st.randoms(use_true_random=False))
+def test_a_source_that_answers_anything_at_all_is_asked_a_bounded_number_of_questions(
+    world: tuple[Source, list[str], dict[str, float], int], dice: Random
+) -> None:
+    source, orgs, expected, workers = world
+    asked = 0
+
+    async def nonsense(start: datetime, end: datetime, org_ids: Sequence[str]) -> int:
+        nonlocal asked
+        asked += 1
+        return dice.choice([0, 0, 1, 2, 7, 10**6])
+
+    answers = asyncio.run(
+        collect.differenced(
+            nonsense,
+            days_of(source.number_of_days),
+            orgs,
+            expected=expected,
+            workers=workers,
+            errors=ERRORS,
+            answered=lambda: None,
+        )
+    )
+    assert asked <= 2 * (len(orgs) * len(answers) + len(answers) + len(orgs))
+    for of_day in answers:
+        assert of_day.is_whole
+        assert set(of_day.counts) == set(orgs), "no cell is left open"
+        assert all(number >= 0 for number in of_day.counts.values())
+
+
+def test_direct_asks_each_control_total_and_each_cell_once() -> None:
+    source = Source({("a", 0): 3, ("b", 1): 4, ("hidden", 1): 2}, 3)
+    answers = direct(source, ["a", "b"])
+    assert sorted(source.asked) == sorted((d, d + 1, orgs) for d in range(3) for orgs in [(), ("a",), ("b",)])
+    assert [a.counts for a in answers] == [{"a": 3, "b": 0}, {"a": 0, "b": 4}, {"a": 0, "b": 0}]
+    assert [a.rest for a in answers] == [0, 2, 0]
+    assert not any(a.derived for a in answers)
+
+
+def test_a_zero_total_settles_everything_below_it() -> None:
+    source = Source({("a", day): 1 for day in range(10)}, 10)
+    differenced(source, ["a", "b", "c"])
+    assert [question for question in source.asked if set(question[2]) & {"b", "c"}] == [
+        (0, 10, ("b",)),
+        (0, 10, ("c",)),
+    ]
+
+
+def test_quiet_organizations_share_a_question_and_busy_ones_do_not() -> None:
+    orgs = [f"quiet-{n}" for n in range(120)] + ["busy"]
+    source = Source({("busy", 0): 9}, 4)
+    differenced(source, orgs, expected=dict.fromkeys(orgs[:-1], 0.0001) | {"busy": 3.0})
+    assert sorted(len(org_ids) for _, _, org_ids in source.asked if org_ids) == [1, 20, 50, 50]
+
+
+@ASK
 @pytest.mark.parametrize("workers", [1, 3])
-def test_no_more_questions_are_under_way_than_there_are_workers(workers: int) -> None:
+def test_no_more_questions_are_under_way_than_there_are_workers(
+    ask: Callable[..., list[collect.DayAnswers]], workers: int
+) -> None:
     under_way = most = 0
+    source = Source({(org_id, day): 1 for org_id in "abcd" for day in range(9)}, 9)
+    inner = source.__call__
 
-    async def count(day: Day, org_ids: Sequence[str]) -> int:
-        nonlocal under_way, most
-        under_way += 1
-        most = max(most, under_way)
-        await asyncio.sleep(0)
-        under_way -= 1
-        return 0
+    class Watched(Source):
+        async def __call__(self, start: datetime, end: datetime, org_ids: Sequence[str]) -> int:
+            nonlocal under_way, most
+            under_way += 1
+            most = max(most, under_way)
+            number = await inner(start, end, org_ids)
+            under_way -= 1
+            return number
 
-    run(count, workers)
+    ask(Watched({}, 9), list("abcd"), workers)
     assert most == workers
 
 
-def test_a_bearable_failure_leaves_only_its_day_not_whole() -> None:
-    async def count(day: Day, org_ids: Sequence[str]) -> int:
-        if day is DAYS[2] and tuple(org_ids) == ("b",):
-            raise OSError("no answer")
-        return 1
-
-    answers = run(count)
-    assert [answer.is_whole for answer in answers] == [True, True, False, True, True]
+def test_a_failed_cell_leaves_only_its_day_open() -> None:
+    source = Source({("a", 0): 1, ("b", 2): 2}, 4)
+    asked = iter(range(100))
+    source.refuses = lambda org_ids, days: OSError("no answer") if org_ids == ("b",) and next(asked) == 2 else None
+    answers = direct(source, ["a", "b"], workers=1)
+    assert [a.is_whole for a in answers] == [True, True, False, True]
     assert "b" not in answers[2].counts, "a failure never becomes a number"
     assert [str(error) for error in answers[2].failures] == ["no answer"]
 
 
-def test_any_other_failure_stops_all_questions_and_is_raised_itself() -> None:
-    asked = 0
+def test_a_day_that_makes_every_range_over_it_fail_is_the_only_one_left_open() -> None:
+    cells = {(org_id, day): 1 + day for org_id in "abc" for day in range(9)}
+    source = Source(cells, 9)
 
-    async def count(day: Day, org_ids: Sequence[str]) -> int:
-        nonlocal asked
-        asked += 1
-        raise PermissionError if asked == 3 else LookupError
+    def refuses(org_ids: Sequence[str], days: int) -> Exception | None:
+        first, last, _ = source.asked[-1]
+        return OSError("bad day") if "b" in org_ids and first <= 4 < last else None
 
-    with pytest.raises(LookupError):
-        run(count, workers=1)
-    assert asked == 1
+    source.refuses = refuses
+    answers = differenced(source, list("abc"))
+    assert [a.is_whole for a in answers] == [day != 4 for day in range(9)]
+    for number, of_day in enumerate(answers):
+        if of_day.is_whole:
+            assert of_day.counts == dict.fromkeys("abc", 1 + number)
 
 
-def test_progress_is_told_of_every_settled_cell() -> None:
-    settled: list[int] = []
+@ASK
+def test_a_source_that_is_gone_is_soon_left_alone(ask: Callable[..., list[collect.DayAnswers]]) -> None:
+    orgs = [f"org-{n}" for n in range(200)]
+    source = Source({(org_id, day): 1 for org_id in orgs for day in range(10)}, 10)
+    source.refuses = lambda org_ids, days: OSError("gone") if len(source.asked) > 10 else None
+    answers = ask(source, orgs, 1)
+    assert not any(a.is_whole for a in answers)
+    assert len(source.asked) <= 10 + len(orgs) + 10
 
-    async def count(day: Day, org_ids: Sequence[str]) -> int:
-        if day is DAYS[0] and org_ids:
-            raise OSError
-        return 1
 
-    asyncio.run(collect.direct(count, DAYS, ORGS, workers=2, bearable=(OSError,), answered=settled.append))
-    assert sum(settled) == 4 * 3
-    assert len(settled) == 5 + 4 * 3
+@ASK
+def test_a_refused_organization_is_left_out_and_the_others_are_exact(
+    ask: Callable[..., list[collect.DayAnswers]],
+) -> None:
+    cells = {(org_id, day): 1 + day for org_id in "abc" for day in range(6)}
+    source = Source(cells, 6, refuses=lambda org_ids, days: PermissionError("not yours") if "b" in org_ids else None)
+    answers = (
+        ask(source, list("abc"), expected={"a": 0.01, "b": 0.01}) if ask is differenced else ask(source, list("abc"))
+    )
+    for number, of_day in enumerate(answers):
+        assert of_day.is_whole
+        assert of_day.counts == {"a": 1 + number, "c": 1 + number}
+        assert [str(of_day.refused[org_id]) for org_id in of_day.refused] == ["not yours"]
+        assert of_day.rest == 1 + number, "what cannot be counted is in the rest"
+
+
+def test_a_source_that_refuses_ranges_is_asked_day_by_day() -> None:
+    cells = {(org_id, day): 1 + day for org_id in "ab" for day in range(6)}
+    refuses = lambda org_ids, days: PermissionError("too long") if days > 1 and org_ids else None  # noqa: E731
+    answers = differenced(Source(cells, 6, refuses=refuses), list("ab"))
+    for number, of_day in enumerate(answers):
+        assert of_day.is_whole
+        assert not of_day.refused
+        assert of_day.counts == {"a": 1 + number, "b": 1 + number}
+
+
+@ASK
+def test_any_other_failure_stops_all_questions_and_is_raised_itself(
+    ask: Callable[..., list[collect.DayAnswers]],
+) -> None:
+    source = Source({}, 5, refuses=lambda org_ids, days: LookupError("stop"))
+    with pytest.raises(LookupError, match="stop"):
+        ask(source, ["a", "b"], 1)
+    assert len(source.asked) == 1
+
+
+@ASK
+def test_progress_is_told_of_every_settled_cell_once(ask: Callable[..., list[collect.DayAnswers]]) -> None:
+    settled = 0
+
+    def answered() -> None:
+        nonlocal settled
+        settled += 1
+
+    source = Source({("a", 0): 1, ("b", 2): 2, ("hidden", 1): 1}, 4)
+    options: dict[str, dict[str, float]] = {"expected": {}} if ask is differenced else {}
+    function = collect.differenced if ask is differenced else collect.direct
+    asyncio.run(function(source, days_of(4), ["a", "b"], workers=2, errors=ERRORS, answered=answered, **options))
+    assert settled == 8

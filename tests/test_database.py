@@ -231,12 +231,13 @@ def test_a_lock_that_another_process_holds_is_waited_for(database: Database) -> 
             if attempts == 3:
                 assert other.close() == "done"
 
-        sa.event.listen(sa.Engine, "do_connect", attempt)
+        dialect = type(sa.create_engine(database.url).dialect)
+        sa.event.listen(dialect, "do_connect", attempt)
         try:
             with database.transaction() as connection:
                 insert(connection, 2)
         finally:
-            sa.event.remove(sa.Engine, "do_connect", attempt)
+            sa.event.remove(dialect, "do_connect", attempt)
     assert attempts == 3
     assert numbers(database) == [1, 2]
 
@@ -252,6 +253,24 @@ def test_a_lock_that_stays_names_the_process_that_holds_it(database: Database, r
         assert f"The warehouse {database.path} is locked by process {other.running.pid} (" in told
         assert "stayed so for 0.05 s. Close what has it open" in told
     assert numbers(database) == [1]
+
+
+def test_without_time_to_wait_a_lock_is_tried_for_once(database: Database) -> None:
+    attempts: list[object] = []
+
+    def attempt(*arguments: object) -> None:
+        attempts.append(arguments)
+
+    dialect = type(sa.create_engine(database.url).dialect)
+    with another_process() as other:
+        assert other.open(database.path) == "done"
+        sa.event.listen(dialect, "do_connect", attempt)
+        try:
+            with pytest.raises(WarehouseLocked), database_at(database.path, lock_timeout_seconds=0).transaction():
+                pass
+        finally:
+            sa.event.remove(dialect, "do_connect", attempt)
+    assert len(attempts) == 1
 
 
 # What cannot be opened

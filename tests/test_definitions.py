@@ -42,6 +42,7 @@ def test_one_job_holds_every_asset_and_check(world: World) -> None:
         "counts_sum_to_control_totals",
         "every_cell_is_present",
         "latest_closed_day_is_present",
+        "every_organization_is_available",
         "no_count_is_negative",
     }
 

@@ -42,12 +42,37 @@ def last_loaded_at(connection: sa.Connection) -> datetime | None:
     return latest
 
 
+def days_of_runs(connection: sa.Connection, run_ids: Sequence[str]) -> set[date]:
+    """The days that one of these runs was the last to read."""
+    return set(connection.scalars(sa.select(daily_totals.c.day).where(daily_totals.c.run_id.in_(run_ids))))
+
+
+def recent_activity(connection: sa.Connection, first: date, before: date) -> dict[str, tuple[float, float]]:
+    """For each organization: how many of its days from `first` to before `before` are stored, and their sessions."""
+    cells = daily_sessions.c
+    rows = connection.execute(
+        sa.select(cells.org_id, sa.func.count().label("days"), sa.func.sum(cells.sessions_count).label("sessions"))
+        .where(cells.day >= first, cells.day < before)
+        .group_by(cells.org_id)
+    )
+    return {row.org_id: (float(row.days), float(row.sessions)) for row in rows}
+
+
+def unavailable_organizations(connection: sa.Connection) -> dict[str, str]:
+    """The organizations that the source refuses to count, and its reason."""
+    refused = organizations.c.unavailable_since.is_not(None)
+    rows = connection.execute(sa.select(organizations.c.org_id, organizations.c.unavailable_reason).where(refused))
+    return {row.org_id: row.unavailable_reason for row in rows}
+
+
 def missing_cells(connection: sa.Connection, org_ids: Sequence[str] = ()) -> dict[date, int]:
     """How many of the organizations to count have no count on a day that was read, for the days where some have none.
 
-    `org_ids` are those to count; empty means `counted_organizations`. One created after a day is not missed there.
+    `org_ids` are those to count; empty means `counted_organizations`. One created after a day is not missed there,
+    nor is one that the source refuses to count.
     """
-    org_ids = org_ids or counted_organizations(connection)
+    unavailable = unavailable_organizations(connection)
+    org_ids = [o for o in org_ids or counted_organizations(connection) if o not in unavailable]
     known = sa.select(organizations.c.org_id, organizations.c.created_at).where(organizations.c.org_id.in_(org_ids))
     created_at = {row.org_id: row.created_at for row in connection.execute(known)}
     stored = (

@@ -1,6 +1,6 @@
 """The only ways rows get in. Each runs in the caller's transaction and can be repeated without harm."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -94,6 +94,21 @@ def store_days(
         row["day"]: StoredDay(row["sessions_count"], row["unattributed_count"], changes.get(row["day"], Changes()))
         for row in proven
     }
+
+
+def store_availability(
+    connection: sa.Connection, refused: Mapping[str, str], counted: Collection[str], at: datetime
+) -> None:
+    """Mark the organizations that the source refuses to count, with its reason; clear those that it counts again."""
+    table = tables.organizations
+    for org_id, reason in refused.items():
+        since = sa.func.coalesce(table.c.unavailable_since, at)
+        change = sa.update(table).where(table.c.org_id == org_id)
+        connection.execute(change.values(unavailable_since=since, unavailable_reason=reason))
+    marked = set(connection.scalars(sa.select(table.c.org_id).where(table.c.unavailable_since.is_not(None))))
+    for org_id in marked.intersection(counted):
+        change = sa.update(table).where(table.c.org_id == org_id)
+        connection.execute(change.values(unavailable_since=None, unavailable_reason=None))
 
 
 def rebuild(connection: sa.Connection, table: sa.Table, **parameters: Any) -> int:

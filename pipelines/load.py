@@ -1,0 +1,186 @@
+"""One run's load: blocks of days asked, checked and stored one after the other, and what came of each day."""
+
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
+from typing import Any
+
+import dagster as dg
+from anyio.from_thread import BlockingPortal
+
+from pipelines import collect
+from pipelines.partitions import Day, spelled
+from pipelines.progress import Progress
+from pipelines.settings import Settings
+from resources.database import Database
+from resources.devin_api import ContractBroken, DevinAPI, DevinClient, Rejected, Unavailable
+from warehouse import reads, writes
+from warehouse.writes import Changes
+
+API_VERSION = "v2"
+DAYS_PER_BLOCK = 31
+ERRORS = collect.Errors(refusals=(Rejected,), passing=(Unavailable, ContractBroken))
+# What an organization did lately says how likely it is quiet; older days count less with each block.
+REMEMBERED = timedelta(days=93)
+FADING = 0.7
+
+
+@dataclass
+class Load:
+    """What is asked and stored, and what came of it: `stored` days and their numbers, `missing` ones and the reason."""
+
+    context: dg.AssetExecutionContext
+    settings: Settings
+    devin_api: DevinAPI
+    database: Database
+    progress: Progress
+    stored: dict[date, dict[str, float]] = field(default_factory=dict)
+    missing: dict[date, Exception] = field(default_factory=dict)
+
+    def run(self, days: Sequence[Day], org_ids: Sequence[str]) -> None:
+        """Load `days`; those that could not be read whole get a second chance at the end."""
+        self.progress.expect(len(days) * len(org_ids))
+        with self.database.transaction() as connection:
+            activity = reads.recent_activity(connection, days[0].day - REMEMBERED, days[0].day)
+        with self.devin_api.connected(self.progress.calls) as (client, portal):
+            asking = _Asking(client, portal, self.settings, self.progress, org_ids, activity)
+            self._load(days, asking)
+            again = [day for day in days if day.day in self.missing]
+            if again:
+                self.context.log.warning(f"Not read whole, asking again: {self.what_is_missing()}")
+                self._load(again, asking)
+
+    def _load(self, days: Sequence[Day], asking: "_Asking") -> None:
+        """While one block is stored, the next is asked."""
+        blocks = list(_blocks(days))
+        under_way = asking.start(blocks[0], len(days))
+        for following in [*blocks[1:], None]:
+            answers = under_way.result()
+            asking.remember(answers)
+            if following:
+                under_way = asking.start(following, len(days))
+            self._store(answers, len(asking.org_ids))
+
+    def _store(self, answers: Sequence[collect.DayAnswers], orgs_expected: int) -> None:
+        whole = [answer for answer in answers if answer.is_whole]
+        now = datetime.now(UTC)
+        read = {"api_version": API_VERSION, "loaded_at": now, "run_id": self.context.run.run_id}
+        totals = [
+            {
+                "day": a.day.day,
+                "window_start": a.day.start,
+                "window_end": a.day.end,
+                "sessions_count": a.control_total,
+                "orgs_expected": orgs_expected,
+                "orgs_loaded": len(a.counts),
+                **read,
+            }
+            for a in whole
+        ]
+        cells = [
+            {"day": a.day.day, "org_id": org_id, "sessions_count": n, "is_derived": org_id in a.derived, **read}
+            for a in whole
+            for org_id, n in a.counts.items()
+        ]
+        refused = {org_id: f"{a.day.day}: {error}" for a in whole for org_id, error in a.refused.items()}
+        counted = {org_id for a in whole for org_id in a.counts} - refused.keys()
+        with self.database.transaction() as connection:
+            stored = writes.store_days(connection, totals, cells)
+            writes.store_availability(connection, refused, counted, now)
+        self.missing = {day: e for day, e in self.missing.items() if day not in stored}
+        self.missing |= {a.day.day: a.failures[0] for a in answers if not a.is_whole}
+        for a in whole:
+            day = stored[a.day.day]
+            self.stored[a.day.day] = {
+                "sessions_count": day.sessions_count,
+                "unattributed_count": day.unattributed_count,
+                "calls": round(a.calls, 2),
+                "cells_asked": len(a.counts) - len(a.derived),
+                "cells_derived": len(a.derived),
+                "rows_inserted": day.changes.inserted,
+                "rows_changed": day.changes.changed,
+                "rows_unchanged": day.changes.unchanged,
+            }
+        self.progress.store(stored, refused)
+        changes = sum((day.changes for day in stored.values()), Changes())
+        self.context.log.info(
+            f"{answers[0].day.day} to {answers[-1].day.day}: {len(whole)} of {len(answers)} days stored, "
+            f"{changes.inserted} cells new, {changes.changed} changed, {changes.unchanged} unchanged"
+        )
+
+    def record_stored_days(self) -> None:
+        """Tell Dagster which days of a failing run are stored all the same: it then shows exactly the missing ones."""
+        for day, metadata in self.stored.items():
+            self.context.log_event(
+                dg.AssetMaterialization(
+                    asset_key=self.context.asset_key, partition=day.isoformat(), metadata=dict(metadata)
+                )
+            )
+
+    def what_is_missing(self) -> str:
+        """The missing days and why, a line per kind of failure; empty if none is missing."""
+        if not self.missing:
+            return ""
+        reasons: dict[str, list[date]] = {}
+        for day, error in self.missing.items():
+            reasons.setdefault(type(error).__name__, []).append(day)
+        lines = [f"{spelled(days)}: {self.missing[days[0]]}" for days in reasons.values()]
+        return "\n".join([f"Not loaded: {spelled(sorted(self.missing))}. Everything else is stored.", *lines])
+
+
+@dataclass
+class _Asking:
+    """Asks one block at a time over an open client, in the way that DEVIN_FETCH says."""
+
+    client: DevinClient
+    portal: BlockingPortal
+    settings: Settings
+    progress: Progress
+    org_ids: Sequence[str]
+    activity: dict[str, tuple[float, float]]
+
+    def start(self, block: Sequence[Day], days_in_all: int) -> Future[list[collect.DayAnswers]]:
+        """Begin to ask `block`, a part of a load of so many days."""
+        return self.portal.start_task_soon(self._ask, block, self.settings.is_differenced(days_in_all))
+
+    def remember(self, answers: Sequence[collect.DayAnswers]) -> None:
+        """Take what organizations did in this block into account for the next."""
+        for org_id in self.org_ids:
+            counts = [a.counts[org_id] for a in answers if org_id in a.counts]
+            days, sessions = self.activity.get(org_id, (0.0, 0.0))
+            self.activity[org_id] = (days * FADING + len(counts), sessions * FADING + sum(counts))
+
+    async def _ask(self, block: Sequence[Day], is_differenced: bool) -> list[collect.DayAnswers]:
+        async def count(start: datetime, end: datetime, org_ids: Sequence[str]) -> int:
+            return await self.client.count(start, end, org_ids=org_ids)
+
+        if is_differenced:
+            # Half a session more than was seen: never having seen one is no proof that none will come.
+            expected = {o: (sessions + 0.5) / (days + 1) for o, (days, sessions) in self.activity.items() if days}
+            ask: Callable[..., Coroutine[Any, Any, list[collect.DayAnswers]]] = partial(
+                collect.differenced, expected=expected
+            )
+        else:
+            ask = collect.direct
+        return await ask(
+            count,
+            block,
+            self.org_ids,
+            workers=self.settings.devin_max_connections,
+            errors=ERRORS,
+            answered=self.progress.answered,
+        )
+
+
+def _blocks(days: Sequence[Day]) -> Iterator[list[Day]]:
+    """`days` in blocks of consecutive ones."""
+    block: list[Day] = []
+    for day in days:
+        if block and (len(block) == DAYS_PER_BLOCK or block[-1].end != day.start):
+            yield block
+            block = []
+        block.append(day)
+    if block:
+        yield block
