@@ -10,11 +10,14 @@ import ipaddress
 import json
 import math
 import os
+import re
+import ssl
 import urllib.request
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Literal
 
 import aiohttp
@@ -82,7 +85,7 @@ def check_key(key: str) -> str:
         raise ValueError("it starts with cog_: service users' keys are for v3 of the API")
     if key.startswith("apk_") and not key.startswith("apk_user_"):
         raise ValueError("it starts with apk_ but not apk_user_: keys of one organization cannot read the enterprise")
-    if not key.isascii() or not key.isprintable() or " " in key:
+    if not re.fullmatch(r"[A-Za-z0-9._~+/=-]+", key):
         raise ValueError("it holds blanks or characters that no key has")
     return key
 
@@ -133,9 +136,10 @@ class DevinAPI(dg.ConfigurableResource):  # type: ignore[type-arg]
     async def connect(self, calls: Calls) -> "AsyncIterator[DevinClient]":
         """A client for one event loop that counts in `calls`. Raises Unauthorized if no usable key is set."""
         url = check_url(self.base_url)
+        tls = httpx.create_ssl_context()
         async with httpx.AsyncClient(
             base_url=url,
-            transport=AiohttpTransport(client=self._session, proxy=_proxy_for(url)),
+            transport=AiohttpTransport(client=partial(self._session, tls), verify=tls, proxy=_proxy_for(url)),
             headers={
                 "Authorization": f"Bearer {key_from_environment()}",
                 "Accept": "application/json",
@@ -158,10 +162,11 @@ class DevinAPI(dg.ConfigurableResource):  # type: ignore[type-arg]
         with start_blocking_portal() as portal, portal.wrap_async_context_manager(self.connect(calls)) as client:
             yield client, portal
 
-    def _session(self) -> aiohttp.ClientSession:
+    def _session(self, tls: ssl.SSLContext) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self.max_connections, ssl=httpx.create_ssl_context()),
+            connector=aiohttp.TCPConnector(limit=self.max_connections, ssl=tls),
             cookie_jar=aiohttp.DummyCookieJar(),
+            middlewares=(_once,),
         )
 
 
@@ -210,7 +215,7 @@ class DevinClient:
             for organization in organizations:
                 if organization.org_id in found:
                     raise ContractBroken(
-                        f"{asked}: {organization.org_id!r} was listed twice. The list can't be trusted."
+                        f"{asked}: {_shown(organization.org_id)} was listed twice. The list can't be trusted."
                     )
                 found[organization.org_id] = organization
             if not has_more:
@@ -260,13 +265,19 @@ class DevinClient:
                             f"Asking {path}: the answer is longer than {MAX_BODY_BYTES:,} bytes and was cut off. "
                             "Check DEVIN_API_URL: this does not look like the Devin API."
                         )
-                # A source or proxy that echoes the request must not bring the key into an error message.
-                key = self.http.headers["Authorization"].removeprefix("Bearer ").encode()
-                return response.status_code, bytes(body).replace(key, b"[key]"), _retry_after(response.headers)
+                return response.status_code, bytes(body), _retry_after(response.headers)
         except TimeoutError:
             raise _Passing(f"no whole answer within {self.api.timeout_seconds:g} s") from None
         except (httpx.TransportError, aiohttp.ClientError) as error:
-            raise _Passing(f"the connection failed: {error or type(error).__name__}") from None
+            raise _Passing(f"the connection failed: {_clean(str(error)) or type(error).__name__}") from None
+
+
+async def _once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Send as it is. aiohttp would send a GET again by itself after these two; retrying is for `_get` alone."""
+    try:
+        return await send(request)
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise aiohttp.ClientConnectionError(str(error)) from None
 
 
 class _Passing(Exception):
@@ -306,22 +317,29 @@ def _organizations_in(page: dict[str, Any], asked: str) -> tuple[list[Organizati
         has_more = page["has_more"]
         organizations = [
             Organization(
-                org_id=item["org_id"],
-                org_name=item["org_name"],
+                org_id=_text(item["org_id"]),
+                org_name=_text(item["org_name"]),
                 created_at=None if item["created_at"] is None else _instant(item["created_at"]),
             )
             for item in page["items"]
         ]
-        well_formed = type(has_more) is bool and all(
-            isinstance(o.org_id, str) and o.org_id and isinstance(o.org_name, str) for o in organizations
+        well_formed = (
+            type(has_more) is bool and isinstance(page["items"], list) and all(o.org_id for o in organizations)
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ContractBroken(
-            f"{asked}: the page is not what the contract says ({type(error).__name__}: {error})."
+            f"{asked}: the page is not what the contract says ({type(error).__name__}: {_clean(str(error))})."
         ) from None
     if not well_formed:
         raise ContractBroken(f"{asked}: the page is not what the contract says (a field has another type).")
     return organizations, has_more
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("not a text")
+    value.encode()  # raises a ValueError for half a surrogate pair, which no table can hold
+    return value
 
 
 def key_from_environment() -> str:
@@ -382,15 +400,22 @@ def _named(org_ids: Sequence[str], user_ids: Sequence[str]) -> str:
 
 def _said(body: bytes) -> str:
     """What the body says, short enough for a sentence."""
-    text = body[:2000].decode("utf-8", "replace")
+    text = body.decode("utf-8", "replace")
     try:
         detail = json.loads(body)["detail"]
         text = detail if isinstance(detail, str) else "; ".join(f"{d['loc'][-1]}: {d['msg']}" for d in detail)
     except (ValueError, KeyError, TypeError, IndexError, RecursionError):
         pass
-    text = " ".join(text.split())
-    return f"({text[:200]})" if text else ""
+    text = _clean(text)
+    return f"({text})" if text else ""
 
 
 def _shown(value: object) -> str:
-    return "missing" if value is None else repr(value)[:60]
+    return "missing" if value is None else _clean(repr(value), 60)
+
+
+def _clean(text: str, length: int = 200) -> str:
+    """`text` from outside, fit for a message: without the key, which a source or proxy may echo, and on one line."""
+    key = os.environ.get(KEY_VARIABLE, "").strip()
+    text = text.replace(key, "[key]") if key else text
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:length]
