@@ -38,6 +38,7 @@ def definitions_for(settings: Settings, progress: Progress) -> dg.Definitions:
             "devin_api": DevinAPI(
                 base_url=settings.devin_api_url,
                 max_connections=settings.devin_max_connections,
+                requests_per_minute=settings.devin_requests_per_minute,
                 timeout_seconds=settings.devin_timeout_seconds,
                 max_tries=settings.devin_max_tries,
             ),

@@ -32,6 +32,7 @@ class Outcome:
 def dagster_home() -> Path:
     """The instance's folder: DAGSTER_HOME, else data/dagster. Made and given the project's dagster.yaml if need be."""
     home = Path(os.environ.setdefault("DAGSTER_HOME", str(PROJECT / "data" / "dagster")))
+    os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "1000")  # only then does Dagster store events in batches
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     if not (home / "dagster.yaml").exists():
         (home / "dagster.yaml").symlink_to(PROJECT / "dagster.yaml")

@@ -82,6 +82,13 @@ class Settings(BaseSettings):
         ge=1,
         le=256,
     )
+    devin_requests_per_minute: int | None = _setting(
+        None,
+        "How many questions a minute are asked at most, spread evenly. Unset: as many as the source puts up with.",
+        "a whole number from 1 to 1000000",
+        ge=1,
+        le=1_000_000,
+    )
     devin_timeout_seconds: float = _setting(
         30.0,
         "How long one try may take, from connecting to the last byte.",

@@ -28,6 +28,8 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from httpx_aiohttp import AiohttpTransport
 from pydantic import Field
 
+from resources.pace import Pace
+
 KEY_VARIABLE = "DEVIN_API_KEY"
 SESSIONS_PATH = "/v2/enterprise/metrics/sessions"
 ORGANIZATIONS_PATH = "/v2/enterprise/organizations"
@@ -119,6 +121,7 @@ class DevinAPI(dg.ConfigurableResource):  # type: ignore[type-arg]
         default=30.0, description="How long one try may take, from connecting to the last byte."
     )
     max_tries: int = Field(default=5, description="How often one question is tried in all.")
+    requests_per_minute: int | None = Field(default=None, description="Upper bound, spread evenly. None: no bound.")
     backoff_seconds: float = Field(default=0.5, description="Upper bound of the first pause; doubles with each try.")
     max_backoff_seconds: float = Field(
         default=30.0, description="Upper bound of any pause that the source did not ask for."
@@ -151,7 +154,7 @@ class DevinAPI(dg.ConfigurableResource):  # type: ignore[type-arg]
             timeout=None,  # one limit holds the whole try, a reader that drips included: see _send
             follow_redirects=False,
         ) as asking:
-            yield DevinClient(api=self, http=asking, calls=calls)
+            yield DevinClient(api=self, http=asking, calls=calls, pace=Pace(self.requests_per_minute))
 
     @contextmanager
     def connected(self, calls: Calls) -> "Iterator[tuple[DevinClient, BlockingPortal]]":
@@ -177,6 +180,7 @@ class DevinClient:
     api: DevinAPI
     http: httpx.AsyncClient = field(repr=False)
     calls: Calls
+    pace: Pace
 
     async def count(
         self, start: datetime, end: datetime, *, org_ids: Sequence[str] = (), user_ids: Sequence[str] = ()
@@ -227,28 +231,43 @@ class DevinClient:
         """The JSON object that answers, after as many tries as are allowed. The one place that retries."""
         jitter = tenacity.wait_random_exponential(self.api.backoff_seconds, self.api.max_backoff_seconds)
 
-        def pause(state: tenacity.RetryCallState) -> float:
-            error = state.outcome.exception() if state.outcome else None
-            wanted = error.retry_after if isinstance(error, _Passing) else None
-            return float(jitter(state)) if wanted is None else min(wanted, self.api.max_retry_after_seconds)
+        def wait(state: tenacity.RetryCallState) -> float:
+            # Where everybody pauses, the pace lets this question wait too.
+            pauses_all = isinstance(error := state.outcome and state.outcome.exception(), _Passing) and error.pauses_all
+            return 0.0 if pauses_all else float(jitter(state))
 
+        tries = 0
         try:
             async for attempt in tenacity.AsyncRetrying(
-                retry=tenacity.retry_if_exception_type(_Passing),
+                retry=tenacity.retry_if_exception(lambda error: isinstance(error, _Passing) and self._may_retry()),
                 stop=tenacity.stop_after_attempt(self.api.max_tries),
-                wait=pause,
+                wait=wait,
                 reraise=True,
             ):
                 with attempt:
-                    self.calls.retried += attempt.retry_state.attempt_number > 1
-                    status, body, retry_after = await self._send(path, params)
-                    return _understood(status, body, retry_after, asked, about_everyone=about_everyone)
+                    tries = attempt.retry_state.attempt_number
+                    self.calls.retried += tries > 1
+                    asked_at = await self.pace.turn()
+                    try:
+                        status, body, retry_after = await self._send(path, params)
+                        answer = _understood(status, body, retry_after, asked, about_everyone=about_everyone)
+                    except _Passing as error:
+                        if error.pauses_all:
+                            seconds = jitter(attempt.retry_state) if error.retry_after is None else error.retry_after
+                            self.pace.refused(asked_at, min(seconds, self.api.max_retry_after_seconds))
+                        raise
+                    self.pace.answered()
+                    return answer
         except _Passing as error:
             raise Unavailable(
-                f"{asked}: {error}, the last of {self.api.max_tries} tries. "
+                f"{asked}: {error}, after {tries} {'tries' if tries > 1 else 'try'}. "
                 "The source or the way to it is in trouble; run the same again later."
             ) from None
         raise AssertionError("unreachable: tenacity returns or raises")
+
+    def _may_retry(self) -> bool:
+        """Whether retries are still few among the calls, so that a dying source is not hammered."""
+        return self.calls.retried < 2 * self.api.max_connections + self.calls.sent // 5
 
     async def _send(self, path: str, params: Params) -> tuple[int, bytes, float | None]:
         self.calls.sent += 1
@@ -281,11 +300,15 @@ async def _once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType)
 
 
 class _Passing(Exception):
-    """A try that may go better next time. `retry_after` is the pause that the source asked for, in seconds."""
+    """A try that may go better next time.
 
-    def __init__(self, message: str, retry_after: float | None = None) -> None:
+    `retry_after` is the pause that the source asked for, in seconds. `pauses_all`: it wants fewer questions altogether.
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None, *, pauses_all: bool = False) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self.pauses_all = pauses_all
 
 
 def _understood(
@@ -299,7 +322,8 @@ def _understood(
             "of an Enterprise admin who still has access."
         )
     if status in RETRIED_STATUSES:
-        raise _Passing(f"the source answered {status} {_said(body)}".rstrip(), retry_after)
+        message = f"the source answered {status} {_said(body)}".rstrip()
+        raise _Passing(message, retry_after, pauses_all=status == 429 or retry_after is not None)
     if status != 200:
         hint = " Check DEVIN_API_URL." if 300 <= status < 400 or (status == 404 and about_everyone) else ""
         raise Rejected(f"{came_back}.{hint}")

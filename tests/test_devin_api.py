@@ -902,7 +902,7 @@ def test_a_trouble_that_stays_is_given_up_after_the_tries_that_are_allowed(
         count(api(sandbox.url, max_tries=3), calls, org_ids=["org-7"])
     told = str(refused.value)
     assert "organization org-7 from 2025-03-03T00:00:00Z to 2025-03-04T00:00:00Z" in told
-    assert "of 3 tries" in told
+    assert "after 3 tries" in told
     assert len(sandbox.requests) == 3
     assert calls == Calls(sent=3, retried=2)
 
@@ -935,7 +935,7 @@ def test_an_answer_that_drips_for_ever_is_given_up_though_no_single_byte_is_late
             send(b" ")
             time.sleep(0.01)
 
-    with raw(drip) as server, pytest.raises(Unavailable, match=r"no whole answer within 0\.2 s, .*of 2 tries"):
+    with raw(drip) as server, pytest.raises(Unavailable, match=r"no whole answer within 0\.2 s, .*after 2 tries"):
         count(api(server.url, timeout_seconds=0.2, max_tries=2))
     assert server.connections == 2
 
@@ -944,7 +944,7 @@ def test_a_source_that_is_not_there_is_unavailable() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     calls = Calls()
-    with pytest.raises(Unavailable, match=r"the connection failed: .*of 3 tries"):
+    with pytest.raises(Unavailable, match=r"the connection failed: .*after 3 tries"):
         count(api(url, max_tries=3), calls)
     assert calls == Calls(sent=3, retried=2)
 

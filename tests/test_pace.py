@@ -1,0 +1,156 @@
+"""How fast questions are asked, on a clock that the tests move: no test waits, and every figure is exact."""
+
+import asyncio
+import itertools
+import selectors
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from resources.pace import Pace
+
+
+class Clock(selectors.DefaultSelector):
+    """Instead of waiting, moves the time to when the loop would have woken up."""
+
+    now = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self.now += max(timeout or 0.0, 1e-9)  # no real clock stands still either
+        return super().select(0)
+
+
+class Loop(asyncio.SelectorEventLoop):
+    """An event loop on such a clock."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        super().__init__(self.clock)
+
+    def time(self) -> float:
+        return self.clock.now
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    with asyncio.Runner(loop_factory=Loop) as runner:
+        runner.run(main)
+
+
+class Source:
+    """Answers after `latency` seconds; refuses what comes beyond `limit` in a second that began with a question."""
+
+    def __init__(self, limit: Callable[[float], float], latency: float = 0.05) -> None:
+        self.limit = limit
+        self.latency = latency
+        self.window = -1.0
+        self.in_window = 0
+        self.asked: list[float] = []
+        self.refused: list[float] = []
+
+    async def answers(self) -> bool:
+        now = asyncio.get_running_loop().time()
+        self.asked.append(now)
+        if now >= self.window + 1:
+            self.window, self.in_window = now, 0
+        self.in_window += 1
+        is_refused = self.in_window > self.limit(now)
+        if is_refused:
+            self.refused.append(now)
+        await asyncio.sleep(self.latency)
+        return not is_refused
+
+
+async def ask_all(source: Source, pace: Pace, questions: int, connections: int, retry_after: float = 1.0) -> float:
+    """Ask until all are answered; how long it took."""
+    waiting = iter(range(questions))
+
+    async def work() -> None:
+        for _ in waiting:
+            while True:
+                asked_at = await pace.turn()
+                if await source.answers():
+                    pace.answered()
+                    break
+                pace.refused(asked_at, retry_after)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(connections):
+            group.create_task(work())
+    return asyncio.get_running_loop().time()
+
+
+@pytest.mark.parametrize(("limit", "connections"), [(20, 16), (200, 16), (200, 64)])
+def test_a_limit_that_nobody_told_is_learned_and_seldom_met(connections: int, limit: int) -> None:
+    async def main() -> None:
+        source = Source(lambda now: limit)
+        questions = limit * 40
+        seconds = await ask_all(source, Pace(), questions, connections)
+        assert seconds <= 1.25 * questions / limit
+        assert len(source.refused) <= 0.05 * len(source.asked)
+
+    run(main())
+
+
+def test_without_a_limit_nobody_ever_waits() -> None:
+    async def main() -> None:
+        source = Source(lambda now: 10**9)
+        seconds = await ask_all(source, Pace(), 1600, 16)
+        assert seconds == pytest.approx(1600 / 16 * source.latency)
+
+    run(main())
+
+
+def test_one_refusal_pauses_everybody() -> None:
+    async def main() -> None:
+        source = Source(lambda now: 30 if now < 1 else 10**9)
+        await ask_all(source, Pace(), 200, 10, retry_after=7.0)
+        first = source.refused[0]
+        under_way = first + source.latency
+        assert not [at for at in source.asked if under_way < at < first + 7.0]
+        assert [at for at in source.asked if at >= first + 7.0], "and then it goes on"
+
+    run(main())
+
+
+def test_after_a_pause_the_rate_recovers_step_by_step() -> None:
+    async def main() -> None:
+        source = Source(lambda now: 100 if now < 1 else 10**9)
+        await ask_all(source, Pace(), 20_000, 16)
+        per_second = [len(list(group)) for _, group in itertools.groupby(source.asked, key=int)][2:-1]
+        assert per_second[0] < 110, "at first no faster than it was seen to allow"
+        assert per_second[-1] > 300, "in the end as fast as 16 connections are"
+        assert all(after <= before * 1.1 + 2 for before, after in itertools.pairwise(per_second))
+
+    run(main())
+
+
+def test_refusals_of_what_was_under_way_already_do_not_slow_it_down_again() -> None:
+    gaps: dict[int, float] = {}
+
+    async def main(refusals: int) -> None:
+        pace = Pace()
+        for _ in range(100):
+            pace.answered()
+        asked_at = await pace.turn()
+        for _ in range(refusals):
+            pace.refused(asked_at, 1.0)
+        turns = [await pace.turn() for _ in range(20)]
+        gaps[refusals] = turns[-1] - turns[0]
+
+    run(main(1))
+    run(main(12))
+    assert gaps[12] == pytest.approx(gaps[1])
+    assert gaps[1] == pytest.approx(19 / 95, rel=0.05)
+
+
+@pytest.mark.parametrize("per_minute", [6, 90, 6000])
+def test_a_configured_limit_is_never_passed_in_any_minute(per_minute: int) -> None:
+    async def main() -> None:
+        pace = Pace(per_minute)
+        turns = sorted(await asyncio.gather(*(pace.turn() for _ in range(per_minute * 2 + 5))))
+        for first, later in zip(turns, turns[per_minute:], strict=False):
+            assert later - first >= 60 - 1e-6
+        assert turns[-1] <= 2 * 60 + 60 / per_minute * 6, "and used up"
+
+    run(main())
