@@ -11,7 +11,7 @@ import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, Self
 
 from pipelines.partitions import Day
 
@@ -65,7 +65,7 @@ async def direct(
     days: Sequence[Day],
     org_ids: Sequence[str],
     *,
-    workers: int,
+    workers: "Workers",
     errors: Errors,
     answered: Callable[[], None],
 ) -> list[DayAnswers]:
@@ -85,7 +85,7 @@ async def differenced(
     org_ids: Sequence[str],
     *,
     expected: Mapping[str, float],
-    workers: int,
+    workers: "Workers",
     errors: Errors,
     answered: Callable[[], None],
 ) -> list[DayAnswers]:
@@ -129,7 +129,7 @@ class _Block:
         count: Count,
         days: Sequence[Day],
         org_ids: Sequence[str],
-        workers: int,
+        workers: "Workers",
         errors: Errors,
         answered: Callable[[], None],
     ) -> None:
@@ -137,6 +137,7 @@ class _Block:
         self._count = count
         self._org_ids = org_ids
         self._workers = workers
+        self._rank = workers.next_block()
         self._errors = errors
         self._answered = answered
         self._totals: list[tuple[list[str], int]] = []
@@ -162,11 +163,11 @@ class _Block:
         """
         self._rest = [math.inf if a.control_total is None else a.rest for a in self.answers]
         everything = list(range(len(self.answers)))
-        steps = _Questions()
+        steps = self._batch()
         for org_ids, total in self._totals:
             is_cell = len(everything) == len(org_ids) == 1
             steps.add(self._split_of(steps, org_ids, everything, total, is_cell=is_cell), first=total)
-        await steps.ask(self._workers)
+        await steps.all_asked()
 
     async def check(self) -> None:
         """Ask the cells that are still open, and the derived ones of days that disagree with their control total."""
@@ -192,19 +193,28 @@ class _Block:
 
     async def _has_changed(self) -> bool:
         """Whether the block's total is no longer that of its days: a change may hide in a rest, or fill one."""
-        before = sum(a.control_total or 0 for a in self.answers)
-        try:
-            return any(a.derived for a in self.answers) and await self._ask(self.answers, ()) != before
-        except self._errors.passing as error:
-            for of_day in self.answers:
-                of_day.failures.append(error)
+        if not any(a.derived for a in self.answers):
             return False
+        now: list[int] = []
+
+        async def ask() -> None:
+            try:
+                now.append(await self._ask(self.answers, ()))
+            except self._errors.passing as error:
+                for of_day in self.answers:
+                    of_day.failures.append(error)
+
+        await self._all([ask])
+        return bool(now) and now[0] != sum(a.control_total or 0 for a in self.answers)
 
     async def _all(self, questions: Iterable[Question]) -> None:
-        asked = _Questions()
+        batch = self._batch()
         for question in questions:
-            asked.add(question)
-        await asked.ask(self._workers)
+            batch.add(question)
+        await batch.all_asked()
+
+    def _batch(self) -> "_Batch":
+        return _Batch(self._workers, self._rank)
 
     async def _ask(self, days: Sequence[DayAnswers], org_ids: Sequence[str]) -> int:
         for of_day in days:
@@ -260,9 +270,7 @@ class _Block:
             else:
                 await self._cell_of(of_day, org_id)()
 
-    def _split_of(
-        self, steps: "_Questions", org_ids: list[str], days: list[int], total: int, *, is_cell: bool
-    ) -> Question:
+    def _split_of(self, steps: "_Batch", org_ids: list[str], days: list[int], total: int, *, is_cell: bool) -> Question:
         """One step in resolving a total over organizations or, for a single one, over days (by their numbers).
 
         It asks one question at most, for the first of two parts; the other part is the rest. `is_cell`: the total was
@@ -316,31 +324,72 @@ def _half(weights: Sequence[float]) -> int:
     return min(range(1, len(weights)), key=lambda cut: abs(sums[cut - 1] - sums[-1] / 2))
 
 
-class _Questions:
-    """Questions that wait to be asked, and that may add others while they are."""
+class Workers:
+    """A bounded number of questions under way, over one or more blocks; an async context manager.
 
-    def __init__(self) -> None:
-        self._waiting: asyncio.PriorityQueue[tuple[int, int, Question]] = asyncio.PriorityQueue()
+    Questions of an earlier block go first, so that a later one fills the places that an ending one leaves empty.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.error: BaseException | None = None
+        self._number = number
+        self._waiting: asyncio.PriorityQueue[tuple[int, int, int, _Batch, Question]] = asyncio.PriorityQueue()
         self._added = itertools.count()
+        self._blocks = itertools.count()
+
+    async def __aenter__(self) -> Self:
+        self._tasks = [asyncio.create_task(self._work()) for _ in range(self._number)]
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def next_block(self) -> int:
+        """The rank of a block that begins now."""
+        return next(self._blocks)
+
+    def add(self, block: int, first: int, batch: "_Batch", question: Question) -> None:
+        """Let a worker ask `question`: by block, and within one the higher `first` the earlier."""
+        self._waiting.put_nowait((block, -first, next(self._added), batch, question))
+
+    async def _work(self) -> None:
+        while True:
+            *_, batch, question = await self._waiting.get()
+            await batch.ask(question)
+
+
+class _Batch:
+    """Questions of one block that are waited for together, and that may add others."""
+
+    def __init__(self, workers: Workers, block: int) -> None:
+        self._workers = workers
+        self._block = block
+        self._open = 0
+        self._done = asyncio.get_running_loop().create_future()
 
     def add(self, question: Question, first: int = 0) -> None:
         """Let `question` be asked; the higher `first`, the earlier."""
-        self._waiting.put_nowait((-first, next(self._added), question))
+        self._open += 1
+        self._workers.add(self._block, first, self, question)
 
-    async def ask(self, workers: int) -> None:
-        """Ask until none is left, at most `workers` at once. The first exception stops the rest and is raised."""
-
-        async def work() -> None:
-            while True:
-                _, _, question = await self._waiting.get()
-                await question()
-                self._waiting.task_done()
-
+    async def ask(self, question: Question) -> None:
+        """What a worker does. After an exception nothing more is asked, of any block."""
         try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(work()) for _ in range(workers)]
-                await self._waiting.join()
-                for task in tasks:
-                    task.cancel()
-        except ExceptionGroup as errors:
-            raise errors.exceptions[0] from None
+            if self._workers.error is None:
+                await question()
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # whatever ended the question ends the wait for it
+            self._workers.error = self._workers.error or error
+        self._open -= 1
+        if not self._open:
+            self._done.set_result(None)
+
+    async def all_asked(self) -> None:
+        """Wait until none is left. Raises the first exception of a question, of whatever block."""
+        if self._open:
+            await self._done
+        if self._workers.error is not None:
+            raise self._workers.error

@@ -1,5 +1,7 @@
 """One run's load: blocks of days asked, checked and stored one after the other, and what came of each day."""
 
+import itertools
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -21,6 +23,7 @@ from warehouse.writes import Changes
 
 API_VERSION = "v2"
 DAYS_PER_BLOCK = 31
+BLOCKS_UNDER_WAY = 2
 ERRORS = collect.Errors(refusals=(Rejected,), passing=(Unavailable, ContractBroken))
 # What an organization did lately says how likely it is quiet; older days count less with each block.
 REMEMBERED = timedelta(days=93)
@@ -44,8 +47,12 @@ class Load:
         self.progress.expect(len(days) * len(org_ids))
         with self.database.transaction() as connection:
             activity = reads.recent_activity(connection, days[0].day - REMEMBERED, days[0].day)
-        with self.devin_api.connected(self.progress.calls) as (client, portal):
-            asking = _Asking(client, portal, self.settings, self.progress, org_ids, activity)
+        workers = collect.Workers(self.settings.devin_max_connections)
+        with (
+            self.devin_api.connected(self.progress.calls) as (client, portal),
+            portal.wrap_async_context_manager(workers),
+        ):
+            asking = _Asking(client, portal, workers, self.settings, self.progress, org_ids, activity)
             self._load(days, asking)
             again = [day for day in days if day.day in self.missing]
             if again:
@@ -53,14 +60,13 @@ class Load:
                 self._load(again, asking)
 
     def _load(self, days: Sequence[Day], asking: "_Asking") -> None:
-        """While one block is stored, the next is asked."""
-        blocks = list(_blocks(days))
-        under_way = asking.start(blocks[0], len(days))
-        for following in [*blocks[1:], None]:
-            answers = under_way.result()
+        """The next block is asked in what places the last leaves empty while it ends and is stored."""
+        waiting = iter(_blocks(days))
+        under_way = deque(asking.start(block, len(days)) for block in itertools.islice(waiting, BLOCKS_UNDER_WAY))
+        while under_way:
+            answers = under_way.popleft().result()
             asking.remember(answers)
-            if following:
-                under_way = asking.start(following, len(days))
+            under_way.extend(asking.start(block, len(days)) for block in itertools.islice(waiting, 1))
             self._store(answers, len(asking.org_ids))
 
     def _store(self, answers: Sequence[collect.DayAnswers], orgs_expected: int) -> None:
@@ -136,6 +142,7 @@ class _Asking:
 
     client: DevinClient
     portal: BlockingPortal
+    workers: collect.Workers
     settings: Settings
     progress: Progress
     org_ids: Sequence[str]
@@ -168,7 +175,7 @@ class _Asking:
             count,
             block,
             self.org_ids,
-            workers=self.settings.devin_max_connections,
+            workers=self.workers,
             errors=ERRORS,
             answered=self.progress.answered,
         )

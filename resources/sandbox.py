@@ -1,37 +1,40 @@
-"""A stand-in of the Devin Enterprise API v2 on a loopback port, as strict as the published contract, that
-can be told to fail. The sessions it counts are made in `sandbox_data`; nothing here knows the client."""
+"""A stand-in of the Devin Enterprise API, v2 and v3, as strict as the published contract, that can be told to fail
+or to differ from it. The sessions it counts are made in `sandbox_data`; nothing here knows the client."""
 
-import asyncio
-import contextlib
-import json
-import random
-import socket
-import threading
+import base64
+import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime
-from http import HTTPStatus
-from typing import Annotated, Any, Literal, Self
-from urllib.parse import parse_qsl
+from datetime import UTC, date, datetime, timedelta
+from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
-import uvicorn
 from fastapi import Depends, FastAPI, HTTPException, Query, Request, Security
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
-from starlette.types import Message, Receive, Scope, Send
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException as AnyHTTPException
+from starlette.types import Receive, Scope, Send
 
-from resources.sandbox_data import MICROSECOND, SandboxOrganization, Sessions
+from resources.sandbox_data import MICROSECOND, SandboxMember, SandboxOrganization, Sessions
+from resources.sandbox_faults import ENDLESS_BYTES as ENDLESS_BYTES
+from resources.sandbox_faults import PROBLEM, FaultyServer, UnixSeconds, aware, from_unix, is_v3, phrase, problem
+from resources.sandbox_faults import Asked as Asked
 
 SESSIONS_PATH = "/v2/enterprise/metrics/sessions"
 ORGANIZATIONS_PATH = "/v2/enterprise/organizations"
-ENDLESS_BYTES = 50_000_000
+MEMBERS_PATH = "/v2/enterprise/members"
+SESSIONS_PATH_V3 = "/v3/enterprise/metrics/sessions"
+ORGANIZATIONS_PATH_V3 = "/v3/enterprise/organizations"
+MEMBERS_PATH_V3 = "/v3/enterprise/members"
 
-JSON = "application/json"
-DATETIME = TypeAdapter(datetime)
+SECOND = timedelta(seconds=1)
 
+Version = Literal["v2", "v3"]
+Item = TypeVar("Item")
 Moment = Annotated[datetime | None, Query()]
 Ids = Annotated[list[str] | None, Query()]
+Skip = Annotated[int, Query(ge=0)]
+PageSize = Annotated[int, Query(ge=1, le=200)]
 Bearer = Annotated[HTTPAuthorizationCredentials | None, Security(HTTPBearer(auto_error=False))]
 
 
@@ -45,13 +48,36 @@ class Organization(BaseModel):
     created_at: datetime | None
 
 
-class OrganizationsPage(BaseModel):
-    items: list[Organization]
+class Member(BaseModel):
+    user_id: str
+    email: str
+    name: str | None
+    created_at: datetime | None
+
+
+class Page(BaseModel, Generic[Item]):
+    """Part of a list in v2."""
+
+    items: list[Item]
     total: int
     skip: int
     limit: int
     has_more: bool
     next_cursor: str | None
+
+    @classmethod
+    def of(cls, items: list[Item], skip: int, limit: int) -> Self:
+        """The page of `items`, all of them, that skips so many and holds at most `limit`."""
+        following = skip + limit
+        has_more = following < len(items)
+        return cls(
+            items=items[skip:following],
+            total=len(items),
+            skip=skip,
+            limit=limit,
+            has_more=has_more,
+            next_cursor=str(following) if has_more else None,
+        )
 
 
 class InvalidParameter(BaseModel):
@@ -65,116 +91,110 @@ class InvalidParameters(BaseModel):
     detail: list[InvalidParameter] = Field(default_factory=list)
 
 
+class CountsByOrigin(BaseModel):
+    api: int
+    automation: int
+    desktop: int
+    jira: int
+    linear: int
+    slack: int
+    teams: int
+    webapp: int
+
+
+class CountsBySize(BaseModel):
+    xs: int
+    s: int
+    m: int
+    l: int  # noqa: E741 (the source's own word)
+    xl: int
+
+
+class SessionsCreated(BaseModel):
+    sessions_created_count: int
+    sessions_created_by_origin: CountsByOrigin
+    sessions_created_by_size: CountsBySize
+
+
+class OrganizationV3(BaseModel):
+    org_id: str
+    name: str
+    created_at: int
+
+
+class MemberV3(BaseModel):
+    user_id: str
+    email: str
+    name: str | None
+
+
+class CursorPage(BaseModel, Generic[Item]):
+    """Part of a list in v3."""
+
+    items: list[Item]
+    end_cursor: str | None
+    has_next_page: bool
+
+    @classmethod
+    def of(cls, items: list[Item], first: int, after: str | None) -> Self:
+        """The `first` so many of `items`, all of them, that follow the cursor `after`."""
+        following = (0 if after is None else _offset(cls.__name__, after)) + first
+        has_more = following < len(items)
+        return cls(
+            items=items[following - first : following],
+            end_cursor=_cursor(cls.__name__, following) if has_more else None,
+            has_next_page=has_more,
+        )
+
+
+class Problem(BaseModel):
+    type: str
+    title: str
+    status: int
+    detail: str
+
+
 Responses = dict[int | str, dict[str, Any]]
 INVALID: Responses = {422: {"model": InvalidParameters, "description": "Validation Error"}}
-REFUSED: Responses = {code: {"description": HTTPStatus(code).phrase} for code in (400, 401, 403, 404, 429)}
+REFUSED: Responses = {code: {"description": phrase(code)} for code in (400, 401, 403, 404, 429)}
+PROBLEMS: Responses = {
+    code: {"description": phrase(code), "content": {PROBLEM: {"schema": Problem.model_json_schema()}}}
+    for code in (400, 401, 403, 404, 422, 429)
+}
 
 
-@dataclass(frozen=True)
-class Asked:
-    """One request as it arrived, and the status of its answer (None: it got none). Never holds the key."""
-
-    path: str
-    params: tuple[tuple[str, str], ...]
-    start: datetime | None
-    end: datetime | None
-    org_ids: tuple[str, ...]
-    user_ids: tuple[str, ...]
-    status: int | None = None
+def _cursor(of: str, offset: int) -> str:
+    return base64.urlsafe_b64encode(f"{of}:{offset}".encode()).decode()
 
 
-@dataclass
-class Fault:
-    """One way to fail, made by `Sandbox.fail`. `hits` counts how often it struck; `heal` ends it."""
-
-    status: int | None
-    headers: dict[str, str]
-    body: bytes | None
-    delay: float
-    drop: bool
-    truncate: bool
-    endless: bool
-    when: Callable[[Asked], bool]
-    chance: float
-    times: int | None
-    hits: int = 0
-
-    def heal(self) -> None:
-        """Strike no more."""
-        self.times = 0
-
-
-@dataclass
-class _Answer:
-    """What the application answered, held back until it is known whether to spoil it."""
-
-    status: int = 0
-    headers: dict[str, str] = field(default_factory=dict)
-    body: bytes = b""
-
-    async def take(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-            self.headers = {name.decode(): value.decode() for name, value in message["headers"]}
-        else:
-            self.body += message.get("body", b"")
-
-    def spoiled(self, fault: Fault) -> "_Answer":
-        if fault.status is None:
-            return self
-        detail = HTTPStatus(fault.status).phrase
-        body = json.dumps({"detail": detail}).encode() if fault.body is None else fault.body
-        return _Answer(fault.status, {**fault.headers, "content-length": str(len(body))}, body)
-
-    async def send_head(self, send: Send) -> None:
-        headers = [(name.encode(), value.encode()) for name, value in self.headers.items()]
-        await send({"type": "http.response.start", "status": self.status, "headers": headers})
-
-    async def send_body(self, send: Send, body: bytes, more: bool = False) -> None:
-        await send({"type": "http.response.body", "body": body, "more_body": more})
-
-    async def send_whole(self, send: Send) -> None:
-        await self.send_head(send)
-        await self.send_body(send, self.body)
-
-
-async def _client_left(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
+def _offset(of: str, cursor: str) -> int:
+    try:
+        name, _, offset = base64.urlsafe_b64decode(cursor).decode().rpartition(":")
+        if name == of and offset.isdecimal():
+            return int(offset)
+    except ValueError:
         pass
-
-
-def _asked(scope: Scope) -> Asked:
-    params = tuple(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
-
-    def moment(*names: str) -> datetime | None:
-        sent = [value for name, value in params if name in names]
-        with contextlib.suppress(ValidationError):
-            return _aware(DATETIME.validate_python(sent[-1])) if sent else None
-        return None
-
-    return Asked(
-        path=scope["path"],
-        params=params,
-        start=moment("start_date", "start"),
-        end=moment("end_date", "end"),
-        org_ids=tuple(value for name, value in params if name == "org_ids"),
-        user_ids=tuple(value for name, value in params if name == "user_ids"),
-    )
-
-
-def _aware(moment: datetime) -> datetime:
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    raise HTTPException(422, "after: not a cursor of this list")
 
 
 def _now() -> datetime:
     return datetime.now(UTC)
 
 
-class Sandbox:
+class Sandbox(FaultyServer):
     """A source on 127.0.0.1 with invented organizations and sessions: `with Sandbox() as it: it.url`.
 
     The same seed, number of organizations and first day give the same sessions. None is later than the clock,
     which must tell a time zone. `port=0` takes a free port, which is kept over `stop` and `start`.
+
+    v2 takes `api_key`, v3 takes `service_key`; a version that is not in `versions` has no paths. How it can differ from
+    what a client hopes for, in both versions:
+    - `end_is_inclusive`: sessions of the end itself count too; in v3, which knows whole seconds, all of that second.
+    - `unknown_organization`: how a question for an organization that does not exist is answered.
+    - `org_ids_semantics`: of several `org_ids`, only the first or the last is taken.
+    - `lists_organizations`, `lists_members`: whether the keys may do that.
+    - `rate_limit`: requests with a good key in each second of `monotonic`; the others are answered 429, to come back
+      after a second. `rate_limit_headers` tells the limit and what is left of it with every answer.
     """
 
     def __init__(
@@ -184,38 +204,50 @@ class Sandbox:
         organizations: int = 12,
         first_day: date = date(2025, 1, 1),
         api_key: str = "apk_user_sandbox",
+        service_key: str = "cog_sandbox",
+        versions: Sequence[Version] = ("v2", "v3"),
         lists_organizations: bool = True,
+        lists_members: bool = True,
         end_is_inclusive: bool = False,
         unknown_organization: Literal["zero", "forbidden", "not_found"] = "zero",
+        org_ids_semantics: Literal["union", "last", "first"] = "union",
+        rate_limit: int | None = None,
+        rate_limit_headers: bool = False,
         port: int = 0,
         clock: Callable[[], datetime] = _now,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.requests: list[Asked] = []
-        self.faults: list[Fault] = []
+        super().__init__(seed=seed, port=port)
         self._sessions = Sessions(seed, organizations, first_day)
         self.api_key = api_key
+        self.service_key = service_key
         self._lists_organizations = lists_organizations
+        self._lists_members = lists_members
         self._end_is_inclusive = end_is_inclusive
         self._unknown_organization = unknown_organization
-        self._port = port
+        self._org_ids_taken = {"union": slice(None), "last": slice(-1, None), "first": slice(1)}[org_ids_semantics]
+        self._rate_limit = rate_limit
+        self._rate_limit_headers = rate_limit_headers
         self._clock = clock
-        self._dice = random.Random(f"{seed}/faults")
-        self._connections: dict[tuple[str, int], H11Protocol] = {}
-        self._application = self._build_application()
-        self._server: uvicorn.Server | None = None
-        self._thread: threading.Thread | None = None
-
-    @property
-    def url(self) -> str:
-        """The address to ask, known once it was started."""
-        if not self._port:
-            raise RuntimeError("the sandbox was not started")
-        return f"http://127.0.0.1:{self._port}"
+        self._monotonic = monotonic
+        self._second = 0
+        self._requests_in_second = 0
+        self._v2 = self._build_application("v2")
+        self._v3 = self._build_application("v3")
+        if "v2" in versions:
+            self._serve_v2(self._v2)
+        if "v3" in versions:
+            self._serve_v3(self._v3)
 
     @property
     def organizations(self) -> Sequence[SandboxOrganization]:
         """Every organization that the source lists, busiest first."""
         return self._sessions.organizations
+
+    @property
+    def members(self) -> Sequence[SandboxMember]:
+        """Every user that the source lists: all users of all its organizations, each once."""
+        return self._sessions.members
 
     def truth(
         self,
@@ -240,187 +272,50 @@ class Sandbox:
         """Take away one organization's sessions in [at_or_after, before); how many they were."""
         return self._sessions.remove(org_id, at_or_after, before)
 
-    def fail(
-        self,
-        *,
-        status: int | None = None,
-        body: bytes | None = None,
-        content_type: str = JSON,
-        retry_after: str | None = None,
-        redirect_to: str | None = None,
-        delay: float = 0.0,
-        drop: bool = False,
-        truncate: bool = False,
-        endless: bool = False,
-        when: Callable[[Asked], bool] | None = None,
-        org_id: str | None = None,
-        path: str | None = None,
-        chance: float = 1.0,
-        times: int | None = 1,
-    ) -> Fault:
-        """Spoil the next answers to requests with a good key that pass every filter; `times=None`: for ever.
+    def openapi(self, version: Version = "v2") -> dict[str, Any]:
+        """The OpenAPI document of what is served of one version."""
+        return (self._v3 if version == "v3" else self._v2).openapi()
 
-        Without a status, or an argument that implies one, it is the true answer that is delayed (seconds),
-        cut short, dropped or made endless. The oldest fault that matches strikes, one a request.
-        """
-        if status is None:
-            implied = ((retry_after, 429), (redirect_to, 302), (body, 200))
-            status = next((code for argument, code in implied if argument is not None), None)
-        if status is None and not (delay or drop or truncate or endless):
-            raise ValueError("this fault would change nothing")
-        optional = {"retry-after": retry_after, "location": redirect_to}
-        fault = Fault(
-            status=status,
-            headers={"content-type": content_type}
-            | {name: value for name, value in optional.items() if value is not None},
-            body=body,
-            delay=delay,
-            drop=drop,
-            truncate=truncate,
-            endless=endless,
-            when=lambda asked: (
-                (path is None or asked.path == path)
-                and (org_id is None or org_id in asked.org_ids)
-                and (when is None or when(asked))
-            ),
-            chance=chance,
-            times=times,
-        )
-        self.faults.append(fault)
-        return fault
-
-    def heal(self) -> None:
-        """Forget every fault."""
-        self.faults.clear()
-
-    def openapi(self) -> dict[str, Any]:
-        """The OpenAPI document of what is served."""
-        return self._application.openapi()
-
-    def start(self) -> None:
-        """Serve in a thread. A request made from now on waits until it is answered."""
-        if self._thread is not None:
-            raise RuntimeError("the sandbox is already serving")
-        # Bound and listening before the thread runs: early connections queue in the backlog.
-        listener = socket.create_server(("127.0.0.1", self._port))
-        self._port = listener.getsockname()[1]
-        config = uvicorn.Config(
-            self._answer,
-            http=self._protocol(),
-            interface="asgi3",
-            ws="none",
-            lifespan="off",
-            proxy_headers=False,
-            log_config=None,
-            log_level="critical",
-            access_log=False,
-            timeout_graceful_shutdown=1,
-        )
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, args=([listener],), daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Stop serving and cut every connection, as if unplugged. Sessions, faults and log are kept."""
-        if self._server is None or self._thread is None:
-            return
-        self._server.should_exit = True
-        for connection in list(self._connections.values()):
-            connection.loop.call_soon_threadsafe(connection.transport.abort)
-        self._thread.join()
-        self._server = self._thread = None
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.stop()
-
-    def _protocol(self) -> type[H11Protocol]:
-        connections = self._connections
-
-        class Protocol(H11Protocol):
-            """Makes each connection known by its peer, so that a fault can cut it."""
-
-            def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-                super().connection_made(transport)
-                if self.client:
-                    connections[self.client] = self
-
-            def connection_lost(self, exc: Exception | None) -> None:
-                if self.client:
-                    connections.pop(self.client, None)
-                super().connection_lost(exc)
-
-        return Protocol
-
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        answer = _Answer()
-        state = scope.setdefault("state", {})
-        await self._application(scope, receive, answer.take)
-        asked = _asked(scope)
-        fault = self._strike(asked) if state.get("authorized") else None
-        if fault is not None:
-            answer = answer.spoiled(fault)
-        # Logged before the first byte leaves: whoever has the answer, or gave up waiting, finds the entry.
-        self.requests.append(replace(asked, status=None if fault and fault.drop else answer.status))
-        if fault is None:
-            await answer.send_whole(send)
-        else:
-            await self._deliver_spoiled(answer, fault, scope, receive, send)
-
-    def _strike(self, asked: Asked) -> Fault | None:
-        for fault in list(self.faults):
-            if fault.times == 0 or not fault.when(asked) or self._dice.random() >= fault.chance:
-                continue
-            fault.hits += 1
-            if fault.times is not None:
-                fault.times -= 1
-            return fault
-        return None
-
-    async def _deliver_spoiled(self, answer: _Answer, fault: Fault, scope: Scope, receive: Receive, send: Send) -> None:
-        if fault.delay:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(_client_left(receive), fault.delay)
-        connection = self._connections.get(scope["client"])
-        if connection is None:
-            return
-        if fault.drop:
-            connection.transport.abort()
-            await _client_left(receive)
-        elif fault.truncate:
-            answer.headers["content-length"] = str(max(len(answer.body), 1))
-            await answer.send_head(send)
-            await answer.send_body(send, answer.body[: len(answer.body) // 2], more=True)
-            connection.transport.close()
-            await _client_left(receive)
-        elif fault.endless:
-            del answer.headers["content-length"]
-            await answer.send_head(send)
-            for _ in range(ENDLESS_BYTES // 50_000):
-                await answer.send_body(send, b" " * 50_000, more=True)
-            await answer.send_body(send, answer.body)
-        else:
-            await answer.send_whole(send)
+    async def _truly(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await (self._v3 if is_v3(scope["path"]) else self._v2)(scope, receive, send)
 
     async def _authorize(self, request: Request, bearer: Bearer) -> None:
         key = bearer.credentials if bearer else ""
-        if key.startswith("cog_") or (key.startswith("apk_") and not key.startswith("apk_user_")):
+        if is_v3(request.url.path):
+            expected, is_of_another_kind = self.service_key, key.startswith("apk_")
+        else:
+            is_of_one_organization = key.startswith("apk_") and not key.startswith("apk_user_")
+            expected, is_of_another_kind = self.api_key, key.startswith("cog_") or is_of_one_organization
+        if is_of_another_kind:
             raise HTTPException(403, "This kind of key is not accepted here")
-        if key != self.api_key:
+        if key != expected:
             raise HTTPException(401, "Missing or invalid API key")
         request.state.authorized = True
 
-    def _build_application(self) -> FastAPI:
-        application = FastAPI(
+    async def _limit_rate(self, request: Request) -> None:
+        if self._rate_limit is None:
+            return
+        second = int(self._monotonic())
+        self._requests_in_second = self._requests_in_second + 1 if second == self._second else 1
+        self._second = second
+        if self._rate_limit_headers:
+            left = max(self._rate_limit - self._requests_in_second, 0)
+            request.state.headers = {"x-ratelimit-limit": str(self._rate_limit), "x-ratelimit-remaining": str(left)}
+        if self._requests_in_second > self._rate_limit:
+            raise HTTPException(429, "Too many requests", headers={"retry-after": "1"})
+
+    def _build_application(self, version: Version) -> FastAPI:
+        return FastAPI(
             title="Devin Enterprise API",
-            version="v2",
+            version=version,
             openapi_url=None,
-            dependencies=[Depends(self._authorize)],
+            dependencies=[Depends(self._authorize), Depends(self._limit_rate)],
+            exception_handlers={AnyHTTPException: _refused, RequestValidationError: _invalid}
+            if version == "v3"
+            else {},
         )
 
+    def _serve_v2(self, application: FastAPI) -> None:
         @application.get(SESSIONS_PATH, responses=REFUSED | INVALID)
         async def sessions(
             start_date: Moment = None,
@@ -432,50 +327,84 @@ class Sandbox:
         ) -> SessionsCount:
             if (start_date or end_date) and (start or end):
                 raise HTTPException(400, "Send start_date and end_date, or start and end, not both pairs")
-            return self._count(start_date or start, end_date or end, org_ids, user_ids)
+            now = self._clock().astimezone(UTC)
+            # Omitted bounds mean the billing cycle so far.
+            since = aware(start_date or start or now.replace(day=1, hour=0, minute=0, second=0, microsecond=0))
+            until = self._until(since, aware(end_date or end or now), MICROSECOND)
+            return SessionsCount(sessions_count=self.truth(since, until, self._taken(org_ids), user_ids))
 
         @application.get(ORGANIZATIONS_PATH, responses=INVALID)
-        async def organizations(
-            skip: Annotated[int, Query(ge=0)] = 0, limit: Annotated[int, Query(ge=1, le=200)] = 100
-        ) -> OrganizationsPage:
-            if not self._lists_organizations:
-                raise HTTPException(403, "This key may not list organizations")
-            return self._page(skip, limit)
+        async def organizations(skip: Skip = 0, limit: PageSize = 100) -> Page[Organization]:
+            self._check_may_list("organizations", self._lists_organizations)
+            items = [Organization.model_validate(item, from_attributes=True) for item in self.organizations]
+            return Page[Organization].of(items, skip, limit)
 
-        return application
+        @application.get(MEMBERS_PATH, responses=INVALID)
+        async def members(skip: Skip = 0, limit: PageSize = 100) -> Page[Member]:
+            self._check_may_list("members", self._lists_members)
+            items = [Member.model_validate(item, from_attributes=True) for item in self.members]
+            return Page[Member].of(items, skip, limit)
 
-    def _count(
-        self,
-        start: datetime | None,
-        end: datetime | None,
-        org_ids: list[str] | None,
-        user_ids: list[str] | None,
-    ) -> SessionsCount:
-        now = self._clock().astimezone(UTC)
-        # Omitted bounds mean the billing cycle so far.
-        since = _aware(start or now.replace(day=1, hour=0, minute=0, second=0, microsecond=0))
-        until = _aware(end or now)
+    def _serve_v3(self, application: FastAPI) -> None:
+        @application.get(SESSIONS_PATH_V3, responses=PROBLEMS)
+        async def sessions(
+            time_after: Annotated[UnixSeconds, Query()],
+            time_before: Annotated[UnixSeconds, Query()],
+            org_ids: Ids = None,
+            user_ids: Ids = None,
+        ) -> SessionsCreated:
+            since = from_unix(time_after)
+            until = min(self._until(since, from_unix(time_before), SECOND), self._clock())
+            by_origin, by_size = self._sessions.by_origin_and_size(since, until, self._taken(org_ids), user_ids)
+            return SessionsCreated(
+                sessions_created_count=sum(by_origin.values()),
+                sessions_created_by_origin=CountsByOrigin(**by_origin),
+                sessions_created_by_size=CountsBySize(**by_size),
+            )
+
+        @application.get(ORGANIZATIONS_PATH_V3, responses=PROBLEMS)
+        async def organizations(first: PageSize = 100, after: str | None = None) -> CursorPage[OrganizationV3]:
+            self._check_may_list("organizations", self._lists_organizations)
+            items = [
+                OrganizationV3(
+                    org_id=item.org_id,
+                    name=item.org_name,
+                    created_at=int((item.created_at or item.begins).timestamp()),
+                )
+                for item in self.organizations
+            ]
+            return CursorPage[OrganizationV3].of(items, first, after)
+
+        @application.get(MEMBERS_PATH_V3, responses=PROBLEMS)
+        async def members(first: PageSize = 100, after: str | None = None) -> CursorPage[MemberV3]:
+            self._check_may_list("members", self._lists_members)
+            items = [MemberV3.model_validate(item, from_attributes=True) for item in self.members]
+            return CursorPage[MemberV3].of(items, first, after)
+
+    def _until(self, since: datetime, until: datetime, tick: timedelta) -> datetime:
+        """The moment before which sessions count, where a `tick` is the shortest time that a question can tell."""
         if until <= since:
             raise HTTPException(400, "The end must be later than the start")
-        refusal = {"zero": None, "forbidden": 403, "not_found": 404}[self._unknown_organization]
-        if refusal and not all(map(self._sessions.knows, org_ids or ())):
-            raise HTTPException(refusal, "Unknown organization")
-        if self._end_is_inclusive:
-            until = min(until, now) + MICROSECOND
-        return SessionsCount(sessions_count=self.truth(since, until, org_ids, user_ids))
+        return min(until, self._clock()) + tick if self._end_is_inclusive else until
 
-    def _page(self, skip: int, limit: int) -> OrganizationsPage:
-        total = len(self.organizations)
-        items = [
-            Organization(org_id=item.org_id, org_name=item.org_name, created_at=item.created_at)
-            for item in self.organizations[skip : skip + limit]
-        ]
-        following = skip + limit
-        return OrganizationsPage(
-            items=items,
-            total=total,
-            skip=skip,
-            limit=limit,
-            has_more=following < total,
-            next_cursor=str(following) if following < total else None,
-        )
+    def _taken(self, org_ids: list[str] | None) -> list[str] | None:
+        """The organizations that the source makes of those asked for."""
+        taken = None if org_ids is None else org_ids[self._org_ids_taken]
+        refusal = {"zero": None, "forbidden": 403, "not_found": 404}[self._unknown_organization]
+        if refusal and not all(map(self._sessions.knows, taken or ())):
+            raise HTTPException(refusal, "Unknown organization")
+        return taken
+
+    def _check_may_list(self, what: str, may: bool) -> None:
+        if not may:
+            raise HTTPException(403, f"This key may not list {what}")
+
+
+async def _refused(request: Request, error: AnyHTTPException) -> JSONResponse:
+    content = problem(error.status_code, str(error.detail))
+    return JSONResponse(content, error.status_code, error.headers, PROBLEM)
+
+
+async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+    detail = "; ".join(f"{item['loc'][-1]}: {item['msg']}" for item in error.errors())
+    return JSONResponse(problem(422, detail), 422, media_type=PROBLEM)

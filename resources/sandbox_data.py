@@ -1,10 +1,13 @@
-"""The sessions behind the sandbox: which organizations exist and who created a session when.
+"""The sessions behind the sandbox: which organizations and members exist, and who created a session when.
 No HTTP, and nothing of the warehouse."""
 
 import random
+import re
 import threading
+import unicodedata
 from bisect import bisect_left
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 
@@ -15,6 +18,10 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 DAY = timedelta(days=1) // MICROSECOND
 HOUR = timedelta(hours=1) // MICROSECOND
+
+# Where sessions are started and how large they get: each kind as often as it stands here.
+ORIGINS = ("webapp",) * 8 + ("slack",) * 5 + ("api",) * 3 + ("automation", "desktop", "jira", "linear", "teams")
+SIZES = ("xs",) * 4 + ("s",) * 3 + ("m",) * 2 + ("l", "xl")
 
 NAMES = (
     "Meridian Freight",
@@ -34,6 +41,11 @@ NAMES = (
     "Granja São João",
     "Ironbark Mining",
 )
+GIVEN_NAMES = (
+    *("Aiko", "Björn", "Chidi", "Dolores", "Émile", "Fatima", "Goran", "Hana"),
+    *("Ines", "João", "Katya", "Leïla", "Marek", "Nadia", "Oisín", "Priya"),
+)
+FAMILY_NAMES = ("Abe", "Brandão", "D'Arcy", "Eriksson", "García Núñez", "Kowalczyk", "Meier-Lang", "Okafor", "Singh")
 
 
 @dataclass(frozen=True)
@@ -48,6 +60,21 @@ class SandboxOrganization:
     sessions_per_weekday: float
     busiest_hour: float
     user_ids: tuple[str, ...]
+
+    @property
+    def begins(self) -> datetime:
+        """The start of its first active day, in UTC."""
+        return datetime.combine(self.active_from, time(), UTC)
+
+
+@dataclass(frozen=True)
+class SandboxMember:
+    """One user of one organization, as the source shows her."""
+
+    user_id: str
+    email: str
+    name: str | None
+    created_at: datetime | None
 
 
 def microseconds(moment: datetime) -> int:
@@ -73,6 +100,33 @@ def make_organization(seed: int, index: int, first_day: date, is_last: bool) -> 
         busiest_hour=rng.choice((2.0, 9.0, 14.0, 20.0)) + rng.uniform(-1, 1),
         user_ids=tuple(f"user-{rng.getrandbits(128):032x}" for _ in range(rng.randint(2, 12))),
     )
+
+
+def make_members(seed: int, organization: SandboxOrganization) -> list[SandboxMember]:
+    """The members of one organization, in the order of its `user_ids`. Some have no name or no time of creation."""
+    rng = random.Random(f"{seed}/members/{organization.org_id}")
+    # Each given name once in an organization, so that no two members share an address.
+    given_names = rng.sample(GIVEN_NAMES, len(organization.user_ids))
+    members = []
+    for user_id, given_name in zip(organization.user_ids, given_names, strict=True):
+        name = f"{given_name} {rng.choice(FAMILY_NAMES)}"
+        age = (
+            None if organization.created_at is None else (organization.begins - organization.created_at) * rng.random()
+        )
+        members.append(
+            SandboxMember(
+                user_id=user_id,
+                email=f"{_plain(name, '.')}@{_plain(organization.org_name, '-')}.example",
+                name=None if rng.random() < 0.1 else name,
+                created_at=None if age is None or rng.random() < 0.05 else organization.begins - age,
+            )
+        )
+    return members
+
+
+def _plain(text: str, separator: str) -> str:
+    letters = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    return re.sub("[^a-z0-9]+", separator, letters).strip(separator)
 
 
 def make_day(seed: int, organization: SandboxOrganization, day: date) -> list[Session]:
@@ -159,6 +213,7 @@ class Sessions:
             make_organization(seed, index, first_day, is_last=index == organizations - 1)
             for index in range(organizations)
         )
+        self.members = tuple(member for item in self.organizations for member in make_members(seed, item))
         self._days = {item.org_id: _Days(seed, item, first_day) for item in self.organizations}
         self._users = {item.org_id: item.user_ids[0] for item in self.organizations}
 
@@ -178,11 +233,44 @@ class Sessions:
         if until <= since:
             return 0
         with self._lock:
-            wanted = self._days.keys() if org_ids is None else self._days.keys() & set(org_ids)
             if user_ids is None:
-                return sum(self._days[item].before(until) - self._days[item].before(since) for item in wanted)
-            users = frozenset(user_ids)
-            return sum(user_id in users for item in wanted for _, user_id in self._days[item].between(since, until))
+                return sum(days.before(until) - days.before(since) for days in self._wanted(org_ids))
+            return sum(1 for _ in self._between(since, until, org_ids, user_ids))
+
+    def by_origin_and_size(
+        self,
+        start: datetime,
+        end: datetime,
+        org_ids: Collection[str] | None = None,
+        user_ids: Collection[str] | None = None,
+    ) -> tuple[dict[str, int], dict[str, int]]:
+        """What `count` counts, by origin, and again by size. Every origin and size is there, if only with 0."""
+        since, until = microseconds(start), microseconds(end)
+        by_origin, by_size = dict.fromkeys(ORIGINS, 0), dict.fromkeys(SIZES, 0)
+        if until <= since:
+            return by_origin, by_size
+        with self._lock:
+            # The last digits of its moment are as good as a draw, and stay with the session.
+            draws = Counter(
+                moment % (len(ORIGINS) * len(SIZES)) for moment, _ in self._between(since, until, org_ids, user_ids)
+            )
+        for draw, count in draws.items():
+            by_origin[ORIGINS[draw % len(ORIGINS)]] += count
+            by_size[SIZES[draw // len(ORIGINS)]] += count
+        return by_origin, by_size
+
+    def _wanted(self, org_ids: Collection[str] | None) -> list[_Days]:
+        wanted = self._days.keys() if org_ids is None else self._days.keys() & set(org_ids)
+        return [self._days[item] for item in wanted]
+
+    def _between(
+        self, since: int, until: int, org_ids: Collection[str] | None, user_ids: Collection[str] | None
+    ) -> Iterator[Session]:
+        users = None if user_ids is None else frozenset(user_ids)
+        for days in self._wanted(org_ids):
+            for session in days.between(since, until):
+                if users is None or session[1] in users:
+                    yield session
 
     def add(self, org_id: str, at: datetime, count: int, user_id: str | None) -> None:
         """More sessions at one moment. An id not listed makes an organization that the list never shows."""

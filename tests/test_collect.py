@@ -1,10 +1,11 @@
 """Which questions are asked, and what becomes of their answers; the source here is a function over a matrix."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -49,33 +50,32 @@ class Source:
         return self.cells.get((org_id, day), 0)
 
 
+def collected(
+    ask: Callable[..., Coroutine[Any, Any, list[collect.DayAnswers]]],
+    count: collect.Count,
+    number_of_days: int,
+    org_ids: Sequence[str],
+    workers: int,
+    answered: Callable[[], None] = lambda: None,
+    **options: dict[str, float],
+) -> list[collect.DayAnswers]:
+    async def main() -> list[collect.DayAnswers]:
+        async with collect.Workers(workers) as pool:
+            return await ask(
+                count, days_of(number_of_days), org_ids, workers=pool, errors=ERRORS, answered=answered, **options
+            )
+
+    return asyncio.run(main())
+
+
 def direct(source: Source, org_ids: Sequence[str], workers: int = 4) -> list[collect.DayAnswers]:
-    return asyncio.run(
-        collect.direct(
-            source,
-            days_of(source.number_of_days),
-            org_ids,
-            workers=workers,
-            errors=ERRORS,
-            answered=lambda: None,
-        )
-    )
+    return collected(collect.direct, source, source.number_of_days, org_ids, workers)
 
 
 def differenced(
     source: Source, org_ids: Sequence[str], workers: int = 4, expected: dict[str, float] | None = None
 ) -> list[collect.DayAnswers]:
-    return asyncio.run(
-        collect.differenced(
-            source,
-            days_of(source.number_of_days),
-            org_ids,
-            expected=expected or {},
-            workers=workers,
-            errors=ERRORS,
-            answered=lambda: None,
-        )
-    )
+    return collected(collect.differenced, source, source.number_of_days, org_ids, workers, expected=expected or {})
 
 
 ASK = pytest.mark.parametrize("ask", [direct, differenced])
@@ -154,17 +154,7 @@ def test_a_source_that_answers_anything_at_all_is_asked_a_bounded_number_of_ques
         asked += 1
         return dice.choice([0, 0, 1, 2, 7, 10**6])
 
-    answers = asyncio.run(
-        collect.differenced(
-            nonsense,
-            days_of(source.number_of_days),
-            orgs,
-            expected=expected,
-            workers=workers,
-            errors=ERRORS,
-            answered=lambda: None,
-        )
-    )
+    answers = collected(collect.differenced, nonsense, source.number_of_days, orgs, workers, expected=expected)
     assert asked <= 2 * (len(orgs) * len(answers) + len(answers) + len(orgs))
     for of_day in answers:
         assert of_day.is_whole
@@ -302,5 +292,32 @@ def test_progress_is_told_of_every_settled_cell_once(ask: Callable[..., list[col
     source = Source({("a", 0): 1, ("b", 2): 2, ("hidden", 1): 1}, 4)
     options: dict[str, dict[str, float]] = {"expected": {}} if ask is differenced else {}
     function = collect.differenced if ask is differenced else collect.direct
-    asyncio.run(function(source, days_of(4), ["a", "b"], workers=2, errors=ERRORS, answered=answered, **options))
+    collected(function, source, 4, ["a", "b"], 2, answered, **options)
     assert settled == 8
+
+
+def test_a_later_block_takes_only_the_places_that_an_earlier_one_leaves_empty() -> None:
+    first = Source({(org_id, day): 1 for org_id in "abcd" for day in range(6)}, 6)
+    later = Source({(org_id, day): 1 for org_id in "abcd" for day in range(6)}, 6)
+    order: list[str] = []
+
+    def named(name: str, source: Source) -> collect.Count:
+        async def count(start: datetime, end: datetime, org_ids: Sequence[str]) -> int:
+            order.append(name)
+            return await source(start, end, org_ids)
+
+        return count
+
+    async def main() -> None:
+        async with collect.Workers(3) as pool:
+            ways: dict[str, Any] = {"workers": pool, "errors": ERRORS, "answered": lambda: None, "expected": {}}
+            await asyncio.gather(
+                *(
+                    collect.differenced(named(name, source), days_of(6), list("abcd"), **ways)
+                    for name, source in (("first", first), ("later", later))
+                )
+            )
+
+    asyncio.run(main())
+    assert order[:10] == ["first"] * 10, "all totals of the first block come before any of the later one"
+    assert order.index("later") < len(order) - 1 - order[::-1].index("first"), "but it does not wait for its end"

@@ -1,4 +1,7 @@
-"""The sandbox keeps the published contract, counts exactly, and fails as it is told. Asked over real HTTP."""
+"""The sandbox keeps the published contract, counts exactly, and fails as it is told. Asked over real HTTP.
+
+v2 of the API, and what both versions share. What only v3 has is in `test_sandbox_v3`.
+"""
 
 import copy
 import json
@@ -16,13 +19,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resources.sandbox import ORGANIZATIONS_PATH, SESSIONS_PATH, Asked, Sandbox
+from resources.sandbox import MEMBERS_PATH, ORGANIZATIONS_PATH, SESSIONS_PATH, Asked, Sandbox, Version
 
 KEY = "apk_user_sandbox"
 FIRST = datetime(2025, 1, 1, tzinfo=UTC)
 NOW = datetime(2025, 7, 16, 13, 45, 30, 250_000, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
-CONTRACT = Path(__file__).parent / "contract" / "devin_v2.openapi.json"
+CONTRACTS = Path(__file__).parent / "contract"
 Params = dict[str, str | list[str]]
 
 
@@ -362,7 +365,7 @@ def test_an_unknown_organization_is_answered_as_configured(option: Any, status: 
 # Keys
 
 
-@pytest.mark.parametrize("path", [SESSIONS_PATH, ORGANIZATIONS_PATH])
+@pytest.mark.parametrize("path", [SESSIONS_PATH, ORGANIZATIONS_PATH, MEMBERS_PATH])
 @pytest.mark.parametrize(
     ("header", "status"),
     [
@@ -375,6 +378,7 @@ def test_an_unknown_organization_is_answered_as_configured(option: Any, status: 
         (f"Basic {KEY}", 401),
         ("Bearer apk_organization", 403),
         ("Bearer cog_service", 403),
+        ("Bearer cog_sandbox", 403),
         (f"Bearer {KEY}", 200),
     ],
 )
@@ -398,7 +402,7 @@ def test_another_key_can_be_required() -> None:
 
 
 def test_an_unknown_path_is_not_found(client: httpx.Client) -> None:
-    for path in ("/v3/enterprise/metrics/sessions", "/", "/openapi.json", "/docs"):
+    for path in ("/v2/enterprise/metrics", "/v4/enterprise/metrics/sessions", "/", "/openapi.json", "/docs"):
         answer = client.get(path)
         assert (answer.status_code, answer.json()) == (404, {"detail": "Not Found"})
 
@@ -456,6 +460,137 @@ def test_a_key_can_be_allowed_to_count_but_not_to_list() -> None:
         assert ask(client, window(FIRST, NOW)) > 0
 
 
+# Members
+
+
+def test_the_pages_hold_every_user_of_every_organization_once(sandbox: Sandbox, client: httpx.Client) -> None:
+    items: list[dict[str, Any]] = []
+    has_more = True
+    while has_more:
+        page = client.get(MEMBERS_PATH, params={"skip": len(items), "limit": 25}).json()
+        assert (page["total"], page["skip"], page["limit"]) == (len(sandbox.members), len(items), 25)
+        items += page["items"]
+        has_more = page["has_more"]
+        assert (page["next_cursor"] is not None) == has_more == (len(items) < len(sandbox.members))
+    everyone = [user_id for item in sandbox.organizations for user_id in item.user_ids]
+    assert [item["user_id"] for item in items] == everyone
+    assert len(set(everyone)) == len(everyone) > 25
+    for item, member in zip(items, sandbox.members, strict=True):
+        assert list(item) == ["user_id", "email", "name", "created_at"]
+        assert (item["email"], item["name"]) == (member.email, member.name)
+        assert (item["created_at"] and datetime.fromisoformat(item["created_at"])) == member.created_at
+
+
+def test_members_have_an_address_of_their_own_but_not_always_a_name_or_a_time_of_creation() -> None:
+    sandbox = Sandbox(organizations=40)
+    members = sandbox.members
+    assert len({member.email for member in members}) == len(members)
+    assert all(member.email.isascii() and member.email.count("@") == 1 for member in members)
+    assert 0 < sum(member.name is None for member in members) < len(members) / 4
+    assert 0 < sum(member.created_at is None for member in members) < len(members) / 4
+    assert not "".join(member.name or "" for member in members).isascii()
+    created = {member.user_id: member.created_at for member in members}
+    for item in sandbox.organizations:
+        for moment in filter(None, map(created.get, item.user_ids)):
+            assert item.created_at is not None
+            assert item.created_at <= moment <= item.begins
+    assert Sandbox(organizations=40).members == members
+    assert {member.user_id for member in Sandbox(seed=2).members}.isdisjoint(created)
+
+
+@pytest.mark.parametrize(("name", "value"), [("limit", "0"), ("limit", "201"), ("skip", "-1"), ("skip", "x")])
+def test_a_page_of_members_out_of_bounds_is_answered_422(client: httpx.Client, name: str, value: str) -> None:
+    answer = client.get(MEMBERS_PATH, params={name: value})
+    assert answer.status_code == 422
+    assert [item["loc"] for item in answer.json()["detail"]] == [["query", name]]
+
+
+def test_a_key_can_be_allowed_to_list_organizations_but_not_members() -> None:
+    with Sandbox(lists_members=False) as sandbox, client_of(sandbox) as client:
+        answer = client.get(MEMBERS_PATH)
+        assert (answer.status_code, answer.json()) == (403, {"detail": "This key may not list members"})
+        assert client.get(ORGANIZATIONS_PATH).status_code == 200
+
+
+# Other ways than the documented ones
+
+
+@pytest.mark.parametrize(("semantics", "taken"), [("union", slice(None)), ("last", slice(2, 3)), ("first", slice(1))])
+def test_of_several_organizations_all_or_only_the_last_or_first_count(semantics: Any, taken: slice) -> None:
+    with Sandbox(org_ids_semantics=semantics, clock=lambda: NOW) as sandbox, client_of(sandbox) as client:
+        org_ids = [item.org_id for item in sandbox.organizations[:3]]
+        counts = [ask(client, window(FIRST, NOW, org_ids=[org_id])) for org_id in org_ids]
+        assert len(set(counts)) == 3
+        assert ask(client, window(FIRST, NOW, org_ids=org_ids)) == sum(counts[taken])
+        assert sandbox.requests[-1].org_ids == tuple(org_ids)
+        users = [user_id for item in sandbox.organizations[:3] for user_id in item.user_ids]
+        assert ask(client, window(FIRST, NOW, user_ids=users)) == sum(counts)
+
+
+@pytest.mark.parametrize(
+    ("semantics", "statuses"), [("union", [404, 404]), ("last", [404, 200]), ("first", [200, 404])]
+)
+def test_an_organization_that_is_not_taken_need_not_exist(semantics: Any, statuses: list[int]) -> None:
+    with (
+        Sandbox(org_ids_semantics=semantics, unknown_organization="not_found") as sandbox,
+        client_of(sandbox) as client,
+    ):
+        known = sandbox.organizations[0].org_id
+        asked = ([known, "org-0"], ["org-0", known])
+        assert [client.get(SESSIONS_PATH, params={"org_ids": org_ids}).status_code for org_ids in asked] == statuses
+
+
+def test_beyond_the_rate_limit_requests_are_refused_until_the_next_second() -> None:
+    now = [100.0]
+    with Sandbox(rate_limit=3, monotonic=lambda: now[0]) as sandbox, client_of(sandbox) as client:
+
+        def statuses(count: int) -> list[int]:
+            return [client.get(SESSIONS_PATH).status_code for _ in range(count)]
+
+        assert statuses(5) == [200, 200, 200, 429, 429]
+        now[0] = 100.99
+        answer = client.get(ORGANIZATIONS_PATH)
+        assert (answer.status_code, answer.json()) == (429, {"detail": "Too many requests"})
+        assert answer.headers["retry-after"] == "1"
+        assert not [name for name in answer.headers if name.startswith("x-ratelimit")]
+        now[0] = 101.0
+        assert statuses(4) == [200, 200, 200, 429]
+        now[0] = 160.5
+        assert statuses(1) == [200]
+        assert [asked.status for asked in sandbox.requests].count(429) == 4
+
+
+def test_only_requests_with_a_good_key_use_up_the_rate_limit() -> None:
+    with Sandbox(rate_limit=2, monotonic=lambda: 0.5) as sandbox, client_of(sandbox) as client:
+        with client_of(sandbox, "apk_user_other") as stranger:
+            assert [stranger.get(SESSIONS_PATH).status_code for _ in range(4)] == [401] * 4
+        assert client.get("/elsewhere").status_code == 404
+        assert client.get(SESSIONS_PATH, params={"start_date": "yesterday"}).status_code == 422
+        assert [client.get(SESSIONS_PATH).status_code for _ in range(2)] == [200, 429]
+
+
+def test_every_answer_can_tell_the_rate_limit_and_what_is_left_of_it() -> None:
+    with (
+        Sandbox(rate_limit=3, rate_limit_headers=True, monotonic=lambda: 0.0) as sandbox,
+        client_of(sandbox) as client,
+    ):
+        sandbox.fail(status=503, when=lambda asked: asked.path == ORGANIZATIONS_PATH)
+        answers = [
+            client.get(SESSIONS_PATH),
+            client.get(SESSIONS_PATH, params={"end": "never"}),
+            *(client.get(ORGANIZATIONS_PATH) for _ in range(2)),
+        ]
+        assert [answer.status_code for answer in answers] == [200, 422, 503, 429]
+        assert [answer.headers["X-RateLimit-Limit"] for answer in answers] == ["3"] * 4
+        assert [answer.headers["X-RateLimit-Remaining"] for answer in answers] == ["2", "1", "0", "0"]
+
+
+def test_without_a_rate_limit_nothing_is_refused_or_told(client: httpx.Client) -> None:
+    answers = [client.get(SESSIONS_PATH) for _ in range(60)]
+    assert {answer.status_code for answer in answers} == {200}
+    assert not [name for name in answers[-1].headers if name.startswith("x-ratelimit")]
+
+
 # Faults
 
 
@@ -464,7 +599,14 @@ def test_a_status_is_answered_as_often_as_told_and_then_the_truth(sandbox: Sandb
     answers = [client.get(SESSIONS_PATH) for _ in range(4)]
     assert [answer.status_code for answer in answers] == [503, 503, 200, 200]
     assert answers[0].json() == {"detail": "Service Unavailable"}
+    assert answers[0].headers["content-type"] == "application/json"
     assert fault.hits == 2
+
+
+def test_a_status_that_has_no_name_is_answered_too(sandbox: Sandbox, client: httpx.Client) -> None:
+    sandbox.fail(status=520)
+    answer = client.get(SESSIONS_PATH)
+    assert (answer.status_code, answer.json()) == (520, {"detail": "Error"})
 
 
 def test_a_fault_strikes_once_unless_told_otherwise(sandbox: Sandbox, client: httpx.Client) -> None:
@@ -723,13 +865,14 @@ def promises(document: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def contract() -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(CONTRACT.read_text(encoding="utf-8"))
+def contract(version: Version = "v2") -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((CONTRACTS / f"devin_{version}.openapi.json").read_text(encoding="utf-8"))
     return document
 
 
-def test_the_sandbox_promises_exactly_the_published_contract() -> None:
-    assert promises(Sandbox(organizations=0).openapi()) == promises(contract())
+@pytest.mark.parametrize("version", ["v2", "v3"])
+def test_the_sandbox_promises_exactly_the_published_contract(version: Version) -> None:
+    assert promises(Sandbox(organizations=0).openapi(version)) == promises(contract(version))
 
 
 def counting(document: dict[str, Any]) -> Any:
