@@ -331,7 +331,7 @@ class Workers:
     """
 
     def __init__(self, number: int) -> None:
-        self.error: BaseException | None = None
+        self._failed: tuple[int, BaseException] | None = None
         self._number = number
         self._waiting: asyncio.PriorityQueue[tuple[int, int, int, _Batch, Question]] = asyncio.PriorityQueue()
         self._added = itertools.count()
@@ -349,6 +349,15 @@ class Workers:
     def next_block(self) -> int:
         """The rank of a block that begins now."""
         return next(self._blocks)
+
+    def fail(self, block: int, error: BaseException) -> None:
+        """A question of `block` ended with an exception."""
+        if self._failed is None or block < self._failed[0]:
+            self._failed = (block, error)
+
+    def error_of(self, block: int) -> BaseException | None:
+        """What ended this block: an exception of its own questions, or of an earlier one's."""
+        return self._failed[1] if self._failed and self._failed[0] <= block else None
 
     def add(self, block: int, first: int, batch: "_Batch", question: Question) -> None:
         """Let a worker ask `question`: by block, and within one the higher `first` the earlier."""
@@ -375,21 +384,21 @@ class _Batch:
         self._workers.add(self._block, first, self, question)
 
     async def ask(self, question: Question) -> None:
-        """What a worker does. After an exception nothing more is asked, of any block."""
+        """What a worker does. After an exception nothing more is asked of this block and of later ones."""
         try:
-            if self._workers.error is None:
+            if self._workers.error_of(self._block) is None:
                 await question()
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # whatever ended the question ends the wait for it
-            self._workers.error = self._workers.error or error
+            self._workers.fail(self._block, error)
         self._open -= 1
         if not self._open:
             self._done.set_result(None)
 
     async def all_asked(self) -> None:
-        """Wait until none is left. Raises the first exception of a question, of whatever block."""
+        """Wait until none is left. Raises the first exception of a question of this block or of an earlier one."""
         if self._open:
             await self._done
-        if self._workers.error is not None:
-            raise self._workers.error
+        if error := self._workers.error_of(self._block):
+            raise error
