@@ -15,6 +15,9 @@ from resources.devin_api import DevinAPI, DevinAPIError
 from warehouse import reads, tables
 
 
+_ROOT_RUN = "dagster/root_run_id"
+
+
 class OtherDays(Exception):
     """The warehouse holds days that begin at another hour or in another time zone. The message is for the user."""
 
@@ -37,10 +40,10 @@ def refuse_other_days(
 
 def _earlier_tries(context: dg.AssetExecutionContext) -> list[str]:
     """The runs of which this one is a re-execution. What they loaded is not asked again."""
-    root = context.run.root_run_id
+    root = context.run.tags.get(_ROOT_RUN)
     if root is None:
         return []
-    group = context.instance.get_runs(dg.RunsFilter(tags={"dagster/root_run_id": root}))
+    group = context.instance.get_runs(dg.RunsFilter(tags={_ROOT_RUN: root}))
     return [root, *(run.run_id for run in group)]
 
 

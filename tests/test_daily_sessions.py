@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 import dagster as dg
 import pytest
 
+from pipelines.schedules import range_tags
 from resources.sandbox import ORGANIZATIONS_PATH, Asked, Sandbox
 from tests.conftest import World
 
@@ -269,3 +270,74 @@ def test_rollups_hold_the_sums_of_the_cells(world: World) -> None:
     assert enterprise == {
         day.day: world.source.truth(day.start, day.end) for day in world.days("2025-01-30", "2025-02-10")
     }
+
+
+def test_long_loads_ask_fewer_questions_than_cells_and_short_ones_each_cell(world: World) -> None:
+    assert world.run("2025-02-01", "2025-05-31").success
+    cells = 120 * 5
+    assert len(world.asked()) < cells + 120
+    assert any(q.end - q.start > timedelta(days=1) for q in world.asked() if q.start and q.end)
+    assert world.cells() == world.truth("2025-02-01", "2025-05-31")
+    derived = dict(world.rows("select is_derived, count(*) from daily_sessions group by 1"))
+    assert derived[True] + derived[False] == cells
+    single = {(q.start, q.org_ids[0]) for q in world.asked() if q.org_ids and q.end - q.start == timedelta(days=1)}  # type: ignore[operator]
+    assert derived[False] == len(single), "only what was asked itself is not derived"
+
+    world.source.requests.clear()
+    assert world.run("2025-06-01", "2025-06-03").success
+    assert len(world.asked()) == 3 * 5 + 3
+    world.configure(devin_fetch="differenced")
+    world.source.requests.clear()
+    assert world.run("2025-06-01", "2025-06-03").success
+    assert any(q.end - q.start > timedelta(days=1) for q in world.asked() if q.start and q.end)
+    assert world.cells() == world.truth("2025-02-01", "2025-06-03")
+
+
+def test_a_refused_organization_holds_up_nobody_is_shown_and_is_tried_again(world: World) -> None:
+    refused = world.source.organizations[1].org_id
+    world.source.fail(status=403, body=b'{"detail": "no longer yours"}', org_id=refused, times=None)
+    result = world.run("2025-04-01", "2025-04-10")
+    assert result.success, world.failures(result)
+    expected = {cell: n for cell, n in world.truth("2025-04-01", "2025-04-10").items() if cell[1] != refused}
+    assert world.cells() == expected
+    check = world.checks(result)["every_organization_is_available"]
+    assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.ERROR)
+    ((since, reason),) = world.rows(
+        "select unavailable_since, unavailable_reason from organizations where unavailable_since is not null"
+    )
+    assert reason.startswith("2025-04-10: ")
+    assert refused in reason
+    assert "no longer yours" in reason
+    assert set(world.rows("select orgs_expected, orgs_loaded from daily_totals")) == {(5, 4)}
+
+    world.run("2025-04-11", "2025-04-11")
+    ((again,),) = world.rows("select unavailable_since from organizations where unavailable_since is not null")
+    assert again == since, "since when is kept"
+    world.source.heal()
+    result = world.run("2025-04-01", "2025-04-11")
+    assert world.checks(result)["every_organization_is_available"].passed
+    assert world.cells() == world.truth("2025-04-01", "2025-04-11")
+
+
+def test_trouble_that_passes_gets_a_second_chance_inside_the_run(world: World) -> None:
+    bad = datetime(2025, 4, 3, tzinfo=UTC)
+    world.configure(devin_fetch="direct")
+    world.source.fail(status=503, when=lambda asked: asked.start == bad, times=1)
+    result = world.run("2025-04-01", "2025-04-05")
+    assert result.success, world.failures(result)
+    assert world.cells() == world.truth("2025-04-01", "2025-04-05")
+
+
+def test_a_reexecuted_run_does_not_ask_again_what_its_group_has_loaded(world: World) -> None:
+    bad = datetime(2025, 4, 3, tzinfo=UTC)
+    world.source.fail(status=503, when=lambda asked: asked.start == bad, times=None)
+    failed = world.run("2025-04-01", "2025-04-05")
+    assert not failed.success
+    world.source.heal()
+    world.source.requests.clear()
+    group = {"dagster/parent_run_id": failed.run_id, "dagster/root_run_id": failed.run_id}
+    again = world.run_with_tags(range_tags("2025-04-01", "2025-04-05") | group)
+    assert again.success, world.failures(again)
+    assert {q.start for q in world.asked()} == {bad}
+    assert world.cells() == world.truth("2025-04-01", "2025-04-05")
+    assert len(world.materialized_days()) == 5
