@@ -137,7 +137,6 @@ class _Block:
         self._count = count
         self._org_ids = org_ids
         self._workers = workers
-        self._rank = workers.next_block()
         self._errors = errors
         self._answered = answered
         self._totals: list[tuple[list[str], int]] = []
@@ -214,7 +213,7 @@ class _Block:
         await batch.all_asked()
 
     def _batch(self) -> "_Batch":
-        return _Batch(self._workers, self._rank)
+        return _Batch(self._workers)
 
     async def _ask(self, days: Sequence[DayAnswers], org_ids: Sequence[str]) -> int:
         for of_day in days:
@@ -325,17 +324,13 @@ def _half(weights: Sequence[float]) -> int:
 
 
 class Workers:
-    """A bounded number of questions under way, over one or more blocks; an async context manager.
-
-    Questions of an earlier block go first, so that a later one fills the places that an ending one leaves empty.
-    """
+    """A bounded number of questions under way; an async context manager. After an exception nothing more is asked."""
 
     def __init__(self, number: int) -> None:
-        self._failed: tuple[int, BaseException] | None = None
+        self.error: BaseException | None = None
         self._number = number
-        self._waiting: asyncio.PriorityQueue[tuple[int, int, int, _Batch, Question]] = asyncio.PriorityQueue()
+        self._waiting: asyncio.PriorityQueue[tuple[int, int, _Batch, Question]] = asyncio.PriorityQueue()
         self._added = itertools.count()
-        self._blocks = itertools.count()
 
     async def __aenter__(self) -> Self:
         self._tasks = [asyncio.create_task(self._work()) for _ in range(self._number)]
@@ -346,22 +341,9 @@ class Workers:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def next_block(self) -> int:
-        """The rank of a block that begins now."""
-        return next(self._blocks)
-
-    def fail(self, block: int, error: BaseException) -> None:
-        """A question of `block` ended with an exception."""
-        if self._failed is None or block < self._failed[0]:
-            self._failed = (block, error)
-
-    def error_of(self, block: int) -> BaseException | None:
-        """What ended this block: an exception of its own questions, or of an earlier one's."""
-        return self._failed[1] if self._failed and self._failed[0] <= block else None
-
-    def add(self, block: int, first: int, batch: "_Batch", question: Question) -> None:
-        """Let a worker ask `question`: by block, and within one the higher `first` the earlier."""
-        self._waiting.put_nowait((block, -first, next(self._added), batch, question))
+    def add(self, first: int, batch: "_Batch", question: Question) -> None:
+        """Let a worker ask `question`; the higher `first`, the earlier."""
+        self._waiting.put_nowait((-first, next(self._added), batch, question))
 
     async def _work(self) -> None:
         while True:
@@ -370,35 +352,34 @@ class Workers:
 
 
 class _Batch:
-    """Questions of one block that are waited for together, and that may add others."""
+    """Questions that are waited for together, and that may add others."""
 
-    def __init__(self, workers: Workers, block: int) -> None:
+    def __init__(self, workers: Workers) -> None:
         self._workers = workers
-        self._block = block
         self._open = 0
         self._done = asyncio.get_running_loop().create_future()
 
     def add(self, question: Question, first: int = 0) -> None:
         """Let `question` be asked; the higher `first`, the earlier."""
         self._open += 1
-        self._workers.add(self._block, first, self, question)
+        self._workers.add(first, self, question)
 
     async def ask(self, question: Question) -> None:
-        """What a worker does. After an exception nothing more is asked of this block and of later ones."""
+        """What a worker does."""
         try:
-            if self._workers.error_of(self._block) is None:
+            if self._workers.error is None:
                 await question()
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # whatever ended the question ends the wait for it
-            self._workers.fail(self._block, error)
+            self._workers.error = self._workers.error or error
         self._open -= 1
         if not self._open:
             self._done.set_result(None)
 
     async def all_asked(self) -> None:
-        """Wait until none is left. Raises the first exception of a question of this block or of an earlier one."""
+        """Wait until none is left. Raises the first exception of a question."""
         if self._open:
             await self._done
-        if error := self._workers.error_of(self._block):
-            raise error
+        if self._workers.error is not None:
+            raise self._workers.error

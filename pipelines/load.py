@@ -1,7 +1,5 @@
 """One run's load: blocks of days asked, checked and stored one after the other, and what came of each day."""
 
-import itertools
-from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -23,7 +21,6 @@ from warehouse.writes import Changes
 
 API_VERSION = "v2"
 DAYS_PER_BLOCK = 31
-BLOCKS_UNDER_WAY = 2
 ERRORS = collect.Errors(refusals=(Rejected,), passing=(Unavailable, ContractBroken))
 # What an organization did lately says how likely it is quiet; older days count less with each block.
 REMEMBERED = timedelta(days=93)
@@ -60,13 +57,14 @@ class Load:
                 self._load(again, asking)
 
     def _load(self, days: Sequence[Day], asking: "_Asking") -> None:
-        """The next block is asked in what places the last leaves empty while it ends and is stored."""
-        waiting = iter(_blocks(days))
-        under_way = deque(asking.start(block, len(days)) for block in itertools.islice(waiting, BLOCKS_UNDER_WAY))
-        while under_way:
-            answers = under_way.popleft().result()
+        """While one block is stored, the next is asked."""
+        blocks = list(_blocks(days))
+        under_way = asking.start(blocks[0], len(days))
+        for following in [*blocks[1:], None]:
+            answers = under_way.result()
             asking.remember(answers)
-            under_way.extend(asking.start(block, len(days)) for block in itertools.islice(waiting, 1))
+            if following:
+                under_way = asking.start(following, len(days))
             self._store(answers, len(asking.org_ids))
 
     def _store(self, answers: Sequence[collect.DayAnswers], orgs_expected: int) -> None:

@@ -294,30 +294,3 @@ def test_progress_is_told_of_every_settled_cell_once(ask: Callable[..., list[col
     function = collect.differenced if ask is differenced else collect.direct
     collected(function, source, 4, ["a", "b"], 2, answered, **options)
     assert settled == 8
-
-
-def test_a_later_block_takes_only_the_places_that_an_earlier_one_leaves_empty() -> None:
-    first = Source({(org_id, day): 1 for org_id in "abcd" for day in range(6)}, 6)
-    later = Source({(org_id, day): 1 for org_id in "abcd" for day in range(6)}, 6)
-    order: list[str] = []
-
-    def named(name: str, source: Source) -> collect.Count:
-        async def count(start: datetime, end: datetime, org_ids: Sequence[str]) -> int:
-            order.append(name)
-            return await source(start, end, org_ids)
-
-        return count
-
-    async def main() -> None:
-        async with collect.Workers(3) as pool:
-            ways: dict[str, Any] = {"workers": pool, "errors": ERRORS, "answered": lambda: None, "expected": {}}
-            await asyncio.gather(
-                *(
-                    collect.differenced(named(name, source), days_of(6), list("abcd"), **ways)
-                    for name, source in (("first", first), ("later", later))
-                )
-            )
-
-    asyncio.run(main())
-    assert order[:10] == ["first"] * 10, "all totals of the first block come before any of the later one"
-    assert order.index("later") < len(order) - 1 - order[::-1].index("first"), "but it does not wait for its end"
