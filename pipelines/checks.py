@@ -83,10 +83,10 @@ def every_organization_is_available(database: Database) -> dg.AssetCheckResult:
     """One that it refuses for good does not hold up the others, is tried again on each run, and is shown here."""
     with database.transaction() as connection:
         refused = reads.unavailable_organizations(connection)
-    shown = "; ".join(f"{org_id}: {reason}" for org_id, reason in list(refused.items())[:5])
+    shown = "; ".join(f"{org_id} on {reason}" for org_id, reason in list(refused.items())[:5])
     return dg.AssetCheckResult(
         passed=not refused,
-        description=f"{len(refused)} organizations are refused, such as {shown}" if refused else None,
+        description=f"The source refuses to count {len(refused)} of the organizations: {shown}" if refused else None,
         metadata={"unavailable_organizations": len(refused)},
     )
 

@@ -94,26 +94,29 @@ def backfill(
         )
     if is_interrupted:
         raise typer.Exit(INTERRUPTED)
-    if missing or any(outcome.failures for outcome in outcomes):
+    if missing or progress.refused or any(outcome.failures for outcome in outcomes):
         raise typer.Exit(MISSING)
 
 
 @app.command()
 def status(as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for machines.")] = False) -> None:
-    """How much of history is loaded and proven. Exit code 1 if days are missing."""
+    """How much of history is loaded and proven. Exit code 1 if days or organizations are missing."""
     settings = Settings.load()
     days = closed_days(daily_partitions(settings))
     with _reading(settings) as connection:
         covered = reads.coverage(connection, days, settings.devin_org_ids)
         gaps = reads.missing_cells(connection, settings.devin_org_ids)
         missing = sorted(set(days) - (reads.windows(connection).keys() - gaps.keys()))
+        refused = reads.unavailable_organizations(connection)
     if as_json:
         typer.echo(json.dumps(asdict(covered), default=lambda value: value.isoformat()))
     else:
         show_coverage(covered)
         if missing:
             say(f"Missing: {spelled(missing)}. To load: devin-sessions backfill {missing[0]} {missing[-1]}")
-    if missing:
+        for org_id, reason in refused.items():
+            say(f"Not counted: {org_id}, refused on {reason} It is tried again on each run.")
+    if missing or refused:
         raise typer.Exit(MISSING)
 
 

@@ -14,7 +14,6 @@ from resources.database import Database, WarehouseUnusable
 from resources.devin_api import DevinAPI, DevinAPIError
 from warehouse import reads, tables
 
-
 _ROOT_RUN = "dagster/root_run_id"
 
 

@@ -192,6 +192,18 @@ def test_what_is_missing_is_said_and_what_is_stored_is_rolled_up(world: World) -
     assert {row[0] for row in world.rows("select day from enterprise_sessions")} == loaded
 
 
+def test_an_organization_that_the_source_refuses_is_named_and_the_others_are_loaded(world: World) -> None:
+    refused = world.source.organizations[1].org_id
+    world.source.fail(status=404, org_id=refused, times=None)
+    code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-05")
+    assert code == cli.MISSING
+    assert "5 of 5 days loaded" in out
+    assert f"The source refuses to count 1 of the organizations: {refused} on 2025-04-05" in err
+    code, out, _ = devin_sessions("status")
+    assert code == cli.MISSING
+    assert f"Not counted: {refused}" in out
+
+
 def test_a_wrong_key_stops_at_once_and_says_which_variable_to_set(world: World) -> None:
     world.configure(devin_api_key="apk_user_wrong")
     code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-05")
