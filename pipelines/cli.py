@@ -153,7 +153,8 @@ def ui(
 ) -> None:
     """Start the Dagster UI on this machine, with the daemon that runs the schedule, until Ctrl-C."""
     Settings.load()
-    home = runs.dagster_home()
+    with runs.open_instance():
+        home = runs.dagster_home()
     say(f"The Dagster UI: http://127.0.0.1:{port} (ends with Ctrl-C; the schedule runs as long as this does)")
     os.chdir(home)  # Dagster leaves its scratch files where it is started
     dagster = str(Path(sys.executable).parent / "dagster")

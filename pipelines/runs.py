@@ -1,5 +1,6 @@
 """Running the job in this process, recorded in the Dagster instance like any other run."""
 
+import contextlib
 import os
 import socket
 from dataclasses import dataclass, field
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from filelock import FileLock
 
 from pipelines.progress import Progress
 from pipelines.rollups import ROLLUPS
@@ -34,15 +36,16 @@ def dagster_home() -> Path:
     home = Path(os.environ.setdefault("DAGSTER_HOME", str(PROJECT / "data" / "dagster")))
     os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "1000")  # only then does Dagster store events in batches
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if not (home / "dagster.yaml").exists():
+    with contextlib.suppress(FileExistsError):  # by an earlier start, or by one at the same time
         (home / "dagster.yaml").symlink_to(PROJECT / "dagster.yaml")
     return home
 
 
 def open_instance() -> dg.DagsterInstance:
     """The instance of `dagster_home`; a context manager."""
-    dagster_home()
-    return dg.DagsterInstance.get()
+    # Dagster makes its tables when it first opens the folder, and fails if another process does so at that moment.
+    with FileLock(dagster_home() / "opening.lock"):
+        return dg.DagsterInstance.get()
 
 
 def run_range(
