@@ -63,7 +63,7 @@ def daily_sessions_asset(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsD
         devin_api: DevinAPI,
         database: Database,
         progress: dg.ResourceParam[Progress],
-    ) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    ) -> dg.MaterializeResult[None]:
         days = as_days(partitions, context.partition_keys)
         load = Load(context, settings, devin_api, database, progress)
         try:

@@ -19,7 +19,7 @@ def organizations(
     devin_api: DevinAPI,
     database: Database,
     progress: dg.ResourceParam[Progress],
-) -> dg.MaterializeResult:  # type: ignore[type-arg]
+) -> dg.MaterializeResult[None]:
     """Those in DEVIN_ORG_IDS, or else every one that the source lists."""
     try:
         if settings.devin_org_ids:

@@ -11,7 +11,7 @@ from warehouse import tables, writes
 DAILY_SESSIONS = dg.AssetKey(tables.daily_sessions.name)
 
 
-def _rebuilt(database: Database, table: sa.Table, **parameters: int) -> dg.MaterializeResult:  # type: ignore[type-arg]
+def _rebuilt(database: Database, table: sa.Table, **parameters: int) -> dg.MaterializeResult[None]:
     try:
         with database.transaction() as connection:
             tables.create(connection)
@@ -22,19 +22,19 @@ def _rebuilt(database: Database, table: sa.Table, **parameters: int) -> dg.Mater
 
 
 @table_asset(tables.weekly_sessions, deps=[DAILY_SESSIONS])
-def weekly_sessions(database: Database) -> dg.MaterializeResult:  # type: ignore[type-arg]
+def weekly_sessions(database: Database) -> dg.MaterializeResult[None]:
     """Sums per organization and ISO week."""
     return _rebuilt(database, tables.weekly_sessions)
 
 
 @table_asset(tables.monthly_sessions, deps=[DAILY_SESSIONS])
-def monthly_sessions(database: Database) -> dg.MaterializeResult:  # type: ignore[type-arg]
+def monthly_sessions(database: Database) -> dg.MaterializeResult[None]:
     """Sums per organization and month."""
     return _rebuilt(database, tables.monthly_sessions)
 
 
 @table_asset(tables.enterprise_sessions, deps=[DAILY_SESSIONS])
-def enterprise_sessions(database: Database, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult:  # type: ignore[type-arg]
+def enterprise_sessions(database: Database, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[None]:
     """The whole enterprise per day, with trailing sums and changes."""
     # The schedule reads a day for the last time on the last night of its look-back, which is that many days
     # minus one after the day has ended.

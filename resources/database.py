@@ -22,7 +22,7 @@ class WarehouseLocked(WarehouseUnusable):
     """Another process keeps the database locked. The message says which."""
 
 
-class Database(dg.ConfigurableResource):  # type: ignore[type-arg]
+class Database(dg.ConfigurableResource["Database"]):
     """A DuckDB file. It is locked only while a transaction is open, so keep transactions short."""
 
     url: str = Field(description="duckdb:///path/to/file.duckdb")

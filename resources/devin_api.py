@@ -112,7 +112,7 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-class DevinAPI(dg.ConfigurableResource):  # type: ignore[type-arg]
+class DevinAPI(dg.ConfigurableResource["DevinAPI"]):
     """The Devin Enterprise API, v2. `connect()` gives a client that asks."""
 
     base_url: str = Field(default="https://api.devin.ai", description="Where the source is.")

@@ -137,7 +137,7 @@ def test_beyond_the_limit_is_429_with_retry_after_until_a_second_has_passed() ->
         assert answers[-1].headers["retry-after"] == "1"
         assert answers[-1].json() == {"detail": "Too many requests"}
         assert source.counters().refused == 1
-        time.sleep(1)
+        time.sleep(1)  # as Retry-After asks
         assert count(client, params) == sum(row[0] for row in source.world.counts)
 
 

@@ -263,7 +263,10 @@ def test_a_refused_organization_is_left_out_and_the_others_are_exact(
 
 def test_a_source_that_refuses_ranges_is_asked_day_by_day() -> None:
     cells = {(org_id, day): 1 + day for org_id in "ab" for day in range(6)}
-    refuses = lambda org_ids, days: PermissionError("too long") if days > 1 and org_ids else None  # noqa: E731
+
+    def refuses(org_ids: Sequence[str], days: int) -> Exception | None:
+        return PermissionError("too long") if days > 1 and org_ids else None
+
     answers = differenced(Source(cells, 6, refuses=refuses), list("ab"))
     for number, of_day in enumerate(answers):
         assert of_day.is_whole

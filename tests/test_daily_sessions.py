@@ -280,7 +280,11 @@ def test_long_loads_ask_fewer_questions_than_cells_and_short_ones_each_cell(worl
     assert world.cells() == world.truth("2025-02-01", "2025-05-31")
     derived = dict(world.rows("select is_derived, count(*) from daily_sessions group by 1"))
     assert derived[True] + derived[False] == cells
-    single = {(q.start, q.org_ids[0]) for q in world.asked() if q.org_ids and q.end - q.start == timedelta(days=1)}  # type: ignore[operator]
+    single = {
+        (q.start, q.org_ids[0])
+        for q in world.asked()
+        if q.org_ids and q.start and q.end and q.end - q.start == timedelta(days=1)
+    }
     assert derived[False] == len(single), "only what was asked itself is not derived"
 
     world.source.requests.clear()

@@ -933,7 +933,7 @@ def test_an_answer_that_drips_for_ever_is_given_up_though_no_single_byte_is_late
         send(b"HTTP/1.1 200 OK\r\n\r\n")
         while True:
             send(b" ")
-            time.sleep(0.01)
+            time.sleep(0.01)  # a drip, not a flood
 
     with raw(drip) as server, pytest.raises(Unavailable, match=r"no whole answer within 0\.2 s, .*after 2 tries"):
         count(api(server.url, timeout_seconds=0.2, max_tries=2))
