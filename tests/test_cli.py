@@ -14,6 +14,7 @@ import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import dagster as dg
 import duckdb
 import httpx
 import pytest
@@ -262,6 +263,9 @@ def test_after_a_kill_the_same_command_goes_on_where_it_was(world: World, how: s
     assert min(q.start for q in world.asked() if q.start) == third_block.since, "what was stored is not asked again"
     assert world.cells() == world.truth("2025-01-01", "2025-04-01")
     assert {row[0] for row in world.rows("select day from enterprise_sessions")} == {d for d, _ in world.cells()}
+    with dg.DagsterInstance.get() as instance:
+        ended = [run.status for run in instance.get_runs()]
+    assert ended == [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE], "no run seems to go on for ever"
 
 
 def test_rollups_that_a_kill_left_behind_are_built_by_the_same_command(world: World) -> None:
