@@ -297,3 +297,11 @@ def test_progress_is_told_of_every_settled_cell_once(ask: Callable[..., list[col
     function = collect.differenced if ask is differenced else collect.direct
     collected(function, source, 4, ["a", "b"], 2, answered, **options)
     assert settled == 8
+
+
+def test_a_change_that_fills_the_rest_of_another_day_is_not_taken_for_its_sessions() -> None:
+    # Three hidden sessions on day 1; three more appear on day 0 after its control total was asked. All sums agree.
+    source = Source({("hidden", 1): 3}, 3, changes={1: (("org-0", 0), 3)})
+    answers = differenced(source, ["org-0", "org-1", "org-2"], workers=1)
+    assert answers[1].counts == dict.fromkeys(["org-0", "org-1", "org-2"], 0)
+    assert answers[1].rest == 3
