@@ -35,7 +35,7 @@ def definitions_for(settings: Settings, progress: Progress) -> dg.Definitions:
         ],
         schedules=[daily_refresh_schedule(assets, partitions, settings)],
         resources={
-            "settings": settings,
+            "settings": settings.model_copy(update={"devin_api_key": None}),  # the client reads it by itself
             "progress": progress,
             "devin_api": DevinAPI(
                 base_url=settings.devin_api_url,

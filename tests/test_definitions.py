@@ -35,6 +35,15 @@ def test_every_asset_says_what_it_is_from_its_table(world: World) -> None:
         assert [(c.name, c.description) for c in schema.columns] == [(c.name, c.comment) for c in table.columns]
 
 
+def test_no_resource_of_dagster_holds_the_key(world: World) -> None:
+    world.configure(devin_api_key="apk_user_very_secret")
+    held = world.definitions.resources
+    assert held
+    for resource in held.values():
+        assert "very_secret" not in repr(vars(resource))
+        assert getattr(resource, "devin_api_key", None) is None
+
+
 def test_one_job_holds_every_asset_and_check(world: World) -> None:
     job = world.definitions.resolve_job_def(JOB)
     assert {key.to_user_string() for key in job.asset_layer.executable_asset_keys} == set(ASSETS)
