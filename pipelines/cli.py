@@ -104,9 +104,9 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="One JSON object
     settings = Settings.load()
     days = closed_days(daily_partitions(settings))
     with _reading(settings) as connection:
-        covered = reads.coverage(connection, days, settings.devin_org_ids)
-        gaps = reads.missing_cells(connection, settings.devin_org_ids)
-        missing = sorted(set(days) - (reads.windows(connection).keys() - gaps.keys()))
+        loaded = reads.loaded_days(connection, settings.devin_org_ids)
+        covered = reads.coverage(connection, days, loaded, settings.devin_org_ids)
+        missing = sorted(set(days) - loaded)
         refused = reads.unavailable_organizations(connection)
     if as_json:
         typer.echo(json.dumps(asdict(covered), default=lambda value: value.isoformat()))
@@ -259,10 +259,10 @@ def _reading(settings: Settings) -> Iterator[sa.Connection]:
 def _ledger(settings: Settings) -> tuple[set[date], datetime]:
     """The days that need no loading, and when one was last loaded. Raises OtherDays if the settings make other days."""
     with _reading(settings) as connection:
-        stored = reads.windows(connection)
-        refuse_other_days(stored, daily_partitions(settings), settings)
-        whole = stored.keys() - reads.missing_cells(connection, settings.devin_org_ids).keys()
-        return whole, reads.last_loaded_at(connection) or datetime.min.replace(tzinfo=UTC)
+        refuse_other_days(reads.windows(connection), daily_partitions(settings), settings)
+        return reads.loaded_days(connection, settings.devin_org_ids), reads.last_loaded_at(
+            connection
+        ) or datetime.min.replace(tzinfo=UTC)
 
 
 if __name__ == "__main__":

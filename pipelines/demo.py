@@ -70,7 +70,9 @@ from weekly_sessions group by week order by week desc limit 6
 
 def _show(settings: Settings) -> None:
     with Database(url=settings.warehouse_url).transaction(read_only=True) as connection:
-        show_coverage(reads.coverage(connection, closed_days(daily_partitions(settings))))
+        show_coverage(
+            reads.coverage(connection, closed_days(daily_partitions(settings)), reads.loaded_days(connection))
+        )
         for title, sql in (("Top organizations", _TOP_ORGANIZATIONS), ("Last weeks", _LAST_WEEKS)):
             result = connection.execute(sa.text(sql))
             show_table(title, list(result.keys()), result.all())

@@ -283,7 +283,7 @@ class FaultyServer:
         class Protocol(H11Protocol):
             """Makes each connection known by its peer, so that a fault can cut it."""
 
-            def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
                 super().connection_made(transport)
                 if self.client:
                     connections[self.client] = self

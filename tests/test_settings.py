@@ -101,7 +101,7 @@ def test_each_variable_sets_its_setting(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 def test_settings_do_not_change_once_they_are_loaded() -> None:
     with pytest.raises(ValueError, match="frozen"):
-        Settings.load().devin_max_tries = 7  # type: ignore[misc]
+        Settings.load().devin_max_tries = 7  # type: ignore[misc]  # which is the point
 
 
 def test_settings_do_not_show_the_key(monkeypatch: pytest.MonkeyPatch) -> None:

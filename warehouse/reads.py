@@ -97,11 +97,17 @@ def missing_cells(connection: sa.Connection, org_ids: Sequence[str] = ()) -> dic
     return gaps
 
 
-def coverage(connection: sa.Connection, days: Collection[date], org_ids: Sequence[str] = ()) -> Coverage:
-    """How much of `days`, in order and not empty, is loaded and reconciled."""
-    gaps = missing_cells(connection, org_ids)
+def loaded_days(connection: sa.Connection, org_ids: Sequence[str] = ()) -> set[date]:
+    """The days that were read and lack no organization that is to be counted; see `missing_cells`."""
+    return windows(connection).keys() - missing_cells(connection, org_ids).keys()
+
+
+def coverage(
+    connection: sa.Connection, days: Collection[date], loaded: Collection[date], org_ids: Sequence[str] = ()
+) -> Coverage:
+    """How much of `days`, in order and not empty, is loaded and reconciled; `loaded` are the `loaded_days`."""
     expected = set(days)
-    rows = [row for row in connection.execute(sa.select(daily_totals)) if row.day in expected and row.day not in gaps]
+    rows = [row for row in connection.execute(sa.select(daily_totals)) if row.day in expected and row.day in loaded]
     return Coverage(
         first_day=min(expected),
         last_day=max(expected),
