@@ -7,103 +7,139 @@ import dagster as dg
 import sqlalchemy as sa
 
 from pipelines.partitions import closed_days, daily_partitions, spelled
-from pipelines.rollups import DAILY_SESSIONS
 from pipelines.settings import Settings
 from resources.database import Database
-from warehouse import reads, tables
+from warehouse import reads
+from warehouse.tables import ORGANIZATIONS, USERS, Counted
+
+Checks = list[dg.AssetChecksDefinition]
 
 
-@dg.asset_check(asset=DAILY_SESSIONS, description="Each day's counts per organization sum to the source's own total.")
-def counts_sum_to_control_totals(database: Database, settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
-    """More in the total is a warning if the organizations were listed, and to be expected if the user chose them."""
-    totals = tables.daily_totals.c
-    with database.transaction() as connection:
-        off = connection.execute(
-            sa.select(totals.day, totals.unattributed_count).where(totals.unattributed_count != 0)
-        ).all()
-    over = [row.day for row in off if row.unattributed_count < 0]
-    under = [row.day for row in off if row.unattributed_count > 0]
-    metadata = {
-        "days_with_unattributed_sessions": len(under),
-        "unattributed_sessions": sum(row.unattributed_count for row in off if row.unattributed_count > 0),
-        "days_with_more_in_organizations_than_in_total": len(over),
-    }
-    if over:
+def checks_of(counted: Counted) -> Checks:
+    """The checks of the asset that holds the cells of `counted`."""
+    asset = dg.AssetKey(counted.cells.name)
+    noun = counted.noun
+
+    @dg.asset_check(asset=asset, description=f"Each day's counts per {noun} sum to the source's own total.")
+    def counts_sum_to_control_totals(database: Database, settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
+        """More in the total is a warning if all were listed, and to be expected if the user chose whom to count."""
+        totals = counted.totals.c
+        with database.transaction() as connection:
+            off = connection.execute(
+                sa.select(totals.day, totals.unattributed_count).where(totals.unattributed_count != 0)
+            ).all()
+        over = [row.day for row in off if row.unattributed_count < 0]
+        under = [row.day for row in off if row.unattributed_count > 0]
+        metadata = {
+            "days_with_unattributed_sessions": len(under),
+            "unattributed_sessions": sum(row.unattributed_count for row in off if row.unattributed_count > 0),
+            f"days_with_more_in_{noun}s_than_in_total": len(over),
+        }
+        if over:
+            return dg.AssetCheckResult(
+                passed=False,
+                severity=dg.AssetCheckSeverity.ERROR,
+                description=f"The {noun}s add up to more than the source's own total on {spelled(over)}. "
+                f"Read again: devin-sessions backfill {min(over)} {max(over)} --refresh",
+                metadata=metadata,
+            )
+        if under and not settings.chosen(counted):
+            return dg.AssetCheckResult(
+                passed=False,
+                severity=dg.AssetCheckSeverity.WARN,
+                description=f"The source counts sessions of no listed {noun} on {spelled(under)}. {_WHOSE[noun]}",
+                metadata=metadata,
+            )
+        return dg.AssetCheckResult(passed=True, metadata=metadata)
+
+    @dg.asset_check(asset=asset, description=f"Every day between the first and the last loaded one has every {noun}.")
+    def every_cell_is_present(database: Database, settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
+        """One is expected on the days since its creation."""
+        with database.transaction() as connection:
+            gaps = reads.missing_cells(connection, counted, settings.chosen(counted))
+            loaded = set(reads.windows(connection, counted))
+        between = [d for d in closed_days(daily_partitions(settings)) if loaded and min(loaded) <= d <= max(loaded)]
+        missing = sorted({d for d in between if d not in loaded} | gaps.keys())
         return dg.AssetCheckResult(
-            passed=False,
-            severity=dg.AssetCheckSeverity.ERROR,
-            description=f"The organizations add up to more than the source's own total on {spelled(over)}. "
-            f"Read again: devin-sessions backfill {min(over)} {max(over)} --refresh",
-            metadata=metadata,
+            passed=not missing,
+            description=_reload("Days that lack counts", missing),
+            metadata={"days_with_missing_counts": len(missing), "missing_counts_in_read_days": sum(gaps.values())},
         )
-    if under and not settings.devin_org_ids:
+
+    @dg.asset_check(asset=asset, description="The latest day whose window is over is loaded.")
+    def latest_closed_day_is_present(database: Database, settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
+        """A warning only: while history is backfilled, the latest day may still be to come."""
+        latest = closed_days(daily_partitions(settings))[-1]
+        with database.transaction() as connection:
+            loaded = reads.windows(connection, counted)
         return dg.AssetCheckResult(
-            passed=False,
+            passed=latest in loaded,
             severity=dg.AssetCheckSeverity.WARN,
-            description=f"The source counts sessions in no listed organization on {spelled(under)}. "
-            "The key may not see every organization.",
-            metadata=metadata,
+            description=_reload("Not loaded yet", [] if latest in loaded else [latest]),
+            metadata={"latest_closed_day": latest.isoformat()},
         )
-    return dg.AssetCheckResult(passed=True, metadata=metadata)
+
+    @dg.asset_check(asset=asset, name=f"every_{noun}_is_available", description=f"The source counts every {noun}.")
+    def every_one_is_available(database: Database) -> dg.AssetCheckResult:
+        """One that it refuses for good does not hold up the others, is tried again on each run, and is shown here."""
+        with database.transaction() as connection:
+            refused = reads.unavailable(connection, counted)
+        shown = "; ".join(f"{id_} on {reason}" for id_, reason in list(refused.items())[:5])
+        return dg.AssetCheckResult(
+            passed=not refused,
+            description=f"The source refuses to count {len(refused)} of the {noun}s: {shown}" if refused else None,
+            metadata={f"unavailable_{noun}s": len(refused)},
+        )
+
+    @dg.asset_check(asset=asset, description="No count is negative.")
+    def no_count_is_negative(database: Database) -> dg.AssetCheckResult:
+        """The tables refuse negative counts; this finds what got in by another way."""
+        cells = counted.cells.c
+        with database.transaction() as connection:
+            negative = connection.scalars(
+                sa.select(cells.day).where(cells.sessions_count < 0).distinct().order_by(cells.day)
+            ).all()
+        return dg.AssetCheckResult(
+            passed=not negative,
+            description=_reload("Negative counts", negative),
+            metadata={"days_with_negative_counts": len(negative)},
+        )
+
+    return [
+        counts_sum_to_control_totals,
+        every_cell_is_present,
+        latest_closed_day_is_present,
+        every_one_is_available,
+        no_count_is_negative,
+    ]
 
 
 @dg.asset_check(
-    asset=DAILY_SESSIONS, description="Every day between the first and the last loaded one has every organization."
+    asset=dg.AssetKey(USERS.cells.name),
+    description="The day's total was the same when users and when organizations were counted.",
 )
-def every_cell_is_present(database: Database, settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
-    """An organization is expected on the days since it was created, or on all if the source does not say when."""
+def control_totals_agree(database: Database) -> dg.AssetCheckResult:
+    """A warning: the source changed a total between the two readings, and the older one is out of date."""
+    of_users, of_organizations = USERS.totals.c, ORGANIZATIONS.totals.c
+    both = USERS.totals.join(ORGANIZATIONS.totals, of_users.day == of_organizations.day)
+    differs = of_users.sessions_count != of_organizations.sessions_count
     with database.transaction() as connection:
-        gaps = reads.missing_cells(connection, settings.devin_org_ids)
-        loaded = set(reads.windows(connection))
-    between = [d for d in closed_days(daily_partitions(settings)) if loaded and min(loaded) <= d <= max(loaded)]
-    missing = sorted({d for d in between if d not in loaded} | gaps.keys())
+        days = connection.scalars(sa.select(of_users.day).select_from(both).where(differs).order_by(of_users.day)).all()
     return dg.AssetCheckResult(
-        passed=not missing,
-        description=_reload("Days that lack counts", missing),
-        metadata={"days_with_missing_counts": len(missing), "missing_counts_in_read_days": sum(gaps.values())},
-    )
-
-
-@dg.asset_check(asset=DAILY_SESSIONS, description="The latest day whose window is over is loaded.")
-def latest_closed_day_is_present(database: Database, settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
-    """A warning only: while history is backfilled, the latest day may still be to come."""
-    latest = closed_days(daily_partitions(settings))[-1]
-    with database.transaction() as connection:
-        loaded = reads.windows(connection)
-    return dg.AssetCheckResult(
-        passed=latest in loaded,
+        passed=not days,
         severity=dg.AssetCheckSeverity.WARN,
-        description=_reload("Not loaded yet", [] if latest in loaded else [latest]),
-        metadata={"latest_closed_day": latest.isoformat()},
+        description=f"The source's total changed between two readings of {spelled(days)}. "
+        f"Read again: devin-sessions backfill {days[0]} {days[-1]} --refresh"
+        if days
+        else None,
+        metadata={"days_with_two_totals": len(days)},
     )
 
 
-@dg.asset_check(asset=DAILY_SESSIONS, description="The source counts every organization.")
-def every_organization_is_available(database: Database) -> dg.AssetCheckResult:
-    """One that it refuses for good does not hold up the others, is tried again on each run, and is shown here."""
-    with database.transaction() as connection:
-        refused = reads.unavailable_organizations(connection)
-    shown = "; ".join(f"{org_id} on {reason}" for org_id, reason in list(refused.items())[:5])
-    return dg.AssetCheckResult(
-        passed=not refused,
-        description=f"The source refuses to count {len(refused)} of the organizations: {shown}" if refused else None,
-        metadata={"unavailable_organizations": len(refused)},
-    )
-
-
-@dg.asset_check(asset=DAILY_SESSIONS, description="No count is negative.")
-def no_count_is_negative(database: Database) -> dg.AssetCheckResult:
-    """The tables refuse negative counts; this finds what got in by another way."""
-    cells = tables.daily_sessions.c
-    with database.transaction() as connection:
-        negative = connection.scalars(
-            sa.select(cells.day).where(cells.sessions_count < 0).distinct().order_by(cells.day)
-        ).all()
-    return dg.AssetCheckResult(
-        passed=not negative,
-        description=_reload("Negative counts", negative),
-        metadata={"days_with_negative_counts": len(negative)},
-    )
+_WHOSE = {
+    "organization": "The key may not see every organization.",
+    "user": "They may be those of service users or of former members.",
+}
 
 
 def _reload(problem: str, days: Sequence[date]) -> str | None:

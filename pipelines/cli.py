@@ -9,7 +9,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -19,14 +19,16 @@ import sqlalchemy as sa
 import typer
 
 from pipelines import runs
-from pipelines.daily_sessions import OtherDays, refuse_other_days
+from pipelines.compatibility import Incompatible, refuse_other_days, refuse_other_version
 from pipelines.definitions import definitions_for
 from pipelines.partitions import closed_days, daily_partitions, ranges, spelled
 from pipelines.screen import LiveProgress, as_text, complain, say, show_coverage, show_table
 from pipelines.settings import PROJECT, Settings, SettingsRefused
 from resources.database import Database, WarehouseLocked, WarehouseUnusable
 from resources.devin_api import KEY_VARIABLE, Unauthorized, key_from_environment
+from resources.devin_versions import version_for
 from warehouse import reads, tables
+from warehouse.tables import ORGANIZATIONS, USERS, Counted
 
 MISSING, WRONG_USE, INTERRUPTED = 1, 2, 130
 MOST_ROWS_SHOWN = 200
@@ -47,7 +49,7 @@ def main() -> None:
     logging.getLogger().addHandler(logging.NullHandler())
     try:
         app()
-    except (SettingsRefused, OtherDays, Unauthorized) as error:
+    except (SettingsRefused, Incompatible, Unauthorized) as error:
         _stop(str(error), WRONG_USE)
     except WarehouseLocked as error:
         _stop(str(error), MISSING)
@@ -64,29 +66,26 @@ def backfill(
     """Load the days FIRST to LAST that are not loaded yet, and say what is missing in the end."""
     settings = Settings.load()
     days = _days_between(_day("FIRST", first), _day("LAST", last), settings)
-    key_from_environment()
     loaded, last_loaded_at = _ledger(settings)
-    wanted = days if refresh else [day for day in days if day not in loaded]
+    wanted = {counted: [d for d in days if refresh or d not in loaded[counted]] for counted in settings.counted}
 
-    outcomes: list[runs.Outcome] = []
-    with runs.open_instance() as instance, LiveProgress() as progress:
-        definitions = definitions_for(settings, progress)
-        for start, end in ranges(wanted):
-            outcomes.append(runs.run_range(definitions, instance, progress, start, end))
-            if outcomes[-1].failures or outcomes[-1].is_interrupted:
-                break
-        if not wanted and runs.rollups_are_behind(instance, last_loaded_at):
-            outcomes.append(runs.run_rollups(definitions, instance))
-    if wanted:
-        _summarize(progress, wanted)
-    else:
+    loads: list[_Loaded] = []
+    with runs.open_instance() as instance:
+        for counted in settings.counted:
+            loads.append(_Loaded(counted, wanted[counted]))
+            if not any(load.is_broken_off for load in loads):
+                loads[-1].run(settings, instance)
+        if not wanted[ORGANIZATIONS] and runs.rollups_are_behind(instance, last_loaded_at):
+            definitions = definitions_for(settings, loads[0].progress)
+            loads[0].outcomes.append(runs.run_rollups(definitions, instance))
+    if not any(wanted.values()):
         say(f"Nothing to do: {spelled(days)} loaded already. To read them again, add --refresh.")
-    missing = sorted(set(wanted) - set(progress.stored))
-    for sentence in dict.fromkeys(s for outcome in outcomes for s in outcome.red_checks):
+    for sentence in dict.fromkeys(s for load in loads for outcome in load.outcomes for s in outcome.red_checks):
         complain(f"Check: {sentence}")
-    for sentence in dict.fromkeys(s for outcome in outcomes for s in outcome.failures):
+    for sentence in dict.fromkeys(s for load in loads for outcome in load.outcomes for s in outcome.failures):
         complain(sentence)
-    is_interrupted = any(outcome.is_interrupted for outcome in outcomes)
+    is_interrupted = any(outcome.is_interrupted for load in loads for outcome in load.outcomes)
+    missing = sorted({day for load in loads for day in load.missing})
     if missing:
         again = f"devin-sessions backfill {first} {last}" + (" --refresh" if refresh else "")
         complain(
@@ -94,8 +93,44 @@ def backfill(
         )
     if is_interrupted:
         raise typer.Exit(INTERRUPTED)
-    if missing or progress.refused or any(outcome.failures for outcome in outcomes):
+    if missing or any(load.progress.refused or load.is_broken_off for load in loads):
         raise typer.Exit(MISSING)
+
+
+@dataclass
+class _Loaded:
+    """The part of a backfill that is about organizations, or about users: its days, and what came of them."""
+
+    counted: Counted
+    wanted: list[date]
+    outcomes: list[runs.Outcome] = field(default_factory=list)
+    progress: LiveProgress = field(default_factory=LiveProgress)
+
+    @property
+    def is_broken_off(self) -> bool:
+        return any(outcome.failures or outcome.is_interrupted for outcome in self.outcomes)
+
+    @property
+    def missing(self) -> set[date]:
+        return set(self.wanted) - set(self.progress.stored)
+
+    def run(self, settings: Settings, instance: dg.DagsterInstance) -> None:
+        """Load the days, one run for each contiguous range of them, and say what came of it."""
+        if not self.wanted:
+            return
+        with self.progress:
+            definitions = definitions_for(settings, self.progress)
+            for start, end in ranges(self.wanted):
+                self.outcomes.append(runs.run_range(definitions, instance, self.progress, self.counted, start, end))
+                if self.is_broken_off:
+                    break
+        per_user = " per user" if self.counted is USERS else ""
+        progress, changes = self.progress, self.progress.changes
+        say(
+            f"{len(progress.stored)} of {len(self.wanted)} days loaded{per_user}: {progress.sessions:,} sessions; "
+            f"{changes.inserted:,} cells new, {changes.changed:,} changed, {changes.unchanged:,} unchanged; "
+            f"{progress.calls.sent:,} calls ({progress.calls.retried:,} retries); {progress.seconds:.1f} s."
+        )
 
 
 @app.command()
@@ -103,20 +138,28 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="One JSON object
     """How much of history is loaded and proven. Exit code 1 if days or organizations are missing."""
     settings = Settings.load()
     days = closed_days(daily_partitions(settings))
+    covered: dict[str, reads.Coverage] = {}
+    advice: list[str] = []
     with _reading(settings) as connection:
-        loaded = reads.loaded_days(connection, settings.devin_org_ids)
-        covered = reads.coverage(connection, days, loaded, settings.devin_org_ids)
-        missing = sorted(set(days) - loaded)
-        refused = reads.unavailable_organizations(connection)
+        for counted in settings.counted:
+            chosen = settings.chosen(counted)
+            loaded = reads.loaded_days(connection, counted, chosen)
+            covered[counted.noun] = reads.coverage(connection, counted, days, loaded, chosen)
+            per_user = " per user" if counted is USERS else ""
+            if missing := sorted(set(days) - loaded):
+                command = f"devin-sessions backfill {missing[0]} {missing[-1]}"
+                advice.append(f"Missing{per_user}: {spelled(missing)}. To load: {command}")
+            for id_, reason in reads.unavailable(connection, counted).items():
+                advice.append(f"Not counted: {id_}, refused on {reason} It is tried again on each run.")
     if as_json:
-        typer.echo(json.dumps(asdict(covered), default=lambda value: value.isoformat()))
+        objects = {f"{noun}s": asdict(of_noun) for noun, of_noun in covered.items()}
+        typer.echo(json.dumps(objects, default=lambda value: value.isoformat()))
     else:
-        show_coverage(covered)
-        if missing:
-            say(f"Missing: {spelled(missing)}. To load: devin-sessions backfill {missing[0]} {missing[-1]}")
-        for org_id, reason in refused.items():
-            say(f"Not counted: {org_id}, refused on {reason} It is tried again on each run.")
-    if missing or refused:
+        for noun, of_noun in covered.items():
+            show_coverage(of_noun, noun)
+        for sentence in advice:
+            say(sentence)
+    if advice:
         raise typer.Exit(MISSING)
 
 
@@ -206,15 +249,6 @@ def demo(
 _EXAMPLE = "devin-sessions backfill FIRST LAST"
 
 
-def _summarize(progress: LiveProgress, wanted: list[date]) -> None:
-    changes = progress.changes
-    say(
-        f"{len(progress.stored)} of {len(wanted)} days loaded: {progress.sessions:,} sessions; "
-        f"{changes.inserted:,} cells new, {changes.changed:,} changed, {changes.unchanged:,} unchanged; "
-        f"{progress.calls.sent:,} calls ({progress.calls.retried:,} retries); {progress.seconds:.1f} s."
-    )
-
-
 def _stop(sentence: str, code: int) -> NoReturn:
     complain(sentence)
     raise SystemExit(code)
@@ -256,13 +290,19 @@ def _reading(settings: Settings) -> Iterator[sa.Connection]:
         yield connection
 
 
-def _ledger(settings: Settings) -> tuple[set[date], datetime]:
-    """The days that need no loading, and when one was last loaded. Raises OtherDays if the settings make other days."""
+def _ledger(settings: Settings) -> tuple[dict[Counted, set[date]], datetime]:
+    """The days that need no loading, and when one was last loaded.
+
+    Raises Incompatible if the settings make other days, or ask another version of the API.
+    """
+    version = version_for(key_from_environment(), settings.devin_api_version)
+    loaded = {}
     with _reading(settings) as connection:
-        refuse_other_days(reads.windows(connection), daily_partitions(settings), settings)
-        return reads.loaded_days(connection, settings.devin_org_ids), reads.last_loaded_at(
-            connection
-        ) or datetime.min.replace(tzinfo=UTC)
+        for counted in settings.counted:
+            refuse_other_days(reads.windows(connection, counted), daily_partitions(settings), settings)
+            refuse_other_version(reads.api_versions(connection, counted), version, settings)
+            loaded[counted] = reads.loaded_days(connection, counted, settings.chosen(counted))
+        return loaded, reads.last_loaded_at(connection) or datetime.min.replace(tzinfo=UTC)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Which questions to ask for a block of days and organizations, and what the answers add up to.
 
-Pure: it is handed a function that counts, and knows no HTTP, Dagster or SQL. `direct` asks every cell itself.
+Pure: it is handed a function that counts, and knows no HTTP, Dagster or SQL. Where users are counted, what is said
+here of organizations holds for them. `direct` asks every cell itself.
 `differenced` asks totals first and derives: the last part of a split is the rest, and nothing is left to ask where a
 total is zero. Either way each day's cells are held against the source's own total for that day.
 """
@@ -21,9 +22,9 @@ WEIGHT_OF_A_GROUP = 0.7
 
 
 class Count(Protocol):
-    """Counts the sessions in [start, end); no organization means all of them."""
+    """Counts the sessions in [start, end) of these organizations, of all if none is named; of users likewise."""
 
-    async def __call__(self, start: datetime, end: datetime, org_ids: Sequence[str]) -> int: ...
+    async def __call__(self, start: datetime, end: datetime, ids: Sequence[str], /) -> int: ...
 
 
 @dataclass(frozen=True)

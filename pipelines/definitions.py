@@ -4,7 +4,7 @@ import warnings
 
 import dagster as dg
 
-from pipelines import checks
+from pipelines.checks import checks_of, control_totals_agree
 from pipelines.daily_sessions import daily_sessions_asset
 from pipelines.organizations import organizations
 from pipelines.partitions import daily_partitions
@@ -12,8 +12,11 @@ from pipelines.progress import Progress
 from pipelines.rollups import ROLLUPS
 from pipelines.schedules import daily_refresh_schedule
 from pipelines.settings import Settings
+from pipelines.user_daily_sessions import user_daily_sessions_asset
+from pipelines.users import users
 from resources.database import Database
 from resources.devin_api import DevinAPI
+from warehouse.tables import ORGANIZATIONS, USERS
 
 
 def definitions_for(settings: Settings, progress: Progress) -> dg.Definitions:
@@ -24,21 +27,20 @@ def definitions_for(settings: Settings, progress: Progress) -> dg.Definitions:
         daily_sessions_asset(partitions),
         *ROLLUPS,
     ]
+    checks = checks_of(ORGANIZATIONS)
+    if USERS in settings.counted:
+        assets += [users, user_daily_sessions_asset(partitions)]
+        checks += [*checks_of(USERS), control_totals_agree]
     return dg.Definitions(
         assets=assets,
-        asset_checks=[
-            checks.counts_sum_to_control_totals,
-            checks.every_cell_is_present,
-            checks.latest_closed_day_is_present,
-            checks.every_organization_is_available,
-            checks.no_count_is_negative,
-        ],
+        asset_checks=checks,
         schedules=[daily_refresh_schedule(assets, partitions, settings)],
         resources={
             "settings": settings.model_copy(update={"devin_api_key": None}),  # the client reads it by itself
             "progress": progress,
             "devin_api": DevinAPI(
                 base_url=settings.devin_api_url,
+                version=settings.devin_api_version,
                 max_connections=settings.devin_max_connections,
                 requests_per_minute=settings.devin_requests_per_minute,
                 timeout_seconds=settings.devin_timeout_seconds,

@@ -17,6 +17,7 @@ from pipelines.settings import PROJECT, Settings
 from resources.database import Database
 from resources.sandbox import Sandbox
 from warehouse import reads
+from warehouse.tables import ORGANIZATIONS
 
 FOLDER = PROJECT / "data" / "demo"
 
@@ -38,7 +39,8 @@ def run_demo(days: int, organizations: int, *, with_ui: bool) -> None:
         say(f"The sandbox stands in for the Devin API. Loading {days} days of its {organizations} organizations.")
         closed = closed_days(daily_partitions(settings))
         with LiveProgress() as progress, runs.open_instance() as instance:
-            outcome = runs.run_range(definitions_for(settings, progress), instance, progress, closed[0], closed[-1])
+            definitions = definitions_for(settings, progress)
+            outcome = runs.run_range(definitions, instance, progress, ORGANIZATIONS, closed[0], closed[-1])
         for sentence in outcome.failures + outcome.red_checks:
             complain(sentence)
         if outcome.failures:
@@ -70,9 +72,9 @@ from weekly_sessions group by week order by week desc limit 6
 
 def _show(settings: Settings) -> None:
     with Database(url=settings.warehouse_url).transaction(read_only=True) as connection:
-        show_coverage(
-            reads.coverage(connection, closed_days(daily_partitions(settings)), reads.loaded_days(connection))
-        )
+        loaded = reads.loaded_days(connection, ORGANIZATIONS)
+        days = closed_days(daily_partitions(settings))
+        show_coverage(reads.coverage(connection, ORGANIZATIONS, days, loaded), ORGANIZATIONS.noun)
         for title, sql in (("Top organizations", _TOP_ORGANIZATIONS), ("Last weeks", _LAST_WEEKS)):
             result = connection.execute(sa.text(sql))
             show_table(title, list(result.keys()), result.all())

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
@@ -11,26 +12,78 @@ import dagster as dg
 from anyio.from_thread import BlockingPortal
 
 from pipelines import collect
-from pipelines.partitions import Day, spelled
+from pipelines.compatibility import Incompatible, refuse_other_days, refuse_other_version
+from pipelines.partitions import Day, as_days, spelled
 from pipelines.progress import Progress
 from pipelines.settings import Settings
-from resources.database import Database
-from resources.devin_api import ContractBroken, DevinAPI, DevinClient, Rejected, Unavailable
-from warehouse import reads, writes
+from resources.database import Database, WarehouseUnusable
+from resources.devin_api import ContractBroken, DevinAPI, DevinAPIError, DevinClient, Rejected, Unavailable
+from resources.event_log import BatchingSqliteEventLogStorage
+from warehouse import reads, tables, writes
+from warehouse.tables import Counted
 from warehouse.writes import Changes
 
-API_VERSION = "v2"
 DAYS_PER_BLOCK = 31
 ERRORS = collect.Errors(refusals=(Rejected,), passing=(Unavailable, ContractBroken))
-# What an organization did lately says how likely it is quiet; older days count less with each block.
+# What somebody did lately says how likely quiet is; older days count less with each block.
 REMEMBERED = timedelta(days=93)
 FADING = 0.7
+
+_ROOT_RUN = "dagster/root_run_id"
+
+
+def load_partitions(
+    counted: Counted,
+    partitions: dg.DailyPartitionsDefinition,
+    context: dg.AssetExecutionContext,
+    settings: Settings,
+    devin_api: DevinAPI,
+    database: Database,
+    progress: Progress,
+) -> dg.MaterializeResult[None]:
+    """What a run of the partitioned asset of `counted.cells` does: load the run's days, each whole or not at all."""
+    days = as_days(partitions, context.partition_keys)
+    load = Load(counted, context, settings, devin_api, database, progress)
+    try:
+        with database.transaction() as connection:
+            tables.create(connection)
+            refuse_other_days(reads.windows(connection, counted), partitions, settings)
+            refuse_other_version(reads.api_versions(connection, counted), devin_api.version_name, settings)
+            ids = reads.latest_listed(connection, counted)
+            loaded = reads.days_of_runs(connection, counted, _earlier_tries(context))
+        if not ids:
+            raise dg.Failure(f"No {counted.noun} is known yet: materialize the asset {counted.listed.name} first.")
+        days = [day for day in days if day.day not in loaded]
+        if days:
+            load.run(days, ids)
+        problem = load.what_is_missing()
+    except (DevinAPIError, WarehouseUnusable, Incompatible) as error:
+        problem = str(error)
+    except BaseException:  # an interrupt too: what is stored is stored
+        load.record_stored_days()
+        raise
+    if problem:
+        load.record_stored_days()
+        raise dg.Failure(problem, allow_retries=False)
+    for day, metadata in load.stored.items():
+        context.add_asset_metadata(metadata, partition_key=day.isoformat())
+    return dg.MaterializeResult()
+
+
+def _earlier_tries(context: dg.AssetExecutionContext) -> list[str]:
+    """The runs of which this one is a re-execution. What they loaded is not asked again."""
+    root = context.run.tags.get(_ROOT_RUN)
+    if root is None:
+        return []
+    group = context.instance.get_runs(dg.RunsFilter(tags={_ROOT_RUN: root}))
+    return [root, *(run.run_id for run in group)]
 
 
 @dataclass
 class Load:
     """What is asked and stored, and what came of it: `stored` days and their numbers, `missing` ones and the reason."""
 
+    counted: Counted
     context: dg.AssetExecutionContext
     settings: Settings
     devin_api: DevinAPI
@@ -39,17 +92,17 @@ class Load:
     stored: dict[date, dict[str, float]] = field(default_factory=dict)
     missing: dict[date, Exception] = field(default_factory=dict)
 
-    def run(self, days: Sequence[Day], org_ids: Sequence[str]) -> None:
+    def run(self, days: Sequence[Day], ids: Sequence[str]) -> None:
         """Load `days`; those that could not be read whole get a second chance at the end."""
-        self.progress.expect(len(days) * len(org_ids))
+        self.progress.expect(len(days) * len(ids))
         with self.database.transaction() as connection:
-            activity = reads.recent_activity(connection, days[0].day - REMEMBERED, days[0].day)
+            activity = reads.recent_activity(connection, self.counted, days[0].day - REMEMBERED, days[0].day)
         workers = collect.Workers(self.settings.devin_max_connections)
         with (
             self.devin_api.connected(self.progress.calls) as (client, portal),
             portal.wrap_async_context_manager(workers),
         ):
-            asking = _Asking(client, portal, workers, self.settings, self.progress, org_ids, activity)
+            asking = _Asking(self.counted, client, portal, workers, self.settings, self.progress, ids, activity)
             self._load(days, asking)
             again = [day for day in days if day.day in self.missing]
             if again:
@@ -65,34 +118,34 @@ class Load:
             asking.remember(answers)
             if following:
                 under_way = asking.start(following, len(days))
-            self._store(answers, len(asking.org_ids))
+            self._store(answers, len(asking.ids), asking.client.version.name)
 
-    def _store(self, answers: Sequence[collect.DayAnswers], orgs_expected: int) -> None:
+    def _store(self, answers: Sequence[collect.DayAnswers], expected: int, api_version: str) -> None:
         whole = [answer for answer in answers if answer.is_whole]
         now = datetime.now(UTC)
-        read = {"api_version": API_VERSION, "loaded_at": now, "run_id": self.context.run.run_id}
+        read = {"api_version": api_version, "loaded_at": now, "run_id": self.context.run.run_id}
         totals = [
             {
                 "day": a.day.day,
                 "window_start": a.day.start,
                 "window_end": a.day.end,
                 "sessions_count": a.control_total,
-                "orgs_expected": orgs_expected,
-                "orgs_loaded": len(a.counts),
+                f"{self.counted.prefix}_expected": expected,
+                f"{self.counted.prefix}_loaded": len(a.counts),
                 **read,
             }
             for a in whole
         ]
         cells = [
-            {"day": a.day.day, "org_id": org_id, "sessions_count": n, "is_derived": org_id in a.derived, **read}
+            {"day": a.day.day, self.counted.id: id_, "sessions_count": n, "is_derived": id_ in a.derived, **read}
             for a in whole
-            for org_id, n in a.counts.items()
+            for id_, n in a.counts.items()
         ]
-        refused = {org_id: f"{a.day.day}: {error}" for a in whole for org_id, error in a.refused.items()}
-        counted = {org_id for a in whole for org_id in a.counts} - refused.keys()
+        refused = {id_: f"{a.day.day}: {error}" for a in whole for id_, error in a.refused.items()}
+        answered = {id_ for a in whole for id_ in a.counts}
         with self.database.transaction() as connection:
-            stored = writes.store_days(connection, totals, cells)
-            writes.store_availability(connection, refused, counted, now)
+            stored = writes.store_days(connection, self.counted, totals, cells)
+            writes.store_availability(connection, self.counted, refused, answered, now)
         self.missing = {day: e for day, e in self.missing.items() if day not in stored}
         self.missing |= {a.day.day: a.failures[0] for a in answers if not a.is_whole}
         for a in whole:
@@ -116,12 +169,14 @@ class Load:
 
     def record_stored_days(self) -> None:
         """Tell Dagster which days of a failing run are stored all the same: it then shows exactly the missing ones."""
-        for day, metadata in self.stored.items():
-            self.context.log_event(
-                dg.AssetMaterialization(
-                    asset_key=self.context.asset_key, partition=day.isoformat(), metadata=dict(metadata)
+        storage = self.context.instance.event_log_storage
+        with storage.in_one_batch() if isinstance(storage, BatchingSqliteEventLogStorage) else nullcontext():
+            for day, metadata in self.stored.items():
+                self.context.log_event(
+                    dg.AssetMaterialization(
+                        asset_key=self.context.asset_key, partition=day.isoformat(), metadata=dict(metadata)
+                    )
                 )
-            )
 
     def what_is_missing(self) -> str:
         """The missing days and why, a line per kind of failure; empty if none is missing."""
@@ -138,12 +193,13 @@ class Load:
 class _Asking:
     """Asks one block at a time over an open client, in the way that DEVIN_FETCH says."""
 
+    counted: Counted
     client: DevinClient
     portal: BlockingPortal
     workers: collect.Workers
     settings: Settings
     progress: Progress
-    org_ids: Sequence[str]
+    ids: Sequence[str]
     activity: dict[str, tuple[float, float]]
 
     def start(self, block: Sequence[Day], days_in_all: int) -> Future[list[collect.DayAnswers]]:
@@ -151,19 +207,21 @@ class _Asking:
         return self.portal.start_task_soon(self._ask, block, self.settings.is_differenced(days_in_all))
 
     def remember(self, answers: Sequence[collect.DayAnswers]) -> None:
-        """Take what organizations did in this block into account for the next."""
-        for org_id in self.org_ids:
-            counts = [a.counts[org_id] for a in answers if org_id in a.counts]
-            days, sessions = self.activity.get(org_id, (0.0, 0.0))
-            self.activity[org_id] = (days * FADING + len(counts), sessions * FADING + sum(counts))
+        """Take what each did in this block into account for the next."""
+        for id_ in self.ids:
+            counts = [a.counts[id_] for a in answers if id_ in a.counts]
+            days, sessions = self.activity.get(id_, (0.0, 0.0))
+            self.activity[id_] = (days * FADING + len(counts), sessions * FADING + sum(counts))
 
     async def _ask(self, block: Sequence[Day], is_differenced: bool) -> list[collect.DayAnswers]:
-        async def count(start: datetime, end: datetime, org_ids: Sequence[str]) -> int:
-            return await self.client.count(start, end, org_ids=org_ids)
+        async def count(start: datetime, end: datetime, ids: Sequence[str]) -> int:
+            if self.counted.noun == "user":
+                return await self.client.count(start, end, user_ids=ids)
+            return await self.client.count(start, end, org_ids=ids)
 
         if is_differenced:
             # Half a session more than was seen: never having seen one is no proof that none will come.
-            expected = {o: (sessions + 0.5) / (days + 1) for o, (days, sessions) in self.activity.items() if days}
+            expected = {i: (sessions + 0.5) / (days + 1) for i, (days, sessions) in self.activity.items() if days}
             ask: Callable[..., Coroutine[Any, Any, list[collect.DayAnswers]]] = partial(
                 collect.differenced, expected=expected
             )
@@ -172,7 +230,7 @@ class _Asking:
         return await ask(
             count,
             block,
-            self.org_ids,
+            self.ids,
             workers=self.workers,
             errors=ERRORS,
             answered=self.progress.answered,

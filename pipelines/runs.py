@@ -15,6 +15,7 @@ from pipelines.progress import Progress
 from pipelines.rollups import ROLLUPS
 from pipelines.schedules import JOB, range_tags
 from pipelines.settings import PROJECT
+from warehouse.tables import ORGANIZATIONS, Counted
 
 # The user's screen shows progress and sentences; Dagster's own log is in the instance and its UI.
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -49,16 +50,24 @@ def open_instance() -> dg.DagsterInstance:
 
 
 def run_range(
-    definitions: dg.Definitions, instance: dg.DagsterInstance, progress: Progress, first: date, last: date
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+    progress: Progress,
+    counted: Counted,
+    first: date,
+    last: date,
 ) -> Outcome:
-    """One run of the job over the days `first` to `last`. If it stored only a part, the rollups still follow.
+    """One run of the job's assets about `counted` over the days `first` to `last`.
 
-    `progress` is the one that the definitions were made with.
+    If it stored only a part, the rollups still follow. `progress` is the one that the definitions were made with.
     """
+    rollups = [asset.key for asset in ROLLUPS] if counted is ORGANIZATIONS else []
+    selection = [dg.AssetKey(counted.listed.name), dg.AssetKey(counted.cells.name), *rollups]
     _close_dead_runs(instance)
     stored_before = len(progress.stored)
-    outcome = _run(definitions, instance, tags=range_tags(first.isoformat(), last.isoformat()))
-    if outcome.failures and len(progress.stored) > stored_before:
+    tags = range_tags(first.isoformat(), last.isoformat())
+    outcome = _run(definitions, instance, tags=tags, asset_selection=selection)
+    if rollups and outcome.failures and len(progress.stored) > stored_before:
         # Dagster skips what is downstream of a failure, but what was stored should be in the rollups all the same.
         outcome.failures += run_rollups(definitions, instance).failures
     return outcome

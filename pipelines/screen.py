@@ -56,17 +56,17 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], **
     return table
 
 
-def show_coverage(covered: Coverage) -> None:
-    """How much is loaded and proven."""
+def show_coverage(covered: Coverage, noun: str) -> None:
+    """How much is loaded and proven per `noun`."""
     rows = [
         ("days", f"{covered.first_day} to {covered.last_day}"),
         ("days loaded", f"{covered.days_loaded:,} of {covered.days_expected:,}"),
         ("days reconciled with the source's total", f"{covered.days_reconciled:,} of {covered.days_loaded:,}"),
-        ("organizations", f"{covered.organizations:,}"),
+        (f"{noun}s", f"{covered.counted:,}"),
         ("sessions", f"{covered.sessions_count:,}"),
         ("last loaded", f"{covered.last_loaded_at:%Y-%m-%d %H:%M} UTC" if covered.last_loaded_at else "never"),
     ]
-    show_table("", ["coverage", ""], rows)
+    show_table("", [f"per {noun}", ""], rows)
 
 
 def shown(value: object) -> str:

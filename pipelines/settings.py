@@ -13,13 +13,18 @@ from zoneinfo import available_timezones
 
 import sqlalchemy as sa
 from dotenv import load_dotenv
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from resources.devin_api import check_key, check_url
+from resources.devin_api import check_url
+from resources.devin_versions import check_key, version_for
+from warehouse.tables import ORGANIZATIONS, USERS, Counted
 
 PROJECT = Path(__file__).resolve().parents[1]
 """The project's folder: relative paths in settings start here, whatever the working directory is."""
+
+
+DISCOVER = "discover"
 
 
 class SettingsRefused(ValueError):
@@ -37,8 +42,18 @@ class Settings(BaseSettings):
 
     devin_api_key: SecretStr | None = _setting(
         None,
-        "Personal key of an Enterprise admin. Sent in the request's header and kept nowhere.",
-        "a key that starts with `apk_user_` (v2 refuses `apk_` and `cog_` keys)",
+        "Personal key of an Enterprise admin, or key of a service user. Sent in the request's header and kept nowhere.",
+        "a key that starts with `apk_user_` (for v2 of the API) or `cog_` (for v3)",
+    )
+    devin_api_version: Literal["auto", "v2", "v3"] = _setting(
+        "auto",
+        "Which version of the API is asked; `auto` goes by the key.",
+        "auto, or the one that the key is for: v2 or v3",
+    )
+    devin_allow_version_change: bool = _setting(
+        False,
+        "Whether a warehouse that holds the other version's counts may be added to.",
+        "true or false",
     )
     devin_api_url: str = _setting(
         "https://api.devin.ai",
@@ -49,6 +64,12 @@ class Settings(BaseSettings):
         (),
         "Organizations to count. Unset: every organization that the source lists.",
         "organization ids separated by commas, each of letters, digits, `-` and `_`, up to 128",
+    )
+    devin_user_ids: Annotated[tuple[str, ...], NoDecode] = _setting(
+        (),
+        "Users to count as well, in tables of their own. Unset: none.",
+        f"`{DISCOVER}` for every user that the source lists, or user ids separated by commas, each without blanks and "
+        "up to 128 characters",
     )
     devin_start_date: date = _setting(
         date(2025, 1, 1),
@@ -76,7 +97,7 @@ class Settings(BaseSettings):
         le=90,
     )
     devin_max_connections: int = _setting(
-        16,
+        32,
         "How many questions may be under way at once.",
         "a whole number from 1 to 256",
         ge=1,
@@ -126,18 +147,28 @@ class Settings(BaseSettings):
     def _safe_url(cls, url: str) -> str:
         return check_url(url)
 
+    @field_validator("devin_api_version")
+    @classmethod
+    def _fits_key(cls, version: Literal["auto", "v2", "v3"], info: ValidationInfo) -> str:
+        if key := info.data.get("devin_api_key"):
+            try:
+                version_for(key.get_secret_value(), version)
+            except ValueError as error:
+                raise ValueError(f"DEVIN_API_KEY: {error}") from None
+        return version
+
     @field_validator("devin_org_ids", mode="before")
     @classmethod
     def _split_org_ids(cls, value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        org_ids = [part.strip() for part in value.split(",") if part.strip()]
-        for org_id in org_ids:
-            if not re.fullmatch(r"[A-Za-z0-9_-]{1,128}", org_id):
-                raise ValueError(f"{org_id!r} is not an organization id")
-        if not org_ids:
-            raise ValueError("no organization id in it")
-        return tuple(dict.fromkeys(org_ids))
+        return _split(value, r"[A-Za-z0-9_-]{1,128}", "organization")
+
+    @field_validator("devin_user_ids", mode="before")
+    @classmethod
+    def _split_user_ids(cls, value: object) -> object:
+        user_ids = _split(value, r"[!-+\--~]{1,128}", "user")
+        if isinstance(user_ids, tuple) and DISCOVER in user_ids and len(user_ids) > 1:
+            raise ValueError(f"{DISCOVER} stands alone")
+        return user_ids
 
     @field_validator("devin_start_date")
     @classmethod
@@ -171,6 +202,16 @@ class Settings(BaseSettings):
             raise ValueError("this is a folder; name a file in it")
         return url.set(database=str(path)).render_as_string(hide_password=False)
 
+    @property
+    def counted(self) -> list[Counted]:
+        """Whose sessions are counted."""
+        return [ORGANIZATIONS, USERS] if self.devin_user_ids else [ORGANIZATIONS]
+
+    def chosen(self, counted: Counted) -> tuple[str, ...]:
+        """The ids of these that the user chose to count; empty means every one that the source lists."""
+        ids = self.devin_user_ids if counted is USERS else self.devin_org_ids
+        return () if ids == (DISCOVER,) else ids
+
     def is_differenced(self, days: int) -> bool:
         """Whether a load of so many days derives what it can, or asks every cell itself."""
         return self.devin_fetch == "differenced" or (self.devin_fetch == "auto" and days > self.devin_lookback_days)
@@ -195,6 +236,18 @@ class Settings(BaseSettings):
             default = "none" if field.default in (None, ()) else f"`{field.default}`"
             rows.append(f"| `{name.upper()}` | {default} | {field.description} | {_allowed(name)} |")
         return "\n".join(rows)
+
+
+def _split(value: object, pattern: str, noun: str) -> object:
+    if not isinstance(value, str):
+        return value
+    ids = [part.strip() for part in value.split(",") if part.strip()]
+    for id_ in ids:
+        if not re.fullmatch(pattern, id_):
+            raise ValueError(f"{id_!r} is not {'an' if noun[0] in 'aeio' else 'a'} {noun} id")
+    if not ids:
+        raise ValueError(f"no {noun} id in it")
+    return tuple(dict.fromkeys(ids))
 
 
 def _allowed(name: str) -> str:

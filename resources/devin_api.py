@@ -10,7 +10,6 @@ import ipaddress
 import json
 import math
 import os
-import re
 import ssl
 import urllib.request
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -28,20 +27,17 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from httpx_aiohttp import AiohttpTransport
 from pydantic import Field
 
+from resources.devin_versions import V2, V3, Listing, Params, check_key, version_for, zulu
 from resources.pace import Pace
 
 KEY_VARIABLE = "DEVIN_API_KEY"
-SESSIONS_PATH = "/v2/enterprise/metrics/sessions"
-ORGANIZATIONS_PATH = "/v2/enterprise/organizations"
-PAGE_SIZE = 200
-MAX_ORGANIZATIONS = 100_000
+MAX_LISTED = 100_000
+# What servers and proxies take of an address is some 8,000 characters.
+MAX_IDS = 100
 MAX_BODY_BYTES = 4 * 1024 * 1024
 LARGEST_COUNT = 2**63 - 1
 # 408 and 429 ask for another try by definition, 5xx is the server's own trouble; any other status repeats itself.
 RETRIED_STATUSES = frozenset({408, 429}) | frozenset(range(500, 600))
-
-
-Params = list[tuple[str, str | int | float | bool | None]]
 
 
 class DevinAPIError(Exception):
@@ -73,23 +69,20 @@ class Organization:
     created_at: datetime | None
 
 
+@dataclass(frozen=True)
+class User:
+    """One user as the source lists it. Names and addresses are not read: the counts need none."""
+
+    user_id: str
+    created_at: datetime | None
+
+
 @dataclass
 class Calls:
     """How many HTTP requests were sent, and how many of them were a second or later try."""
 
     sent: int = 0
     retried: int = 0
-
-
-def check_key(key: str) -> str:
-    """`key` itself if v2 can accept it. Raises ValueError, which never quotes the key."""
-    if key.startswith("cog_"):
-        raise ValueError("it starts with cog_: service users' keys are for v3 of the API")
-    if key.startswith("apk_") and not key.startswith("apk_user_"):
-        raise ValueError("it starts with apk_ but not apk_user_: keys of one organization cannot read the enterprise")
-    if not re.fullmatch(r"[A-Za-z0-9._~+/=-]+", key):
-        raise ValueError("it holds blanks or characters that no key has")
-    return key
 
 
 def check_url(url: str) -> str:
@@ -113,10 +106,13 @@ def _is_loopback(host: str) -> bool:
 
 
 class DevinAPI(dg.ConfigurableResource["DevinAPI"]):
-    """The Devin Enterprise API, v2. `connect()` gives a client that asks."""
+    """The Devin Enterprise API, v2 or v3. `connect()` gives a client that asks."""
 
     base_url: str = Field(default="https://api.devin.ai", description="Where the source is.")
-    max_connections: int = Field(default=16, description="How many connections are kept at most.")
+    version: Literal["auto", "v2", "v3"] = Field(
+        default="auto", description="Which version of the API is asked; auto goes by the key."
+    )
+    max_connections: int = Field(default=32, description="How many connections are kept at most.")
     timeout_seconds: float = Field(
         default=30.0, description="How long one try may take, from connecting to the last byte."
     )
@@ -131,7 +127,7 @@ class DevinAPI(dg.ConfigurableResource["DevinAPI"]):
     )
     bounds: Literal["start_date", "start"] = Field(
         default="start_date",
-        description="Which pair of parameters carries the window: start_date and end_date, or start and end. "
+        description="Which pair of parameters carries the window in v2: start_date and end_date, or start and end. "
         "The contract has both and describes only the first.",
     )
 
@@ -139,12 +135,13 @@ class DevinAPI(dg.ConfigurableResource["DevinAPI"]):
     async def connect(self, calls: Calls) -> "AsyncIterator[DevinClient]":
         """A client for one event loop that counts in `calls`. Raises Unauthorized if no usable key is set."""
         url = check_url(self.base_url)
+        key, version = self._key_and_version()
         tls = httpx.create_ssl_context()
         async with httpx.AsyncClient(
             base_url=url,
             transport=AiohttpTransport(client=partial(self._session, tls), verify=tls, proxy=_proxy_for(url)),
             headers={
-                "Authorization": f"Bearer {key_from_environment()}",
+                "Authorization": f"Bearer {key}",
                 "Accept": "application/json",
                 # Compressed bodies would make the size limit depend on the compressor.
                 "Accept-Encoding": "identity",
@@ -154,7 +151,7 @@ class DevinAPI(dg.ConfigurableResource["DevinAPI"]):
             timeout=None,  # one limit holds the whole try, a reader that drips included: see _send
             follow_redirects=False,
         ) as asking:
-            yield DevinClient(api=self, http=asking, calls=calls, pace=Pace(self.requests_per_minute))
+            yield DevinClient(self, version, asking, calls, Pace(self.requests_per_minute))
 
     @contextmanager
     def connected(self, calls: Calls) -> "Iterator[tuple[DevinClient, BlockingPortal]]":
@@ -164,6 +161,18 @@ class DevinAPI(dg.ConfigurableResource["DevinAPI"]):
         """
         with start_blocking_portal() as portal, portal.wrap_async_context_manager(self.connect(calls)) as client:
             yield client, portal
+
+    @property
+    def version_name(self) -> str:
+        """The version that is asked, v2 or v3. Raises Unauthorized if no usable key is set."""
+        return self._key_and_version()[1].name
+
+    def _key_and_version(self) -> tuple[str, V2 | V3]:
+        key = key_from_environment()
+        try:
+            return key, V2(self.bounds) if version_for(key, self.version) == "v2" else V3()
+        except ValueError as error:
+            raise Unauthorized(f"{KEY_VARIABLE} is refused: {error}.") from None
 
     def _session(self, tls: ssl.SSLContext) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
@@ -178,6 +187,7 @@ class DevinClient:
     """Asks over an open connection pool. Safe for many tasks at once; every method may raise a DevinAPIError."""
 
     api: DevinAPI
+    version: V2 | V3
     http: httpx.AsyncClient = field(repr=False)
     calls: Calls
     pace: Pace
@@ -185,47 +195,60 @@ class DevinClient:
     async def count(
         self, start: datetime, end: datetime, *, org_ids: Sequence[str] = (), user_ids: Sequence[str] = ()
     ) -> int:
-        """How many sessions were created in [start, end), both aware; empty filters mean everyone."""
+        """How many sessions were created in [start, end), both aware; empty filters mean everyone.
+
+        Raises ValueError for what is no such window, and for more than MAX_IDS ids.
+        """
         if start.utcoffset() is None or end.utcoffset() is None or start.astimezone(UTC) >= end.astimezone(UTC):
             raise ValueError(f"not a window of aware datetimes: {start} to {end}")
-        first, last = ("start_date", "end_date") if self.api.bounds == "start_date" else ("start", "end")
-        params: Params = [(first, _zulu(start)), (last, _zulu(end))]
+        if len(org_ids) + len(user_ids) > MAX_IDS:
+            raise ValueError(f"{len(org_ids) + len(user_ids):,} ids in one question; {MAX_IDS} are the most")
+        params = self.version.window(start, end)
         params += [("org_ids", org_id) for org_id in org_ids]
         params += [("user_ids", user_id) for user_id in user_ids]
-        asked = f"Counting the sessions of {_named(org_ids, user_ids)} from {_zulu(start)} to {_zulu(end)}"
-        body = await self._get(SESSIONS_PATH, params, asked, about_everyone=not org_ids and not user_ids)
-        count = body.get("sessions_count")
+        asked = f"Counting the sessions of {_named(org_ids, user_ids)} from {zulu(start)} to {zulu(end)}"
+        body = await self._get(self.version.sessions_path, params, asked, about_everyone=not org_ids and not user_ids)
+        count = body.get(self.version.count_field)
         if type(count) is not int or not 0 <= count <= LARGEST_COUNT:
             raise ContractBroken(
-                f"{asked}: the answer's sessions_count is {_shown(count)}, not a whole number from 0 to 2^63-1. "
+                f"{asked}: the answer's {self.version.count_field} is {_shown(count)}, "
+                "not a whole number from 0 to 2^63-1. "
                 "Nothing of it was stored. The API may have changed; its owner can tell."
             )
         return count
 
     async def organizations(self) -> list[Organization]:
         """Every organization that the source lists, over all pages, in the source's order."""
-        found: dict[str, Organization] = {}
+        return [Organization(*fields) for fields in await self._listed(self.version.organizations, "DEVIN_ORG_IDS")]
+
+    async def users(self) -> list[User]:
+        """Every user that the source lists, over all pages, in the source's order."""
+        listed = await self._listed(self.version.users, "DEVIN_USER_IDS")
+        return [User(user_id, created_at) for user_id, _, created_at in listed]
+
+    async def _listed(self, listing: Listing, variable: str) -> list[tuple[str, str | None, datetime | None]]:
+        """Id, name and creation of each item. `variable` is what the user can set where the key may not list them."""
+        found: dict[str, tuple[str, str | None, datetime | None]] = {}
+        cursor: str | None = None
         while True:
-            asked = f"Listing the organizations from number {len(found)} on"
-            params: Params = [("skip", str(len(found))), ("limit", str(PAGE_SIZE))]
+            asked = f"Listing the {listing.noun}s from number {len(found)} on"
+            params = self.version.page(len(found), cursor)
             try:
-                page = await self._get(ORGANIZATIONS_PATH, params, asked, about_everyone=False)
+                page = await self._get(listing.path, params, asked, about_everyone=False)
             except Rejected as error:
                 raise Rejected(
-                    f"{error} The key may count sessions but not list organizations: "
-                    "set DEVIN_ORG_IDS to the ids to count, separated by commas."
+                    f"{error} The key may count sessions but not list {listing.noun}s: "
+                    f"set {variable} to the ids to count, separated by commas."
                 ) from None
-            organizations, has_more = _organizations_in(page, asked)
-            for organization in organizations:
-                if organization.org_id in found:
-                    raise ContractBroken(
-                        f"{asked}: {_shown(organization.org_id)} was listed twice. The list can't be trusted."
-                    )
-                found[organization.org_id] = organization
+            items, has_more, cursor = _items_in(page, listing, self.version, asked)
+            for item in items:
+                if item[0] in found:
+                    raise ContractBroken(f"{asked}: {_shown(item[0])} was listed twice. The list can't be trusted.")
+                found[item[0]] = item
             if not has_more:
                 return list(found.values())
-            if not organizations or len(found) > MAX_ORGANIZATIONS:
-                raise ContractBroken(f"{asked}: the list does not end ({len(found)} organizations so far).")
+            if not items or len(found) > MAX_LISTED:
+                raise ContractBroken(f"{asked}: the list does not end ({len(found)} {listing.noun}s so far).")
 
     async def _get(self, path: str, params: Params, asked: str, *, about_everyone: bool) -> dict[str, Any]:
         """The JSON object that answers, after as many tries as are allowed. The one place that retries."""
@@ -250,7 +273,9 @@ class DevinClient:
                     asked_at = await self.pace.turn()
                     try:
                         status, body, retry_after = await self._send(path, params)
-                        answer = _understood(status, body, retry_after, asked, about_everyone=about_everyone)
+                        answer = _understood(
+                            status, body, retry_after, asked, self.version, about_everyone=about_everyone
+                        )
                     except _Passing as error:
                         if error.pauses_all:
                             seconds = jitter(attempt.retry_state) if error.retry_after is None else error.retry_after
@@ -312,14 +337,14 @@ class _Passing(Exception):
 
 
 def _understood(
-    status: int, body: bytes, retry_after: float | None, asked: str, *, about_everyone: bool
+    status: int, body: bytes, retry_after: float | None, asked: str, version: V2 | V3, *, about_everyone: bool
 ) -> dict[str, Any]:
     """The body's JSON object if the status is 200; else the failure, by its kind."""
     came_back = f"{asked}: the source answered {status} {_said(body)}".rstrip()
     if status == 401 or (status == 403 and about_everyone):
         raise Unauthorized(
-            f"{came_back}. The key in {KEY_VARIABLE} is not accepted: set it to the personal key (apk_user_…) "
-            "of an Enterprise admin who still has access."
+            f"{came_back}. The key in {KEY_VARIABLE} is not accepted by {version.name} of the API: "
+            f"set it to {version.key_to_set}."
         )
     if status in RETRIED_STATUSES:
         message = f"the source answered {status} {_said(body)}".rstrip()
@@ -336,27 +361,31 @@ def _understood(
     return answer
 
 
-def _organizations_in(page: dict[str, Any], asked: str) -> tuple[list[Organization], bool]:
+def _items_in(
+    page: dict[str, Any], listing: Listing, version: V2 | V3, asked: str
+) -> tuple[list[tuple[str, str | None, datetime | None]], bool, str | None]:
+    """Id, name and creation of each item, whether a page follows, and its cursor."""
     try:
-        has_more = page["has_more"]
-        organizations = [
-            Organization(
-                org_id=_text(item["org_id"]),
-                org_name=_text(item["org_name"]),
-                created_at=None if item["created_at"] is None else _instant(item["created_at"]),
+        has_more, cursor = version.has_more(page)
+        if not isinstance(page["items"], list):
+            raise TypeError("items is no list")
+        items = [
+            (
+                _text(item[listing.id_field]),
+                _text(item[listing.name_field]) if listing.name_field else None,
+                None
+                if listing.created_field is None or item[listing.created_field] is None
+                else version.instant(item[listing.created_field]),
             )
             for item in page["items"]
         ]
-        well_formed = (
-            type(has_more) is bool and isinstance(page["items"], list) and all(o.org_id for o in organizations)
-        )
+        if not all(id_ for id_, _, _ in items):
+            raise ValueError("an empty id")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ContractBroken(
             f"{asked}: the page is not what the contract says ({type(error).__name__}: {_clean(str(error))})."
         ) from None
-    if not well_formed:
-        raise ContractBroken(f"{asked}: the page is not what the contract says (a field has another type).")
-    return organizations, has_more
+    return items, has_more, cursor
 
 
 def _text(value: object) -> str:
@@ -371,13 +400,13 @@ def key_from_environment() -> str:
     key = os.environ.get(KEY_VARIABLE, "").strip()
     if not key:
         raise Unauthorized(
-            f"{KEY_VARIABLE} is not set. Put the personal key of an Enterprise admin (apk_user_…) "
-            "in the environment or in the file .env."
+            f"{KEY_VARIABLE} is not set. Put the personal key of an Enterprise admin (apk_user_…), or the key of a "
+            "service user (cog_…), in the environment or in the file .env."
         )
     try:
         return check_key(key)
     except ValueError as error:
-        raise Unauthorized(f"{KEY_VARIABLE} is refused: {error}. v2 takes apk_user_… keys.") from None
+        raise Unauthorized(f"{KEY_VARIABLE} is refused: {error}.") from None
 
 
 def _proxy_for(url: str) -> httpx.Proxy | None:
@@ -403,16 +432,6 @@ def _retry_after(headers: httpx.Headers) -> float | None:
     return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
-def _zulu(instant: datetime) -> str:
-    # A raw + of an offset would be decoded to a blank on the other side, so the bounds always go out in UTC with Z.
-    return instant.astimezone(UTC).isoformat().replace("+00:00", "Z")
-
-
-def _instant(value: str) -> datetime:
-    instant = datetime.fromisoformat(value)
-    return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
-
-
 def _named(org_ids: Sequence[str], user_ids: Sequence[str]) -> str:
     def some(ids: Sequence[str], noun: str) -> str:
         more = f" and {len(ids) - 3} more" if len(ids) > 3 else ""
@@ -426,7 +445,8 @@ def _said(body: bytes) -> str:
     """What the body says, short enough for a sentence."""
     text = body.decode("utf-8", "replace")
     try:
-        detail = json.loads(body)["detail"]
+        answer = json.loads(body)
+        detail = answer["detail"] if "detail" in answer else answer["title"]
         text = detail if isinstance(detail, str) else "; ".join(f"{d['loc'][-1]}: {d['msg']}" for d in detail)
     except (ValueError, KeyError, TypeError, IndexError, RecursionError):
         pass

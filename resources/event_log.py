@@ -1,6 +1,8 @@
 """How Dagster's event log is stored: in the SQLite files of stock Dagster, but a batch of events in one transaction."""
 
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,6 +24,7 @@ class BatchingSqliteEventLogStorage(SqliteEventLogStorage):
     """
 
     def __init__(self, inst_data: ConfigurableClassData | None = None) -> None:
+        self._held = threading.local()
         self._inst_data = inst_data  # the rest waits for the instance, which alone knows its folder
 
     @classmethod
@@ -42,6 +45,27 @@ class BatchingSqliteEventLogStorage(SqliteEventLogStorage):
                 poolclass=sa.NullPool,
                 connect_args={"timeout": SQLITE_BUSY_TIMEOUT_SECONDS},
             )
+
+    @contextmanager
+    def in_one_batch(self) -> Iterator[None]:
+        """Store the asset events that this thread reports within in one batch at the end, come what may.
+
+        For events that Dagster reports one by one. They must be of one run.
+        """
+        self._held.events = []
+        try:
+            yield
+        finally:
+            events, self._held.events = self._held.events, None
+            if events:
+                self.store_event_batch(events)
+
+    def store_event(self, event: dg.EventLogEntry) -> None:
+        held = getattr(self._held, "events", None)
+        if held is None or event.dagster_event_type not in ASSET_EVENTS:
+            super().store_event(event)
+        else:
+            held.append(event)
 
     def store_event_batch(self, events: Sequence[dg.EventLogEntry]) -> None:
         """Store the events of one run, all or none: after an error Dagster stores each of them again, one by one."""

@@ -25,7 +25,7 @@ ORGANIZATIONS_PATH = "/v2/enterprise/organizations"
 MEMBERS_PATH = "/v2/enterprise/members"
 SESSIONS_PATH_V3 = "/v3/enterprise/metrics/sessions"
 ORGANIZATIONS_PATH_V3 = "/v3/enterprise/organizations"
-MEMBERS_PATH_V3 = "/v3/enterprise/members"
+MEMBERS_PATH_V3 = "/v3/enterprise/members/users"
 
 SECOND = timedelta(seconds=1)
 

@@ -63,7 +63,7 @@ TOMORROW = (datetime.now(UTC) + timedelta(days=1)).date().isoformat()
         (["backfill", "2024-12-31", "2025-03-01"], {}, "before DEVIN_START_DATE=2025-01-01"),
         (["backfill", "2025-03-01", TOMORROW], {}, "is not over yet. The last closed day is"),
         (["backfill", "2025-03-01", "2025-03-01"], {"DEVIN_API_KEY": ""}, "DEVIN_API_KEY is not set"),
-        (["backfill", "2025-03-01", "2025-03-01"], {"DEVIN_API_KEY": "cog_secret"}, "DEVIN_API_KEY is refused"),
+        (["backfill", "2025-03-01", "2025-03-01"], {"DEVIN_API_VERSION": "v3"}, "DEVIN_API_VERSION='v3' is refused"),
         (["backfill", "2025-03-01", "2025-03-01"], {"DEVIN_API_KEY": "apk_secret"}, "DEVIN_API_KEY is refused"),
         (["backfill", "2025-03-01", "2025-03-01"], {"DEVIN_TIMEZONE": "Mars"}, "DEVIN_TIMEZONE='Mars' is refused"),
         (["backfill", "2025-03-01", "2025-03-01"], {"DEVIN_ORG_IDS": "a b"}, "'a b' is not an organization id"),
@@ -131,19 +131,21 @@ def test_from_the_first_load_to_sql(world: World) -> None:
 
     code, out, _ = devin_sessions("status", "--json")
     assert code == cli.MISSING, "history since DEVIN_START_DATE is not loaded"
-    status = json.loads(out)
+    told = json.loads(out)
+    assert list(told) == ["organizations"]
+    status = told["organizations"]
     assert list(status) == [
         "first_day",
         "last_day",
         "days_expected",
         "days_loaded",
         "days_reconciled",
-        "organizations",
+        "counted",
         "sessions_count",
         "last_loaded_at",
     ]
     assert (status["first_day"], status["days_loaded"], status["days_reconciled"]) == ("2025-01-01", 41, 41)
-    assert (status["organizations"], status["sessions_count"]) == (5, sessions + 2)
+    assert (status["counted"], status["sessions_count"]) == (5, sessions + 2)
 
     world.configure(devin_start_date="2025-01-01")
     code, out, _ = devin_sessions("status")

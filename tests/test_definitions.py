@@ -64,7 +64,7 @@ def test_organizations_come_first_and_rollups_last(world: World) -> None:
     assert sorted(names[2:]) == ["enterprise_sessions", "monthly_sessions", "weekly_sessions"]
 
 
-@pytest.mark.parametrize(("variable", "value"), [("DEVIN_TIMEZONE", "Mars/Base"), ("DEVIN_API_KEY", "cog_secret_1")])
+@pytest.mark.parametrize(("variable", "value"), [("DEVIN_TIMEZONE", "Mars/Base"), ("DEVIN_API_KEY", "apk_secret_1")])
 def test_a_wrong_setting_is_refused_when_the_code_loads(world: World, variable: str, value: str) -> None:
     world.configure(**{variable: value})
     loaded = subprocess.run(

@@ -33,7 +33,6 @@ from resources.devin_api import (
     KEY_VARIABLE,
     LARGEST_COUNT,
     MAX_BODY_BYTES,
-    SESSIONS_PATH,
     Calls,
     ContractBroken,
     DevinAPI,
@@ -45,7 +44,7 @@ from resources.devin_api import (
     Unavailable,
     check_url,
 )
-from resources.sandbox import Asked, Sandbox
+from resources.sandbox import SESSIONS_PATH, Asked, Sandbox
 
 KEY = "apk_user_4f1d7c9a0b2e86"
 NOW = datetime(2025, 7, 16, 13, 45, 30, 250_000, tzinfo=UTC)
@@ -599,14 +598,14 @@ def test_a_missing_key_names_the_variable_and_sends_nothing(
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
-        ("cog_5e884898da28", "it starts with cog_"),
+        ("5e884898da28", "it starts with neither apk_user_ nor cog_"),
         ("apk_5e884898da28", "it starts with apk_ but not apk_user_"),
         ("apk_user_5e88 4898", "blanks or characters that no key has"),
         ("apk_user_5e88\n4898", "blanks or characters that no key has"),
         ("apk_user_5e88\r\nX-Other: 4898", "blanks or characters that no key has"),
         ("apk_user_5e88\u20134898", "blanks or characters that no key has"),
     ],
-    ids=["service user", "organization", "blank", "line break", "header injection", "dash from a word processor"],
+    ids=["unknown kind", "organization", "blank", "line break", "header injection", "dash from a word processor"],
 )
 def test_a_key_that_cannot_work_is_refused_with_the_reason_but_not_the_key(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, value: str, reason: str
@@ -704,8 +703,8 @@ def test_a_refusal_with_any_body_is_one_short_sentence_that_every_screen_can_sho
 
 def test_many_organizations_in_one_question_are_not_all_spelled_out(sandbox: Sandbox) -> None:
     sandbox.fail(status=404)
-    with pytest.raises(Rejected, match=r"of organizations o0, o1, o2 and 97 more and user u0 from 2025"):
-        count(api(sandbox.url), org_ids=[f"o{n}" for n in range(100)], user_ids=["u0"])
+    with pytest.raises(Rejected, match=r"of organizations o0, o1, o2 and 96 more and user u0 from 2025"):
+        count(api(sandbox.url), org_ids=[f"o{n}" for n in range(99)], user_ids=["u0"])
 
 
 # Where the key may go

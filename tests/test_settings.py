@@ -49,13 +49,16 @@ def warehouse_path(settings: Settings) -> Path:
 def test_an_empty_variable_means_the_default() -> None:
     assert Settings.load().model_dump() == {
         "devin_api_key": None,
+        "devin_api_version": "auto",
+        "devin_allow_version_change": False,
         "devin_api_url": "https://api.devin.ai",
         "devin_org_ids": (),
+        "devin_user_ids": (),
         "devin_start_date": date(2025, 1, 1),
         "devin_timezone": "UTC",
         "devin_day_start_hour": 0,
         "devin_lookback_days": 3,
-        "devin_max_connections": 16,
+        "devin_max_connections": 32,
         "devin_requests_per_minute": None,
         "devin_timeout_seconds": 30.0,
         "devin_max_tries": 5,
@@ -67,9 +70,12 @@ def test_an_empty_variable_means_the_default() -> None:
 def test_each_variable_sets_its_setting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     settings = load(
         monkeypatch,
-        devin_api_key=f"apk_user_{SECRET}",
+        devin_api_key=f"cog_{SECRET}",
+        devin_api_version="v3",
+        devin_allow_version_change="true",
         devin_api_url="http://127.0.0.1:8000/devin/",
         devin_org_ids="org-1",
+        devin_user_ids="user-1",
         devin_start_date="2024-02-29",
         devin_timezone="Europe/Berlin",
         devin_day_start_hour="8",
@@ -82,10 +88,13 @@ def test_each_variable_sets_its_setting(monkeypatch: pytest.MonkeyPatch, tmp_pat
         warehouse_url=f"duckdb:///{tmp_path}/warehouse.duckdb",
     )
     assert settings.devin_api_key is not None
-    assert settings.devin_api_key.get_secret_value() == f"apk_user_{SECRET}"
+    assert settings.devin_api_key.get_secret_value() == f"cog_{SECRET}"
     assert settings.model_dump(exclude={"devin_api_key"}) == {
+        "devin_api_version": "v3",
+        "devin_allow_version_change": True,
         "devin_api_url": "http://127.0.0.1:8000/devin",
         "devin_org_ids": ("org-1",),
+        "devin_user_ids": ("user-1",),
         "devin_start_date": date(2024, 2, 29),
         "devin_timezone": "Europe/Berlin",
         "devin_day_start_hour": 8,
@@ -116,6 +125,10 @@ TOMORROW = (datetime.now(UTC) + timedelta(days=1)).date()
 
 ADDRESS = "an https:// address; http:// for this machine alone (127.0.0.1, ::1, localhost)"
 ORG_IDS = "organization ids separated by commas, each of letters, digits, `-` and `_`, up to 128"
+USER_IDS = (
+    "`discover` for every user that the source lists, or user ids separated by commas, each without blanks and "
+    "up to 128 characters"
+)
 DATE = "a date such as 2025-01-01, from 2020-01-01 up to yesterday"
 TIMEZONE = "an IANA name such as UTC or Europe/Berlin"
 SECONDS = "a number of seconds above 0, up to 600"
@@ -129,6 +142,9 @@ DUCKDB = "a DuckDB file as duckdb:///path/to/file.duckdb"
         *(("devin_api_url", value, ADDRESS) for value in ("https://", "https://[::1", "https://h#a")),
         *(("devin_org_ids", value, ORG_IDS) for value in (",", " , ,", "org 1", "org-1;org-2", "org/1", "örg")),
         *(("devin_org_ids", value, ORG_IDS) for value in ("o" * 129, '["org-1"]', "org-1,org-2\x1b", "null,*")),
+        *(("devin_user_ids", value, USER_IDS) for value in (",", "user 1", "discover,user-1", "u" * 129, "üser")),
+        *(("devin_allow_version_change", value, "true or false") for value in ("maybe", "2")),
+        *(("devin_api_version", value, "auto, or the one that the key is for: v2 or v3") for value in ("v1", "3")),
         *(("devin_start_date", value, DATE) for value in ("2019-12-31", "2025-02-30", "yesterday", "01/02/2025")),
         *(("devin_start_date", value, DATE) for value in (f"{TOMORROW}", "9999-12-31", "2025-01-01T12:00:00")),
         *(("devin_timezone", value, TIMEZONE) for value in ("Mars/Olympus", "utc", "+02:00", "../etc/passwd")),
@@ -166,7 +182,7 @@ def test_every_variable_can_be_refused_and_then_says_what_is_allowed(
 
 
 def test_several_wrong_variables_are_refused_together_a_line_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = refusal(monkeypatch, devin_max_tries="0", devin_timezone="Mars/Olympus", devin_api_key=f"cog_{SECRET}")
+    told = refusal(monkeypatch, devin_max_tries="0", devin_timezone="Mars/Olympus", devin_api_key=f"apk_{SECRET}")
     assert [line.split(" ")[0].split("=")[0] for line in told.splitlines()] == [
         "DEVIN_API_KEY",
         "DEVIN_TIMEZONE",
@@ -178,12 +194,37 @@ def test_a_very_long_value_is_not_quoted_whole(monkeypatch: pytest.MonkeyPatch) 
     assert len(refusal(monkeypatch, devin_max_tries="9" * 5000)) < 400
 
 
-@pytest.mark.parametrize("value", [f"cog_{SECRET}", f"apk_{SECRET}", f"apk_user_ {SECRET}", f"apk_user_{SECRET}\u2013"])
+@pytest.mark.parametrize("value", [f"apk_{SECRET}", f"apk_user_ {SECRET}", f"apk_user_{SECRET}\u2013"])
 def test_a_key_that_cannot_work_is_refused_without_being_quoted(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     told = refusal(monkeypatch, devin_api_key=value)
     assert told.startswith("DEVIN_API_KEY is refused (it ")
-    assert told.endswith("Allowed: a key that starts with `apk_user_` (v2 refuses `apk_` and `cog_` keys).")
+    assert told.endswith("Allowed: a key that starts with `apk_user_` (for v2 of the API) or `cog_` (for v3).")
     assert SECRET not in told
+
+
+@pytest.mark.parametrize(
+    ("key", "version"), [(f"cog_{SECRET}", "v2"), (f"apk_user_{SECRET}", "v3"), (f"other_{SECRET}", "auto")]
+)
+def test_a_version_that_the_key_is_not_for_is_refused_without_quoting_the_key(
+    monkeypatch: pytest.MonkeyPatch, key: str, version: str
+) -> None:
+    told = refusal(monkeypatch, devin_api_key=key, devin_api_version=version)
+    assert told.startswith(f"DEVIN_API_VERSION={version!r} is refused (DEVIN_API_KEY: ")
+    assert SECRET not in told
+
+
+@pytest.mark.parametrize(
+    ("key", "version"), [("cog_a", "auto"), ("cog_a", "v3"), ("apk_user_a", "v2"), ("other", "v2"), ("other", "v3")]
+)
+def test_a_version_fits_its_kind_of_key_and_an_unknown_kind_if_it_is_named(
+    monkeypatch: pytest.MonkeyPatch, key: str, version: str
+) -> None:
+    assert load(monkeypatch, devin_api_key=key, devin_api_version=version).devin_api_version == version
+
+
+def test_user_ids_may_hold_what_identity_providers_put_into_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load(monkeypatch, devin_user_ids="google-oauth2|1234, email|a.b+c@example.com,user-1,user-1")
+    assert settings.devin_user_ids == ("google-oauth2|1234", "email|a.b+c@example.com", "user-1")
 
 
 def test_blanks_around_the_key_are_not_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:

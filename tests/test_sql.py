@@ -8,6 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from warehouse import tables, writes
+from warehouse.tables import ORGANIZATIONS
 
 FILES = sorted(resources.files("warehouse").joinpath("sql").iterdir(), key=lambda file: file.name)
 
@@ -49,7 +50,7 @@ def rebuilt(
             }
             for (label, org_id), count in cells.items()
         ]
-        writes.store_days(connection, days, facts)
+        writes.store_days(connection, ORGANIZATIONS, days, facts)
         writes.rebuild(connection, table, **options)
         writes.rebuild(connection, table, **options)
         rows = connection.execute(sa.select(table).order_by(*table.primary_key.columns)).all()

@@ -6,7 +6,7 @@ from datetime import date, datetime
 
 import sqlalchemy as sa
 
-from warehouse.tables import daily_sessions, daily_totals, organizations
+from warehouse.tables import ORGANIZATIONS, Counted
 
 
 @dataclass(frozen=True)
@@ -18,103 +18,123 @@ class Coverage:
     days_expected: int
     days_loaded: int
     days_reconciled: int
-    organizations: int
+    counted: int
     sessions_count: int
     last_loaded_at: datetime | None
 
 
-def counted_organizations(connection: sa.Connection) -> list[str]:
-    """Ids of the organizations that were listed or configured the last time that was looked up, in order."""
-    latest = sa.select(sa.func.max(organizations.c.last_seen_at)).scalar_subquery()
-    of_latest = sa.select(organizations.c.org_id).where(organizations.c.last_seen_at == latest)
-    return list(connection.scalars(of_latest.order_by(organizations.c.org_id)))
+def latest_listed(connection: sa.Connection, counted: Counted) -> list[str]:
+    """Ids of those that were listed or configured the last time that was looked up, in order."""
+    table = counted.listed
+    latest = sa.select(sa.func.max(table.c.last_seen_at)).scalar_subquery()
+    of_latest = sa.select(table.c[counted.id]).where(table.c.last_seen_at == latest)
+    return list(connection.scalars(of_latest.order_by(table.c[counted.id])))
 
 
-def windows(connection: sa.Connection) -> dict[date, tuple[datetime, datetime]]:
+def windows(connection: sa.Connection, counted: Counted) -> dict[date, tuple[datetime, datetime]]:
     """Start and end of every day that was read."""
-    rows = connection.execute(sa.select(daily_totals.c.day, daily_totals.c.window_start, daily_totals.c.window_end))
+    totals = counted.totals.c
+    rows = connection.execute(sa.select(totals.day, totals.window_start, totals.window_end))
     return {row.day: (row.window_start, row.window_end) for row in rows}
+
+
+def api_versions(connection: sa.Connection, counted: Counted) -> set[str]:
+    """The versions of the API that the stored days were last read from."""
+    return set(connection.scalars(sa.select(counted.totals.c.api_version).distinct()))
 
 
 def last_loaded_at(connection: sa.Connection) -> datetime | None:
     """When a day was last read; None if none ever was."""
-    latest: datetime | None = connection.scalar(sa.select(sa.func.max(daily_totals.c.loaded_at)))
+    latest: datetime | None = connection.scalar(sa.select(sa.func.max(ORGANIZATIONS.totals.c.loaded_at)))
     return latest
 
 
-def days_of_runs(connection: sa.Connection, run_ids: Sequence[str]) -> set[date]:
+def days_of_runs(connection: sa.Connection, counted: Counted, run_ids: Sequence[str]) -> set[date]:
     """The days that one of these runs was the last to read."""
-    return set(connection.scalars(sa.select(daily_totals.c.day).where(daily_totals.c.run_id.in_(run_ids))))
+    totals = counted.totals.c
+    return set(connection.scalars(sa.select(totals.day).where(totals.run_id.in_(run_ids))))
 
 
-def recent_activity(connection: sa.Connection, first: date, before: date) -> dict[str, tuple[float, float]]:
-    """For each organization: how many of its days from `first` to before `before` are stored, and their sessions."""
-    cells = daily_sessions.c
+def recent_activity(
+    connection: sa.Connection, counted: Counted, first: date, before: date
+) -> dict[str, tuple[float, float]]:
+    """For each id: how many of its days from `first` to before `before` are stored, and their sessions."""
+    cells = counted.cells.c
     rows = connection.execute(
-        sa.select(cells.org_id, sa.func.count().label("days"), sa.func.sum(cells.sessions_count).label("sessions"))
+        sa.select(cells[counted.id], sa.func.count(), sa.func.sum(cells.sessions_count))
         .where(cells.day >= first, cells.day < before)
-        .group_by(cells.org_id)
+        .group_by(cells[counted.id])
     )
-    return {row.org_id: (float(row.days), float(row.sessions)) for row in rows}
+    return {id_: (float(days), float(sessions)) for id_, days, sessions in rows}
 
 
-def unavailable_organizations(connection: sa.Connection) -> dict[str, str]:
-    """The organizations that the source refuses to count, and its reason."""
-    refused = organizations.c.unavailable_since.is_not(None)
-    rows = connection.execute(sa.select(organizations.c.org_id, organizations.c.unavailable_reason).where(refused))
-    return {row.org_id: row.unavailable_reason for row in rows}
+def unavailable(connection: sa.Connection, counted: Counted) -> dict[str, str]:
+    """Those that the source refuses to count, and its reason."""
+    table = counted.listed.c
+    refused = sa.select(table[counted.id], table.unavailable_reason).where(table.unavailable_since.is_not(None))
+    return {id_: reason for id_, reason in connection.execute(refused)}
 
 
-def missing_cells(connection: sa.Connection, org_ids: Sequence[str] = ()) -> dict[date, int]:
-    """How many of the organizations to count have no count on a day that was read, for the days where some have none.
+def missing_cells(connection: sa.Connection, counted: Counted, chosen: Sequence[str] = ()) -> dict[date, int]:
+    """How many of those to count have no count on a day that was read, for the days where some have none.
 
-    `org_ids` are those to count; empty means `counted_organizations`. One created after a day is not missed there,
-    nor is one that the source refuses to count.
+    They are the `chosen` ones or, if that is empty, the `latest_listed`. Nobody is missed on days before the creation,
+    nor is one that the source refuses to count. Where the source does not say when a listed one was created, days are
+    let go that were read before it was first seen: sessions that it had there are among the unattributed ones.
     """
-    unavailable = unavailable_organizations(connection)
-    org_ids = [o for o in org_ids or counted_organizations(connection) if o not in unavailable]
-    known = sa.select(organizations.c.org_id, organizations.c.created_at).where(organizations.c.org_id.in_(org_ids))
-    created_at = {row.org_id: row.created_at for row in connection.execute(known)}
-    stored = (
-        sa.select(daily_sessions.c.day, daily_sessions.c.org_id).where(daily_sessions.c.org_id.in_(org_ids)).subquery()
-    )
+    totals, cells, listed = counted.totals.c, counted.cells.c, counted.listed.c
+    refused = unavailable(connection, counted)
+    ids = [id_ for id_ in chosen or latest_listed(connection, counted) if id_ not in refused]
+    known = sa.select(listed[counted.id], listed.created_at, listed.first_seen_at).where(listed[counted.id].in_(ids))
+    dates = {id_: (created_at, first_seen_at) for id_, created_at, first_seen_at in connection.execute(known)}
+    stored = sa.select(cells.day, cells[counted.id].label("id")).where(cells[counted.id].in_(ids)).subquery()
     # Counting is enough where all are there; only the other days are looked at one by one.
     counts = connection.execute(
-        sa.select(daily_totals.c.day, daily_totals.c.window_end, sa.func.count(stored.c.org_id).label("cells"))
-        .select_from(daily_totals.outerjoin(stored, daily_totals.c.day == stored.c.day))
-        .group_by(daily_totals.c.day, daily_totals.c.window_end)
+        sa.select(totals.day, totals.window_end, totals.loaded_at, sa.func.count(stored.c.id).label("cells"))
+        .select_from(counted.totals.outerjoin(stored, totals.day == stored.c.day))
+        .group_by(totals.day, totals.window_end, totals.loaded_at)
     )
-    short = {row.day: row.window_end for row in counts if row.cells < len(org_ids)}
+    short = {row.day: row for row in counts if row.cells < len(ids)}
     present: dict[date, set[str]] = {day: set() for day in short}
-    for day, org_id in connection.execute(sa.select(stored).where(stored.c.day.in_(list(short)))):
-        present[day].add(org_id)
+    for day, id_ in connection.execute(sa.select(stored).where(stored.c.day.in_(list(short)))):
+        present[day].add(id_)
+
+    def is_missed(id_: str, end: datetime, loaded_at: datetime) -> bool:
+        created_at, first_seen_at = dates.get(id_, (None, None))
+        if created_at is not None:
+            return bool(created_at < end)
+        return bool(chosen or first_seen_at is None or first_seen_at <= loaded_at)
+
     gaps = {}
-    for day, end in short.items():
-        absent = (o for o in org_ids if o not in present[day])
-        missing = sum(1 for o in absent if created_at.get(o) is None or created_at[o] < end)
+    for day, row in short.items():
+        missing = sum(is_missed(id_, row.window_end, row.loaded_at) for id_ in ids if id_ not in present[day])
         if missing:
             gaps[day] = missing
     return gaps
 
 
-def loaded_days(connection: sa.Connection, org_ids: Sequence[str] = ()) -> set[date]:
-    """The days that were read and lack no organization that is to be counted; see `missing_cells`."""
-    return windows(connection).keys() - missing_cells(connection, org_ids).keys()
+def loaded_days(connection: sa.Connection, counted: Counted, chosen: Sequence[str] = ()) -> set[date]:
+    """The days that were read and lack nobody who is to be counted; see `missing_cells`."""
+    return windows(connection, counted).keys() - missing_cells(connection, counted, chosen).keys()
 
 
 def coverage(
-    connection: sa.Connection, days: Collection[date], loaded: Collection[date], org_ids: Sequence[str] = ()
+    connection: sa.Connection,
+    counted: Counted,
+    days: Collection[date],
+    loaded: Collection[date],
+    chosen: Sequence[str] = (),
 ) -> Coverage:
     """How much of `days`, in order and not empty, is loaded and reconciled; `loaded` are the `loaded_days`."""
     expected = set(days)
-    rows = [row for row in connection.execute(sa.select(daily_totals)) if row.day in expected and row.day in loaded]
+    rows = [row for row in connection.execute(sa.select(counted.totals)) if row.day in expected and row.day in loaded]
     return Coverage(
         first_day=min(expected),
         last_day=max(expected),
         days_expected=len(expected),
         days_loaded=len(rows),
         days_reconciled=sum(1 for row in rows if row.unattributed_count == 0),
-        organizations=len(org_ids or counted_organizations(connection)),
+        counted=len(chosen or latest_listed(connection, counted)),
         sessions_count=sum(row.sessions_count for row in rows),
         last_loaded_at=max((row.loaded_at for row in rows), default=None),
     )

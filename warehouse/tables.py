@@ -3,6 +3,7 @@
 The comments are what the databases, the Dagster catalogue and the documentation show.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -29,57 +30,103 @@ def _never_negative(column: str) -> sa.CheckConstraint:
     return sa.CheckConstraint(f"{column} >= 0")
 
 
-organizations = sa.Table(
-    "organizations",
-    metadata,
-    _column("org_id", Text(), "The source's id of the organization.", primary_key=True),
-    _column("org_name", Text(), "Its name when last listed; NULL if the source never named it.", nullable=True),
-    _at("created_at", "When it was created, as the source says; NULL if it does not say.", nullable=True),
-    _at("first_seen_at", "When it was first listed by the source, or configured."),
-    _at("last_seen_at", "When it was last listed by the source, or configured. Those of the latest time are counted."),
-    _at("unavailable_since", "When the source first refused to count it; NULL while it answers.", nullable=True),
-    _column(
-        "unavailable_reason", Text(), "What the source said when it refused; NULL while it answers.", nullable=True
-    ),
-    comment="One row per organization.",
-)
+def _listed(name: str, noun: str, *more: sa.Column[Any]) -> sa.Table:
+    id_ = _id(noun)
+    return sa.Table(
+        name,
+        metadata,
+        _column(id_, Text(), f"The source's id of the {noun}.", primary_key=True),
+        *more,
+        _at("created_at", "When it was created, as the source says; NULL if it does not say.", nullable=True),
+        _at("first_seen_at", "When it was first listed by the source, or configured."),
+        _at(
+            "last_seen_at",
+            "When it was last listed by the source, or configured. Those of the latest time are counted.",
+        ),
+        _at("unavailable_since", "When the source first refused to count it; NULL while it answers.", nullable=True),
+        _column(
+            "unavailable_reason", Text(), "What the source said when it refused; NULL while it answers.", nullable=True
+        ),
+        comment=f"One row per {noun}.",
+    )
 
-daily_sessions = sa.Table(
-    "daily_sessions",
-    metadata,
-    _column("day", Date(), "The day; its exact window is in daily_totals.", primary_key=True),
-    _column("org_id", Text(), "The organization.", primary_key=True),
-    _count("sessions_count", "Sessions created on that day in that organization."),
-    _column("is_derived", Boolean(), "True if the count follows from other answers; false if it was asked itself."),
-    _column("api_version", Text(), "The version of the API that answered."),
-    _at("loaded_at", "When this count was stored: first, or when it last changed."),
-    _column("run_id", Text(), "The Dagster run that stored this count."),
-    _never_negative("sessions_count"),
-    comment="One row per organization and day.",
-)
 
-daily_totals = sa.Table(
-    "daily_totals",
-    metadata,
-    _column("day", Date(), "The day.", primary_key=True),
-    _at("window_start", "First instant of the day."),
-    _at("window_end", "First instant after the day."),
-    _count("sessions_count", "Control total: the source's own count for the day, with no organization filter."),
-    _count("orgs_sessions_count", "Sum of the day's counts per organization."),
-    _count(
-        "unattributed_count",
-        "Control total minus the sum of the organizations: sessions of organizations that were not counted. "
-        "Negative if the source contradicted itself.",
-    ),
-    _column("orgs_expected", Integer(), "How many organizations were to be counted."),
-    _column("orgs_loaded", Integer(), "How many of them the source counted."),
-    _column("api_version", Text(), "The version of the API that answered."),
-    _at("loaded_at", "When the day was last read."),
-    _column("run_id", Text(), "The Dagster run that last read the day."),
-    _never_negative("sessions_count"),
-    _never_negative("orgs_sessions_count"),
-    comment="One row per day that was read whole: the control totals, and the ledger of what is loaded.",
-)
+def _cells(name: str, noun: str, totals: str) -> sa.Table:
+    return sa.Table(
+        name,
+        metadata,
+        _column("day", Date(), f"The day; its exact window is in {totals}.", primary_key=True),
+        _column(_id(noun), Text(), f"The {noun}.", primary_key=True),
+        _count(
+            "sessions_count", f"Sessions created on that day {'in' if noun == 'organization' else 'by'} that {noun}."
+        ),
+        _column("is_derived", Boolean(), "True if the count follows from other answers; false if it was asked itself."),
+        _column("api_version", Text(), "The version of the API that answered."),
+        _at("loaded_at", "When this count was stored: first, or when it last changed."),
+        _column("run_id", Text(), "The Dagster run that stored this count."),
+        _never_negative("sessions_count"),
+        comment=f"One row per {noun} and day.",
+    )
+
+
+def _totals(name: str, noun: str, prefix: str) -> sa.Table:
+    return sa.Table(
+        name,
+        metadata,
+        _column("day", Date(), "The day.", primary_key=True),
+        _at("window_start", "First instant of the day."),
+        _at("window_end", "First instant after the day."),
+        _count("sessions_count", f"Control total: the source's own count for the day, with no {noun} filter."),
+        _count(f"{prefix}_sessions_count", f"Sum of the day's counts per {noun}."),
+        _count(
+            "unattributed_count",
+            f"Control total minus the sum of the {noun}s: sessions of {noun}s that were not counted. "
+            "Negative if the source contradicted itself.",
+        ),
+        _column(f"{prefix}_expected", Integer(), f"How many {noun}s were to be counted."),
+        _column(f"{prefix}_loaded", Integer(), "How many of them the source counted."),
+        _column("api_version", Text(), "The version of the API that answered."),
+        _at("loaded_at", "When the day was last read."),
+        _column("run_id", Text(), "The Dagster run that last read the day."),
+        _never_negative("sessions_count"),
+        _never_negative(f"{prefix}_sessions_count"),
+        comment=f"One row per day that was read whole per {noun}: the control totals, and the ledger of loading.",
+    )
+
+
+def _id(noun: str) -> str:
+    return {"organization": "org_id", "user": "user_id"}[noun]
+
+
+_org_name = _column("org_name", Text(), "Its name when last listed; NULL if the source never named it.", nullable=True)
+
+organizations = _listed("organizations", "organization", _org_name)
+daily_sessions = _cells("daily_sessions", "organization", "daily_totals")
+daily_totals = _totals("daily_totals", "organization", "orgs")
+
+users = _listed("users", "user")
+user_daily_sessions = _cells("user_daily_sessions", "user", "user_daily_totals")
+user_daily_totals = _totals("user_daily_totals", "user", "users")
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Whose sessions are counted per day, and the tables about them: the same columns but for `id` and a prefix."""
+
+    noun: str
+    prefix: str
+    listed: sa.Table
+    cells: sa.Table
+    totals: sa.Table
+
+    @property
+    def id(self) -> str:
+        """The name of the column that identifies one of them."""
+        return _id(self.noun)
+
+
+ORGANIZATIONS = Counted("organization", "orgs", organizations, daily_sessions, daily_totals)
+USERS = Counted("user", "users", users, user_daily_sessions, user_daily_totals)
 
 
 def _rollup(name: str, period: str, first_day: str) -> sa.Table:

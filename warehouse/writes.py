@@ -11,7 +11,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from warehouse import tables
+from warehouse.tables import Counted
 
 _ARROW_TYPES: Mapping[type[sa.types.TypeEngine[Any]], pa.DataType] = {
     sa.Text: pa.string(),
@@ -44,52 +44,55 @@ class StoredDay:
     changes: Changes
 
 
-def store_organizations(
-    connection: sa.Connection, organizations: Sequence[Mapping[str, Any]], seen_at: datetime
+def store_listed(
+    connection: sa.Connection, counted: Counted, found: Sequence[Mapping[str, Any]], seen_at: datetime
 ) -> None:
-    """Upsert `organizations` (org_id, org_name, created_at each) as seen at `seen_at`; None leaves what was known."""
-    table = tables.organizations
-    known = {row.org_id: row for row in connection.execute(sa.select(table))}
+    """Upsert `found` (id, name if the table has one, created_at) as seen at `seen_at`; None leaves what was known."""
+    table = counted.listed
+    known = {row[counted.id]: row for row in connection.execute(sa.select(table)).mappings()}
+    nothing: dict[str, Any] = dict.fromkeys(table.columns.keys())
     rows = []
-    for organization in organizations:
-        before = known.get(organization["org_id"])
-        rows.append(
-            {
-                "org_id": organization["org_id"],
-                "org_name": organization["org_name"] or (before.org_name if before else None),
-                "created_at": organization["created_at"] or (before.created_at if before else None),
-                "first_seen_at": before.first_seen_at if before else seen_at,
-                "last_seen_at": seen_at,
-                "unavailable_since": before.unavailable_since if before else None,
-                "unavailable_reason": before.unavailable_reason if before else None,
-            }
-        )
+    for item in found:
+        before = known.get(item[counted.id], nothing)
+        told = {name: value for name, value in item.items() if value is not None}
+        rows.append({**before, **told, "first_seen_at": before["first_seen_at"] or seen_at, "last_seen_at": seen_at})
     with _staged(connection, table, rows) as incoming:
         _upsert(connection, table, incoming)
 
 
 def store_days(
-    connection: sa.Connection, totals: Sequence[Mapping[str, Any]], cells: Sequence[Mapping[str, Any]]
+    connection: sa.Connection,
+    counted: Counted,
+    totals: Sequence[Mapping[str, Any]],
+    cells: Sequence[Mapping[str, Any]],
 ) -> dict[date, StoredDay]:
-    """Upsert whole days: a daily_totals row each, and their daily_sessions rows. Returns what is stored now, by day.
+    """Upsert whole days: a row of totals each, and their cells. Returns what is stored now, by day.
 
-    `totals` come without orgs_sessions_count and unattributed_count: those are taken from the cells as they are
+    `totals` come without the sum of the cells and unattributed_count: those are taken from the cells as they are
     stored afterwards, so that the proof is about what analysts read. A count that is stored already stays untouched,
-    with its loaded_at and run_id.
+    with its loaded_at and run_id, unless it came from another version of the API.
     """
-    table = tables.daily_sessions
+    table = counted.cells
     with _staged(connection, table, cells) as incoming:
-        changes = _compare(connection, table, incoming)
-        _upsert(connection, table, incoming, only_if=lambda new: table.c.sessions_count != new.sessions_count)
+        changes = _compare(connection, counted, incoming)
+        _upsert(
+            connection,
+            table,
+            incoming,
+            only_if=lambda new: (
+                (table.c.sessions_count != new.sessions_count) | (table.c.api_version != new.api_version)
+            ),
+        )
     days = [row["day"] for row in totals]
     of_day = sa.select(table.c.day, sa.func.sum(table.c.sessions_count)).where(table.c.day.in_(days))
     stored = {day: total for day, total in connection.execute(of_day.group_by(table.c.day))}
     proven = []
     for row in totals:
-        of_orgs = int(stored.get(row["day"], 0))
-        proven.append({**row, "orgs_sessions_count": of_orgs, "unattributed_count": row["sessions_count"] - of_orgs})
-    with _staged(connection, tables.daily_totals, proven) as incoming:
-        _upsert(connection, tables.daily_totals, incoming)
+        summed = int(stored.get(row["day"], 0))
+        proof = {f"{counted.prefix}_sessions_count": summed, "unattributed_count": row["sessions_count"] - summed}
+        proven.append({**row, **proof})
+    with _staged(connection, counted.totals, proven) as incoming:
+        _upsert(connection, counted.totals, incoming)
     return {
         row["day"]: StoredDay(row["sessions_count"], row["unattributed_count"], changes.get(row["day"], Changes()))
         for row in proven
@@ -97,17 +100,18 @@ def store_days(
 
 
 def store_availability(
-    connection: sa.Connection, refused: Mapping[str, str], counted: Collection[str], at: datetime
+    connection: sa.Connection, counted: Counted, refused: Mapping[str, str], answered: Collection[str], at: datetime
 ) -> None:
-    """Mark the organizations that the source refuses to count, with its reason; clear those that it counts again."""
-    table = tables.organizations
-    for org_id, reason in refused.items():
+    """Mark those that the source refuses to count, with its reason; clear the others for whom it `answered`."""
+    table = counted.listed
+    id_ = table.c[counted.id]
+    for refused_id, reason in refused.items():
         since = sa.func.coalesce(table.c.unavailable_since, at)
-        change = sa.update(table).where(table.c.org_id == org_id)
+        change = sa.update(table).where(id_ == refused_id)
         connection.execute(change.values(unavailable_since=since, unavailable_reason=reason))
-    marked = set(connection.scalars(sa.select(table.c.org_id).where(table.c.unavailable_since.is_not(None))))
-    for org_id in marked.intersection(counted):
-        change = sa.update(table).where(table.c.org_id == org_id)
+    marked = set(connection.scalars(sa.select(id_).where(table.c.unavailable_since.is_not(None))))
+    for answered_id in marked.intersection(answered) - refused.keys():
+        change = sa.update(table).where(id_ == answered_id)
         connection.execute(change.values(unavailable_since=None, unavailable_reason=None))
 
 
@@ -121,13 +125,14 @@ def rebuild(connection: sa.Connection, table: sa.Table, **parameters: Any) -> in
     return connection.scalar(sa.select(sa.func.count()).select_from(table)) or 0
 
 
-def _compare(connection: sa.Connection, table: sa.Table, incoming: sa.TableClause) -> dict[date, Changes]:
-    same_cell = (incoming.c.day == table.c.day) & (incoming.c.org_id == table.c.org_id)
+def _compare(connection: sa.Connection, counted: Counted, incoming: sa.TableClause) -> dict[date, Changes]:
+    table = counted.cells
+    same_cell = (incoming.c.day == table.c.day) & (incoming.c[counted.id] == table.c[counted.id])
     rows = connection.execute(
         sa.select(
             incoming.c.day,
             sa.func.count().label("cells"),
-            sa.func.count().filter(table.c.org_id.is_(None)).label("inserted"),
+            sa.func.count().filter(table.c[counted.id].is_(None)).label("inserted"),
             sa.func.count().filter(table.c.sessions_count != incoming.c.sessions_count).label("changed"),
         )
         .select_from(incoming.outerjoin(table, same_cell))

@@ -1,0 +1,32 @@
+"""Asset `users`: whose sessions are counted, if DEVIN_USER_IDS says so."""
+
+import dagster as dg
+
+from pipelines.catalogue import table_asset
+from pipelines.listing import store_listing
+from pipelines.progress import Progress
+from pipelines.settings import Settings
+from resources.database import Database
+from resources.devin_api import DevinAPI, DevinClient
+from warehouse.tables import USERS
+
+
+@table_asset(USERS.listed, "python", "api")
+def users(
+    context: dg.AssetExecutionContext,
+    settings: dg.ResourceParam[Settings],
+    devin_api: DevinAPI,
+    database: Database,
+    progress: dg.ResourceParam[Progress],
+) -> dg.MaterializeResult[None]:
+    """Those in DEVIN_USER_IDS, or else every one that the source lists."""
+    return store_listing(
+        USERS,
+        DevinClient.users,
+        "DEVIN_USER_IDS",
+        context=context,
+        settings=settings,
+        devin_api=devin_api,
+        database=database,
+        progress=progress,
+    )
