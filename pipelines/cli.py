@@ -225,6 +225,7 @@ def sandbox(
             source.fail(delay=delay, times=None)
         say(f"The sandbox answers at {source.url}. To use it, in another terminal:")
         say(f"  export DEVIN_API_URL={source.url} {KEY_VARIABLE}={source.api_key}")
+        say(f"  # or {KEY_VARIABLE}={source.service_key} for v3 of the API")
         say("  export WAREHOUSE_URL=duckdb:///data/sandbox/warehouse.duckdb DAGSTER_HOME=$PWD/data/sandbox/dagster")
         try:
             threading.Event().wait()

@@ -69,13 +69,16 @@ async def direct(
     workers: "Workers",
     errors: Errors,
     answered: Callable[[], None],
+    may_go_on: Callable[[], Awaitable[object]],
 ) -> list[DayAnswers]:
     """Ask each day's control total, then each cell itself.
 
     A day without a control total costs no further question. `answered` is told of each cell that is settled.
+    `may_go_on` is awaited after the totals, which are a small part of the questions.
     """
     block = _Block(count, days, org_ids, workers, errors, answered)
     await block.ask_control_totals()
+    await may_go_on()
     await block.ask_cells((of_day, org_id) for of_day in block.with_control_total() for org_id in org_ids)
     return block.answers
 
@@ -89,17 +92,19 @@ async def differenced(
     workers: "Workers",
     errors: Errors,
     answered: Callable[[], None],
+    may_go_on: Callable[[], Awaitable[object]],
 ) -> list[DayAnswers]:
     """Ask each day's control total and each organization's total, and split what is not zero until every cell is known.
 
     `expected` is how many sessions a day an organization is likely to have, where that is known: quiet ones share a
     question. While the source is consistent it is asked at most cells + days + organizations questions, whatever the
     data, and else at most twice as many: then derived cells are asked themselves, and what still differs from the
-    control total stays visible as the day's rest.
+    control total stays visible as the day's rest. `may_go_on` is awaited after the totals, as in `direct`.
     """
     block = _Block(count, days, org_ids, workers, errors, answered)
     groups = _groups(org_ids, {org_id: expected[org_id] * len(days) for org_id in org_ids if org_id in expected})
     await block.ask_control_totals(also=[block.total_of(group) for group in groups])
+    await may_go_on()
     await block.split()
     await block.check()
     return block.answers

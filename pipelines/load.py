@@ -1,5 +1,6 @@
 """One run's load: blocks of days asked, checked and stored one after the other, and what came of each day."""
 
+import asyncio
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import nullcontext
@@ -110,11 +111,12 @@ class Load:
                 self._load(again, asking)
 
     def _load(self, days: Sequence[Day], asking: "_Asking") -> None:
-        """While one block is stored, the next is asked."""
+        """While one block is stored, the next is asked for its totals; more would be asked twice after a kill."""
         blocks = list(_blocks(days))
         under_way = asking.start(blocks[0], len(days))
         for following in [*blocks[1:], None]:
-            answers = under_way.result()
+            under_way.may_go_on()
+            answers = under_way.answers.result()
             asking.remember(answers)
             if following:
                 under_way = asking.start(following, len(days))
@@ -202,9 +204,11 @@ class _Asking:
     ids: Sequence[str]
     activity: dict[str, tuple[float, float]]
 
-    def start(self, block: Sequence[Day], days_in_all: int) -> Future[list[collect.DayAnswers]]:
+    def start(self, block: Sequence[Day], days_in_all: int) -> "_UnderWay":
         """Begin to ask `block`, a part of a load of so many days."""
-        return self.portal.start_task_soon(self._ask, block, self.settings.is_differenced(days_in_all))
+        goes_on = asyncio.Event()
+        answers = self.portal.start_task_soon(self._ask, block, self.settings.is_differenced(days_in_all), goes_on)
+        return _UnderWay(answers, partial(self.portal.start_task_soon, goes_on.set))
 
     def remember(self, answers: Sequence[collect.DayAnswers]) -> None:
         """Take what each did in this block into account for the next."""
@@ -213,7 +217,9 @@ class _Asking:
             days, sessions = self.activity.get(id_, (0.0, 0.0))
             self.activity[id_] = (days * FADING + len(counts), sessions * FADING + sum(counts))
 
-    async def _ask(self, block: Sequence[Day], is_differenced: bool) -> list[collect.DayAnswers]:
+    async def _ask(
+        self, block: Sequence[Day], is_differenced: bool, goes_on: asyncio.Event
+    ) -> list[collect.DayAnswers]:
         async def count(start: datetime, end: datetime, ids: Sequence[str]) -> int:
             if self.counted.noun == "user":
                 return await self.client.count(start, end, user_ids=ids)
@@ -234,7 +240,16 @@ class _Asking:
             workers=self.workers,
             errors=ERRORS,
             answered=self.progress.answered,
+            may_go_on=goes_on.wait,
         )
+
+
+@dataclass
+class _UnderWay:
+    """A block that is being asked: its answers when they are there, and leave to ask more than its totals."""
+
+    answers: Future[list[collect.DayAnswers]]
+    may_go_on: Callable[[], object]
 
 
 def _blocks(days: Sequence[Day]) -> Iterator[list[Day]]:

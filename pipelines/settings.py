@@ -97,7 +97,7 @@ class Settings(BaseSettings):
         le=90,
     )
     devin_max_connections: int = _setting(
-        32,
+        48,
         "How many questions may be under way at once.",
         "a whole number from 1 to 256",
         ge=1,

@@ -1,7 +1,7 @@
 """Which questions are asked, and what becomes of their answers; the source here is a function over a matrix."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from random import Random
@@ -50,6 +50,10 @@ class Source:
         return self.cells.get((org_id, day), 0)
 
 
+async def at_once() -> None:
+    pass
+
+
 def collected(
     ask: Callable[..., Coroutine[Any, Any, list[collect.DayAnswers]]],
     count: collect.Count,
@@ -57,12 +61,20 @@ def collected(
     org_ids: Sequence[str],
     workers: int,
     answered: Callable[[], None] = lambda: None,
-    **options: dict[str, float],
+    may_go_on: Callable[[], Awaitable[object]] = at_once,
+    **options: Any,
 ) -> list[collect.DayAnswers]:
     async def main() -> list[collect.DayAnswers]:
         async with collect.Workers(workers) as pool:
             return await ask(
-                count, days_of(number_of_days), org_ids, workers=pool, errors=ERRORS, answered=answered, **options
+                count,
+                days_of(number_of_days),
+                org_ids,
+                workers=pool,
+                errors=ERRORS,
+                answered=answered,
+                may_go_on=may_go_on,
+                **options,
             )
 
     return asyncio.run(main())
@@ -76,6 +88,20 @@ def differenced(
     source: Source, org_ids: Sequence[str], workers: int = 4, expected: dict[str, float] | None = None
 ) -> list[collect.DayAnswers]:
     return collected(collect.differenced, source, source.number_of_days, org_ids, workers, expected=expected or {})
+
+
+@pytest.mark.parametrize(("ask", "totals"), [(collect.direct, 6), (collect.differenced, 6 + 2)])
+def test_only_totals_are_asked_before_a_block_may_go_on(ask: Callable[..., Any], totals: int) -> None:
+    source = Source({("org-0", 0): 3, ("org-1", 4): 2}, 6)
+    asked_before: list[int] = []
+
+    async def may_go_on() -> None:
+        asked_before.append(len(source.asked))
+
+    options: dict[str, Any] = {} if ask is collect.direct else {"expected": {}}
+    collected(ask, source, 6, ["org-0", "org-1"], 4, may_go_on=may_go_on, **options)
+    assert asked_before == [totals]
+    assert len(source.asked) > totals
 
 
 ASK = pytest.mark.parametrize("ask", [direct, differenced])
@@ -293,7 +319,7 @@ def test_progress_is_told_of_every_settled_cell_once(ask: Callable[..., list[col
         settled += 1
 
     source = Source({("a", 0): 1, ("b", 2): 2, ("hidden", 1): 1}, 4)
-    options: dict[str, dict[str, float]] = {"expected": {}} if ask is differenced else {}
+    options: dict[str, Any] = {"expected": {}} if ask is differenced else {}
     function = collect.differenced if ask is differenced else collect.direct
     collected(function, source, 4, ["a", "b"], 2, answered, **options)
     assert settled == 8

@@ -20,7 +20,6 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 
 import duckdb
@@ -92,7 +91,7 @@ class Failed(Exception):
 # --- processes ---
 
 
-def _environment(folder: Path, url: str) -> dict[str, str]:
+def _environment(folder: Path, url: str, connections: int | None) -> dict[str, str]:
     """This process's environment, in which nothing of a user's settings is left but what the measurement needs."""
     names = {*dotenv_values(PROJECT / ".env"), *(name for name in os.environ if name.startswith("DEVIN_"))}
     return {
@@ -102,6 +101,7 @@ def _environment(folder: Path, url: str) -> dict[str, str]:
         "DEVIN_API_KEY": KEY,
         "WAREHOUSE_URL": f"duckdb:///{folder}/warehouse.duckdb",
         "DAGSTER_HOME": str(folder / "dagster"),
+        "DEVIN_MAX_CONNECTIONS": str(connections or ""),
     }
 
 
@@ -110,13 +110,15 @@ def _backfill(world: World) -> list[str]:
 
 
 @contextmanager
-def _started(arguments: Sequence[str], folder: Path, url: str) -> "Iterator[subprocess.Popen[bytes]]":
+def _started(
+    arguments: Sequence[str], folder: Path, url: str, connections: int | None = None
+) -> "Iterator[subprocess.Popen[bytes]]":
     """A Python process of the project, killed at the end if it still runs. Its output is in a file in `folder`."""
     with (folder / "output.txt").open("ab") as output:
         process = subprocess.Popen(
             [sys.executable, *arguments],
             cwd=PROJECT,
-            env=_environment(folder, url),
+            env=_environment(folder, url, connections),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -129,13 +131,13 @@ def _started(arguments: Sequence[str], folder: Path, url: str) -> "Iterator[subp
             process.wait()
 
 
-def _run(arguments: Sequence[str], folder: Path, source: Source) -> Finished:
+def _run(arguments: Sequence[str], folder: Path, source: Source, connections: int | None = None) -> Finished:
     """Run to the end, and compare what is stored then with the world. Raises Failed if the exit code is not 0.
 
     What the source has seen is counted from its last reset on.
     """
     began = time.perf_counter()
-    with _started(arguments, folder, source.url) as process:
+    with _started(arguments, folder, source.url, connections) as process:
         # wait4 tells the usage of this one child, where getrusage would give the largest of all.
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - began
@@ -145,11 +147,11 @@ def _run(arguments: Sequence[str], folder: Path, source: Source) -> Finished:
     return Finished(seconds, usage.ru_maxrss / 1024, source.counters(), _cells_wrong(folder, source.world))
 
 
-def _load(world: World, source: Source) -> Finished:
-    """A whole backfill of the world into a new warehouse, by the command."""
+def _load(world: World, source: Source, connections: int | None = None) -> Finished:
+    """A whole backfill of the world into a new warehouse, by the command; with its default of connections if None."""
     source.reset()
     with tempfile.TemporaryDirectory() as name:
-        return _run(_backfill(world), Path(name), source)
+        return _run(_backfill(world), Path(name), source, connections)
 
 
 def _tail(folder: Path) -> str:
@@ -253,7 +255,6 @@ def calls(sizes: Sizes) -> list[Row]:
     return rows
 
 
-@cache
 def _whole_loads(sizes: Sizes) -> tuple[list[Finished], list[Finished]]:
     """Backfills by the command and by the baseline, in turn, so that both meet the same noise."""
     world = sizes.world(sizes.whole)
@@ -272,10 +273,11 @@ def _whole_loads(sizes: Sizes) -> tuple[list[Finished], list[Finished]]:
 def asking(sizes: Sizes) -> list[Row]:
     """How well the connections are kept busy, from the first question about sessions to the last answer."""
     world = sizes.world(sizes.whole)
-    runs, _ = _whole_loads(sizes)
+    with Source(world, latency=LATENCY) as it:
+        runs = [_load(world, it, CONNECTIONS) for _ in range(sizes.times)]
     ratios = [run.seen.seconds / (run.seen.session_calls * LATENCY / CONNECTIONS) for run in runs]
     row = Row(
-        f"time of asking ÷ (calls · latency ÷ connections), {_shape(world)}, 16 connections, 50 ms",
+        f"time of asking ÷ (calls · latency ÷ connections), {_shape(world)}, {CONNECTIONS} connections, 50 ms",
         "≤ 1.30",
         f"{min(ratios):.2f}",
         min(ratios) <= 1.3,
@@ -375,7 +377,7 @@ def kill(sizes: Sizes) -> list[Row]:
     world = sizes.world(sizes.killed)
     dice = random.Random(sizes.seed)
     repeats, notes, runs = [], [], []
-    with Source(world, latency=LATENCY / 10) as it:
+    with Source(world, latency=LATENCY) as it:
         undisturbed = _load(world, it).seen.calls
         for _ in range(sizes.times):
             moment = dice.randrange(1, undisturbed)

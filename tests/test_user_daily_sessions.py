@@ -1,0 +1,455 @@
+"""Counts per user next to those per organization, in both versions of the API, over real HTTP, DuckDB and runs."""
+
+import json
+import re
+from collections.abc import Iterable
+from datetime import UTC, date, datetime, timedelta
+
+import dagster as dg
+import pytest
+import sqlalchemy as sa
+
+from pipelines import cli
+from pipelines.partitions import closed_days, daily_partitions
+from pipelines.schedules import JOB, range_tags
+from resources.sandbox import (
+    MEMBERS_PATH,
+    MEMBERS_PATH_V3,
+    ORGANIZATIONS_PATH,
+    SESSIONS_PATH,
+    SESSIONS_PATH_V3,
+    Asked,
+    Sandbox,
+)
+from tests.conftest import World
+from tests.test_cli import devin_sessions, in_this_process
+from tests.test_event_log import OURS, instance_in
+from warehouse import reads
+from warehouse.tables import ORGANIZATIONS, USERS, Counted
+
+PER_USER, PER_ORGANIZATION = dg.AssetKey(USERS.cells.name), dg.AssetKey(ORGANIZATIONS.cells.name)
+COUNTED_TABLES = [ORGANIZATIONS.cells, ORGANIZATIONS.totals, USERS.cells, USERS.totals]
+Cells = dict[tuple[date, str], int]
+
+
+def member_ids(source: Sandbox) -> list[str]:
+    return [member.user_id for member in source.members]
+
+
+def truth_of_users(world: World, first: str, last: str, user_ids: Iterable[str] = ()) -> Cells:
+    """Every cell of these users, of all members if none is named, as the source has it."""
+    return {
+        (day.day, user_id): world.source.truth(day.start, day.end, user_ids=[user_id])
+        for day in world.days(first, last)
+        for user_id in user_ids or member_ids(world.source)
+    }
+
+
+def cells_of_users(world: World) -> Cells:
+    """Every cell of the users as the warehouse has it."""
+    rows = world.rows("select day, user_id, sessions_count from user_daily_sessions")
+    return {(day, user_id): count for day, user_id, count in rows}
+
+
+def questions(world: World) -> list[Asked]:
+    """The questions for counts that the source received, in either version."""
+    return [asked for asked in world.source.requests if asked.path in (SESSIONS_PATH, SESSIONS_PATH_V3)]
+
+
+def checks_of(result: dg.ExecuteInProcessResult, asset: dg.AssetKey) -> dict[str, dg.AssetCheckEvaluation]:
+    """The checks of this asset: those of the other have the same names."""
+    return {check.check_name: check for check in result.get_asset_check_evaluations() if check.asset_key == asset}
+
+
+def red(result: dg.ExecuteInProcessResult, asset: dg.AssetKey) -> set[str]:
+    """The checks of this asset that failed, but for the one that asks for yesterday."""
+    failed = {name for name, check in checks_of(result, asset).items() if not check.passed}
+    return failed - {"latest_closed_day_is_present"}
+
+
+def run_only(world: World, tables: Iterable[sa.Table], first: str = "", last: str = "") -> dg.ExecuteInProcessResult:
+    """One run of a part of the job: the assets that fill these tables, over these days if any asset has days."""
+    return world.definitions.resolve_job_def(JOB).execute_in_process(
+        instance=world.instance,
+        asset_selection=[dg.AssetKey(table.name) for table in tables],
+        tags=range_tags(first, last) if first else {},
+        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+        raise_on_error=False,
+    )
+
+
+def api_versions(world: World) -> dict[str, dict[int, set[str]]]:
+    """By table and day of the month: which versions of the API its rows say they were read from."""
+    found: dict[str, dict[int, set[str]]] = {}
+    for table in COUNTED_TABLES:
+        by_day = found.setdefault(table.name, {})
+        for day, version in world.rows(f"select distinct day, api_version from {table.name}"):
+            by_day.setdefault(day.day, set()).add(version)
+    return found
+
+
+def counts_as_stored(world: World) -> list[list[tuple[object, ...]]]:
+    """Every row of the tables of counts and totals."""
+    return [world.rows(f"select * from {table.name} order by all") for table in COUNTED_TABLES]
+
+
+def everything_stored(world: World) -> str:
+    """Every value of every column of every table of the warehouse."""
+    tables = [name for (name,) in world.rows("select table_name from information_schema.tables")]
+    return "\n".join(str(value) for name in tables for row in world.rows(f'select * from "{name}"') for value in row)
+
+
+def test_without_the_setting_users_are_neither_assets_nor_asked_about(world: World) -> None:
+    def assets() -> set[str]:
+        return {spec.key.to_user_string() for spec in world.definitions.resolve_all_asset_specs()}
+
+    assert assets().isdisjoint({"users", "user_daily_sessions"})
+    assert world.run("2025-04-01", "2025-04-02").success
+    assert world.asked()
+    assert not [asked for asked in world.source.requests if asked.user_ids or asked.path == MEMBERS_PATH]
+    world.configure(devin_user_ids="discover")
+    assert assets() >= {"users", "user_daily_sessions"}
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "fetch"),
+    [("2025-02-20", "2025-02-24", "direct"), ("2025-03-01", "2025-04-09", "auto")],
+)
+def test_the_warehouse_equals_the_source_user_by_user(world: World, first: str, last: str, fetch: str) -> None:
+    world.configure(devin_user_ids="discover", devin_fetch=fetch)
+    result = world.run(first, last)
+    assert result.success, world.failures(result)
+    truth = truth_of_users(world, first, last)
+    assert cells_of_users(world) == truth
+    assert world.cells() == world.truth(first, last)
+    totals = {day.day: world.source.truth(day.start, day.end) for day in world.days(first, last)}
+    assert dict(world.rows("select day, sessions_count from daily_totals")) == totals
+    everyone = len(world.source.members)
+    assert set(world.rows("select * exclude (window_start, window_end, loaded_at, run_id) from user_daily_totals")) == {
+        (day, total, total, 0, everyone, everyone, "v2") for day, total in totals.items()
+    }
+    listed = {(member.user_id, member.created_at) for member in world.source.members}
+    assert set(world.rows("select user_id, created_at from users")) == listed
+    assert red(result, PER_USER) == red(result, PER_ORGANIZATION) == set()
+    assert checks_of(result, PER_USER).keys() - checks_of(result, PER_ORGANIZATION).keys() == {
+        "control_totals_agree",
+        "every_user_is_available",
+    }
+    about_users = [asked for asked in questions(world) if asked.user_ids]
+    if fetch == "direct":
+        assert {(asked.start, asked.user_ids) for asked in about_users} == {
+            (day.start, (user_id,)) for day in world.days(first, last) for user_id in member_ids(world.source)
+        }
+        assert len(about_users) == len(truth)
+    else:
+        assert len([asked for asked in questions(world) if not asked.org_ids]) < len(truth), "totals and all"
+
+
+def test_of_a_list_of_users_only_these_are_counted_and_the_others_sessions_are_no_warning(world: World) -> None:
+    chosen = [world.source.organizations[0].user_ids[0], world.source.organizations[2].user_ids[1]]
+    world.configure(devin_user_ids=",".join(chosen))
+    result = world.run("2025-04-01", "2025-04-05")
+    assert result.success, world.failures(result)
+    cells = truth_of_users(world, "2025-04-01", "2025-04-05", chosen)
+    assert cells_of_users(world) == cells
+    assert {user_id for asked in questions(world) for user_id in asked.user_ids} == set(chosen)
+    assert not [asked for asked in world.source.requests if asked.path == MEMBERS_PATH]
+    assert set(world.rows("select user_id, created_at from users")) == {(user_id, None) for user_id in chosen}
+    others = {}
+    for day in world.days("2025-04-01", "2025-04-05"):
+        total, counted = world.source.truth(day.start, day.end), sum(cells[day.day, user_id] for user_id in chosen)
+        others[day.day] = (total, counted, total - counted, 2, 2)
+    columns = "day, sessions_count, users_sessions_count, unattributed_count, users_expected, users_loaded"
+    assert {row[0]: row[1:] for row in world.rows(f"select {columns} from user_daily_totals")} == others
+    check = checks_of(result, PER_USER)["counts_sum_to_control_totals"]
+    assert check.passed
+    assert check.metadata["unattributed_sessions"].value == sum(row[2] for row in others.values()) > 0
+
+
+def test_sessions_of_a_user_that_is_not_listed_are_a_warning_that_says_whose_they_may_be(world: World) -> None:
+    org_id = world.source.organizations[0].org_id
+    world.source.add_sessions(org_id, datetime(2025, 4, 2, 12, tzinfo=UTC), count=3, user_id="service-user")
+    world.configure(devin_user_ids="discover")
+    result = world.run("2025-04-01", "2025-04-03")
+    assert result.success, world.failures(result)
+    assert cells_of_users(world) == truth_of_users(world, "2025-04-01", "2025-04-03")
+    check = checks_of(result, PER_USER)["counts_sum_to_control_totals"]
+    assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert check.description == (
+        "The source counts sessions of no listed user on 2025-04-02. "
+        "They may be those of service users or of former members."
+    )
+    assert check.metadata["unattributed_sessions"].value == 3
+    assert red(result, PER_USER) == {"counts_sum_to_control_totals"}
+    assert red(result, PER_ORGANIZATION) == set(), "an organization that is listed had them"
+
+
+def test_a_total_that_changed_between_the_readings_per_organization_and_per_user_is_a_warning(world: World) -> None:
+    user_id = world.source.organizations[0].user_ids[0]
+    world.configure(devin_user_ids=user_id)
+    assert red(world.run("2025-04-01", "2025-04-03"), PER_USER) == set()
+    world.source.add_sessions(world.source.organizations[0].org_id, datetime(2025, 4, 2, 12, tzinfo=UTC), count=2)
+    of_users_alone = run_only(world, [USERS.listed, USERS.cells], "2025-04-01", "2025-04-03")
+    assert of_users_alone.success
+    check = checks_of(of_users_alone, PER_USER)["control_totals_agree"]
+    assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert check.description == (
+        "The source's total changed between two readings of 2025-04-02. "
+        "Read again: devin-sessions backfill 2025-04-02 2025-04-02 --refresh"
+    )
+    assert red(of_users_alone, PER_USER) == {"control_totals_agree"}
+    of_both = world.run("2025-04-01", "2025-04-03")
+    assert checks_of(of_both, PER_USER)["control_totals_agree"].passed
+    assert cells_of_users(world) == truth_of_users(world, "2025-04-01", "2025-04-03", [user_id])
+
+
+def test_the_command_loads_users_for_days_that_were_loaded_without_them_and_status_tells_of_both(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Where it is noon, so that no day ends while this runs.
+    noon = f"Etc/GMT{datetime.now(UTC).hour - 12:+}"
+    world.configure(devin_timezone=noon, dagster_event_batch_size="1000")
+    days = closed_days(daily_partitions(world.settings))[-3:]
+    first, last = days[0].isoformat(), days[-1].isoformat()
+    with Sandbox(organizations=3, first_day=days[0] - timedelta(1)) as source:
+        world.source = source
+        world.configure(devin_api_url=source.url, devin_start_date=first)
+        code, shown = in_this_process(capsys, world.environment, "backfill", first, last)
+        assert code == 0, shown
+        assert "3 of 3 days loaded: " in shown
+        assert "per user" not in shown
+        code, shown = in_this_process(capsys, world.environment, "status", "--json")
+        assert (code, list(json.loads(shown))) == (0, ["organizations"])
+
+        world.configure(devin_user_ids="discover")
+        code, shown = in_this_process(capsys, world.environment, "status")
+        assert code == cli.MISSING
+        advice = f"{first}…{last} (3 days). To load: devin-sessions backfill {first} {last}"
+        assert f"Missing per user: {advice}" in shown
+        assert "Missing: " not in shown
+
+        source.requests.clear()
+        code, shown, err = devin_sessions("backfill", first, last)
+        assert (code, err) == (0, "")
+        truth = truth_of_users(world, first, last)
+        sessions = sum(world.truth(first, last).values())
+        assert (
+            f"3 of 3 days loaded per user: {sessions:,} sessions; {len(truth)} cells new, 0 changed, 0 unchanged; "
+            f"{len(source.requests)} calls (0 retries)" in shown
+        )
+        assert shown.count(" days loaded") == 1
+        assert not [asked for asked in source.requests if asked.org_ids or asked.path == ORGANIZATIONS_PATH]
+        assert cells_of_users(world) == truth
+
+        source.requests.clear()
+        code, shown = in_this_process(capsys, world.environment, "backfill", first, last)
+        assert code == 0
+        assert f"Nothing to do: {first}…{last} (3 days) loaded already." in shown
+        assert source.requests == []
+        code, shown = in_this_process(capsys, world.environment, "status", "--json")
+        assert code == 0
+        told = json.loads(shown)
+        assert list(told) == ["organizations", "users"]
+        numbers = ("days_expected", "days_loaded", "days_reconciled", "counted", "sessions_count")
+        assert [told["organizations"][name] for name in numbers] == [3, 3, 3, 3, sessions]
+        assert [told["users"][name] for name in numbers] == [3, 3, 3, len(source.members), sessions]
+
+
+def test_a_refused_user_holds_up_nobody_is_shown_and_is_tried_again(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refused = world.source.organizations[3].user_ids[-1]
+    world.configure(devin_user_ids="discover")
+    of_users = [USERS.listed, USERS.cells]
+    assert run_only(world, of_users, "2025-03-01", "2025-03-05").success
+    world.source.fail(status=404, when=lambda asked: refused in asked.user_ids, times=None)
+    result = run_only(world, of_users, "2025-03-06", "2025-03-09")
+    assert result.success, world.failures(result)
+    assert [a for a in questions(world) if a.status == 404 and len(a.user_ids) > 1], "it was asked with quiet ones"
+    truth = truth_of_users(world, "2025-03-01", "2025-03-09")
+    open_ = {(date(2025, 3, day), refused) for day in (6, 7, 8, 9)}
+    assert cells_of_users(world) == {cell: count for cell, count in truth.items() if cell not in open_}
+    ((user_id, reason),) = world.rows(
+        "select user_id, unavailable_reason from users where unavailable_since is not null or unavailable_reason <> ''"
+    )
+    assert user_id == refused
+    assert reason.startswith(f"2025-03-09: Counting the sessions of user {refused} from ")
+    assert "404" in reason
+    checks = checks_of(result, PER_USER)
+    check = checks["every_user_is_available"]
+    assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.ERROR)
+    assert refused in str(check.description)
+    assert checks["every_cell_is_present"].passed, "one that is refused is not missed"
+    everyone = len(world.source.members)
+    assert set(world.rows("select users_expected, users_loaded from user_daily_totals where day > '2025-03-05'")) == {
+        (everyone, everyone - 1)
+    }
+    code, shown = in_this_process(capsys, world.environment, "status")
+    assert code == cli.MISSING
+    assert f"Not counted: {refused}, refused on 2025-03-09" in shown
+
+    world.source.heal()
+    result = run_only(world, of_users, "2025-03-06", "2025-03-09")
+    assert checks_of(result, PER_USER)["every_user_is_available"].passed
+    assert cells_of_users(world) == truth
+
+
+def test_a_key_that_may_not_list_members_is_told_of_the_setting_and_organizations_are_stored_all_the_same(
+    world: World,
+) -> None:
+    with Sandbox(organizations=3, lists_members=False) as source:
+        world.source = source
+        world.configure(devin_api_url=source.url, devin_user_ids="discover")
+        result = world.run("2025-04-01", "2025-04-03")
+        assert not result.success
+        (said,) = world.failures(result).splitlines()
+        assert said.endswith(
+            "The key may count sessions but not list users: "
+            "set DEVIN_USER_IDS to the ids to count, separated by commas."
+        )
+        assert world.cells() == world.truth("2025-04-01", "2025-04-03")
+        assert world.materialized_days() == {"2025-04-01", "2025-04-02", "2025-04-03"}
+        assert red(result, PER_ORGANIZATION) == set()
+        assert cells_of_users(world) == {}
+        user_id = member_ids(source)[0]
+        world.configure(devin_user_ids=user_id)
+        assert run_only(world, [USERS.listed, USERS.cells], "2025-04-01", "2025-04-03").success
+        assert cells_of_users(world) == truth_of_users(world, "2025-04-01", "2025-04-03", [user_id])
+
+
+def test_emails_and_names_of_members_are_nowhere_in_the_warehouse(world: World) -> None:
+    world.configure(devin_user_ids="discover", devin_allow_version_change="true")
+    private = [text for member in world.source.members for text in (member.email, member.name) if text]
+    assert len(private) > len(world.source.members)
+    for path, key in ((MEMBERS_PATH, world.source.api_key), (MEMBERS_PATH_V3, world.source.service_key)):
+        world.configure(devin_api_key=key)
+        world.source.requests.clear()
+        assert run_only(world, [USERS.listed, USERS.cells], "2025-04-01", "2025-04-01").success
+        assert path in {asked.path for asked in world.source.requests}
+        stored = everything_stored(world)
+        assert all(user_id in stored for user_id in member_ids(world.source)), "it was looked everywhere"
+        assert not [text for text in private if text in stored]
+
+
+def test_a_warehouse_of_v2_refuses_a_key_of_v3_before_anything_is_counted(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.configure(devin_user_ids=member_ids(world.source)[0])
+    assert world.run("2025-04-01", "2025-04-02").success
+    before = counts_as_stored(world)
+    world.source.requests.clear()
+    world.configure(devin_api_key=world.source.service_key)
+    code, shown = in_this_process(capsys, world.environment, "backfill", "2025-04-01", "2025-04-05")
+    assert code == cli.WRONG_USE
+    assert shown.startswith("The warehouse holds counts of v2 of the API, but the key and DEVIN_API_VERSION=auto mean")
+    assert "DEVIN_ALLOW_VERSION_CHANGE=true" in shown
+    assert world.source.requests == []
+    result = world.run("2025-04-01", "2025-04-05")
+    assert not result.success
+    assert set(world.failures(result).splitlines()) == {shown.strip()}
+    assert len(result.get_step_failure_events()) == 2, "for organizations and for users"
+    assert questions(world) == []
+    assert counts_as_stored(world) == before
+
+
+def test_where_a_change_of_version_is_allowed_each_row_says_which_one_it_was_last_read_from(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    user_id = member_ids(world.source)[0]
+    world.configure(devin_user_ids=user_id, dagster_event_batch_size="1000")
+    assert world.run("2025-04-01", "2025-04-03").success
+    world.configure(devin_api_key=world.source.service_key, devin_allow_version_change="true")
+    result = world.run("2025-04-04", "2025-04-04")
+    assert result.success, world.failures(result)
+    by_day = {1: {"v2"}, 2: {"v2"}, 3: {"v2"}, 4: {"v3"}}
+    assert api_versions(world) == {table.name: by_day for table in COUNTED_TABLES}
+    cells = world.truth("2025-04-01", "2025-04-04")
+    cells_per_user = truth_of_users(world, "2025-04-01", "2025-04-04", [user_id])
+    assert (world.cells(), cells_of_users(world)) == (cells, cells_per_user)
+
+    code, shown = in_this_process(capsys, world.environment, "backfill", "2025-04-02", "2025-04-03", "--refresh")
+    assert code == 0, shown
+    of_organizations, of_users = re.findall(r"2 of 2 days loaded.*", shown)
+    assert "; 0 cells new, 0 changed, 10 unchanged; " in of_organizations
+    assert "; 0 cells new, 0 changed, 2 unchanged; " in of_users
+    by_day |= {2: {"v3"}, 3: {"v3"}}
+    assert api_versions(world) == {table.name: by_day for table in COUNTED_TABLES}
+    assert (world.cells(), cells_of_users(world)) == (cells, cells_per_user)
+
+
+def test_a_source_that_has_only_v3_is_loaded_whole(world: World) -> None:
+    with Sandbox(organizations=3, versions=("v3",)) as source:
+        world.source = source
+        world.configure(devin_api_url=source.url, devin_api_key=source.service_key, devin_user_ids="discover")
+        result = world.run("2025-02-20", "2025-02-24")
+        assert result.success, world.failures(result)
+        assert world.cells() == world.truth("2025-02-20", "2025-02-24")
+        assert cells_of_users(world) == truth_of_users(world, "2025-02-20", "2025-02-24")
+        assert red(result, PER_USER) == red(result, PER_ORGANIZATION) == set()
+        assert api_versions(world) == {t.name: {day: {"v3"} for day in range(20, 25)} for t in COUNTED_TABLES}
+        assert {asked.path.split("/")[1] for asked in source.requests} == {"v3"}
+        names = {(o.org_id, o.org_name) for o in source.organizations}
+        assert set(world.rows("select org_id, org_name from organizations")) == names
+        assert set(world.rows("select user_id, created_at from users")) == {(id_, None) for id_ in member_ids(source)}
+
+
+@pytest.mark.parametrize("counted", [ORGANIZATIONS, USERS], ids=["organizations", "users"])
+def test_one_whose_creation_is_not_known_is_missed_on_days_read_since_it_was_seen_or_if_it_is_chosen(
+    world: World, counted: Counted
+) -> None:
+    if counted is USERS:
+        created = {member.user_id: member.created_at for member in world.source.members}
+        variable, everyone = "devin_user_ids", "discover"
+    else:
+        created = {organization.org_id: organization.created_at for organization in world.source.organizations}
+        variable, everyone = "devin_org_ids", ""
+    one, *others = created
+    assert created[one]
+    for who, day in ((one, "2025-02-01"), (everyone, "2025-03-01"), (one, "2025-03-02")):
+        world.configure(devin_user_ids="discover")  # the last word on either has the next line
+        world.configure(**{variable: who})
+        assert run_only(world, [counted.listed, counted.cells], day, day).success
+    world.configure(**{variable: everyone})
+    assert run_only(world, [counted.listed]).success
+
+    before_all_were_seen, since = world.days("2025-02-01", "2025-02-01") + world.days("2025-03-02", "2025-03-02")
+    unknown = sum(created[id_] is None for id_ in others)
+    old = sum(1 for id_ in others if (at := created[id_]) and at < before_all_were_seen.end)
+    young = sum(1 for id_ in others if (at := created[id_]) and before_all_were_seen.end < at < since.start)
+    assert min(unknown, old, young) > 0
+    assert unknown + old + young == len(others)
+    with world.database.transaction(read_only=True) as connection:
+        missed_of_listed = reads.missing_cells(connection, counted)
+        missed_of_chosen = reads.missing_cells(connection, counted, tuple(created))
+    assert missed_of_listed == {before_all_were_seen.day: old, since.day: len(others)}
+    assert missed_of_chosen == {before_all_were_seen.day: old + unknown, since.day: len(others)}
+
+
+def test_exactly_the_days_that_are_stored_are_materialized_after_a_run_that_failed_on_one(world: World) -> None:
+    chosen = member_ids(world.source)[:2]
+    world.configure(devin_user_ids=",".join(chosen), devin_fetch="direct", dagster_event_batch_size="1000")
+    bad = datetime(2025, 4, 3, tzinfo=UTC)
+    world.source.fail(status=503, when=lambda a: a.start == bad and chosen[1] in a.user_ids, times=None)
+    with instance_in(world.folder / "dagster", OURS) as instance:
+        world.instance = instance
+        result = world.run("2025-04-01", "2025-04-05")
+        assert not result.success
+        said = world.failures(result)
+        assert "Not loaded: 2025-04-03. Everything else is stored." in said
+        assert chosen[1] in said
+        stored = {day.isoformat() for day, _ in cells_of_users(world)}
+        assert stored == {"2025-04-01", "2025-04-02", "2025-04-04", "2025-04-05"}
+        assert set(instance.get_materialized_partitions(PER_USER)) == stored
+        assert world.materialized_days() == {*stored, "2025-04-03"}
+        shown = [record.event_log_entry for record in instance.fetch_materializations(PER_USER, limit=100).records]
+        sessions = {
+            entry.asset_materialization.partition: entry.asset_materialization.metadata["sessions_count"].value
+            for entry in shown
+            if entry.asset_materialization
+        }
+        assert len(shown) == 4, "each once"
+        assert sessions == {
+            day.day.isoformat(): world.source.truth(day.start, day.end)
+            for day in world.days("2025-04-01", "2025-04-05")
+            if day.start != bad
+        }
