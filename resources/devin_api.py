@@ -34,6 +34,7 @@ KEY_VARIABLE = "DEVIN_API_KEY"
 MAX_LISTED = 100_000
 # What servers and proxies take of an address is some 8,000 characters.
 MAX_IDS = 100
+LONGEST_ID = 256
 MAX_BODY_BYTES = 4 * 1024 * 1024
 LARGEST_COUNT = 2**63 - 1
 # 408 and 429 ask for another try by definition, 5xx is the server's own trouble; any other status repeats itself.
@@ -50,6 +51,10 @@ class Unauthorized(DevinAPIError):
 
 class Rejected(DevinAPIError):
     """The source refuses this question for good, for instance one organization in it. Asking again is of no use."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class Unavailable(DevinAPIError):
@@ -236,9 +241,12 @@ class DevinClient:
             try:
                 page = await self._get(listing.path, params, asked, about_everyone=False)
             except Rejected as error:
+                if error.status not in (403, 404):
+                    raise
                 raise Rejected(
                     f"{error} The key may count sessions but not list {listing.noun}s: "
-                    f"set {variable} to the ids to count, separated by commas."
+                    f"set {variable} to the ids to count, separated by commas.",
+                    error.status,
                 ) from None
             items, has_more, cursor = _items_in(page, listing, self.version, asked)
             for item in items:
@@ -351,7 +359,7 @@ def _understood(
         raise _Passing(message, retry_after, pauses_all=status == 429 or retry_after is not None)
     if status != 200:
         hint = " Check DEVIN_API_URL." if 300 <= status < 400 or (status == 404 and about_everyone) else ""
-        raise Rejected(f"{came_back}.{hint}")
+        raise Rejected(f"{came_back}.{hint}", status)
     try:
         answer = json.loads(body)
     except (ValueError, RecursionError):
@@ -371,7 +379,7 @@ def _items_in(
             raise TypeError("items is no list")
         items = [
             (
-                _text(item[listing.id_field]),
+                _id(item[listing.id_field]),
                 _text(item[listing.name_field]) if listing.name_field else None,
                 None
                 if listing.created_field is None or item[listing.created_field] is None
@@ -379,13 +387,18 @@ def _items_in(
             )
             for item in page["items"]
         ]
-        if not all(id_ for id_, _, _ in items):
-            raise ValueError("an empty id")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ContractBroken(
             f"{asked}: the page is not what the contract says ({type(error).__name__}: {_clean(str(error))})."
         ) from None
     return items, has_more, cursor
+
+
+def _id(value: object) -> str:
+    id_ = _text(value)
+    if not (id_.isprintable() and 0 < len(id_) <= LONGEST_ID):
+        raise ValueError("an id that cannot be asked about")
+    return id_
 
 
 def _text(value: object) -> str:
@@ -446,9 +459,9 @@ def _said(body: bytes) -> str:
     text = body.decode("utf-8", "replace")
     try:
         answer = json.loads(body)
-        detail = answer["detail"] if "detail" in answer else answer["title"]
+        detail = answer.get("detail") or answer["title"]
         text = detail if isinstance(detail, str) else "; ".join(f"{d['loc'][-1]}: {d['msg']}" for d in detail)
-    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
         pass
     text = _clean(text)
     return f"({text})" if text else ""

@@ -12,6 +12,7 @@ Params = list[tuple[str, str | int | float | bool | None]]
 VersionName = Literal["v2", "v3"]
 
 PAGE_SIZE = 200
+LONGEST_CURSOR = 4000
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,10 @@ class V2:
     def instant(self, value: Any) -> datetime:
         """A moment as the source writes it. Raises TypeError or ValueError for anything else."""
         instant = datetime.fromisoformat(value)
-        return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
+        try:
+            return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).astimezone(UTC)
+        except OverflowError as error:
+            raise ValueError(str(error)) from None
 
 
 @dataclass(frozen=True)
@@ -93,9 +97,11 @@ class V3:
     def has_more(self, page: dict[str, Any]) -> tuple[bool, str | None]:
         """Whether a page follows, and its cursor. Raises KeyError or TypeError if the page does not say."""
         has_more, cursor = _true_or_false(page["has_next_page"]), page["end_cursor"]
-        if has_more and not (isinstance(cursor, str) and cursor):
-            raise TypeError("another page but no cursor")
-        return has_more, cursor
+        if not has_more:
+            return False, None
+        if not (isinstance(cursor, str) and 0 < len(cursor.encode()) <= LONGEST_CURSOR):
+            raise TypeError("another page but no usable cursor")
+        return True, cursor
 
     def instant(self, value: Any) -> datetime:
         """A moment as the source writes it. Raises TypeError or ValueError for anything else."""

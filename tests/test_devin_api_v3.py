@@ -454,7 +454,7 @@ def test_a_page_that_promises_more_without_a_cursor_breaks_the_contract(
 ) -> None:
     page: dict[str, Any] = json.loads(V3.page("a", more=True))
     sandbox.fail(body=json.dumps(page | {"end_cursor": cursor}).encode())
-    with pytest.raises(ContractBroken, match=r"from number 0 on: .*another page but no cursor"):
+    with pytest.raises(ContractBroken, match=r"from number 0 on: .*another page but no usable cursor"):
         using(api(sandbox.url), ask)
     assert len(sandbox.requests) == 1
 
@@ -528,10 +528,11 @@ def test_a_user_without_an_id_breaks_the_contract(sandbox: Sandbox, dialect: Dia
     assert len(sandbox.requests) == 1
 
 
+@pytest.mark.parametrize("ids", [[], ["a"]], ids=["empty", "of one"])
 @both_lists
-def test_the_other_versions_page_is_no_list(sandbox: Sandbox, dialect: Dialect, ask: Ask) -> None:
+def test_the_other_versions_page_is_no_list(sandbox: Sandbox, dialect: Dialect, ask: Ask, ids: list[str]) -> None:
     other = V3 if dialect is V2 else V2
-    sandbox.fail(body=other.page("a"))
+    sandbox.fail(body=other.page(*ids))
     with pytest.raises(ContractBroken, match="the page is not what the contract says"):
         using(api(sandbox.url), ask)
     assert len(sandbox.requests) == 1
@@ -816,3 +817,39 @@ def test_10_000_organizations_are_listed_whole(dialect: Dialect) -> None:
         assert [o.org_id for o in listed] == [o.org_id for o in sandbox.organizations]
         assert len(sandbox.requests) == 50
     assert len({o.org_id for o in listed}) == 10_000
+
+
+@pytest.mark.parametrize("cursor", ["\ud800", "x" * 70_000], ids=["half a surrogate pair", "longer than an address"])
+@both_lists
+def test_a_cursor_that_cannot_be_sent_back_breaks_the_contract(sandbox: Sandbox, ask: Ask, cursor: str) -> None:
+    sandbox.fail(body=V3.page("a", more=True, cursor=cursor))
+    with pytest.raises(ContractBroken):
+        using(api(sandbox.url), ask)
+    assert len(sandbox.requests) == 1
+
+
+@pytest.mark.parametrize("id_", ["", "a\x00b", "a\nb", "x" * 257], ids=["empty", "NUL", "line break", "too long"])
+@both_lists
+def test_an_id_that_cannot_be_asked_about_breaks_the_contract(sandbox: Sandbox, ask: Ask, id_: str) -> None:
+    sandbox.fail(body=V3.page(id_))
+    with pytest.raises(ContractBroken):
+        using(api(sandbox.url), ask)
+
+
+def test_only_a_refusal_that_may_be_about_rights_advises_to_name_the_ids(sandbox: Sandbox) -> None:
+    sandbox.fail(status=422)
+    with pytest.raises(Rejected) as refused:
+        using(api(sandbox.url), DevinClient.organizations)
+    assert "DEVIN_ORG_IDS" not in str(refused.value)
+
+
+@pytest.mark.parametrize("created_at", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+def test_a_moment_outside_the_calendar_breaks_v2s_contract(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, created_at: str
+) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, sandbox.api_key)
+    item = {"org_id": "a", "org_name": "A", "created_at": created_at}
+    page = {"items": [item], "total": 1, "skip": 0, "limit": 200, "has_more": False, "next_cursor": None}
+    sandbox.fail(body=json.dumps(page).encode())
+    with pytest.raises(ContractBroken):
+        using(api(sandbox.url), DevinClient.organizations)
