@@ -22,12 +22,14 @@ from resources.sandbox import (
     Sandbox,
 )
 from tests.conftest import World
-from tests.test_cli import devin_sessions, in_this_process
+from tests.test_cli import in_this_process
 from tests.test_event_log import OURS, instance_in
 from warehouse import reads
 from warehouse.tables import ORGANIZATIONS, USERS, Counted
 
 PER_USER, PER_ORGANIZATION = dg.AssetKey(USERS.cells.name), dg.AssetKey(ORGANIZATIONS.cells.name)
+OF_USERS = [USERS.listed, USERS.cells]
+OF_BOTH = [ORGANIZATIONS.listed, ORGANIZATIONS.cells, *OF_USERS]
 COUNTED_TABLES = [ORGANIZATIONS.cells, ORGANIZATIONS.totals, USERS.cells, USERS.totals]
 Cells = dict[tuple[date, str], int]
 
@@ -80,23 +82,21 @@ def run_only(world: World, tables: Iterable[sa.Table], first: str = "", last: st
 
 def api_versions(world: World) -> dict[str, dict[int, set[str]]]:
     """By table and day of the month: which versions of the API its rows say they were read from."""
-    found: dict[str, dict[int, set[str]]] = {}
-    for table in COUNTED_TABLES:
-        by_day = found.setdefault(table.name, {})
-        for day, version in world.rows(f"select distinct day, api_version from {table.name}"):
-            by_day.setdefault(day.day, set()).add(version)
+    found: dict[str, dict[int, set[str]]] = {table.name: {} for table in COUNTED_TABLES}
+    selects = [f"select '{name}', day(day), api_version from {name}" for name in found]
+    for name, day, version in world.rows(" union ".join(selects)):
+        found[name].setdefault(day, set()).add(version)
     return found
 
 
-def counts_as_stored(world: World) -> list[list[tuple[object, ...]]]:
-    """Every row of the tables of counts and totals."""
-    return [world.rows(f"select * from {table.name} order by all") for table in COUNTED_TABLES]
-
-
-def everything_stored(world: World) -> str:
-    """Every value of every column of every table of the warehouse."""
-    tables = [name for (name,) in world.rows("select table_name from information_schema.tables")]
-    return "\n".join(str(value) for name in tables for row in world.rows(f'select * from "{name}"') for value in row)
+def stored_in(world: World, *names: str) -> dict[str, list[tuple[object, ...]]]:
+    """Every row of these tables, of all tables of the warehouse if none is named."""
+    with world.database.transaction(read_only=True) as connection:
+        every = connection.scalars(sa.text("select table_name from information_schema.tables")).all()
+        return {
+            name: [tuple(row) for row in connection.execute(sa.text(f'select * from "{name}" order by all'))]
+            for name in names or every
+        }
 
 
 def test_without_the_setting_users_are_neither_assets_nor_asked_about(world: World) -> None:
@@ -116,39 +116,41 @@ def test_without_the_setting_users_are_neither_assets_nor_asked_about(world: Wor
     [("2025-02-20", "2025-02-24", "direct"), ("2025-03-01", "2025-04-09", "auto")],
 )
 def test_the_warehouse_equals_the_source_user_by_user(world: World, first: str, last: str, fetch: str) -> None:
-    world.configure(devin_user_ids="discover", devin_fetch=fetch)
-    result = world.run(first, last)
-    assert result.success, world.failures(result)
-    truth = truth_of_users(world, first, last)
-    assert cells_of_users(world) == truth
-    assert world.cells() == world.truth(first, last)
-    totals = {day.day: world.source.truth(day.start, day.end) for day in world.days(first, last)}
-    assert dict(world.rows("select day, sessions_count from daily_totals")) == totals
-    everyone = len(world.source.members)
-    assert set(world.rows("select * exclude (window_start, window_end, loaded_at, run_id) from user_daily_totals")) == {
-        (day, total, total, 0, everyone, everyone, "v2") for day, total in totals.items()
-    }
-    listed = {(member.user_id, member.created_at) for member in world.source.members}
-    assert set(world.rows("select user_id, created_at from users")) == listed
-    assert red(result, PER_USER) == red(result, PER_ORGANIZATION) == set()
-    assert checks_of(result, PER_USER).keys() - checks_of(result, PER_ORGANIZATION).keys() == {
-        "control_totals_agree",
-        "every_user_is_available",
-    }
-    about_users = [asked for asked in questions(world) if asked.user_ids]
-    if fetch == "direct":
-        assert {(asked.start, asked.user_ids) for asked in about_users} == {
-            (day.start, (user_id,)) for day in world.days(first, last) for user_id in member_ids(world.source)
+    with Sandbox(organizations=3) as source:
+        world.source = source
+        world.configure(devin_api_url=source.url, devin_user_ids="discover", devin_fetch=fetch)
+        result = world.run(first, last)
+        assert result.success, world.failures(result)
+        truth = truth_of_users(world, first, last)
+        assert cells_of_users(world) == truth
+        assert world.cells() == world.truth(first, last)
+        totals = {day.day: source.truth(day.start, day.end) for day in world.days(first, last)}
+        assert dict(world.rows("select day, sessions_count from daily_totals")) == totals
+        everyone = len(source.members)
+        assert set(
+            world.rows("select * exclude (window_start, window_end, loaded_at, run_id) from user_daily_totals")
+        ) == {(day, total, total, 0, everyone, everyone, "v2") for day, total in totals.items()}
+        listed = {(member.user_id, member.created_at) for member in source.members}
+        assert set(world.rows("select user_id, created_at from users")) == listed
+        assert red(result, PER_USER) == red(result, PER_ORGANIZATION) == set()
+        assert checks_of(result, PER_USER).keys() - checks_of(result, PER_ORGANIZATION).keys() == {
+            "control_totals_agree",
+            "every_user_is_available",
         }
-        assert len(about_users) == len(truth)
-    else:
-        assert len([asked for asked in questions(world) if not asked.org_ids]) < len(truth), "totals and all"
+        about_users = [asked for asked in questions(world) if asked.user_ids]
+        if fetch == "direct":
+            assert {(asked.start, asked.user_ids) for asked in about_users} == {
+                (day.start, (user_id,)) for day in world.days(first, last) for user_id in member_ids(source)
+            }
+            assert len(about_users) == len(truth)
+        else:
+            assert len([asked for asked in questions(world) if not asked.org_ids]) < len(truth), "totals and all"
 
 
 def test_of_a_list_of_users_only_these_are_counted_and_the_others_sessions_are_no_warning(world: World) -> None:
     chosen = [world.source.organizations[0].user_ids[0], world.source.organizations[2].user_ids[1]]
     world.configure(devin_user_ids=",".join(chosen))
-    result = world.run("2025-04-01", "2025-04-05")
+    result = run_only(world, OF_USERS, "2025-04-01", "2025-04-05")
     assert result.success, world.failures(result)
     cells = truth_of_users(world, "2025-04-01", "2025-04-05", chosen)
     assert cells_of_users(world) == cells
@@ -187,9 +189,9 @@ def test_sessions_of_a_user_that_is_not_listed_are_a_warning_that_says_whose_the
 def test_a_total_that_changed_between_the_readings_per_organization_and_per_user_is_a_warning(world: World) -> None:
     user_id = world.source.organizations[0].user_ids[0]
     world.configure(devin_user_ids=user_id)
-    assert red(world.run("2025-04-01", "2025-04-03"), PER_USER) == set()
+    assert red(run_only(world, OF_BOTH, "2025-04-01", "2025-04-03"), PER_USER) == set()
     world.source.add_sessions(world.source.organizations[0].org_id, datetime(2025, 4, 2, 12, tzinfo=UTC), count=2)
-    of_users_alone = run_only(world, [USERS.listed, USERS.cells], "2025-04-01", "2025-04-03")
+    of_users_alone = run_only(world, OF_USERS, "2025-04-01", "2025-04-03")
     assert of_users_alone.success
     check = checks_of(of_users_alone, PER_USER)["control_totals_agree"]
     assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
@@ -198,7 +200,7 @@ def test_a_total_that_changed_between_the_readings_per_organization_and_per_user
         "Read again: devin-sessions backfill 2025-04-02 2025-04-02 --refresh"
     )
     assert red(of_users_alone, PER_USER) == {"control_totals_agree"}
-    of_both = world.run("2025-04-01", "2025-04-03")
+    of_both = run_only(world, OF_BOTH, "2025-04-01", "2025-04-03")
     assert checks_of(of_both, PER_USER)["control_totals_agree"].passed
     assert cells_of_users(world) == truth_of_users(world, "2025-04-01", "2025-04-03", [user_id])
 
@@ -229,8 +231,8 @@ def test_the_command_loads_users_for_days_that_were_loaded_without_them_and_stat
         assert "Missing: " not in shown
 
         source.requests.clear()
-        code, shown, err = devin_sessions("backfill", first, last)
-        assert (code, err) == (0, "")
+        code, shown = in_this_process(capsys, world.environment, "backfill", first, last)
+        assert code == 0, shown
         truth = truth_of_users(world, first, last)
         sessions = sum(world.truth(first, last).values())
         assert (
@@ -260,10 +262,9 @@ def test_a_refused_user_holds_up_nobody_is_shown_and_is_tried_again(
 ) -> None:
     refused = world.source.organizations[3].user_ids[-1]
     world.configure(devin_user_ids="discover")
-    of_users = [USERS.listed, USERS.cells]
-    assert run_only(world, of_users, "2025-03-01", "2025-03-05").success
+    assert run_only(world, OF_USERS, "2025-03-01", "2025-03-05").success
     world.source.fail(status=404, when=lambda asked: refused in asked.user_ids, times=None)
-    result = run_only(world, of_users, "2025-03-06", "2025-03-09")
+    result = run_only(world, OF_USERS, "2025-03-06", "2025-03-09")
     assert result.success, world.failures(result)
     assert [a for a in questions(world) if a.status == 404 and len(a.user_ids) > 1], "it was asked with quiet ones"
     truth = truth_of_users(world, "2025-03-01", "2025-03-09")
@@ -289,7 +290,7 @@ def test_a_refused_user_holds_up_nobody_is_shown_and_is_tried_again(
     assert f"Not counted: {refused}, refused on 2025-03-09" in shown
 
     world.source.heal()
-    result = run_only(world, of_users, "2025-03-06", "2025-03-09")
+    result = run_only(world, OF_USERS, "2025-03-06", "2025-03-09")
     assert checks_of(result, PER_USER)["every_user_is_available"].passed
     assert cells_of_users(world) == truth
 
@@ -300,7 +301,7 @@ def test_a_key_that_may_not_list_members_is_told_of_the_setting_and_organization
     with Sandbox(organizations=3, lists_members=False) as source:
         world.source = source
         world.configure(devin_api_url=source.url, devin_user_ids="discover")
-        result = world.run("2025-04-01", "2025-04-03")
+        result = run_only(world, OF_BOTH, "2025-04-01", "2025-04-03")
         assert not result.success
         (said,) = world.failures(result).splitlines()
         assert said.endswith(
@@ -313,7 +314,7 @@ def test_a_key_that_may_not_list_members_is_told_of_the_setting_and_organization
         assert cells_of_users(world) == {}
         user_id = member_ids(source)[0]
         world.configure(devin_user_ids=user_id)
-        assert run_only(world, [USERS.listed, USERS.cells], "2025-04-01", "2025-04-03").success
+        assert run_only(world, OF_USERS, "2025-04-01", "2025-04-03").success
         assert cells_of_users(world) == truth_of_users(world, "2025-04-01", "2025-04-03", [user_id])
 
 
@@ -324,9 +325,9 @@ def test_emails_and_names_of_members_are_nowhere_in_the_warehouse(world: World) 
     for path, key in ((MEMBERS_PATH, world.source.api_key), (MEMBERS_PATH_V3, world.source.service_key)):
         world.configure(devin_api_key=key)
         world.source.requests.clear()
-        assert run_only(world, [USERS.listed, USERS.cells], "2025-04-01", "2025-04-01").success
+        assert run_only(world, OF_USERS, "2025-04-01", "2025-04-01").success
         assert path in {asked.path for asked in world.source.requests}
-        stored = everything_stored(world)
+        stored = "\n".join(str(value) for rows in stored_in(world).values() for row in rows for value in row)
         assert all(user_id in stored for user_id in member_ids(world.source)), "it was looked everywhere"
         assert not [text for text in private if text in stored]
 
@@ -335,8 +336,8 @@ def test_a_warehouse_of_v2_refuses_a_key_of_v3_before_anything_is_counted(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world.configure(devin_user_ids=member_ids(world.source)[0])
-    assert world.run("2025-04-01", "2025-04-02").success
-    before = counts_as_stored(world)
+    assert run_only(world, OF_BOTH, "2025-04-01", "2025-04-02").success
+    before = stored_in(world, *(table.name for table in COUNTED_TABLES))
     world.source.requests.clear()
     world.configure(devin_api_key=world.source.service_key)
     code, shown = in_this_process(capsys, world.environment, "backfill", "2025-04-01", "2025-04-05")
@@ -344,12 +345,12 @@ def test_a_warehouse_of_v2_refuses_a_key_of_v3_before_anything_is_counted(
     assert shown.startswith("The warehouse holds counts of v2 of the API, but the key and DEVIN_API_VERSION=auto mean")
     assert "DEVIN_ALLOW_VERSION_CHANGE=true" in shown
     assert world.source.requests == []
-    result = world.run("2025-04-01", "2025-04-05")
+    result = run_only(world, OF_BOTH, "2025-04-01", "2025-04-05")
     assert not result.success
     assert set(world.failures(result).splitlines()) == {shown.strip()}
     assert len(result.get_step_failure_events()) == 2, "for organizations and for users"
     assert questions(world) == []
-    assert counts_as_stored(world) == before
+    assert stored_in(world, *(table.name for table in COUNTED_TABLES)) == before
 
 
 def test_where_a_change_of_version_is_allowed_each_row_says_which_one_it_was_last_read_from(
@@ -357,9 +358,9 @@ def test_where_a_change_of_version_is_allowed_each_row_says_which_one_it_was_las
 ) -> None:
     user_id = member_ids(world.source)[0]
     world.configure(devin_user_ids=user_id, dagster_event_batch_size="1000")
-    assert world.run("2025-04-01", "2025-04-03").success
+    assert run_only(world, OF_BOTH, "2025-04-01", "2025-04-03").success
     world.configure(devin_api_key=world.source.service_key, devin_allow_version_change="true")
-    result = world.run("2025-04-04", "2025-04-04")
+    result = run_only(world, OF_BOTH, "2025-04-04", "2025-04-04")
     assert result.success, world.failures(result)
     by_day = {1: {"v2"}, 2: {"v2"}, 3: {"v2"}, 4: {"v3"}}
     assert api_versions(world) == {table.name: by_day for table in COUNTED_TABLES}
@@ -406,7 +407,6 @@ def test_one_whose_creation_is_not_known_is_missed_on_days_read_since_it_was_see
     one, *others = created
     assert created[one]
     for who, day in ((one, "2025-02-01"), (everyone, "2025-03-01"), (one, "2025-03-02")):
-        world.configure(devin_user_ids="discover")  # the last word on either has the next line
         world.configure(**{variable: who})
         assert run_only(world, [counted.listed, counted.cells], day, day).success
     world.configure(**{variable: everyone})
@@ -432,7 +432,7 @@ def test_exactly_the_days_that_are_stored_are_materialized_after_a_run_that_fail
     world.source.fail(status=503, when=lambda a: a.start == bad and chosen[1] in a.user_ids, times=None)
     with instance_in(world.folder / "dagster", OURS) as instance:
         world.instance = instance
-        result = world.run("2025-04-01", "2025-04-05")
+        result = run_only(world, OF_USERS, "2025-04-01", "2025-04-05")
         assert not result.success
         said = world.failures(result)
         assert "Not loaded: 2025-04-03. Everything else is stored." in said
@@ -440,7 +440,6 @@ def test_exactly_the_days_that_are_stored_are_materialized_after_a_run_that_fail
         stored = {day.isoformat() for day, _ in cells_of_users(world)}
         assert stored == {"2025-04-01", "2025-04-02", "2025-04-04", "2025-04-05"}
         assert set(instance.get_materialized_partitions(PER_USER)) == stored
-        assert world.materialized_days() == {*stored, "2025-04-03"}
         shown = [record.event_log_entry for record in instance.fetch_materializations(PER_USER, limit=100).records]
         sessions = {
             entry.asset_materialization.partition: entry.asset_materialization.metadata["sessions_count"].value
