@@ -24,7 +24,7 @@ def checks_of(counted: Counted) -> Checks:
     def counts_sum_to_control_totals(database: Database, settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
         """More in the total is a warning if all were listed, and to be expected if the user chose whom to count."""
         totals = counted.totals.c
-        with database.transaction() as connection:
+        with database.transaction(read_only=True) as connection:
             off = connection.execute(
                 sa.select(totals.day, totals.unattributed_count).where(totals.unattributed_count != 0)
             ).all()
@@ -55,7 +55,7 @@ def checks_of(counted: Counted) -> Checks:
     @dg.asset_check(asset=asset, description=f"Every day between the first and the last loaded one has every {noun}.")
     def every_cell_is_present(database: Database, settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
         """One is expected on the days since its creation."""
-        with database.transaction() as connection:
+        with database.transaction(read_only=True) as connection:
             gaps = reads.missing_cells(connection, counted, settings.chosen(counted))
             loaded = set(reads.windows(connection, counted))
         between = [d for d in closed_days(daily_partitions(settings)) if loaded and min(loaded) <= d <= max(loaded)]
@@ -70,7 +70,7 @@ def checks_of(counted: Counted) -> Checks:
     def latest_closed_day_is_present(database: Database, settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
         """A warning only: while history is backfilled, the latest day may still be to come."""
         latest = closed_days(daily_partitions(settings))[-1]
-        with database.transaction() as connection:
+        with database.transaction(read_only=True) as connection:
             loaded = reads.windows(connection, counted)
         return dg.AssetCheckResult(
             passed=latest in loaded,
@@ -82,7 +82,7 @@ def checks_of(counted: Counted) -> Checks:
     @dg.asset_check(asset=asset, name=f"every_{noun}_is_available", description=f"The source counts every {noun}.")
     def every_one_is_available(database: Database) -> dg.AssetCheckResult:
         """One that it refuses for good does not hold up the others, is tried again on each run, and is shown here."""
-        with database.transaction() as connection:
+        with database.transaction(read_only=True) as connection:
             refused = reads.unavailable(connection, counted)
         shown = "; ".join(f"{id_} on {reason}" for id_, reason in list(refused.items())[:5])
         return dg.AssetCheckResult(
@@ -95,7 +95,7 @@ def checks_of(counted: Counted) -> Checks:
     def no_count_is_negative(database: Database) -> dg.AssetCheckResult:
         """The tables refuse negative counts; this finds what got in by another way."""
         cells = counted.cells.c
-        with database.transaction() as connection:
+        with database.transaction(read_only=True) as connection:
             negative = connection.scalars(
                 sa.select(cells.day).where(cells.sessions_count < 0).distinct().order_by(cells.day)
             ).all()
@@ -116,6 +116,7 @@ def checks_of(counted: Counted) -> Checks:
 
 @dg.asset_check(
     asset=dg.AssetKey(USERS.cells.name),
+    additional_deps=[dg.AssetKey(ORGANIZATIONS.cells.name)],
     description="The day's total was the same when users and when organizations were counted.",
 )
 def control_totals_agree(database: Database) -> dg.AssetCheckResult:
@@ -123,7 +124,7 @@ def control_totals_agree(database: Database) -> dg.AssetCheckResult:
     of_users, of_organizations = USERS.totals.c, ORGANIZATIONS.totals.c
     both = USERS.totals.join(ORGANIZATIONS.totals, of_users.day == of_organizations.day)
     differs = of_users.sessions_count != of_organizations.sessions_count
-    with database.transaction() as connection:
+    with database.transaction(read_only=True) as connection:
         days = connection.scalars(sa.select(of_users.day).select_from(both).where(differs).order_by(of_users.day)).all()
     return dg.AssetCheckResult(
         passed=not days,

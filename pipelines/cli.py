@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, date, datetime
+from datetime import date
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -27,7 +27,8 @@ from pipelines.settings import PROJECT, Settings, SettingsRefused
 from resources.database import Database, WarehouseLocked, WarehouseUnusable
 from resources.devin_api import KEY_VARIABLE, Unauthorized, key_from_environment
 from resources.devin_versions import version_for
-from warehouse import reads, tables
+from warehouse import migrations, reads
+from warehouse.migrations import NewerWarehouse
 from warehouse.tables import ORGANIZATIONS, USERS, Counted
 
 MISSING, WRONG_USE, INTERRUPTED = 1, 2, 130
@@ -49,7 +50,7 @@ def main() -> None:
     logging.getLogger().addHandler(logging.NullHandler())
     try:
         app()
-    except (SettingsRefused, Incompatible, Unauthorized) as error:
+    except (SettingsRefused, Incompatible, Unauthorized, NewerWarehouse) as error:
         _stop(str(error), WRONG_USE)
     except WarehouseLocked as error:
         _stop(str(error), MISSING)
@@ -66,18 +67,19 @@ def backfill(
     """Load the days FIRST to LAST that are not loaded yet, and say what is missing in the end."""
     settings = Settings.load()
     days = _days_between(_day("FIRST", first), _day("LAST", last), settings)
-    loaded, last_loaded_at = _ledger(settings)
+    _bring_forward(settings)
+    loaded, is_behind = _ledger(settings)
     wanted = {counted: [d for d in days if refresh or d not in loaded[counted]] for counted in settings.counted}
 
     loads: list[_Loaded] = []
     with runs.open_instance() as instance:
         for counted in settings.counted:
             loads.append(_Loaded(counted, wanted[counted]))
-            if not any(load.is_broken_off for load in loads):
+            if not any(load.has_no_point for load in loads):
                 loads[-1].run(settings, instance)
-        if not wanted[ORGANIZATIONS] and runs.rollups_are_behind(instance, last_loaded_at):
+        if not wanted[ORGANIZATIONS] and (is_behind or _snapshot_is_behind(settings)):
             definitions = definitions_for(settings, loads[0].progress)
-            loads[0].outcomes.append(runs.run_rollups(definitions, instance))
+            loads[0].outcomes.append(runs.run_downstream(definitions, instance, ORGANIZATIONS))
     if not any(wanted.values()):
         say(f"Nothing to do: {spelled(days)} loaded already. To read them again, add --refresh.")
     for sentence in dict.fromkeys(s for load in loads for outcome in load.outcomes for s in outcome.red_checks):
@@ -109,6 +111,12 @@ class _Loaded:
     @property
     def is_broken_off(self) -> bool:
         return any(outcome.failures or outcome.is_interrupted for outcome in self.outcomes)
+
+    @property
+    def has_no_point(self) -> bool:
+        """Whether it ended so that nothing after it can go well either: interrupted, or without one day stored."""
+        is_interrupted = any(outcome.is_interrupted for outcome in self.outcomes)
+        return is_interrupted or (self.is_broken_off and not self.progress.stored)
 
     @property
     def missing(self) -> set[date]:
@@ -168,11 +176,12 @@ def query(
     sql: Annotated[str, typer.Argument(metavar="SQL", help='What to ask, such as "select * from weekly_sessions".')],
     as_csv: Annotated[bool, typer.Option("--csv", help="Comma-separated values with a header, for files.")] = False,
 ) -> None:
-    """Ask the warehouse in SQL. Nothing can be changed."""
+    """Ask the published snapshot, or the warehouse on a server, in SQL. Nothing can be changed."""
     settings = Settings.load()
-    database = Database(url=settings.warehouse_url)
-    if not database.path.exists():
-        _stop(f"There is no warehouse at {database.path} yet. First load some days: {_EXAMPLE}", MISSING)
+    snapshot = settings.published_snapshot
+    if snapshot and not snapshot.exists():
+        _stop(f"There is no snapshot at {snapshot} yet. First load some days: {_EXAMPLE}", MISSING)
+    database = Database(url=f"duckdb:///{snapshot}" if snapshot else settings.warehouse_url)
     with database.transaction(read_only=True) as connection:
         try:
             result = connection.exec_driver_sql(sql)
@@ -281,29 +290,48 @@ def _days_between(first: date, last: date, settings: Settings) -> list[date]:
 def _reading(settings: Settings) -> Iterator[sa.Connection]:
     """The warehouse, read only; an empty one in memory where none was made yet, so that nothing is written."""
     database = Database(url=settings.warehouse_url)
-    if database.path.exists():
+    if not database.is_file or database.path.exists():
         with database.transaction(read_only=True) as connection:
-            if tables.are_present(connection):
+            found = migrations.refuse_newer(connection)
+            if found == migrations.VERSION:
                 yield connection
                 return
+            if found:
+                _stop(f"{database.name} was written by an older release. The next backfill brings it forward.", MISSING)
     with sa.create_engine("duckdb://").begin() as connection:
-        tables.create(connection)
+        migrations.bring_forward(connection)
         yield connection
 
 
-def _ledger(settings: Settings) -> tuple[dict[Counted, set[date]], datetime]:
-    """The days that need no loading, and when one was last loaded.
+def _bring_forward(settings: Settings) -> None:
+    """Let a warehouse of an older release be one of this. Where there is none yet, the first run makes it."""
+    database = Database(url=settings.warehouse_url)
+    if not database.is_file or database.path.exists():
+        with database.transaction() as connection:
+            migrations.bring_forward(connection)
+
+
+def _snapshot_is_behind(settings: Settings) -> bool:
+    """Whether the warehouse was written after the snapshot, as by a run that was killed in between."""
+    warehouse, snapshot = Database(url=settings.warehouse_url).path, settings.published_snapshot
+    if snapshot is None or not warehouse.exists():
+        return False
+    return not snapshot.exists() or snapshot.stat().st_mtime < warehouse.stat().st_mtime
+
+
+def _ledger(settings: Settings) -> tuple[dict[Counted, set[date]], bool]:
+    """The days that need no loading, and whether the rollups have yet to take in any.
 
     Raises Incompatible if the settings make other days, or ask another version of the API.
     """
     version = version_for(key_from_environment(), settings.devin_api_version)
     loaded = {}
     with _reading(settings) as connection:
+        refuse_other_version(reads.api_versions(connection), version, settings)
         for counted in settings.counted:
             refuse_other_days(reads.windows(connection, counted), daily_partitions(settings), settings)
-            refuse_other_version(reads.api_versions(connection, counted), version, settings)
             loaded[counted] = reads.loaded_days(connection, counted, settings.chosen(counted))
-        return loaded, reads.last_loaded_at(connection) or datetime.min.replace(tzinfo=UTC)
+        return loaded, reads.rollups_are_behind(connection)
 
 
 if __name__ == "__main__":

@@ -30,11 +30,12 @@ def refuse_other_days(
 
 def refuse_other_version(stored: set[str], version: str, settings: Settings) -> None:
     """Raise Incompatible if days were read from another version than the one that is to be asked, unless allowed."""
-    others = sorted(stored - {version})
-    if others and not settings.devin_allow_version_change:
-        raise Incompatible(
-            f"The warehouse holds counts of {' and '.join(others)} of the API, but the key and DEVIN_API_VERSION="
-            f"{settings.devin_api_version} mean {version}, and nobody promises that the two agree. Use a key for "
-            f"{others[0]}, or set WAREHOUSE_URL to a new warehouse, or accept a change within one series with "
-            "DEVIN_ALLOW_VERSION_CHANGE=true; the column api_version then tells them apart."
-        )
+    if stored <= {version} or settings.devin_allow_version_change:
+        return
+    back = f"Use a key for {min(stored)}, or" if len(stored) == 1 else "To go on,"
+    raise Incompatible(
+        f"The warehouse holds counts of {' and '.join(sorted(stored))} of the API, but the key and DEVIN_API_VERSION="
+        f"{settings.devin_api_version} mean {version}, and nobody promises that the two agree. {back} set "
+        "WAREHOUSE_URL to a new warehouse, or accept a change within one series with DEVIN_ALLOW_VERSION_CHANGE=true; "
+        "the column api_version then tells them apart."
+    )

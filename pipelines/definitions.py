@@ -9,6 +9,7 @@ from pipelines.daily_sessions import daily_sessions_asset
 from pipelines.organizations import organizations
 from pipelines.partitions import daily_partitions
 from pipelines.progress import Progress
+from pipelines.publish import published_snapshot_asset
 from pipelines.rollups import ROLLUPS
 from pipelines.schedules import daily_refresh_schedule
 from pipelines.settings import Settings
@@ -31,6 +32,8 @@ def definitions_for(settings: Settings, progress: Progress) -> dg.Definitions:
     if USERS in settings.counted:
         assets += [users, user_daily_sessions_asset(partitions)]
         checks += [*checks_of(USERS), control_totals_agree]
+    if settings.published_snapshot:
+        assets.append(published_snapshot_asset([asset.key for asset in assets]))
     return dg.Definitions(
         assets=assets,
         asset_checks=checks,

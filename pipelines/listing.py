@@ -6,11 +6,13 @@ from typing import Any
 
 import dagster as dg
 
+from pipelines.compatibility import Incompatible, refuse_other_version
 from pipelines.progress import Progress
 from pipelines.settings import Settings
 from resources.database import Database, WarehouseUnusable
 from resources.devin_api import DevinAPI, DevinAPIError, DevinClient, Organization, User
-from warehouse import tables, writes
+from warehouse import migrations, reads, writes
+from warehouse.migrations import NewerWarehouse
 from warehouse.tables import Counted
 
 
@@ -41,9 +43,11 @@ def store_listing(
                 allow_retries=False,
             )
         with database.transaction() as connection:
-            tables.create(connection)
+            migrations.bring_forward(connection)
+            if not chosen:
+                refuse_other_version(reads.api_versions(connection), devin_api.version_name, settings)
             writes.store_listed(connection, counted, found, datetime.now(UTC))
-    except (DevinAPIError, WarehouseUnusable) as error:
+    except (DevinAPIError, WarehouseUnusable, Incompatible, NewerWarehouse) as error:
         raise dg.Failure(str(error), allow_retries=False) from error
     context.log.info(f"{len(found)} {counted.noun}s {'configured' if chosen else 'listed by the source'}")
     return dg.MaterializeResult(metadata={"dagster/row_count": len(found)})

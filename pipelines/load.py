@@ -14,13 +14,14 @@ from anyio.from_thread import BlockingPortal
 
 from pipelines import collect
 from pipelines.compatibility import Incompatible, refuse_other_days, refuse_other_version
-from pipelines.partitions import Day, as_days, spelled
+from pipelines.partitions import Day, as_days, closed_days, spelled
 from pipelines.progress import Progress
 from pipelines.settings import Settings
 from resources.database import Database, WarehouseUnusable
 from resources.devin_api import ContractBroken, DevinAPI, DevinAPIError, DevinClient, Rejected, Unavailable
 from resources.event_log import BatchingSqliteEventLogStorage
-from warehouse import reads, tables, writes
+from warehouse import migrations, reads, writes
+from warehouse.migrations import NewerWarehouse
 from warehouse.tables import Counted
 from warehouse.writes import Changes
 
@@ -47,18 +48,19 @@ def load_partitions(
     load = Load(counted, context, settings, devin_api, database, progress)
     try:
         with database.transaction() as connection:
-            tables.create(connection)
+            migrations.bring_forward(connection)
             refuse_other_days(reads.windows(connection, counted), partitions, settings)
-            refuse_other_version(reads.api_versions(connection, counted), devin_api.version_name, settings)
+            refuse_other_version(reads.api_versions(connection), devin_api.version_name, settings)
             ids = reads.latest_listed(connection, counted)
             loaded = reads.days_of_runs(connection, counted, _earlier_tries(context))
+            writes.store_history(connection, settings.devin_start_date, closed_days(partitions)[-1])
         if not ids:
             raise dg.Failure(f"No {counted.noun} is known yet: materialize the asset {counted.listed.name} first.")
         days = [day for day in days if day.day not in loaded]
         if days:
             load.run(days, ids)
         problem = load.what_is_missing()
-    except (DevinAPIError, WarehouseUnusable, Incompatible) as error:
+    except (DevinAPIError, WarehouseUnusable, Incompatible, NewerWarehouse) as error:
         problem = str(error)
     except BaseException:  # an interrupt too: what is stored is stored
         load.record_stored_days()

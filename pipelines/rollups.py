@@ -1,4 +1,4 @@
-"""Assets `weekly_sessions`, `monthly_sessions`, `enterprise_sessions`: what their SQL files select, stored."""
+"""Assets `weekly_sessions`, `monthly_sessions`, `enterprise_sessions`: what their SQL files select, kept up to date."""
 
 import dagster as dg
 import sqlalchemy as sa
@@ -6,7 +6,8 @@ import sqlalchemy as sa
 from pipelines.catalogue import table_asset
 from pipelines.settings import Settings
 from resources.database import Database, WarehouseUnusable
-from warehouse import tables, writes
+from warehouse import migrations, tables, writes
+from warehouse.migrations import NewerWarehouse
 
 DAILY_SESSIONS = dg.AssetKey(tables.daily_sessions.name)
 
@@ -14,11 +15,12 @@ DAILY_SESSIONS = dg.AssetKey(tables.daily_sessions.name)
 def _rebuilt(database: Database, table: sa.Table, **parameters: int) -> dg.MaterializeResult[None]:
     try:
         with database.transaction() as connection:
-            tables.create(connection)
-            rows = writes.rebuild(connection, table, **parameters)
-    except WarehouseUnusable as error:
+            migrations.bring_forward(connection)
+            rows_built = writes.rebuild(connection, table, **parameters)
+            rows = connection.scalar(sa.select(sa.func.count()).select_from(table)) or 0
+    except (WarehouseUnusable, NewerWarehouse) as error:
         raise dg.Failure(str(error), allow_retries=False) from error
-    return dg.MaterializeResult(metadata={"dagster/row_count": rows})
+    return dg.MaterializeResult(metadata={"dagster/row_count": rows, "rows_built": rows_built})
 
 
 @table_asset(tables.weekly_sessions, deps=[DAILY_SESSIONS])

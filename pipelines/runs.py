@@ -4,7 +4,7 @@ import contextlib
 import os
 import socket
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import dagster as dg
 from filelock import FileLock
 
 from pipelines.progress import Progress
+from pipelines.publish import PUBLISHED_SNAPSHOT
 from pipelines.rollups import ROLLUPS
 from pipelines.schedules import JOB, range_tags
 from pipelines.settings import PROJECT
@@ -59,29 +60,30 @@ def run_range(
 ) -> Outcome:
     """One run of the job's assets about `counted` over the days `first` to `last`.
 
-    If it stored only a part, the rollups still follow. `progress` is the one that the definitions were made with.
+    If it stored only a part, what is downstream still follows. `progress` is the one of the definitions.
     """
-    rollups = [asset.key for asset in ROLLUPS] if counted is ORGANIZATIONS else []
-    selection = [dg.AssetKey(counted.listed.name), dg.AssetKey(counted.cells.name), *rollups]
+    downstream = _downstream(definitions, counted)
+    selection = [dg.AssetKey(counted.listed.name), dg.AssetKey(counted.cells.name), *downstream]
     _close_dead_runs(instance)
     stored_before = len(progress.stored)
     tags = range_tags(first.isoformat(), last.isoformat())
     outcome = _run(definitions, instance, tags=tags, asset_selection=selection)
-    if rollups and outcome.failures and len(progress.stored) > stored_before:
+    if outcome.failures and len(progress.stored) > stored_before:
         # Dagster skips what is downstream of a failure, but what was stored should be in the rollups all the same.
-        outcome.failures += run_rollups(definitions, instance).failures
+        outcome.failures += run_downstream(definitions, instance, counted).failures
     return outcome
 
 
-def run_rollups(definitions: dg.Definitions, instance: dg.DagsterInstance) -> Outcome:
-    """One run of the rollups alone."""
-    return _run(definitions, instance, asset_selection=[asset.key for asset in ROLLUPS])
+def run_downstream(definitions: dg.Definitions, instance: dg.DagsterInstance, counted: Counted) -> Outcome:
+    """One run of the rollups and the snapshot alone."""
+    selection = _downstream(definitions, counted)
+    return _run(definitions, instance, asset_selection=selection) if selection else Outcome()
 
 
-def rollups_are_behind(instance: dg.DagsterInstance, last_loaded_at: datetime) -> bool:
-    """Whether a rollup was not built since then, as after a run that was killed in between."""
-    built = [instance.get_latest_materialization_event(asset.key) for asset in ROLLUPS]
-    return any(event is None or event.timestamp < last_loaded_at.timestamp() for event in built)
+def _downstream(definitions: dg.Definitions, counted: Counted) -> list[dg.AssetKey]:
+    rollups = [asset.key for asset in ROLLUPS] if counted is ORGANIZATIONS else []
+    is_published = PUBLISHED_SNAPSHOT in definitions.resolve_asset_graph().get_all_asset_keys()
+    return [*rollups, PUBLISHED_SNAPSHOT] if is_published else rollups
 
 
 def _run(definitions: dg.Definitions, instance: dg.DagsterInstance, **options: Any) -> Outcome:

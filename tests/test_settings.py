@@ -132,7 +132,10 @@ USER_IDS = (
 DATE = "a date such as 2025-01-01, from 2020-01-01 up to yesterday"
 TIMEZONE = "an IANA name such as UTC or Europe/Berlin"
 SECONDS = "a number of seconds above 0, up to 600"
-DUCKDB = "a DuckDB file as duckdb:///path/to/file.duckdb"
+DATABASES = (
+    "a DuckDB file as duckdb:///path/to/file.duckdb, a database of MotherDuck as duckdb:///md:name, or one of "
+    "PostgreSQL as postgresql+psycopg://user:password@host/database"
+)
 
 
 @pytest.mark.parametrize(
@@ -155,9 +158,9 @@ DUCKDB = "a DuckDB file as duckdb:///path/to/file.duckdb"
         *(("devin_timeout_seconds", value, SECONDS) for value in ("0", "-1", "601", "nan", "inf", "30s")),
         *(("devin_max_tries", value, "a whole number from 1 to 20") for value in ("0", "21", "true")),
         *(("devin_fetch", value, "auto, direct or differenced") for value in ("Direct", "all", "0")),
-        *(("warehouse_url", value, DUCKDB) for value in ("warehouse.duckdb", "duckdb://", "duckdb:///")),
-        *(("warehouse_url", value, DUCKDB) for value in ("duckdb:///:memory:", "sqlite:///a.db", "duckdb://host/a")),
-        *(("warehouse_url", value, DUCKDB) for value in ("duckdb:///~no-such-user/a.duckdb", "postgresql://h/db")),
+        *(("warehouse_url", value, DATABASES) for value in ("warehouse.duckdb", "duckdb://", "duckdb:///")),
+        *(("warehouse_url", value, DATABASES) for value in ("duckdb:///:memory:", "sqlite:///a.db", "duckdb://host/a")),
+        *(("warehouse_url", value, DATABASES) for value in ("duckdb:///~no-such-user/a.duckdb", "postgresql://h/db")),
     ],
 )
 def test_what_is_not_allowed_is_refused_with_the_variable_the_value_and_what_is(

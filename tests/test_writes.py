@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resources.database import Database
-from warehouse import tables, writes
+from warehouse import migrations, tables, writes
 from warehouse.tables import ORGANIZATIONS
 
 NOW = datetime(2025, 3, 1, 2, 30, tzinfo=UTC)
@@ -19,9 +19,9 @@ DAY = date(2025, 2, 1)
 
 
 @pytest.fixture
-def connection(tmp_path: Path) -> Iterator[sa.Connection]:
-    with Database(url=f"duckdb:///{tmp_path}/warehouse.duckdb").transaction() as connection:
-        tables.create(connection)
+def connection(warehouse_url: str) -> Iterator[sa.Connection]:
+    with Database(url=warehouse_url).transaction() as connection:
+        migrations.bring_forward(connection)
         yield connection
 
 

@@ -6,7 +6,7 @@ from datetime import date, datetime
 
 import sqlalchemy as sa
 
-from warehouse.tables import ORGANIZATIONS, Counted
+from warehouse.tables import ORGANIZATIONS, USERS, Counted, stale_days
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,13 @@ class Coverage:
 
 def latest_listed(connection: sa.Connection, counted: Counted) -> list[str]:
     """Ids of those that were listed or configured the last time that was looked up, in order."""
-    table = counted.listed
-    latest = sa.select(sa.func.max(table.c.last_seen_at)).scalar_subquery()
-    of_latest = sa.select(table.c[counted.id]).where(table.c.last_seen_at == latest)
-    return list(connection.scalars(of_latest.order_by(table.c[counted.id])))
+    table = counted.listed.c
+    of_latest = sa.select(table[counted.id]).where(table.last_seen_at == _latest_listing(counted))
+    return list(connection.scalars(of_latest.order_by(table[counted.id])))
+
+
+def _latest_listing(counted: Counted) -> sa.ScalarSelect[datetime]:
+    return sa.select(sa.func.max(counted.listed.c.last_seen_at)).scalar_subquery()
 
 
 def windows(connection: sa.Connection, counted: Counted) -> dict[date, tuple[datetime, datetime]]:
@@ -38,15 +41,15 @@ def windows(connection: sa.Connection, counted: Counted) -> dict[date, tuple[dat
     return {row.day: (row.window_start, row.window_end) for row in rows}
 
 
-def api_versions(connection: sa.Connection, counted: Counted) -> set[str]:
+def api_versions(connection: sa.Connection) -> set[str]:
     """The versions of the API that the stored days were last read from."""
-    return set(connection.scalars(sa.select(counted.totals.c.api_version).distinct()))
+    of_each = (sa.select(counted.totals.c.api_version) for counted in (ORGANIZATIONS, USERS))
+    return set(connection.scalars(sa.union(*of_each)))
 
 
-def last_loaded_at(connection: sa.Connection) -> datetime | None:
-    """When a day was last read; None if none ever was."""
-    latest: datetime | None = connection.scalar(sa.select(sa.func.max(ORGANIZATIONS.totals.c.loaded_at)))
-    return latest
+def rollups_are_behind(connection: sa.Connection) -> bool:
+    """Whether a rollup has yet to take in days that are loaded, as after a run that was killed in between."""
+    return bool(connection.scalar(sa.select(sa.exists().select_from(stale_days))))
 
 
 def days_of_runs(connection: sa.Connection, counted: Counted, run_ids: Sequence[str]) -> set[date]:
@@ -69,9 +72,11 @@ def recent_activity(
 
 
 def unavailable(connection: sa.Connection, counted: Counted) -> dict[str, str]:
-    """Those that the source refuses to count, and its reason."""
+    """Those of the `latest_listed` that the source refuses to count, and its reason."""
     table = counted.listed.c
-    refused = sa.select(table[counted.id], table.unavailable_reason).where(table.unavailable_since.is_not(None))
+    refused = sa.select(table[counted.id], table.unavailable_reason).where(
+        table.unavailable_since.is_not(None), table.last_seen_at == _latest_listing(counted)
+    )
     return {id_: reason for id_, reason in connection.execute(refused)}
 
 

@@ -1,15 +1,18 @@
-"""Every table: columns, types, keys, checks and comments. The schema's one source; how rows get in is in `writes`.
+"""Every table and view: columns, types, keys, checks and comments. The schema's one source; see `writes` for the rows.
 
-The comments are what the databases, the Dagster catalogue and the documentation show.
+The comments are what the databases, the Dagster catalogue and the documentation show. What a view or a rollup selects
+is in `sql/`, under its name.
 """
 
 from dataclasses import dataclass
+from importlib import resources
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import BigInteger, Boolean, Date, DateTime, Double, Integer, Text
 
 metadata = sa.MetaData()
+views = sa.MetaData()
 
 
 def _column(
@@ -94,6 +97,20 @@ def _totals(name: str, noun: str, prefix: str) -> sa.Table:
     )
 
 
+def _revisions(name: str, noun: str, cells: str) -> sa.Table:
+    return sa.Table(
+        name,
+        metadata,
+        _column("day", Date(), "The day."),
+        _column(_id(noun), Text(), f"The {noun}."),
+        _at("revised_at", "When the new count was stored."),
+        _count("previous_count", f"What {cells} held until then."),
+        _count("new_count", f"What {cells} held from then on."),
+        _column("run_id", Text(), "The Dagster run that read the new count."),
+        comment=f"One row per {noun}, day and change of a count that was stored already. Rows are only ever added.",
+    )
+
+
 def _id(noun: str) -> str:
     return {"organization": "org_id", "user": "user_id"}[noun]
 
@@ -103,10 +120,12 @@ _org_name = _column("org_name", Text(), "Its name when last listed; NULL if the 
 organizations = _listed("organizations", "organization", _org_name)
 daily_sessions = _cells("daily_sessions", "organization", "daily_totals")
 daily_totals = _totals("daily_totals", "organization", "orgs")
+session_revisions = _revisions("session_revisions", "organization", "daily_sessions")
 
 users = _listed("users", "user")
 user_daily_sessions = _cells("user_daily_sessions", "user", "user_daily_totals")
 user_daily_totals = _totals("user_daily_totals", "user", "users")
+user_session_revisions = _revisions("user_session_revisions", "user", "user_daily_sessions")
 
 
 @dataclass(frozen=True)
@@ -118,6 +137,7 @@ class Counted:
     listed: sa.Table
     cells: sa.Table
     totals: sa.Table
+    revisions: sa.Table
 
     @property
     def id(self) -> str:
@@ -125,8 +145,8 @@ class Counted:
         return _id(self.noun)
 
 
-ORGANIZATIONS = Counted("organization", "orgs", organizations, daily_sessions, daily_totals)
-USERS = Counted("user", "users", users, user_daily_sessions, user_daily_totals)
+ORGANIZATIONS = Counted("organization", "orgs", organizations, daily_sessions, daily_totals, session_revisions)
+USERS = Counted("user", "users", users, user_daily_sessions, user_daily_totals, user_session_revisions)
 
 
 def _rollup(name: str, period: str, first_day: str) -> sa.Table:
@@ -175,19 +195,109 @@ enterprise_sessions = sa.Table(
 )
 
 
+ROLLUPS = (weekly_sessions, monthly_sessions, enterprise_sessions)
+
+stale_days = sa.Table(
+    "stale_days",
+    metadata,
+    _column("rollup", Text(), "The rollup.", primary_key=True),
+    _column("day", Date(), "A day that was loaded since the rollup was last built.", primary_key=True),
+    comment="One row per rollup and day that it has yet to take in. Empty when all are up to date.",
+)
+
+history = sa.Table(
+    "history",
+    metadata,
+    _column("first_day", Date(), "First day of history: DEVIN_START_DATE."),
+    _column("last_day", Date(), "The last day that was over."),
+    comment="One row: the days that were to be loaded when a load last began.",
+)
+
+warehouse_version = sa.Table(
+    "warehouse_version",
+    metadata,
+    _column("version", Integer(), "The version of the tables and views, which `migrations` counts."),
+    comment="One row: the layout of this warehouse.",
+)
+
+calendar = sa.Table(
+    "calendar",
+    views,
+    _column("day", Date(), "The day."),
+    _column("week", Date(), "Its ISO week: the Monday."),
+    _column("iso_year", Integer(), "The year that its ISO week belongs to."),
+    _column("iso_week", Integer(), "The number of its ISO week in that year, 1 to 53."),
+    _column("month", Date(), "Its month: the first day."),
+    _column("quarter", Date(), "Its quarter: the first day."),
+    _column("weekday", Integer(), "1 for Monday to 7 for Sunday."),
+    _column("weekday_name", Text(), "Monday to Sunday."),
+    _column("is_weekend", Boolean(), "True on Saturday and Sunday."),
+    comment="One row per day of history, loaded or not.",
+)
+
+session_grid = sa.Table(
+    "session_grid",
+    views,
+    _column("day", Date(), "The day."),
+    _column("org_id", Text(), "The organization."),
+    _column("org_name", Text(), "Its name when last listed.", nullable=True),
+    _count(
+        "sessions_count",
+        "Sessions created on that day in that organization. NULL: not loaded. 0: the source said 0.",
+        nullable=True,
+    ),
+    comment="One row per organization and day of history, loaded or not.",
+)
+
+reconciliation = sa.Table(
+    "reconciliation",
+    views,
+    _column("day", Date(), "The day."),
+    _count("control_total", "The source's own count for the day; NULL if not loaded.", nullable=True),
+    _count("orgs_sessions_count", "Sum of the day's counts per organization; NULL if not loaded.", nullable=True),
+    _count("unattributed_count", "The first minus the second; NULL if not loaded.", nullable=True),
+    _column(
+        "orgs_expected", Integer(), "How many organizations were to be counted; NULL if not loaded.", nullable=True
+    ),
+    _column("orgs_loaded", Integer(), "How many of them the source counted; NULL if not loaded.", nullable=True),
+    _at("loaded_at", "When the day was last read; NULL if never.", nullable=True),
+    _column(
+        "verdict",
+        Text(),
+        "not loaded; proven: the organizations sum to the control total; unattributed: the control total is larger; "
+        "contradiction: it is smaller.",
+    ),
+    comment="One row per day of history, loaded or not.",
+)
+
+
+def present(connection: sa.Connection) -> set[str]:
+    """The names of the tables and views that are there."""
+    return set(
+        connection.scalars(
+            sa.text("select table_name from information_schema.tables where table_schema = current_schema()")
+        )
+    )
+
+
+def select(table: sa.Table) -> str:
+    """The SELECT of a rollup or view: the text of its file, which is the same for every database."""
+    return resources.files("warehouse").joinpath("sql", f"{table.name}.sql").read_text(encoding="utf-8")
+
+
 def create(connection: sa.Connection) -> None:
-    """Make every table that is not there yet, with its comments. Costs one look if all are there."""
-    present = set(connection.scalars(sa.text("select table_name from information_schema.tables")))
+    """Make every table that is not there yet and every view anew, with comments."""
+    there = present(connection)
     for table in metadata.sorted_tables:
-        if table.name in present:
-            continue
-        connection.execute(sa.schema.CreateTable(table))
+        if table.name not in there:
+            connection.execute(sa.schema.CreateTable(table))
         connection.execute(sa.schema.SetTableComment(table))
-        for column in table.columns:
+    for name in ("calendar", "session_grid", "reconciliation"):  # the later select from the first
+        view = views.tables[name]
+        columns = (sa.column(c.name, c.type) for c in view.columns)
+        connection.execute(sa.CreateView(sa.text(select(view)).columns(*columns), name, or_replace=True))
+        comment = sa.DDL("comment on view %(name)s is '%(comment)s'", context=dict(name=name, comment=view.comment))  # type: ignore[no-untyped-call]
+        connection.execute(comment)
+    for relation in (*metadata.sorted_tables, *views.sorted_tables):
+        for column in relation.columns:
             connection.execute(sa.schema.SetColumnComment(column))
-
-
-def are_present(connection: sa.Connection) -> bool:
-    """Whether anything was ever stored here."""
-    tables = connection.scalars(sa.text("select table_name from information_schema.tables"))
-    return daily_totals.name in set(tables)

@@ -1,17 +1,19 @@
 """The only ways rows get in. Each runs in the caller's transaction and can be repeated without harm."""
 
+import calendar
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date, datetime
-from importlib import resources
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
 import sqlalchemy as sa
+from psycopg import sql
 from sqlalchemy.dialects.postgresql import insert
 
-from warehouse.tables import Counted
+from warehouse import tables
+from warehouse.tables import ORGANIZATIONS, Counted
 
 _ARROW_TYPES: Mapping[type[sa.types.TypeEngine[Any]], pa.DataType] = {
     sa.Text: pa.string(),
@@ -75,6 +77,7 @@ def store_days(
     table = counted.cells
     with _staged(connection, table, cells) as incoming:
         changes = _compare(connection, counted, incoming)
+        _keep_revisions(connection, counted, incoming)
         _upsert(
             connection,
             table,
@@ -93,6 +96,10 @@ def store_days(
         proven.append({**row, **proof})
     with _staged(connection, counted.totals, proven) as incoming:
         _upsert(connection, counted.totals, incoming)
+    if counted is ORGANIZATIONS:
+        stale = [{"rollup": str(rollup.name), "day": day} for rollup in tables.ROLLUPS for day in days]
+        with _staged(connection, tables.stale_days, stale) as incoming:
+            _upsert(connection, tables.stale_days, incoming)
     return {
         row["day"]: StoredDay(row["sessions_count"], row["unattributed_count"], changes.get(row["day"], Changes()))
         for row in proven
@@ -115,14 +122,61 @@ def store_availability(
         connection.execute(change.values(unavailable_since=None, unavailable_reason=None))
 
 
-def rebuild(connection: sa.Connection, table: sa.Table, **parameters: Any) -> int:
-    """Replace the rows of a rollup by what its SQL file selects. Returns the number of rows."""
-    select = resources.files("warehouse").joinpath("sql", f"{table.name}.sql").read_text(encoding="utf-8")
-    names = list(table.columns.keys())
-    query = sa.text(select).bindparams(**parameters).columns(*(sa.column(c.name, c.type) for c in table.columns))
-    connection.execute(sa.delete(table))
-    connection.execute(sa.insert(table).from_select(names, query))
-    return connection.scalar(sa.select(sa.func.count()).select_from(table)) or 0
+def store_history(connection: sa.Connection, first_day: date, last_day: date) -> None:
+    """Write down which days are to be loaded, for the views."""
+    connection.execute(sa.delete(tables.history))
+    connection.execute(sa.insert(tables.history).values(first_day=first_day, last_day=last_day))
+
+
+def rebuild(connection: sa.Connection, rollup: sa.Table, **parameters: Any) -> int:
+    """Replace the rows of a rollup that days loaded since the last time have a part in. Returns how many there are now.
+
+    `parameters` are those of its SQL file beside the first and the last day.
+    """
+    stale = tables.stale_days
+    mine = stale.c.rollup == rollup.name
+    days = connection.scalars(sa.select(stale.c.day).where(mine).order_by(stale.c.day)).all()
+    key = rollup.columns[0]
+    query = sa.text(tables.select(rollup)).columns(*(sa.column(c.name, c.type) for c in rollup.columns))
+    rows = 0
+    for first_day, last_day in _periods(rollup, days):
+        span = {"first_day": first_day, "last_day": last_day}
+        connection.execute(sa.delete(rollup).where(key.between(first_day, last_day)))
+        selected = query.bindparams(**span, **parameters)
+        connection.execute(sa.insert(rollup).from_select([c.name for c in rollup.columns], selected))
+        counted = sa.select(sa.func.count()).select_from(rollup).where(key.between(first_day, last_day))
+        rows += connection.scalar(counted) or 0
+    connection.execute(sa.delete(stale).where(mine))
+    return rows
+
+
+def _periods(rollup: sa.Table, days: Sequence[date]) -> list[tuple[date, date]]:
+    """First and last day of what must be built again when these days, in order, have changed; adjoining ones as one."""
+    periods: list[tuple[date, date]] = []
+    for day in days:
+        first, last = _REACH[rollup.name](day)
+        if periods and first <= periods[-1][1] + timedelta(days=1):
+            periods[-1] = (periods[-1][0], max(last, periods[-1][1]))
+        else:
+            periods.append((first, last))
+    return periods
+
+
+def _week(day: date) -> tuple[date, date]:
+    monday = day - timedelta(days=day.weekday())
+    return monday, monday + timedelta(days=6)
+
+
+def _month(day: date) -> tuple[date, date]:
+    return day.replace(day=1), day.replace(day=calendar.monthrange(day.year, day.month)[1])
+
+
+_REACH: Mapping[str, Callable[[date], tuple[date, date]]] = {
+    tables.weekly_sessions.name: _week,
+    tables.monthly_sessions.name: _month,
+    # A day is in the month so far for up to 30 days after it, in the 28 days for 27, in the week before for 13.
+    tables.enterprise_sessions.name: lambda day: (day, day + timedelta(days=31)),
+}
 
 
 def _compare(connection: sa.Connection, counted: Counted, incoming: sa.TableClause) -> dict[date, Changes]:
@@ -141,6 +195,26 @@ def _compare(connection: sa.Connection, counted: Counted, incoming: sa.TableClau
     return {row.day: Changes(row.inserted, row.changed, row.cells - row.inserted - row.changed) for row in rows}
 
 
+def _keep_revisions(connection: sa.Connection, counted: Counted, incoming: sa.TableClause) -> None:
+    """Append the counts that are about to change."""
+    table, revisions = counted.cells, counted.revisions
+    same_cell = (incoming.c.day == table.c.day) & (incoming.c[counted.id] == table.c[counted.id])
+    changed = (
+        sa.select(
+            incoming.c.day,
+            incoming.c[counted.id],
+            incoming.c.loaded_at,
+            table.c.sessions_count,
+            incoming.c.sessions_count,
+            incoming.c.run_id,
+        )
+        .select_from(incoming.join(table, same_cell))
+        .where(table.c.sessions_count != incoming.c.sessions_count)
+    )
+    names = ["day", counted.id, "revised_at", "previous_count", "new_count", "run_id"]
+    connection.execute(sa.insert(revisions).from_select(names, changed))
+
+
 def _upsert(
     connection: sa.Connection,
     table: sa.Table,
@@ -151,13 +225,13 @@ def _upsert(
     """Insert the incoming rows; where the key exists, take the new values."""
     statement = insert(table).from_select(list(table.columns.keys()), sa.select(*incoming.columns))
     new = statement.excluded
-    connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=list(table.primary_key.columns),
-            set_={c.name: new[c.name] for c in table.columns if not c.primary_key},
-            where=only_if(new) if only_if else None,
-        )
-    )
+    values = {c.name: new[c.name] for c in table.columns if not c.primary_key}
+    key = list(table.primary_key.columns)
+    if values:
+        where = only_if(new) if only_if else None
+        connection.execute(statement.on_conflict_do_update(index_elements=key, set_=values, where=where))
+    else:
+        connection.execute(statement.on_conflict_do_nothing(index_elements=key))
 
 
 @contextmanager
@@ -176,13 +250,41 @@ def _staged(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[s
     keys = [tuple(row[c.name] for c in table.primary_key.columns) for row in rows]
     if len(set(keys)) < len(keys):
         raise ValueError(f"{table.name}: a key comes twice in one write")
+    stage = _staged_on_postgresql if connection.dialect.name == "postgresql" else _staged_on_duckdb
+    name = f"incoming_{table.name}"
+    with stage(connection, name, table, rows):
+        yield sa.table(name, *(sa.column(c.name, c.type) for c in table.columns))
+
+
+@contextmanager
+def _staged_on_duckdb(
+    connection: sa.Connection, name: str, table: sa.Table, rows: Sequence[Mapping[str, Any]]
+) -> Iterator[None]:
+    """As a registered Arrow table, which is read where it is."""
     arrow = pa.table(
         {c.name: pa.array([row[c.name] for row in rows], type=_ARROW_TYPES[type(c.type)]) for c in table.columns}
     )
-    name = f"incoming_{table.name}"
     duckdb_connection: Any = connection.connection.driver_connection
     duckdb_connection.register(name, arrow)
     try:
-        yield sa.table(name, *(sa.column(c.name, c.type) for c in table.columns))
+        yield
     finally:
         duckdb_connection.unregister(name)
+
+
+@contextmanager
+def _staged_on_postgresql(
+    connection: sa.Connection, name: str, table: sa.Table, rows: Sequence[Mapping[str, Any]]
+) -> Iterator[None]:
+    """As a temporary table, filled by COPY."""
+    columns = [sa.Column(c.name, c.type, autoincrement=False) for c in table.columns]
+    temporary = sa.Table(name, sa.MetaData(), *columns, prefixes=["temporary"], postgresql_on_commit="drop")
+    connection.execute(sa.schema.CreateTable(temporary))
+    cursor: Any = connection.connection.cursor()
+    identifiers = sql.SQL(", ").join([sql.Identifier(c.name) for c in columns])
+    copy = sql.SQL("copy {} ({}) from stdin").format(sql.Identifier(name), identifiers)
+    with cursor, cursor.copy(copy) as stream:
+        for row in rows:
+            stream.write_row([row[c.name] for c in columns])
+    yield
+    connection.execute(sa.schema.DropTable(temporary))

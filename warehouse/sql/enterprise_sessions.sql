@@ -1,4 +1,5 @@
 -- One row per day that is loaded, over the whole enterprise.
+-- For the days from :first_day to :last_day.
 with
 
 active as (
@@ -8,8 +9,20 @@ active as (
         count(*) as active_orgs
 
     from daily_sessions
-    where sessions_count > 0
+    where
+        sessions_count > 0
+        and day between :first_day and :last_day
     group by day
+
+),
+
+-- Trailing sums look back 27 days, the week before 13, the month so far 30.
+read_days as (
+
+    select *
+
+    from daily_totals
+    where day between cast(:first_day as date) - 31 and :last_day
 
 ),
 
@@ -23,7 +36,7 @@ sums as (
             when count(*) over month_to_date = extract(day from day) then sum(sessions_count) over month_to_date
         end as month_to_date_count
 
-    from daily_totals
+    from read_days
     window
         seven as (order by day range between interval '6 days' preceding and current row),
         twenty_eight as (order by day range between interval '27 days' preceding and current row),
@@ -32,8 +45,8 @@ sums as (
 )
 
 select
-    daily_totals.day,
-    daily_totals.sessions_count,
+    read_days.day,
+    read_days.sessions_count,
     coalesce(active.active_orgs, 0) as active_orgs,
     cast(sums.trailing_7_day_count as bigint) as trailing_7_day_count,
     cast(sums.trailing_28_day_count as bigint) as trailing_28_day_count,
@@ -41,9 +54,10 @@ select
     cast(sums.trailing_7_day_count as double precision)
         / nullif(week_before.trailing_7_day_count, 0) - 1 as week_over_week_change,
     cast(sums.month_to_date_count as bigint) as month_to_date_count,
-    daily_totals.loaded_at >= daily_totals.window_end + :settled_after_days * interval '1 day' as is_settled
+    read_days.loaded_at >= read_days.window_end + :settled_after_days * interval '1 day' as is_settled
 
-from daily_totals
-inner join sums on daily_totals.day = sums.day
-left join sums as week_before on week_before.day = cast(daily_totals.day - interval '7 days' as date)
-left join active on daily_totals.day = active.day
+from read_days
+inner join sums on read_days.day = sums.day
+left join sums as week_before on week_before.day = cast(read_days.day - interval '7 days' as date)
+left join active on read_days.day = active.day
+where read_days.day >= :first_day

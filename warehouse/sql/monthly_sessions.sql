@@ -1,4 +1,5 @@
 -- One row per organization and month.
+-- For the months from :first_day, the first of one, to :last_day, the last of one.
 with
 
 days as (
@@ -9,6 +10,7 @@ days as (
         sessions_count
 
     from daily_sessions
+    where day between :first_day and :last_day
 
 ),
 

@@ -1,4 +1,5 @@
 -- One row per organization and ISO week.
+-- For the weeks from :first_day, a Monday, to :last_day, a Sunday.
 with
 
 days as (
@@ -9,6 +10,7 @@ days as (
         sessions_count
 
     from daily_sessions
+    where day between :first_day and :last_day
 
 )
 

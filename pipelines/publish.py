@@ -1,0 +1,49 @@
+"""Asset `published_snapshot`: what analysts read, so that neither they nor the runs ever wait for each other."""
+
+from collections.abc import Sequence
+
+import dagster as dg
+
+from pipelines.catalogue import GROUP, OWNERS
+from pipelines.settings import Settings
+from resources.database import Database, WarehouseUnusable
+from warehouse import parquet
+
+PUBLISHED_SNAPSHOT = dg.AssetKey("published_snapshot")
+
+
+def published_snapshot_asset(deps: Sequence[dg.AssetKey]) -> dg.AssetsDefinition:
+    """The asset, made anew after each run of `deps`."""
+
+    @dg.asset(
+        group_name=GROUP,
+        owners=OWNERS,
+        kinds={"duckdb", "parquet"},
+        deps=deps,
+        description="A copy of the warehouse that is replaced as a whole, and the same as Parquet files.",
+    )
+    def published_snapshot(database: Database, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[None]:
+        snapshot = settings.published_snapshot
+        assert snapshot is not None, "on a server analysts read the warehouse itself"
+        try:
+            database.copy_to(snapshot)
+            with Database(url=f"duckdb:///{snapshot}").transaction(read_only=True) as connection:
+                exported = parquet.export(connection, snapshot.parent / "parquet")
+        except WarehouseUnusable as error:
+            raise dg.Failure(str(error), allow_retries=False) from error
+        except OSError as error:
+            raise dg.Failure(
+                f"The Parquet files beside {snapshot} could not be written: {error.strerror or error}. Those that are "
+                "there are whole. Mend that (a full disk? rights?) and run the same again.",
+                allow_retries=False,
+            ) from error
+        return dg.MaterializeResult(
+            metadata={
+                "snapshot": dg.MetadataValue.path(str(snapshot)),
+                "megabytes": round(snapshot.stat().st_size / 1e6, 1),
+                "parquet_files_written": exported.written,
+                "parquet_files_unchanged": exported.kept,
+            }
+        )
+
+    return published_snapshot

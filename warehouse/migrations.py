@@ -1,0 +1,54 @@
+"""How an older warehouse becomes one of today, and how a newer one is refused. A version is a layout of `tables`."""
+
+import sqlalchemy as sa
+
+from warehouse import tables
+from warehouse.tables import ORGANIZATIONS, ROLLUPS, stale_days, warehouse_version
+
+VERSION = 2
+
+
+class NewerWarehouse(Exception):
+    """The warehouse was written by a later release. The message is for the user."""
+
+
+def version(connection: sa.Connection) -> int:
+    """The version of what is there: 0 if that is nothing."""
+    there = tables.present(connection)
+    if warehouse_version.name in there:
+        return connection.scalar(sa.select(warehouse_version.c.version)) or 0
+    return 1 if ORGANIZATIONS.totals.name in there else 0  # the first release did not write its version down
+
+
+def refuse_newer(connection: sa.Connection) -> int:
+    """The version of what is there. Raises NewerWarehouse if this release does not know it."""
+    found = version(connection)
+    if found > VERSION:
+        raise NewerWarehouse(
+            f"The warehouse has version {found}, and this release knows up to {VERSION}: a later release has written "
+            "it. Use that release, or set WAREHOUSE_URL to another warehouse."
+        )
+    return found
+
+
+def bring_forward(connection: sa.Connection) -> None:
+    """Make the warehouse what this release needs, in the caller's transaction. One look if it is that already.
+
+    Raises NewerWarehouse.
+    """
+    found = refuse_newer(connection)
+    if found == VERSION:
+        return
+    tables.create(connection)
+    if found == 1:
+        # The second version brought revisions, users and views, and rollups that know what they have yet to take in.
+        _mark_everything_stale(connection)
+    connection.execute(sa.delete(warehouse_version))
+    connection.execute(sa.insert(warehouse_version).values(version=VERSION))
+
+
+def _mark_everything_stale(connection: sa.Connection) -> None:
+    for rollup in ROLLUPS:
+        connection.execute(sa.delete(stale_days).where(stale_days.c.rollup == rollup.name))
+        days = sa.select(sa.literal(rollup.name), ORGANIZATIONS.totals.c.day)
+        connection.execute(sa.insert(stale_days).from_select(["rollup", "day"], days))
