@@ -16,6 +16,8 @@ import sqlalchemy as sa
 import tenacity
 from pydantic import Field
 
+from resources.hosts import is_loopback
+
 URL_VARIABLE = "WAREHOUSE_URL"
 HIDDEN = "***"
 OLDEST_POSTGRESQL = (14,)
@@ -29,6 +31,12 @@ class WarehouseUnusable(Exception):
 
 class WarehouseLocked(WarehouseUnusable):
     """Another process keeps the database locked. The message says which, where that is known."""
+
+
+def is_on_this_machine(url: sa.URL) -> bool:
+    """Whether the server is reached through a socket or the loopback interface."""
+    host = url.host or str(url.query.get("host", ""))
+    return not host or host.startswith("/") or is_loopback(host)
 
 
 class Database(dg.ConfigurableResource["Database"]):
@@ -118,6 +126,8 @@ class Database(dg.ConfigurableResource["Database"]):
         elif not self.is_duckdb:
             if url.password == HIDDEN:
                 url = url.set(password=sa.make_url(os.environ.get(URL_VARIABLE, "")).password)
+            if "sslmode" not in url.query and not is_on_this_machine(url):
+                options["sslmode"] = "require"  # the driver's own default falls back to no encryption
             milliseconds = int(self.lock_timeout_seconds * 1000)
             options["options"] = f"-c timezone=UTC -c lock_timeout={milliseconds}"
             options["application_name"] = "devin-sessions"

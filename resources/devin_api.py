@@ -6,7 +6,6 @@ Retries, time-outs, size limits, the key and the kinds of failure are here and n
 import asyncio
 import email.utils
 import http.cookiejar
-import ipaddress
 import json
 import math
 import os
@@ -28,6 +27,7 @@ from httpx_aiohttp import AiohttpTransport
 from pydantic import Field
 
 from resources.devin_versions import V2, V3, Listing, Params, check_key, version_for, zulu
+from resources.hosts import is_loopback
 from resources.pace import Pace
 
 KEY_VARIABLE = "DEVIN_API_KEY"
@@ -98,16 +98,9 @@ def check_url(url: str) -> str:
         raise ValueError("not an address") from None
     if parsed.userinfo or "?" in url or "#" in url:
         raise ValueError("user, password, query and fragment do not belong in it")
-    if not parsed.host or not (parsed.scheme == "https" or (parsed.scheme == "http" and _is_loopback(parsed.host))):
+    if not parsed.host or not (parsed.scheme == "https" or (parsed.scheme == "http" and is_loopback(parsed.host))):
         raise ValueError("the key would travel unencrypted")
     return str(parsed).rstrip("/")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 class DevinAPI(dg.ConfigurableResource["DevinAPI"]):

@@ -6,7 +6,7 @@ from datetime import date, datetime
 
 import sqlalchemy as sa
 
-from warehouse.tables import ORGANIZATIONS, USERS, Counted, stale_days
+from warehouse.tables import ORGANIZATIONS, USERS, Counted, monthly_sessions, stale_days
 
 
 @dataclass(frozen=True)
@@ -87,35 +87,64 @@ def missing_cells(connection: sa.Connection, counted: Counted, chosen: Sequence[
     nor is one that the source refuses to count. Where the source does not say when a listed one was created, days are
     let go that were read before it was first seen: sessions that it had there are among the unattributed ones.
     """
-    totals, cells, listed = counted.totals.c, counted.cells.c, counted.listed.c
-    refused = unavailable(connection, counted)
-    ids = [id_ for id_ in chosen or latest_listed(connection, counted) if id_ not in refused]
-    known = sa.select(listed[counted.id], listed.created_at, listed.first_seen_at).where(listed[counted.id].in_(ids))
-    dates = {id_: (created_at, first_seen_at) for id_, created_at, first_seen_at in connection.execute(known)}
-    stored = sa.select(cells.day, cells[counted.id].label("id")).where(cells[counted.id].in_(ids)).subquery()
-    # Counting is enough where all are there; only the other days are looked at one by one.
-    counts = connection.execute(
-        sa.select(totals.day, totals.window_end, totals.loaded_at, sa.func.count(stored.c.id).label("cells"))
-        .select_from(counted.totals.outerjoin(stored, totals.day == stored.c.day))
-        .group_by(totals.day, totals.window_end, totals.loaded_at)
+    listed, cells = counted.listed.c, counted.cells.c
+    totals = counted.totals.c
+    is_wanted = listed[counted.id].in_(chosen) if chosen else listed.last_seen_at == _latest_listing(counted)
+    wanted = (
+        sa.select(listed[counted.id].label("id"), listed.created_at, listed.first_seen_at)
+        .where(is_wanted, listed.unavailable_since.is_(None))
+        .cte("wanted")
     )
-    short = {row.day: row for row in counts if row.cells < len(ids)}
-    present: dict[date, set[str]] = {day: set() for day in short}
-    for day, id_ in connection.execute(sa.select(stored).where(stored.c.day.in_(list(short)))):
-        present[day].add(id_)
+    ledger = sa.select(_month(totals.day).label("month"), totals.day, totals.window_end, totals.loaded_at).cte("ledger")
+    suspects = _suspects(counted, wanted, ledger)
+    is_missed = sa.case(
+        (suspects.c.created_at.is_not(None), suspects.c.created_at < ledger.c.window_end),
+        else_=sa.true() if chosen else suspects.c.first_seen_at <= ledger.c.loaded_at,
+    )
+    same_cell = (cells.day == ledger.c.day) & (cells[counted.id] == suspects.c.id)
+    gaps = connection.execute(
+        sa.select(ledger.c.day, sa.func.count())
+        .select_from(
+            suspects.join(ledger, suspects.c.month == ledger.c.month).outerjoin(counted.cells, same_cell),
+        )
+        .where(cells.day.is_(None), is_missed)
+        .group_by(ledger.c.day)
+    )
+    missing = {day: number for day, number in gaps}
+    known = set(connection.scalars(sa.select(listed[counted.id]).where(listed[counted.id].in_(chosen))))
+    if unknown := len(set(chosen) - known):
+        return {day: missing.get(day, 0) + unknown for day in windows(connection, counted)}
+    return missing
 
-    def is_missed(id_: str, end: datetime, loaded_at: datetime) -> bool:
-        created_at, first_seen_at = dates.get(id_, (None, None))
-        if created_at is not None:
-            return bool(created_at < end)
-        return bool(chosen or first_seen_at is None or first_seen_at <= loaded_at)
 
-    gaps = {}
-    for day, row in short.items():
-        missing = sum(is_missed(id_, row.window_end, row.loaded_at) for id_ in ids if id_ not in present[day])
-        if missing:
-            gaps[day] = missing
-    return gaps
+def _suspects(counted: Counted, wanted: sa.CTE, ledger: sa.CTE) -> sa.CTE:
+    """Each of the wanted with each month in which days may be missing.
+
+    Those are few where the months' rollup, which knows how many days are loaded, is up to date: looking there first
+    saves a look at every cell.
+    """
+    months = (
+        sa.select(ledger.c.month, sa.func.count().label("days"), sa.func.max(ledger.c.window_end).label("ends"))
+        .group_by(ledger.c.month)
+        .cte("months")
+    )
+    exists_then = wanted.c.created_at.is_(None) | (wanted.c.created_at < months.c.ends)
+    suspects = sa.select(months.c.month, *wanted.c)
+    if counted is not ORGANIZATIONS:
+        return suspects.select_from(months.join(wanted, exists_then)).cte("suspects")
+    monthly = monthly_sessions.c
+    of_rollup = sa.select(_month(stale_days.c.day)).where(stale_days.c.rollup == monthly_sessions.name)
+    is_short = sa.func.coalesce(monthly.days_loaded, 0) < months.c.days
+    same_month = (monthly.month == months.c.month) & (monthly.org_id == wanted.c.id)
+    return (
+        suspects.select_from(months.join(wanted, exists_then).outerjoin(monthly_sessions, same_month))
+        .where(is_short | months.c.month.in_(of_rollup))
+        .cte("suspects")
+    )
+
+
+def _month(day: sa.ColumnElement[date]) -> sa.ColumnElement[date]:
+    return sa.cast(sa.func.date_trunc(sa.literal_column("'month'"), day), sa.Date)
 
 
 def loaded_days(connection: sa.Connection, counted: Counted, chosen: Sequence[str] = ()) -> set[date]:
