@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -20,12 +20,13 @@ import typer
 
 from pipelines import runs
 from pipelines.compatibility import Incompatible, refuse_other_days, refuse_other_version
-from pipelines.definitions import definitions_for
-from pipelines.partitions import closed_days, daily_partitions, ranges, spelled
-from pipelines.screen import LiveProgress, as_text, complain, say, show_coverage, show_table
+from pipelines.definitions import definitions_for, devin_api_for
+from pipelines.partitions import as_days, closed_days, daily_partitions, ranges, spelled
+from pipelines.probe import DAYS, probe
+from pipelines.screen import LiveProgress, as_text, complain, say, show_coverage, show_findings, show_table
 from pipelines.settings import PROJECT, Settings, SettingsRefused
 from resources.database import Database, WarehouseLocked, WarehouseUnusable
-from resources.devin_api import KEY_VARIABLE, Unauthorized, key_from_environment
+from resources.devin_api import KEY_VARIABLE, Calls, Unauthorized, key_from_environment
 from resources.devin_versions import version_for
 from warehouse import migrations, reads
 from warehouse.migrations import NewerWarehouse
@@ -168,6 +169,31 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="One JSON object
         for sentence in advice:
             say(sentence)
     if advice:
+        raise typer.Exit(MISSING)
+
+
+@app.command("probe")
+def probe_source(
+    until: Annotated[str, typer.Option(metavar="DAY", help="The last of the days asked about.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON array, for machines.")] = False,
+) -> None:
+    """Ask the source a handful of questions and say how it behaves and what to set. Stores nothing.
+
+    Exit code 1 if anything is bad.
+    """
+    settings = Settings.load()
+    partitions = daily_partitions(settings)
+    closed = closed_days(partitions)
+    last = _day("DAY", until) if until else closed[-1]
+    first = max(last - timedelta(days=DAYS - 1), settings.devin_start_date)
+    keys = [day.isoformat() for day in _days_between(min(first, last), last, settings)]
+    calls = Calls()
+    findings = probe(devin_api_for(settings), settings, as_days(partitions, keys), calls)
+    if as_json:
+        typer.echo(json.dumps([asdict(finding) for finding in findings]))
+    else:
+        show_findings(findings)
+    if any(finding.verdict == "bad" for finding in findings):
         raise typer.Exit(MISSING)
 
 

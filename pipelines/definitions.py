@@ -41,17 +41,23 @@ def definitions_for(settings: Settings, progress: Progress) -> dg.Definitions:
         resources={
             "settings": settings.model_copy(update={"devin_api_key": None}),  # the client reads it by itself
             "progress": progress,
-            "devin_api": DevinAPI(
-                base_url=settings.devin_api_url,
-                version=settings.devin_api_version,
-                max_connections=settings.devin_max_connections,
-                requests_per_minute=settings.devin_requests_per_minute,
-                timeout_seconds=settings.devin_timeout_seconds,
-                max_tries=settings.devin_max_tries,
-            ),
+            "devin_api": devin_api_for(settings),
             "database": Database(url=settings.warehouse_url),
         },
         executor=dg.in_process_executor,
+    )
+
+
+def devin_api_for(settings: Settings) -> DevinAPI:
+    """The client's resource under these settings; it takes the key from the environment by itself."""
+    return DevinAPI(
+        base_url=settings.devin_api_url,
+        version=settings.devin_api_version,
+        window_end=settings.devin_window_end,
+        max_connections=settings.devin_max_connections,
+        requests_per_minute=settings.devin_requests_per_minute,
+        timeout_seconds=settings.devin_timeout_seconds,
+        max_tries=settings.devin_max_tries,
     )
 
 

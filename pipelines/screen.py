@@ -13,6 +13,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
+from pipelines.probe import Finding
 from pipelines.progress import Progress
 from warehouse.reads import Coverage
 from warehouse.writes import StoredDay
@@ -67,6 +68,20 @@ def show_coverage(covered: Coverage, noun: str) -> None:
         ("last loaded", f"{covered.last_loaded_at:%Y-%m-%d %H:%M} UTC" if covered.last_loaded_at else "never"),
     ]
     show_table("", [f"per {noun}", ""], rows)
+
+
+_STYLES = {"good": "green", "note": "yellow", "bad": "bold red", "unknown": "magenta"}
+
+
+def show_findings(findings: Iterable[Finding]) -> None:
+    """What a probe found: the verdict, and under each question what was seen and what to do."""
+    table = Table(title="The source", title_justify="left", title_style="bold", header_style="bold", show_lines=True)
+    for name in ("verdict", "question", "seen", "advice"):
+        table.add_column(name, overflow="fold")
+    for finding in findings:
+        verdict = Text(finding.verdict, style=_STYLES[finding.verdict])
+        table.add_row(verdict, Text(finding.question), Text(finding.seen), Text(finding.advice))
+    out.print(table)
 
 
 def shown(value: object) -> str:

@@ -72,6 +72,12 @@ class Settings(BaseSettings):
         f"`{DISCOVER}` for every user that the source lists, or user ids separated by commas, each without blanks and "
         "up to 128 characters",
     )
+    devin_window_end: Literal["exclusive", "inclusive"] = _setting(
+        "exclusive",
+        "Whether the source counts sessions of the end that it is asked for. `devin-sessions probe` finds out; "
+        "if it is inclusive, the end that is sent is earlier by the shortest time that can be told.",
+        "exclusive or inclusive",
+    )
     devin_start_date: date = _setting(
         date(2025, 1, 1),
         "First day of history.",

@@ -11,6 +11,8 @@ import math
 import os
 import ssl
 import urllib.request
+from array import array
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -26,7 +28,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from httpx_aiohttp import AiohttpTransport
 from pydantic import Field
 
-from resources.devin_versions import V2, V3, Listing, Params, check_key, version_for, zulu
+from resources.devin_versions import V2, V3, Listing, Params, VersionName, WindowEnd, check_key, version_for, zulu
 from resources.hosts import is_loopback
 from resources.pace import Pace
 
@@ -84,10 +86,24 @@ class User:
 
 @dataclass
 class Calls:
-    """How many HTTP requests were sent, and how many of them were a second or later try."""
+    """The HTTP requests that were sent: how many, how many of them were a second or later try, and how they went.
+
+    `outcomes` counts them by status, or by why there was none. `latencies` are seconds, of those that were answered.
+    `waited` is how many seconds questions were held back, all together, because the source wanted fewer.
+    `limit_headers` are what the last answer that had any told of a rate limit.
+    """
 
     sent: int = 0
     retried: int = 0
+    outcomes: Counter[str] = field(default_factory=Counter)
+    latencies: "array[float]" = field(default_factory=lambda: array("d"))
+    waited: float = 0.0
+    limit_headers: dict[str, str] = field(default_factory=dict)
+
+    def latency(self, share: float) -> float | None:
+        """The latency that this share of the answers did not exceed, 0.5 for the median; None without an answer."""
+        ordered = sorted(self.latencies)
+        return ordered[min(len(ordered) - 1, math.ceil(share * len(ordered)) - 1)] if ordered else None
 
 
 def check_url(url: str) -> str:
@@ -129,6 +145,11 @@ class DevinAPI(dg.ConfigurableResource["DevinAPI"]):
         "The contract has both and describes only the first.",
     )
 
+    window_end: WindowEnd = Field(
+        default="exclusive",
+        description="Whether the source counts the end of a window as part of it. If so, an earlier one is sent.",
+    )
+
     @asynccontextmanager
     async def connect(self, calls: Calls) -> "AsyncIterator[DevinClient]":
         """A client for one event loop that counts in `calls`. Raises Unauthorized if no usable key is set."""
@@ -165,10 +186,14 @@ class DevinAPI(dg.ConfigurableResource["DevinAPI"]):
         """The version that is asked, v2 or v3. Raises Unauthorized if no usable key is set."""
         return self._key_and_version()[1].name
 
+    @property
+    def _versions(self) -> dict[VersionName, V2 | V3]:
+        return {"v2": V2(self.bounds, self.window_end), "v3": V3(self.window_end)}
+
     def _key_and_version(self) -> tuple[str, V2 | V3]:
         key = key_from_environment()
         try:
-            return key, V2(self.bounds) if version_for(key, self.version) == "v2" else V3()
+            return key, self._versions[version_for(key, self.version)]
         except ValueError as error:
             raise Unauthorized(f"{KEY_VARIABLE} is refused: {error}.") from None
 
@@ -271,7 +296,9 @@ class DevinClient:
                 with attempt:
                     tries = attempt.retry_state.attempt_number
                     self.calls.retried += tries > 1
+                    wanted_at = asyncio.get_running_loop().time()
                     asked_at = await self.pace.turn()
+                    self.calls.waited += max(0.0, asked_at - wanted_at)
                     try:
                         status, body, retry_after = await self._send(path, params)
                         answer = _understood(
@@ -297,6 +324,7 @@ class DevinClient:
 
     async def _send(self, path: str, params: Params) -> tuple[int, bytes, float | None]:
         self.calls.sent += 1
+        sent_at = asyncio.get_running_loop().time()
         body = bytearray()
         try:
             async with (
@@ -310,10 +338,15 @@ class DevinClient:
                             f"Asking {path}: the answer is longer than {MAX_BODY_BYTES:,} bytes and was cut off. "
                             "Check DEVIN_API_URL: this does not look like the Devin API."
                         )
+                self.calls.outcomes[str(response.status_code)] += 1
+                self.calls.latencies.append(asyncio.get_running_loop().time() - sent_at)
+                self.calls.limit_headers = _limit_headers(response.headers) or self.calls.limit_headers
                 return response.status_code, bytes(body), _retry_after(response.headers)
         except TimeoutError:
+            self.calls.outcomes["no answer in time"] += 1
             raise _Passing(f"no whole answer within {self.api.timeout_seconds:g} s") from None
         except (httpx.TransportError, aiohttp.ClientError) as error:
+            self.calls.outcomes["connection failed"] += 1
             raise _Passing(f"the connection failed: {_clean(str(error)) or type(error).__name__}") from None
 
 
@@ -422,6 +455,10 @@ def _proxy_for(url: str) -> httpx.Proxy | None:
     if parsed.scheme != "https" or not proxy or urllib.request.proxy_bypass(parsed.host):
         return None
     return httpx.Proxy(proxy)
+
+
+def _limit_headers(headers: httpx.Headers) -> dict[str, str]:
+    return {name: _clean(value, 60) for name, value in headers.items() if "ratelimit" in name.replace("-", "")}
 
 
 def _retry_after(headers: httpx.Headers) -> float | None:

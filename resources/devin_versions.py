@@ -5,11 +5,12 @@ How a question travels, and what becomes of its answer, is in `devin_api`.
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Literal
 
 Params = list[tuple[str, str | int | float | bool | None]]
 VersionName = Literal["v2", "v3"]
+WindowEnd = Literal["exclusive", "inclusive"]
 
 PAGE_SIZE = 200
 LONGEST_CURSOR = 4000
@@ -31,6 +32,7 @@ class V2:
     """Personal keys of Enterprise admins; date-times; lists by numbers to skip.
 
     `bounds`: the contract has two pairs of parameters for the window and describes only start_date and end_date.
+    `window_end`: whether the source takes the end that is sent as part of the window, which no contract says.
     """
 
     name: ClassVar[VersionName] = "v2"
@@ -43,11 +45,13 @@ class V2:
     key_to_set: ClassVar[str] = "the personal key (apk_user_…) of an Enterprise admin who still has access"
 
     bounds: Literal["start_date", "start"] = "start_date"
+    window_end: WindowEnd = "exclusive"
 
     def window(self, start: datetime, end: datetime) -> Params:
         """The parameters for [start, end)."""
         first, last = ("start_date", "end_date") if self.bounds == "start_date" else ("start", "end")
-        return [(first, zulu(start)), (last, zulu(end))]
+        until = end - timedelta(microseconds=1) if self.window_end == "inclusive" else end
+        return [(first, zulu(start)), (last, zulu(until))]
 
     def page(self, found: int, cursor: str | None) -> Params:
         """The parameters for the page that follows `found` items."""
@@ -71,6 +75,7 @@ class V3:
     """Keys of service users; Unix seconds; lists by cursors.
 
     The contract that is known for certain names no list of users; the published pages have one at this path.
+    `window_end` is as in V2, with a second as the shortest time that can be told.
     """
 
     name: ClassVar[VersionName] = "v3"
@@ -84,11 +89,14 @@ class V3:
         "the key (cog_…) of an enterprise service user that has the permission ViewAccountMetrics"
     )
 
+    window_end: WindowEnd = "exclusive"
+
     def window(self, start: datetime, end: datetime) -> Params:
         """The parameters for [start, end). Raises ValueError for a part of a second, which v3 cannot be asked about."""
         if start.microsecond or end.microsecond:
             raise ValueError(f"v3 knows whole seconds only: {start} to {end}")
-        return [("time_after", str(int(start.timestamp()))), ("time_before", str(int(end.timestamp())))]
+        until = int(end.timestamp()) - (self.window_end == "inclusive")
+        return [("time_after", str(int(start.timestamp()))), ("time_before", str(until))]
 
     def page(self, found: int, cursor: str | None) -> Params:
         """The parameters for the page at `cursor`, or the first."""
