@@ -1,0 +1,206 @@
+"""The probe against a source that behaves well, and against one that behaves in each wrong way."""
+
+import json
+import sys
+from datetime import date, datetime, timedelta
+from typing import Any, Literal
+
+import pytest
+
+from pipelines import cli
+from pipelines.definitions import devin_api_for
+from pipelines.probe import Finding, probe
+from resources.devin_api import Calls
+from resources.sandbox import Sandbox
+from tests.conftest import World
+
+FIRST, LAST = "2025-03-03", "2025-03-09"
+
+
+def findings(world: World, calls: Calls | None = None) -> dict[str, Finding]:
+    """What the probe finds about a week, by question."""
+    found = probe(devin_api_for(world.settings), world.settings, world.days(FIRST, LAST), calls or Calls())
+    return {finding.question: finding for finding in found}
+
+
+def found_at(world: World, **behaviour: Any) -> dict[str, Finding]:
+    """The same of a source that behaves so."""
+    with Sandbox(organizations=5, **behaviour) as source:
+        world.configure(devin_api_url=source.url)
+        return findings(world)
+
+
+def test_a_source_that_behaves_well_is_found_good_in_all_but_its_silence_about_unknown_ids(world: World) -> None:
+    found = findings(world)
+    assert {question: finding.verdict for question, finding in found.items()} == {
+        "Is the key accepted?": "good",
+        "Can organizations be listed?": "good",
+        "Do days add up?": "good",
+        "Do several org_ids add up?": "good",
+        "Do organizations add up to the total?": "good",
+        "What does an unknown organization give?": "note",
+        "How fast does it answer?": "good",
+        "Does it tell a rate limit?": "good",
+    }
+    days = world.days(FIRST, LAST)
+    assert f"{world.source.truth(days[0].start, days[-1].end):,} sessions" in found["Is the key accepted?"].seen
+
+
+@pytest.mark.parametrize("key", ["api_key", "service_key"])
+def test_the_version_that_accepts_the_key_is_told(world: World, key: str) -> None:
+    world.configure(devin_api_key=getattr(world.source, key))
+    assert f"by {'v2' if key == 'api_key' else 'v3'} of the API" in findings(world)["Is the key accepted?"].seen
+
+
+def test_a_key_that_is_refused_is_the_only_finding(world: World) -> None:
+    world.configure(devin_api_key="apk_user_of_nobody")
+    (finding,) = findings(world).values()
+    assert (finding.question, finding.verdict) == ("Is the key accepted?", "bad")
+    assert "DEVIN_API_KEY" in finding.seen
+    assert len(world.source.requests) == 1
+
+
+def test_a_source_that_does_not_answer_is_the_only_finding(world: World) -> None:
+    world.source.stop()
+    (finding,) = findings(world).values()
+    assert finding.verdict == "unknown"
+    assert "the connection failed" in finding.seen
+
+
+def test_a_key_that_may_not_list_organizations_is_bad_unless_they_are_named(world: World) -> None:
+    with Sandbox(organizations=5, lists_organizations=False) as source:
+        world.configure(devin_api_url=source.url)
+        found = findings(world)
+        assert found["Can organizations be listed?"].verdict == "bad"
+        assert "DEVIN_ORG_IDS" in found["Can organizations be listed?"].advice
+        assert found["Do organizations add up to the total?"].verdict == "unknown"
+        world.configure(devin_org_ids=",".join(o.org_id for o in source.organizations))
+        found = findings(world)
+        assert found["Can organizations be listed?"].verdict == "note"
+        assert found["Do organizations add up to the total?"].verdict == "good"
+
+
+def test_an_id_in_the_setting_that_is_not_listed_is_pointed_out(world: World) -> None:
+    world.configure(devin_org_ids=f"{world.source.organizations[0].org_id},org-misspelt")
+    finding = findings(world)["Can organizations be listed?"]
+    assert finding.verdict == "note"
+    assert "org-misspelt" in finding.seen
+
+
+@pytest.mark.parametrize("key", ["api_key", "service_key"])
+def test_an_inclusive_end_shows_and_is_good_once_it_is_set(world: World, key: str) -> None:
+    with Sandbox(organizations=5, end_is_inclusive=True) as source:
+        world.configure(devin_api_url=source.url, devin_api_key=getattr(source, key))
+        midnight = world.days("2025-03-05", "2025-03-05")[0].start
+        source.add_sessions(source.organizations[0].org_id, midnight, count=3)
+        finding = findings(world)["Do days add up?"]
+        assert finding.verdict == "bad"
+        assert finding.advice == "Set DEVIN_WINDOW_END=inclusive."
+        world.configure(devin_window_end="inclusive")
+        assert findings(world)["Do days add up?"].verdict == "good"
+
+
+def test_an_end_that_is_wrongly_set_as_inclusive_shows(world: World) -> None:
+    just_before_midnight = world.days("2025-03-05", "2025-03-05")[0].end - timedelta(microseconds=1)
+    world.source.add_sessions(world.source.organizations[0].org_id, just_before_midnight, count=3)
+    world.configure(devin_window_end="inclusive")
+    finding = findings(world)["Do days add up?"]
+    assert finding.verdict == "bad"
+    assert finding.advice == "Set DEVIN_WINDOW_END=exclusive."
+
+
+def test_a_load_with_an_inclusive_end_counts_no_session_twice(world: World) -> None:
+    with Sandbox(organizations=5, end_is_inclusive=True) as source:
+        world.configure(devin_api_url=source.url, devin_window_end="inclusive")
+        midnight: datetime = world.days("2025-03-05", "2025-03-05")[0].start
+        source.add_sessions(source.organizations[0].org_id, midnight, count=3)
+        world.source = source
+        assert world.run("2025-03-03", "2025-03-09").success
+        assert world.cells() == world.truth("2025-03-03", "2025-03-09")
+
+
+@pytest.mark.parametrize("taken", ["first", "last"])
+def test_a_filter_of_which_only_one_id_is_taken_shows(world: World, taken: str) -> None:
+    found = found_at(world, org_ids_semantics=taken)
+    assert found["Do several org_ids add up?"].verdict == "bad"
+    assert "DEVIN_FETCH=direct" in found["Do several org_ids add up?"].advice
+    assert found["Do organizations add up to the total?"].verdict == "good", "they are asked one by one then"
+
+
+def test_sessions_of_no_listed_organization_show(world: World) -> None:
+    world.source.add_sessions("org-unlisted", world.days("2025-03-05", "2025-03-05")[0].start, count=4)
+    finding = findings(world)["Do organizations add up to the total?"]
+    assert finding.verdict == "note"
+    assert "unattributed_count" in finding.advice
+
+
+def test_organizations_that_have_more_than_the_total_show(world: World) -> None:
+    def is_of_the_whole_week(asked: Any) -> Any:
+        return not asked.org_ids and asked.start and asked.end - asked.start == timedelta(days=7)
+
+    world.source.fail(body=b'{"sessions_count": 1}', when=is_of_the_whole_week, times=None)
+    found = findings(world)
+    assert found["Do organizations add up to the total?"].verdict == "bad"
+    assert found["Do days add up?"].verdict == "bad"
+
+
+@pytest.mark.parametrize(("given", "verdict"), [("zero", "note"), ("forbidden", "good"), ("not_found", "good")])
+def test_what_an_unknown_organization_gives_is_told(world: World, given: str, verdict: str) -> None:
+    assert found_at(world, unknown_organization=given)["What does an unknown organization give?"].verdict == verdict
+
+
+def test_a_filter_that_is_ignored_shows_at_the_unknown_organization(world: World) -> None:
+    world.source.fail(body=b'{"sessions_count": 9}', when=lambda asked: bool(asked.org_ids), times=None)
+    assert findings(world)["What does an unknown organization give?"].verdict == "bad"
+
+
+def test_a_rate_limit_that_is_told_or_met_shows(world: World) -> None:
+    told = found_at(world, rate_limit=1000, rate_limit_headers=True)["Does it tell a rate limit?"]
+    assert (told.verdict, "x-ratelimit-limit: 1000" in told.seen) == ("note", True)
+    world.configure(devin_api_url=world.source.url, devin_max_tries="2")
+    world.source.fail(retry_after="0", times=1)
+    met = findings(world)["Does it tell a rate limit?"]
+    assert met.verdict == "note"
+    assert "1 of" in met.seen
+    assert "DEVIN_REQUESTS_PER_MINUTE" in met.advice
+
+
+def test_days_without_sessions_say_that_nothing_can_be_told(world: World) -> None:
+    found = found_at(world, first_day=date(2026, 1, 1))
+    assert found["Do days add up?"].verdict == "unknown"
+    assert "--until" in found["Do several org_ids add up?"].advice
+
+
+def test_a_question_that_fails_is_a_finding_and_the_others_are_asked(world: World) -> None:
+    world.source.fail(status=503, when=lambda asked: len(asked.org_ids) > 1, times=None)
+    found = findings(world)
+    assert found["Do several org_ids add up?"].verdict == "unknown"
+    assert found["What does an unknown organization give?"].verdict == "note"
+
+
+def test_latency_is_of_all_calls(world: World) -> None:
+    calls = Calls()
+    finding = findings(world, calls)["How fast does it answer?"]
+    assert len(calls.latencies) == calls.sent == len(world.source.requests)
+    assert f"over {calls.sent} calls" in finding.seen
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_the_command_shows_findings_and_fails_if_one_is_bad(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], as_json: bool
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["devin-sessions", "probe", "--until", LAST, *(["--json"] if as_json else [])])
+    behaviours: list[tuple[Literal["union", "last"], int]] = [("union", 0), ("last", cli.MISSING)]
+    for behaviour, code in behaviours:
+        with Sandbox(organizations=5, org_ids_semantics=behaviour) as source:
+            world.configure(devin_api_url=source.url)
+            with pytest.raises(SystemExit) as stopped:
+                cli.main()
+        shown = capsys.readouterr().out
+        assert stopped.value.code == code
+        if as_json:
+            verdicts = {item["question"]: item["verdict"] for item in json.loads(shown)}
+            assert (verdicts["Do several org_ids add up?"] == "bad") == bool(code)
+        else:
+            assert ("bad" in shown) == bool(code)
+    assert not list(world.folder.glob("*.duckdb*")), "nothing is stored"
