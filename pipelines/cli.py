@@ -7,8 +7,6 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
@@ -21,6 +19,7 @@ import typer
 from pipelines import runs
 from pipelines.compatibility import Incompatible, refuse_other_days, refuse_other_version
 from pipelines.definitions import definitions_for, devin_api_for
+from pipelines.ledger import OlderWarehouse, missing_days, reading
 from pipelines.partitions import as_days, closed_days, daily_partitions, ranges, spelled
 from pipelines.probe import DAYS, probe
 from pipelines.screen import LiveProgress, as_text, complain, say, show_coverage, show_findings, show_table
@@ -53,7 +52,7 @@ def main() -> None:
         app()
     except (SettingsRefused, Incompatible, Unauthorized, NewerWarehouse) as error:
         _stop(str(error), WRONG_USE)
-    except WarehouseLocked as error:
+    except (WarehouseLocked, OlderWarehouse) as error:
         _stop(str(error), MISSING)
     except WarehouseUnusable as error:
         _stop(str(error), WRONG_USE)
@@ -61,16 +60,27 @@ def main() -> None:
 
 @app.command()
 def backfill(
-    first: Annotated[str, typer.Argument(metavar="FIRST", help="First day, such as 2025-01-01.")],
-    last: Annotated[str, typer.Argument(metavar="LAST", help="Last day, included.")],
+    first: Annotated[str, typer.Argument(metavar="FIRST", help="First day, such as 2025-01-01.")] = "",
+    last: Annotated[str, typer.Argument(metavar="LAST", help="Last day, included.")] = "",
     refresh: Annotated[bool, typer.Option("--refresh", help="Read days again that are loaded already.")] = False,
+    missing: Annotated[bool, typer.Option("--missing", help="All of history since DEVIN_START_DATE.")] = False,
 ) -> None:
-    """Load the days FIRST to LAST that are not loaded yet, and say what is missing in the end."""
+    """Load the days FIRST to LAST that are not loaded yet, and say what is missing in the end.
+
+    With --missing instead of days: every day of history that is not loaded yet.
+    """
     settings = Settings.load()
-    days = _days_between(_day("FIRST", first), _day("LAST", last), settings)
+    if bool(first and last) == missing or (missing and (first or refresh)):
+        _stop("Name the first and the last day, or say --missing for all of history that is not loaded.", WRONG_USE)
+    if missing:
+        days = closed_days(daily_partitions(settings))
+        command = "devin-sessions backfill --missing"
+    else:
+        days = _days_between(_day("FIRST", first), _day("LAST", last), settings)
+        command = f"devin-sessions backfill {first} {last}" + (" --refresh" if refresh else "")
     _bring_forward(settings)
-    loaded, is_behind = _ledger(settings)
-    wanted = {counted: [d for d in days if refresh or d not in loaded[counted]] for counted in settings.counted}
+    unloaded, is_behind = _ledger(settings, days)
+    wanted = dict.fromkeys(settings.counted, days) if refresh else unloaded
 
     loads: list[_Loaded] = []
     with runs.open_instance() as instance:
@@ -88,15 +98,14 @@ def backfill(
     for sentence in dict.fromkeys(s for load in loads for outcome in load.outcomes for s in outcome.failures):
         complain(sentence)
     is_interrupted = any(outcome.is_interrupted for load in loads for outcome in load.outcomes)
-    missing = sorted({day for load in loads for day in load.missing})
-    if missing:
-        again = f"devin-sessions backfill {first} {last}" + (" --refresh" if refresh else "")
+    still = sorted({day for load in loads for day in load.missing})
+    if still:
         complain(
-            f"{'Interrupted. ' if is_interrupted else ''}Still to load: {spelled(missing)}. The same again: {again}"
+            f"{'Interrupted. ' if is_interrupted else ''}Still to load: {spelled(still)}. The same again: {command}"
         )
     if is_interrupted:
         raise typer.Exit(INTERRUPTED)
-    if missing or any(load.progress.refused or load.is_broken_off for load in loads):
+    if still or any(load.progress.refused or load.is_broken_off for load in loads):
         raise typer.Exit(MISSING)
 
 
@@ -149,7 +158,7 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="One JSON object
     days = closed_days(daily_partitions(settings))
     covered: dict[str, reads.Coverage] = {}
     advice: list[str] = []
-    with _reading(settings) as connection:
+    with reading(Database(url=settings.warehouse_url)) as connection:
         for counted in settings.counted:
             chosen = settings.chosen(counted)
             loaded = reads.loaded_days(connection, counted, chosen)
@@ -312,23 +321,6 @@ def _days_between(first: date, last: date, settings: Settings) -> list[date]:
     return [day for day in closed if first <= day <= last]
 
 
-@contextmanager
-def _reading(settings: Settings) -> Iterator[sa.Connection]:
-    """The warehouse, read only; an empty one in memory where none was made yet, so that nothing is written."""
-    database = Database(url=settings.warehouse_url)
-    if not database.is_file or database.path.exists():
-        with database.transaction(read_only=True) as connection:
-            found = migrations.refuse_newer(connection)
-            if found == migrations.VERSION:
-                yield connection
-                return
-            if found:
-                _stop(f"{database.name} was written by an older release. The next backfill brings it forward.", MISSING)
-    with sa.create_engine("duckdb://").begin() as connection:
-        migrations.bring_forward(connection)
-        yield connection
-
-
 def _bring_forward(settings: Settings) -> None:
     """Let a warehouse of an older release be one of this. Where there is none yet, the first run makes it."""
     database = Database(url=settings.warehouse_url)
@@ -345,19 +337,19 @@ def _snapshot_is_behind(settings: Settings) -> bool:
     return not snapshot.exists() or snapshot.stat().st_mtime < warehouse.stat().st_mtime
 
 
-def _ledger(settings: Settings) -> tuple[dict[Counted, set[date]], bool]:
-    """The days that need no loading, and whether the rollups have yet to take in any.
+def _ledger(settings: Settings, days: list[date]) -> tuple[dict[Counted, list[date]], bool]:
+    """Which of `days` are not loaded, and whether the rollups have yet to take in any that are.
 
     Raises Incompatible if the settings make other days, or ask another version of the API.
     """
     version = version_for(key_from_environment(), settings.devin_api_version)
-    loaded = {}
-    with _reading(settings) as connection:
+    unloaded = {}
+    with reading(Database(url=settings.warehouse_url)) as connection:
         refuse_other_version(reads.api_versions(connection), version, settings)
         for counted in settings.counted:
             refuse_other_days(reads.windows(connection, counted), daily_partitions(settings), settings)
-            loaded[counted] = reads.loaded_days(connection, counted, settings.chosen(counted))
-        return loaded, reads.rollups_are_behind(connection)
+            unloaded[counted] = missing_days(connection, settings, counted, days)
+        return unloaded, reads.rollups_are_behind(connection)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,10 @@ from datetime import datetime
 
 import dagster as dg
 
-from pipelines.partitions import closed_days
+from pipelines.ledger import OlderWarehouse, missing_days, reading
+from pipelines.partitions import closed_days, ranges
 from pipelines.settings import Settings
+from resources.database import Database
 
 JOB = "daily_refresh"
 HOURS_AFTER_CLOSE, MINUTE = 2, 30
@@ -19,7 +21,11 @@ def range_tags(first: str, last: str) -> dict[str, str]:
 def daily_refresh_schedule(
     assets: list[dg.AssetsDefinition], partitions: dg.DailyPartitionsDefinition, settings: Settings
 ) -> dg.ScheduleDefinition:
-    """The job over `assets`, 02:30 after each day has closed: the last DEVIN_LOOKBACK_DAYS days in one run."""
+    """The job over `assets`, 02:30 after each day has closed.
+
+    It reads the last DEVIN_LOOKBACK_DAYS days, and those of the DEVIN_CATCH_UP_DAYS that are not loaded: one run for
+    each contiguous range of days.
+    """
     job = dg.define_asset_job(
         JOB,
         selection=dg.AssetSelection.assets(*assets),
@@ -32,13 +38,26 @@ def daily_refresh_schedule(
         cron_schedule=f"{MINUTE} {(settings.devin_day_start_hour + HOURS_AFTER_CLOSE) % 24} * * *",
         execution_timezone=settings.devin_timezone,
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description=f"Loads the day that closed last and reads the {again} before it again.",
+        description=f"Loads the day that closed last, reads the {again} before it again, and loads what was missed.",
     )
-    def daily_refresh_schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    def daily_refresh_schedule(
+        context: dg.ScheduleEvaluationContext, database: Database
+    ) -> list[dg.RunRequest] | dg.SkipReason:
         now: datetime = context.scheduled_execution_time
-        days = [day.isoformat() for day in closed_days(partitions, now)[-settings.devin_lookback_days :]]
-        if not days:
+        closed = closed_days(partitions, now)
+        if not closed:
             return dg.SkipReason("No day since DEVIN_START_DATE is closed yet.")
-        return dg.RunRequest(run_key=days[-1], tags=range_tags(days[0], days[-1]))
+        days = set(closed[-settings.devin_lookback_days :])
+        caught_up = closed[-settings.devin_catch_up_days :] if settings.devin_catch_up_days else []
+        try:
+            with reading(database) as connection:
+                for counted in settings.counted:
+                    days.update(missing_days(connection, settings, counted, caught_up))
+        except OlderWarehouse as error:  # the run will bring it forward, and the next tick see what is missing
+            context.log.warning(str(error))
+        return [
+            dg.RunRequest(run_key=f"{closed[-1]}/{first}", tags=range_tags(first.isoformat(), last.isoformat()))
+            for first, last in ranges(days)
+        ]
 
     return daily_refresh_schedule

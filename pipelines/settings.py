@@ -103,6 +103,13 @@ class Settings(BaseSettings):
         ge=1,
         le=90,
     )
+    devin_catch_up_days: int = _setting(
+        35,
+        "How far back the schedule looks for days that are not loaded, so that a machine that was off catches up.",
+        "a whole number from 0 to 3650",
+        ge=0,
+        le=3650,
+    )
     devin_max_connections: int = _setting(
         48,
         "How many questions may be under way at once.",

@@ -12,7 +12,9 @@ from tests.conftest import World
 
 def tick(world: World, at: datetime) -> list[dg.RunRequest]:
     schedule = world.definitions.resolve_schedule_def("daily_refresh_schedule")
-    context = dg.build_schedule_context(scheduled_execution_time=at)
+    context = dg.build_schedule_context(
+        scheduled_execution_time=at, resources={"database": world.database}, instance=world.instance
+    )
     return list(schedule.evaluate_tick(context).run_requests or [])
 
 
@@ -26,7 +28,7 @@ def tick(world: World, at: datetime) -> list[dg.RunRequest]:
     ],
 )
 def test_it_ticks_two_and_a_half_hours_after_the_day_closes(world: World, zone: str, hour: int, cron: str) -> None:
-    world.configure(devin_timezone=zone, devin_day_start_hour=str(hour))
+    world.configure(devin_timezone=zone, devin_day_start_hour=str(hour), devin_catch_up_days="0")
     schedule = world.definitions.resolve_schedule_def("daily_refresh_schedule")
     assert (schedule.cron_schedule, schedule.execution_timezone) == (cron, zone)
     assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING
@@ -41,12 +43,40 @@ def test_it_ticks_two_and_a_half_hours_after_the_day_closes(world: World, zone: 
 
 @pytest.mark.parametrize("lookback", [1, 3, 14])
 def test_a_tick_asks_for_the_last_closed_days_in_one_run(world: World, lookback: int) -> None:
-    world.configure(devin_lookback_days=str(lookback))
+    world.configure(devin_lookback_days=str(lookback), devin_catch_up_days="0")
     (request,) = tick(world, datetime(2025, 6, 12, 2, 30, tzinfo=ZoneInfo("UTC")))
     first = date.fromisoformat(request.tags["dagster/asset_partition_range_start"])
     last = date.fromisoformat(request.tags["dagster/asset_partition_range_end"])
     assert last == date(2025, 6, 11)
     assert (last - first).days == lookback - 1
+
+
+def days_of(request: dg.RunRequest) -> tuple[str, str]:
+    return request.tags["dagster/asset_partition_range_start"], request.tags["dagster/asset_partition_range_end"]
+
+
+def test_a_machine_that_was_off_catches_up_in_one_run_per_contiguous_range(world: World) -> None:
+    world.configure(devin_start_date="2025-01-01", devin_catch_up_days="20")
+    at = datetime(2025, 6, 12, 2, 30, tzinfo=ZoneInfo("UTC"))
+    assert [days_of(request) for request in tick(world, at)] == [("2025-05-23", "2025-06-11")], "nothing is loaded yet"
+    assert world.run("2025-05-20", "2025-05-28").success
+    assert world.run("2025-06-01", "2025-06-09").success
+    requests = tick(world, at)
+    assert [days_of(request) for request in requests] == [("2025-05-29", "2025-05-31"), ("2025-06-09", "2025-06-11")]
+    assert len({request.run_key for request in requests}) == 2
+    for request in requests:
+        assert world.run_with_tags(dict(request.tags)).success
+    assert [days_of(request) for request in tick(world, at)] == [("2025-06-09", "2025-06-11")], "only the look-back"
+    assert world.cells() == world.truth("2025-05-20", "2025-06-11")
+
+
+def test_days_that_lack_an_organization_are_caught_up_too(world: World) -> None:
+    two = [o.org_id for o in world.source.organizations[:2]]
+    world.configure(devin_org_ids=two[0], devin_lookback_days="1", devin_catch_up_days="4")
+    assert world.run("2025-06-08", "2025-06-11").success
+    world.configure(devin_org_ids=",".join(two))
+    at = datetime(2025, 6, 12, 2, 30, tzinfo=ZoneInfo("UTC"))
+    assert [days_of(request) for request in tick(world, at)] == [("2025-06-08", "2025-06-11")]
 
 
 def test_a_look_back_that_is_longer_than_history_begins_at_its_first_day(world: World) -> None:

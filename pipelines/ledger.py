@@ -1,0 +1,41 @@
+"""What the warehouse holds already, read without making or changing it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date
+
+import sqlalchemy as sa
+
+from pipelines.settings import Settings
+from resources.database import Database
+from warehouse import migrations, reads
+from warehouse.tables import Counted
+
+
+class OlderWarehouse(Exception):
+    """An older release wrote the warehouse, and no load has brought it forward yet. The message is for the user."""
+
+
+@contextmanager
+def reading(database: Database) -> Iterator[sa.Connection]:
+    """The warehouse, read only; an empty one in memory where none was made yet, so that nothing is written.
+
+    Raises WarehouseUnusable, NewerWarehouse or OlderWarehouse.
+    """
+    if not database.is_file or database.path.exists():
+        with database.transaction(read_only=True) as connection:
+            found = migrations.refuse_newer(connection)
+            if found == migrations.VERSION:
+                yield connection
+                return
+            if found:
+                raise OlderWarehouse(f"{database.name} is of an older release. The next backfill brings it forward.")
+    with sa.create_engine("duckdb://").begin() as connection:
+        migrations.bring_forward(connection)
+        yield connection
+
+
+def missing_days(connection: sa.Connection, settings: Settings, counted: Counted, days: list[date]) -> list[date]:
+    """Which of `days` are not loaded for everyone who is to be counted."""
+    loaded = reads.loaded_days(connection, counted, settings.chosen(counted))
+    return [day for day in days if day not in loaded]
