@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps
 
-.PHONY: help demo test bench check dev format lock clean
+.PHONY: help demo test bench check dev docs format lock clean
 
 help:  ## Show what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 16
@@ -24,6 +24,9 @@ check: .venv/ready  ## Formatting, lint, types, and whether Dagster loads the de
 
 dev: .venv/ready  ## Start the Dagster UI with schedule and daemon; the instance is under data/
 	@$(BIN)/devin-sessions ui
+
+docs: .venv/ready  ## Write docs/data-dictionary.md from the tables
+	$(BIN)/python -m warehouse.dictionary docs/data-dictionary.md
 
 format: .venv/ready  ## Format the code and mend what lint can mend
 	$(BIN)/ruff format .

@@ -5,6 +5,7 @@ from typing import Any
 
 import dagster as dg
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 
 GROUP = "devin_sessions"
 OWNERS = ["team:data-platform"]
@@ -15,7 +16,7 @@ def table_asset(table: sa.Table, *kinds: str, **options: Any) -> Callable[[Calla
     columns = [
         dg.TableColumn(
             name=column.name,
-            type=str(column.type),
+            type=column.type.compile(dialect=postgresql.dialect()).lower(),
             description=column.comment,
             constraints=dg.TableColumnConstraints(nullable=bool(column.nullable)),
         )

@@ -61,7 +61,7 @@ def _use_only(**values: str) -> None:
 _TOP_ORGANIZATIONS = """
 select org_name, sum(sessions_count) as sessions, count(*) filter (where sessions_count > 0) as active_days
 from daily_sessions inner join organizations using (org_id)
-group by org_name order by sessions desc limit 8
+group by org_id, org_name order by sessions desc limit 8
 """
 _LAST_WEEKS = """
 select week, sum(sessions_count) as sessions, count(*) filter (where sessions_count > 0) as active_orgs,

@@ -94,8 +94,9 @@ def _write(path: Path, rows: pa.Table) -> None:
     try:
         with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             pq.write_table(rows, file, compression="zstd")
-        if path.exists():
-            unfinished.chmod(path.stat().st_mode & 0o777)  # whoever was let in stays so
+        like = path if path.exists() else max(path.parent.glob("*.parquet"), default=None)
+        if like:
+            unfinished.chmod(like.stat().st_mode & 0o777)  # whoever was let in stays so, and sees new months too
         unfinished.replace(path)
     finally:
         with contextlib.suppress(FileNotFoundError):

@@ -65,7 +65,7 @@ def _cells(name: str, noun: str, totals: str) -> sa.Table:
         ),
         _column("is_derived", Boolean(), "True if the count follows from other answers; false if it was asked itself."),
         _column("api_version", Text(), "The version of the API that answered."),
-        _at("loaded_at", "When this count was stored: first, or when it last changed."),
+        _at("loaded_at", "When this count was stored: first, or when it or api_version last changed."),
         _column("run_id", Text(), "The Dagster run that stored this count."),
         _never_negative("sessions_count"),
         comment=f"One row per {noun} and day.",
@@ -158,7 +158,7 @@ def _rollup(name: str, period: str, first_day: str) -> sa.Table:
         _count("sessions_count", f"Sessions created in the {period}, over the days that are loaded."),
         _column("days_expected", Integer(), f"Days of the {period}."),
         _column("days_loaded", Integer(), f"Days of the {period} for which this organization is loaded."),
-        _column("is_complete", Boolean(), f"True if every day of the {period} is loaded."),
+        _column("is_complete", Boolean(), f"True if every day of the {period} is loaded for this organization."),
         _never_negative("sessions_count"),
         comment=f"One row per organization and {'ISO week' if period == 'week' else period}.",
     )
@@ -240,7 +240,7 @@ session_grid = sa.Table(
     views,
     _column("day", Date(), "The day."),
     _column("org_id", Text(), "The organization."),
-    _column("org_name", Text(), "Its name when last listed.", nullable=True),
+    _column("org_name", Text(), "Its name when last listed; NULL if the source never named it.", nullable=True),
     _count(
         "sessions_count",
         "Sessions created on that day in that organization. NULL: not loaded. 0: the source said 0.",
@@ -255,7 +255,7 @@ reconciliation = sa.Table(
     _column("day", Date(), "The day."),
     _count("control_total", "The source's own count for the day; NULL if not loaded.", nullable=True),
     _count("orgs_sessions_count", "Sum of the day's counts per organization; NULL if not loaded.", nullable=True),
-    _count("unattributed_count", "The first minus the second; NULL if not loaded.", nullable=True),
+    _count("unattributed_count", "control_total minus orgs_sessions_count; NULL if not loaded.", nullable=True),
     _column(
         "orgs_expected", Integer(), "How many organizations were to be counted; NULL if not loaded.", nullable=True
     ),
@@ -296,7 +296,10 @@ def create(connection: sa.Connection) -> None:
         view = views.tables[name]
         columns = (sa.column(c.name, c.type) for c in view.columns)
         connection.execute(sa.CreateView(sa.text(select(view)).columns(*columns), name, or_replace=True))
-        comment = sa.DDL("comment on view %(name)s is '%(comment)s'", context=dict(name=name, comment=view.comment))  # type: ignore[no-untyped-call]
+        comment = sa.DDL(
+            "comment on view %(name)s is '%(comment)s'",
+            context=dict(name=name, comment=str(view.comment).replace("'", "''")),
+        )  # type: ignore[no-untyped-call]
         connection.execute(comment)
     for relation in (*metadata.sorted_tables, *views.sorted_tables):
         for column in relation.columns:

@@ -1,0 +1,196 @@
+"""What the documentation says of the warehouse: it is complete, it is in the databases too, and its SQL runs."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from datetime import date, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+import duckdb
+import pytest
+import sqlalchemy as sa
+
+from resources.database import Database, WarehouseUnusable
+from tests.conftest import World
+from tests.test_cli import in_this_process
+from warehouse import dictionary, migrations, tables
+from warehouse.dictionary import BOOKKEEPING, COMMENTS, EXAMPLES, VIEW_KEYS
+
+PROJECT = Path(__file__).resolve().parents[1]
+README = (PROJECT / "README.md").read_text(encoding="utf-8")
+RELATIONS = {table.name: table for table in (*tables.metadata.sorted_tables, *tables.views.sorted_tables)}
+
+
+def readme_sql() -> Iterator[tuple[str, str]]:
+    """Each statement of the README's blocks of SQL, with the comment above it."""
+    for block in re.findall(r"^```sql\n(.*?)^```$", README, re.MULTILINE | re.DOTALL):
+        for statement in block.split(";"):
+            if statement.strip():
+                yield statement.strip().splitlines()[0], statement
+
+
+def readme_commands(beginning: str) -> list[list[str]]:
+    """The arguments of each command of the README that begins so, without what comes after a `>`."""
+    lines = [line for line in README.splitlines() if line.startswith(beginning)]
+    return [shlex.split(line[len(beginning) :].partition(" > ")[0]) for line in lines]
+
+
+# The page
+
+
+def test_the_page_is_what_the_tables_make_of_it() -> None:
+    page = (PROJECT / "docs" / "data-dictionary.md").read_text(encoding="utf-8")
+    assert page == dictionary.as_markdown(), "docs/data-dictionary.md is out of date: run `make docs`"
+
+
+def test_every_table_view_and_column_is_on_the_page_with_a_query() -> None:
+    assert set(EXAMPLES) == set(RELATIONS)
+    _, *parts = dictionary.as_markdown().split("\n### ")
+    sections = {part.partition("\n")[0]: part for part in parts}
+    assert list(sections) == list(EXAMPLES)
+    for name, relation in RELATIONS.items():
+        rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \| (no|possible) \| (.+) \|$", sections[name], re.MULTILINE)
+        assert [row[0] for row in rows] == relation.columns.keys()
+        title, sql = EXAMPLES[name]
+        assert f"\n{relation.comment}\n" in sections[name]
+        assert f"\n{title}\n\n```sql\n{sql}\n```" in sections[name]
+        assert re.search(rf"\b{name}\b", sql), f"the example of {name} does not ask it"
+
+
+def test_the_files_that_the_page_and_the_readme_name_are_there() -> None:
+    for folder, text in ((PROJECT / "docs", dictionary.as_markdown()), (PROJECT, README)):
+        for target in re.findall(r"\]\(([^)#]+)\)", text):
+            assert "://" in target or (folder / target).exists(), f"{target} is not there"
+
+
+def test_the_page_is_written_to_a_file_or_to_standard_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["dictionary"])
+    dictionary.main()
+    assert capsys.readouterr().out == dictionary.as_markdown()
+    monkeypatch.setattr("sys.argv", ["dictionary", f"{tmp_path}/page.md"])
+    dictionary.main()
+    assert capsys.readouterr().out == ""
+    assert (tmp_path / "page.md").read_text(encoding="utf-8") == dictionary.as_markdown()
+
+
+# The SQL
+
+
+def load(world: World, first: str, last: str) -> None:
+    """Organizations and users, sessions of an organization that is not listed, and counts that change afterwards."""
+    world.configure(devin_user_ids="discover", devin_start_date="2025-03-15")
+    user_id = world.source.members[0].user_id
+    noon = datetime.fromisoformat(f"{last}T12:00:00Z")
+    world.source.add_sessions("org-not-listed", noon - timedelta(days=14))
+    assert world.run(first, last).success
+    for organization in world.source.organizations[:2]:
+        world.source.add_sessions(organization.org_id, noon, user_id=user_id)
+    assert world.run(last, last).success
+
+
+def complaints(world: World, queries: dict[str, str]) -> Iterator[str]:
+    """Which queries are refused, or have nothing to show."""
+    for name, sql in queries.items():
+        try:
+            rows = world.rows(sql)
+        except (sa.exc.DBAPIError, WarehouseUnusable) as error:
+            yield f"{name}: {error}"
+        else:
+            # A rollup that is up to date has no stale days.
+            if bool(rows) != (name != "stale_days"):
+                yield f"{name}: {len(rows)} rows"
+
+
+def broken_promises(world: World) -> Iterator[str]:
+    """Where keys are not unique, or a column holds NULL that should not."""
+    for name, relation in RELATIONS.items():
+        required = [column.name for column in relation.columns if not column.nullable]
+        (nulls,) = world.rows(f"select {', '.join(f'count(*) - count({column})' for column in required)} from {name}")
+        yield from (f"{name}.{column} is NULL" for column, number in zip(required, nulls, strict=True) if number)
+        if key := ", ".join(VIEW_KEYS.get(name) or relation.primary_key.columns.keys()):
+            doubled = world.rows(f"select {key} from {name} group by {key} having count(*) > 1")
+            yield from (f"{name} has {row} more than once" for row in doubled)
+
+
+def test_every_query_of_the_page_and_the_readme_runs_and_keys_and_nulls_are_as_the_page_says(
+    each_world: World,
+) -> None:
+    load(each_world, "2025-04-01", "2025-06-09")
+    of_readme = dict(readme_sql())
+    assert len(of_readme) == 5
+    assert list(complaints(each_world, {name: sql for name, (_, sql) in EXAMPLES.items()} | of_readme)) == []
+    assert list(broken_promises(each_world)) == []
+
+    # The README's, by what they are about.
+    top, weeks, off, restated, grid = (each_world.rows(sql) for sql in of_readme.values())
+    listed = {o.org_id: o.org_name for o in each_world.source.organizations}
+    truth = each_world.truth("2025-04-01", "2025-06-09")
+    assert {(org_id, name, n) for org_id, name, n in top} == {
+        (org_id, name, sum(truth[day, org_id] for day, of in truth if of == org_id and day > date(2025, 5, 12)))
+        for org_id, name in listed.items()
+    }
+    assert [week for week, _ in weeks] == [date(2025, 4, 7) + timedelta(weeks=n) for n in range(9)]
+    assert weeks[0][1] == sum(n for (day, _), n in truth.items() if date(2025, 4, 7) <= day < date(2025, 4, 14))
+    assert [(row[0], row[3], row[4]) for row in off] == [(date(2025, 5, 26), 1, "unattributed")]
+    assert [(row[1], row[2], row[4] - row[3]) for row in restated] == [
+        (date(2025, 6, 9), org_id, 1) for org_id in sorted([*listed][:2])
+    ]
+    assert grid[0][0] == date(2025, 3, 15)
+    assert {day: n for day, n in grid if n is not None} == {
+        day: n for (day, of), n in truth.items() if of == min(listed)
+    }
+
+
+def test_the_commands_of_the_readme_run_on_the_snapshot_and_the_parquet_files(
+    world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load(world, "2025-04-15", "2025-05-04")
+    for first, arguments in zip((15, 101), readme_commands(".venv/bin/devin-sessions query "), strict=True):
+        code, shown = in_this_process(capsys, monkeypatch, "query", *arguments)
+        assert code == 0, f"{arguments}: {shown}"
+        assert shown.count("\n") >= first, f"{arguments}: {shown}"
+
+    published = world.folder / "published"
+    assert readme_commands("duckdb -readonly ") == [["data/published/devin_sessions.duckdb"]]
+    ((sql,),) = readme_commands("duckdb -c ")
+    sessions = sum(world.truth("2025-04-15", "2025-05-04").values())
+    assert duckdb.sql(sql.replace("data/published", str(published))).fetchall() == [(sessions,)]
+    files = {path.relative_to(published / "parquet").as_posix() for path in published.glob("parquet/**/*.parquet")}
+    cells = {"daily_sessions", "user_daily_sessions"}
+    assert files == {f"{name}/2025-{month}.parquet" for name in cells for month in ("04", "05")} | {
+        f"{name}.parquet" for name in tables.metadata.tables.keys() - cells - set(BOOKKEEPING)
+    }
+    monkeypatch.setenv("WAREHOUSE_URL", "")
+    assert world.settings.published_snapshot == PROJECT / "data" / "published" / "devin_sessions.duckdb"
+
+
+# The comments
+
+
+def test_every_table_view_and_column_says_in_the_databases_what_it_means(warehouse_url: str) -> None:
+    with Database(url=warehouse_url).transaction() as connection:
+        migrations.bring_forward(connection)
+        rows = connection.execute(sa.text(COMMENTS[connection.dialect.name])).all()
+    said = {(row.table_name, row.column_name): row.comment for row in rows}
+    expected: dict[tuple[str, str | None], str | None] = {
+        (name, None): relation.comment for name, relation in RELATIONS.items()
+    }
+    expected |= {(name, column.name): column.comment for name, r in RELATIONS.items() for column in r.columns}
+    assert said == expected
+    assert all(said.values())
+
+
+def test_every_asset_with_a_table_says_in_the_catalogue_what_it_and_its_columns_mean(world: World) -> None:
+    world.configure(devin_user_ids="discover")
+    specs = {spec.key.to_user_string(): spec for spec in world.definitions.resolve_all_asset_specs()}
+    assert {"daily_sessions", "organizations", "users", "user_daily_sessions", "weekly_sessions"} <= specs.keys()
+    for name in specs.keys() & RELATIONS.keys():
+        assert specs[name].description == RELATIONS[name].comment
+        schema = specs[name].metadata["dagster/column_schema"]
+        assert isinstance(schema, dg.TableSchema)
+        assert {column.name: column.description for column in schema.columns} == {
+            column.name: column.comment for column in RELATIONS[name].columns
+        }
