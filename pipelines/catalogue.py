@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 GROUP = "devin_sessions"
+_DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]  # for the names of types, which DuckDB knows too
 OWNERS = ["team:data-platform"]
 
 
@@ -16,7 +17,7 @@ def table_asset(table: sa.Table, *kinds: str, **options: Any) -> Callable[[Calla
     columns = [
         dg.TableColumn(
             name=column.name,
-            type=column.type.compile(dialect=postgresql.dialect()).lower(),
+            type=column.type.compile(dialect=_DIALECT).lower(),
             description=column.comment,
             constraints=dg.TableColumnConstraints(nullable=bool(column.nullable)),
         )
