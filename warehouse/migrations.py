@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 
 from warehouse import tables
-from warehouse.tables import ORGANIZATIONS, ROLLUPS, stale_days, warehouse_version
+from warehouse.tables import ORGANIZATIONS, ROLLUPS, history, stale_days, warehouse_version
 
 VERSION = 2
 
@@ -43,8 +43,15 @@ def bring_forward(connection: sa.Connection) -> None:
     if found == 1:
         # The second version brought revisions, users and views, and rollups that know what they have yet to take in.
         _mark_everything_stale(connection)
+        _take_history_from_what_is_loaded(connection)
     connection.execute(sa.delete(warehouse_version))
     connection.execute(sa.insert(warehouse_version).values(version=VERSION))
+
+
+def _take_history_from_what_is_loaded(connection: sa.Connection) -> None:
+    days = ORGANIZATIONS.totals.c.day
+    first_and_last = sa.select(sa.func.min(days), sa.func.max(days)).having(sa.func.count() > 0)
+    connection.execute(sa.insert(history).from_select(["first_day", "last_day"], first_and_last))
 
 
 def _mark_everything_stale(connection: sa.Connection) -> None:
