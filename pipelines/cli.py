@@ -22,8 +22,19 @@ from pipelines.definitions import definitions_for, devin_api_for
 from pipelines.ledger import OlderWarehouse, missing_days, reading
 from pipelines.partitions import as_days, closed_days, daily_partitions, ranges, spelled
 from pipelines.probe import DAYS, probe
-from pipelines.screen import LiveProgress, as_text, complain, say, show_coverage, show_findings, show_table
+from pipelines.screen import (
+    LiveProgress,
+    as_text,
+    complain,
+    say,
+    show_calendar,
+    show_coverage,
+    show_findings,
+    show_runs,
+    show_table,
+)
 from pipelines.settings import PROJECT, Settings, SettingsRefused
+from pipelines.status import status
 from resources.database import Database, WarehouseLocked, WarehouseUnusable
 from resources.devin_api import KEY_VARIABLE, Calls, Unauthorized, key_from_environment
 from resources.devin_versions import version_for
@@ -151,33 +162,39 @@ class _Loaded:
         )
 
 
-@app.command()
-def status(as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for machines.")] = False) -> None:
-    """How much of history is loaded and proven. Exit code 1 if days or organizations are missing."""
+@app.command("status")
+def show_status(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for machines.")] = False,
+) -> None:
+    """How much of history is loaded and proven, the last runs, the next, and what to do: exit code 1 if anything."""
     settings = Settings.load()
-    days = closed_days(daily_partitions(settings))
-    covered: dict[str, reads.Coverage] = {}
-    advice: list[str] = []
-    with reading(Database(url=settings.warehouse_url)) as connection:
-        for counted in settings.counted:
-            chosen = settings.chosen(counted)
-            loaded = reads.loaded_days(connection, counted, chosen)
-            covered[counted.noun] = reads.coverage(connection, counted, days, loaded, chosen)
-            per_user = " per user" if counted is USERS else ""
-            if missing := sorted(set(days) - loaded):
-                command = f"devin-sessions backfill {missing[0]} {missing[-1]}"
-                advice.append(f"Missing{per_user}: {spelled(missing)}. To load: {command}")
-            for id_, reason in reads.unavailable(connection, counted).items():
-                advice.append(f"Not counted: {id_}, refused on {reason} It is tried again on each run.")
-    if as_json:
-        objects = {f"{noun}s": asdict(of_noun) for noun, of_noun in covered.items()}
-        typer.echo(json.dumps(objects, default=lambda value: value.isoformat()))
+    if runs.home_is_there():
+        with runs.open_instance() as instance:
+            found = status(settings, instance)
     else:
-        for noun, of_noun in covered.items():
-            show_coverage(of_noun, noun)
-        for sentence in advice:
+        found = status(settings, None)
+    if as_json:
+        told = {noun: asdict(of_noun.coverage) for noun, of_noun in found.counted.items()}
+        for noun, of_noun in found.counted.items():
+            told[noun] |= {
+                "days": {f"{day}": state for day, state in of_noun.days.items()},
+                "unavailable": of_noun.unavailable,
+            }
+        whole = {
+            **told,
+            "runs": [asdict(run) for run in found.runs],
+            "next_tick": found.next_tick,
+            "to_do": found.to_do,
+        }
+        typer.echo(json.dumps(whole, default=lambda value: value.isoformat()))
+    else:
+        for noun, of_noun in found.counted.items():
+            show_coverage(of_noun.coverage, noun.removesuffix("s"))
+            show_calendar(of_noun.days)
+        show_runs(found.runs, found.next_tick)
+        for sentence in found.to_do:
             say(sentence)
-    if advice:
+    if found.to_do:
         raise typer.Exit(MISSING)
 
 

@@ -43,6 +43,11 @@ def dagster_home() -> Path:
     return home
 
 
+def home_is_there() -> bool:
+    """Whether anything was ever run: what only looks makes no instance."""
+    return Path(os.environ.get("DAGSTER_HOME", PROJECT / "data" / "dagster")).is_dir()
+
+
 def open_instance() -> dg.DagsterInstance:
     """The instance of `dagster_home`; a context manager."""
     # Dagster makes its tables when it first opens the folder, and fails if another process does so at that moment.

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import date
+from datetime import date, datetime
 from types import TracebackType
 from typing import Any
 
@@ -15,7 +15,8 @@ from rich.text import Text
 
 from pipelines.probe import Finding
 from pipelines.progress import Progress
-from warehouse.reads import Coverage
+from pipelines.status import Run
+from warehouse.reads import Coverage, DayState
 from warehouse.writes import StoredDay
 
 MAX_WIDTH = 10_000  # where no screen sets an end to a line
@@ -68,6 +69,49 @@ def show_coverage(covered: Coverage, noun: str) -> None:
         ("last loaded", f"{covered.last_loaded_at:%Y-%m-%d %H:%M} UTC" if covered.last_loaded_at else "never"),
     ]
     show_table("", [f"per {noun}", ""], rows)
+
+
+_MARKS: dict[DayState, tuple[str, str, str]] = {
+    "proven": ("■", "green", "loaded and proven"),
+    "unattributed": ("▲", "yellow", "loaded, sessions unattributed"),
+    "contradiction": ("✗", "bold red", "loaded, contradicted by the source"),
+    "partial": ("◧", "magenta", "loaded in part"),
+    "missing": ("·", "red", "missing"),
+}
+
+
+def show_calendar(days: Mapping[date, DayState]) -> None:
+    """A row a month and a mark a day; below it what the marks mean that occur."""
+    months: dict[str, dict[int, DayState]] = {}
+    for day, state in days.items():
+        months.setdefault(f"{day:%Y-%m}", {})[day.day] = state
+    for month, of_month in months.items():
+        line = Text(f"  {month}  ")
+        for number in range(1, 32):
+            mark, style, _ = _MARKS[of_month[number]] if number in of_month else (" ", "", "")
+            line.append(mark, style=style)
+        out.print(line, soft_wrap=True)
+    legend = Text("           ")
+    for state, (mark, style, meaning) in _MARKS.items():
+        if number := sum(of_day == state for of_day in days.values()):
+            legend.append(mark, style=style).append(f" {meaning} ({number:,})  ")
+    out.print(legend, soft_wrap=True)
+
+
+def show_runs(runs: Sequence[Run], next_tick: datetime) -> None:
+    """The last runs, and when the schedule asks for the next."""
+    rows = [
+        (
+            f"{run.started_at:%Y-%m-%d %H:%M} UTC" if run.started_at else "not yet",
+            run.days,
+            run.outcome,
+            "" if run.seconds is None else f"{run.seconds:,.0f} s",
+        )
+        for run in runs
+    ]
+    if rows:
+        show_table("Last runs", ["began", "days", "outcome", "took"], rows)
+    say(f"Next run: {next_tick:%Y-%m-%d %H:%M %Z}, if the schedule is up (make dev).")
 
 
 _STYLES = {"good": "green", "note": "yellow", "bad": "bold red", "unknown": "magenta"}

@@ -3,10 +3,13 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from typing import Literal
 
 import sqlalchemy as sa
 
 from warehouse.tables import ORGANIZATIONS, USERS, Counted, monthly_sessions, stale_days
+
+DayState = Literal["missing", "partial", "proven", "unattributed", "contradiction"]
 
 
 @dataclass(frozen=True)
@@ -150,6 +153,23 @@ def _month(day: sa.ColumnElement[date]) -> sa.ColumnElement[date]:
 def loaded_days(connection: sa.Connection, counted: Counted, chosen: Sequence[str] = ()) -> set[date]:
     """The days that were read and lack nobody who is to be counted; see `missing_cells`."""
     return windows(connection, counted).keys() - missing_cells(connection, counted, chosen).keys()
+
+
+def day_states(
+    connection: sa.Connection, counted: Counted, days: Collection[date], loaded: Collection[date]
+) -> dict[date, DayState]:
+    """How each of `days` is; `loaded` are the `loaded_days`."""
+    totals = counted.totals.c
+    rest = {day: number for day, number in connection.execute(sa.select(totals.day, totals.unattributed_count))}
+
+    def state(day: date) -> DayState:
+        if day not in rest:
+            return "missing"
+        if day not in loaded:
+            return "partial"
+        return "proven" if rest[day] == 0 else "unattributed" if rest[day] > 0 else "contradiction"
+
+    return {day: state(day) for day in days}
 
 
 def coverage(

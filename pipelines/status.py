@@ -1,0 +1,103 @@
+"""How much of history is loaded and proven, how the last runs went, when the next one is, and what is to be done."""
+
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import dagster as dg
+
+from pipelines.ledger import missing_days, reading
+from pipelines.partitions import closed_days, daily_partitions, ranges, spelled
+from pipelines.schedules import HOURS_AFTER_CLOSE, JOB, MINUTE
+from pipelines.settings import Settings
+from resources.database import Database
+from warehouse import reads
+from warehouse.tables import USERS, Counted
+
+RUNS_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of the job: when it began (UTC), which days it was about, how it ended and how long it took."""
+
+    started_at: datetime | None
+    days: str
+    outcome: str
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class OfCounted:
+    """The state of what is counted per organization, or per user. `days` says of each day of history how it is."""
+
+    coverage: reads.Coverage
+    days: dict[date, reads.DayState]
+    unavailable: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Status:
+    """All of it. `to_do` is empty if nothing needs doing."""
+
+    counted: dict[str, OfCounted]
+    runs: list[Run]
+    next_tick: datetime
+    to_do: list[str] = field(default_factory=list)
+
+
+def status(settings: Settings, instance: dg.DagsterInstance | None) -> Status:
+    """The state of the warehouse, and of the runs in `instance` if there is one. Changes nothing."""
+    days = closed_days(daily_partitions(settings))
+    counted: dict[str, OfCounted] = {}
+    to_do: list[str] = []
+    with reading(Database(url=settings.warehouse_url)) as connection:
+        for each in settings.counted:
+            missing = missing_days(connection, settings, each, days)
+            loaded = set(days) - set(missing)
+            state = OfCounted(
+                reads.coverage(connection, each, days, loaded, settings.chosen(each)),
+                reads.day_states(connection, each, days, loaded),
+                reads.unavailable(connection, each),
+            )
+            counted[f"{each.noun}s"] = state
+            to_do += _to_do(each, missing, state)
+    return Status(counted, _last_runs(instance) if instance else [], _next_tick(settings), to_do)
+
+
+def _to_do(counted: Counted, missing: list[date], state: OfCounted) -> list[str]:
+    per_user = " per user" if counted is USERS else ""
+    said = []
+    if missing:
+        days = ranges(missing)
+        command = "--missing" if len(days) > 1 else f"{missing[0]} {missing[-1]}"
+        said.append(f"Missing{per_user}: {spelled(missing)}. To load: devin-sessions backfill {command}")
+    contradicted = [day for day, of_day in state.days.items() if of_day == "contradiction"]
+    if contradicted:
+        said.append(
+            f"Contradicted{per_user}: {spelled(contradicted)}. To read again: "
+            f"devin-sessions backfill {contradicted[0]} {contradicted[-1]} --refresh"
+        )
+    for id_, reason in state.unavailable.items():
+        said.append(f"Not counted: {id_}, refused on {reason} It is tried again on each run.")
+    return said
+
+
+def _last_runs(instance: dg.DagsterInstance) -> list[Run]:
+    runs = []
+    for record in instance.get_run_records(dg.RunsFilter(job_name=JOB), limit=RUNS_SHOWN):
+        tags = record.dagster_run.tags
+        first, last = (tags.get(f"dagster/asset_partition_range_{end}", "") for end in ("start", "end"))
+        began = datetime.fromtimestamp(record.start_time, UTC) if record.start_time else None
+        seconds = record.end_time - record.start_time if record.start_time and record.end_time else None
+        outcome = record.dagster_run.status.value.lower()
+        runs.append(Run(began, f"{first}…{last}" if first != last else first, outcome, seconds))
+    return runs
+
+
+def _next_tick(settings: Settings) -> datetime:
+    """When the schedule asks for the next run, if the daemon is up."""
+    now = datetime.now(ZoneInfo(settings.devin_timezone))
+    hour = (settings.devin_day_start_hour + HOURS_AFTER_CLOSE) % 24
+    tick = now.replace(hour=hour, minute=MINUTE, second=0, microsecond=0)
+    return tick if tick > now else tick + timedelta(days=1)
