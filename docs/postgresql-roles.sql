@@ -1,22 +1,29 @@
 -- The two roles that a warehouse on PostgreSQL needs, each with no more rights than it uses:
 --
 --   devin_writer    makes the tables and views and writes the rows; its name and password go into WAREHOUSE_URL
---   devin_analyst   reads every table and view, also those that a later release adds, and can change nothing
+--   devin_analyst   reads every table and view, also those that a later release adds, and changes none
 --
--- Run it in the warehouse's own, empty database, as a superuser. From PostgreSQL 15 on, the owner of the database is
--- enough if it may create roles. It is plain SQL, so any client will do; in psql, add --single-transaction. It can be
--- run again, and in a second database of the same server: roles that are there already are left as they are.
+-- Run it in a database that is for the warehouse alone, before the first load, as a superuser. From PostgreSQL 15 on,
+-- the owner of the database is enough if it may create roles. It is plain SQL, so any client will do; in psql, add
+-- --single-transaction. It can be run again, and in a second database of the same server: roles that are there already
+-- are left as they are.
 --
--- There is no password in this file: both roles may log in, and none can until you give it one. So that the password
--- is neither in a file nor in the server's log, set it in psql with \password devin_writer, or else with:
+-- There is no password in this file. Both roles may log in, but where the server asks for passwords neither can until
+-- it has one. In psql, \password devin_writer sets it without a trace in the server's log; elsewhere it is:
 --
 --   alter role devin_writer password '…';
 --   alter role devin_analyst password '…';
 --
--- A database that was filled under another user's name is handed over first: reassign owned by that_user to devin_writer;
+-- A warehouse that another user has filled already is handed over by running what this answers:
+--
+--   select 'alter table ' || oid::regclass || ' owner to devin_writer;' from pg_class
+--   where relnamespace = 'public'::regnamespace and relkind in ('r', 'v');
+--
+-- Not ruled here, as it is not the database's own: which other databases of the server let everyone connect, and what
+-- PostgreSQL lets anyone do who is connected, such as holding advisory locks or making large objects.
 
 
--- The roles. Neither is a superuser, makes databases or roles, or passes row security.
+-- The roles. Neither is a superuser, makes databases or roles, replicates, or passes row security.
 do $$
 begin
     if not exists (select from pg_catalog.pg_roles where rolname = 'devin_writer') then
@@ -31,8 +38,8 @@ end
 $$;
 
 
--- The database. Everyone may connect to a new one and make temporary tables in it; from here on only these two connect.
--- The writer needs temporary tables, which it fills by COPY before it merges them. The name is asked for, not written.
+-- The database. Into a new one everyone may connect, and make temporary tables there; from here on only these two may,
+-- beside its owner. The writer needs temporary tables: it fills them by COPY before it merges them into the others.
 do $$
 declare
     this_database constant text := quote_ident(current_database());
@@ -51,11 +58,11 @@ grant usage, create on schema public to devin_writer;
 grant usage on schema public to devin_analyst;
 
 
--- Tables and views that are there already, and those that the writer will make. Views count as tables here, and run
--- with the rights of the writer that owns them.
+-- The tables and views that are there already, and those that the writer will make. Views count as tables here, and
+-- read with the rights of the writer that owns them.
 grant select on all tables in schema public to devin_analyst;
 
--- Whoever says what holds for the writer's future tables must be a member of that role: for as long as that takes.
+-- Only a member of the writer may say what holds for the writer's future tables: whoever runs this is one meanwhile.
 grant devin_writer to current_user;
 alter default privileges for role devin_writer in schema public grant select on tables to devin_analyst;
 revoke devin_writer from current_user;

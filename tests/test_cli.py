@@ -1,16 +1,21 @@
 """The `devin-sessions` command as its users see it: sentences, tables, exit codes."""
 
+import contextlib
 import csv
 import io
 import json
 import os
 import re
+import select
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,17 +23,20 @@ import dagster as dg
 import duckdb
 import httpx
 import pytest
+import sqlalchemy as sa
 
 from pipelines import cli
 from resources.sandbox import Asked
 from tests.conftest import World
+from tests.test_database import another_process
 
 PROJECT = Path(__file__).resolve().parents[1]
+PASSWORD = "5e884898da28"
 
 
-def start(*arguments: str, cwd: Path = PROJECT) -> subprocess.Popen[str]:
+def start(*arguments: str, cwd: Path = PROJECT, stdout: int = subprocess.PIPE) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "pipelines.cli", *arguments]
-    return subprocess.Popen(command, cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return subprocess.Popen(command, cwd=cwd, text=True, stdout=stdout, stderr=subprocess.PIPE)
 
 
 def devin_sessions(*arguments: str, cwd: Path = PROJECT) -> tuple[int, str, str]:
@@ -39,10 +47,30 @@ def devin_sessions(*arguments: str, cwd: Path = PROJECT) -> tuple[int, str, str]
     return process.returncode, out, err
 
 
+def wait_until(is_so: Callable[[], object], what: str) -> None:
+    """Wait for a condition, for a minute at most."""
+    deadline = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < deadline, f"not within a minute: {what}"
+        time.sleep(0.02)
+
+
+def snapshot_of(world: World) -> Path:
+    snapshot = world.settings.published_snapshot
+    assert snapshot is not None
+    return snapshot
+
+
+def in_snapshot(world: World, sql: str) -> list[tuple[object, ...]]:
+    """What the published snapshot answers."""
+    with duckdb.connect(str(snapshot_of(world)), read_only=True) as connection:
+        return connection.execute(sql).fetchall()
+
+
 def in_this_process(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str
 ) -> tuple[int, str]:
-    """Exit code and everything shown, for commands that end before anything is run."""
+    """Exit code and everything shown, for commands that run nothing."""
     monkeypatch.setattr(sys, "argv", ["devin-sessions", *arguments])
     with pytest.raises(SystemExit) as stopped:
         cli.main()
@@ -98,32 +126,43 @@ def test_days_of_another_kind_are_refused_before_a_run(world: World, capsys: pyt
 
 
 def test_a_file_that_is_not_duckdb_is_refused_and_left_alone(world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    path = world.folder / "warehouse.duckdb"
-    path.write_text("dear diary", encoding="utf-8")
-    for command in (["status"], ["query", "select 1"], ["backfill", "2025-04-01", "2025-04-05"]):
-        code, shown = in_this_process(capsys, world.environment, *command)
-        assert code == cli.WRONG_USE
-        assert "is not a DuckDB file" in shown
-    assert path.read_text(encoding="utf-8") == "dear diary"
+    for path, commands in (
+        (world.folder / "warehouse.duckdb", (["status"], ["backfill", "2025-04-01", "2025-04-05"])),
+        (snapshot_of(world), (["query", "select 1"],)),
+    ):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("dear diary", encoding="utf-8")
+        for command in commands:
+            code, shown = in_this_process(capsys, world.environment, *command)
+            assert code == cli.WRONG_USE
+            assert f"{path} is not a DuckDB file" in shown
+        assert path.read_text(encoding="utf-8") == "dear diary"
 
 
-def test_from_the_first_load_to_sql(world: World) -> None:
+def files_of(world: World) -> list[Path]:
+    """What is published: the snapshot and the Parquet files, where the warehouse is a file."""
+    return sorted(path for path in (world.folder / "published").rglob("*") if path.is_file())
+
+
+def test_from_the_first_load_to_sql(each_world: World) -> None:
     code, out, err = devin_sessions("backfill", "2025-01-01", "2025-02-10")
-    sessions = sum(world.truth("2025-01-01", "2025-02-10").values())
+    sessions = sum(each_world.truth("2025-01-01", "2025-02-10").values())
     assert code == 0, err
     assert re.search(r"2025-01-31 stored: [\d,]+ of 205 cells", out), "plain lines where no bar can move"
     assert f"41 of 41 days loaded: {sessions:,} sessions; 205 cells new, 0 changed, 0 unchanged; " in out
-    assert f"; {len(world.source.requests)} calls (0 retries)" in out
-    assert world.cells() == world.truth("2025-01-01", "2025-02-10")
+    assert f"; {len(each_world.source.requests)} calls (0 retries)" in out
+    assert each_world.cells() == each_world.truth("2025-01-01", "2025-02-10")
 
+    published = [path.stat() for path in files_of(each_world)]
     code, out, err = devin_sessions("backfill", "2025-01-01", "2025-02-10")
     assert (code, err) == (0, "")
     assert out == (
         "Nothing to do: 2025-01-01…2025-02-10 (41 days) loaded already. To read them again, add --refresh.\n"
     )
+    assert [path.stat().st_ino for path in files_of(each_world)] == [file.st_ino for file in published]
 
-    org_id = world.source.organizations[1].org_id
-    world.source.add_sessions(org_id, datetime(2025, 1, 5, 12, tzinfo=UTC), count=2)
+    org_id = each_world.source.organizations[1].org_id
+    each_world.source.add_sessions(org_id, datetime(2025, 1, 5, 12, tzinfo=UTC), count=2)
     code, out, _ = devin_sessions("backfill", "2025-01-01", "2025-01-10", "--refresh")
     assert code == 0
     assert "10 of 10 days loaded" in out
@@ -132,7 +171,7 @@ def test_from_the_first_load_to_sql(world: World) -> None:
     code, out, _ = devin_sessions("status", "--json")
     assert code == cli.MISSING, "history since DEVIN_START_DATE is not loaded"
     told = json.loads(out)
-    assert list(told) == ["organizations"]
+    assert list(told) == ["organizations", "runs", "next_tick", "to_do"]
     status = told["organizations"]
     assert list(status) == [
         "first_day",
@@ -143,11 +182,18 @@ def test_from_the_first_load_to_sql(world: World) -> None:
         "counted",
         "sessions_count",
         "last_loaded_at",
+        "days",
+        "unavailable",
     ]
     assert (status["first_day"], status["days_loaded"], status["days_reconciled"]) == ("2025-01-01", 41, 41)
     assert (status["counted"], status["sessions_count"]) == (5, sessions + 2)
+    assert list(status["days"].values()).count("proven") == 41
+    assert [(run["days"], run["outcome"]) for run in told["runs"]] == [
+        ("2025-01-01…2025-01-10", "success"),
+        ("2025-01-01…2025-02-10", "success"),
+    ]
 
-    world.configure(devin_start_date="2025-01-01")
+    each_world.configure(devin_start_date="2025-01-01")
     code, out, _ = devin_sessions("status")
     assert "41 of" in out
     assert "devin-sessions backfill 2025-02-11" in out
@@ -156,7 +202,12 @@ def test_from_the_first_load_to_sql(world: World) -> None:
     assert (code, list(csv.reader(io.StringIO(out)))) == (0, [["x,y", "n", "t", "f"], ['a"b', "", "true", "1.5"]])
     code, out, _ = devin_sessions("query", "select org_id, sum(sessions_count) from daily_sessions group by 1")
     assert code == 0
-    assert all(o.org_id in out for o in world.source.organizations)
+    assert all(o.org_id in out for o in each_world.source.organizations)
+    tables = ("daily_sessions", "weekly_sessions", "monthly_sessions", "enterprise_sessions")
+    sums = ", ".join(f"(select sum(sessions_count) from {table}) as {table}" for table in tables)
+    code, out, _ = devin_sessions("query", f"select {sums}", "--csv")
+    assert code == 0
+    assert list(csv.reader(io.StringIO(out)))[1:] == [[str(sessions + 2)] * 4], "what is asked is what was loaded last"
 
 
 def test_only_days_that_are_not_loaded_are_asked(world: World) -> None:
@@ -239,8 +290,13 @@ class Held:
         return held
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_after_a_kill_the_same_command_goes_on_where_it_was(world: World, how: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("warehouse_url", "how"),
+    [("duckdb", signal.SIGKILL), ("duckdb", signal.SIGINT), ("postgresql", signal.SIGKILL)],
+    indirect=["warehouse_url"],
+)
+def test_after_a_kill_the_same_command_goes_on_where_it_was(each_world: World, how: signal.Signals) -> None:
+    world = each_world
     third_block = Held(world, datetime(2025, 1, 1, tzinfo=UTC) + timedelta(days=62))
     process = start("backfill", "2025-01-01", "2025-04-01")
     assert third_block.reached.wait(60)
@@ -270,25 +326,130 @@ def test_after_a_kill_the_same_command_goes_on_where_it_was(world: World, how: s
     assert ended == [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE], "no run seems to go on for ever"
 
 
-def test_rollups_that_a_kill_left_behind_are_built_by_the_same_command(world: World) -> None:
-    world.run("2025-04-01", "2025-04-03")
-    with world.database.transaction() as connection:
-        connection.exec_driver_sql("delete from weekly_sessions")
-    # This instance never saw a rollup being built, as after a kill in between.
-    code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-03")
+@contextmanager
+def full_pipe() -> Iterator[int]:
+    """Where to write into a pipe that takes nothing more: whoever does stands still."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    try:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(writing, b" " * 4096)
+        os.set_blocking(writing, True)
+        yield writing
+    finally:
+        os.close(writing)
+        os.close(reading)
+
+
+def sums(world: World) -> dict[str, int]:
+    """The sessions of each table that sums those of daily_sessions, and of its snapshot if there is one."""
+    tables = ["daily_sessions", "weekly_sessions", "monthly_sessions", "enterprise_sessions"]
+    found = {table: int(world.rows(f"select sum(sessions_count) from {table}")[0][0]) for table in tables}
+    if world.settings.published_snapshot:
+        for table in tables:
+            [(total,)] = in_snapshot(world, f"select sum(sessions_count)::bigint from {table}")
+            found[f"published {table}"] = int(str(total))
+    return found
+
+
+def test_rollups_and_a_snapshot_that_a_kill_left_behind_are_built_by_the_same_command(each_world: World) -> None:
+    each_world.run("2025-04-01", "2025-04-03")
+    before = sums(each_world)
+    with full_pipe() as standstill:
+        # It stands still when it has stored the days and is about to say so; rollups and snapshot come after that.
+        process = start("backfill", "2025-04-01", "2025-04-05", stdout=standstill)
+        wait_until(lambda: len(each_world.cells()) == 25, "the days are stored")
+        process.kill()
+        process.communicate(timeout=60)
+    now = sum(each_world.truth("2025-04-01", "2025-04-05").values())
+    assert sums(each_world) == before | {"daily_sessions": now}
+
+    each_world.source.requests.clear()
+    code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-05")
     assert (code, err) == (0, "")
     assert "Nothing to do" in out
-    assert sum(row[0] for row in world.rows("select sessions_count from weekly_sessions")) == sum(
-        world.cells().values()
-    )
+    assert sums(each_world) == dict.fromkeys(before, now)
+    assert each_world.source.requests == []
 
 
-def test_two_backfills_at_once_both_succeed_and_double_nothing(world: World) -> None:
-    both = [start("backfill", "2025-01-01", "2025-03-31") for _ in range(2)]
+def test_after_a_kill_in_the_middle_of_the_snapshot_the_old_one_is_whole_and_the_same_command_makes_the_new(
+    world: World,
+) -> None:
+    world.run("2025-04-01", "2025-04-03")
+    before = sums(world)
+    process = start("backfill", "2025-04-01", "2025-04-05")
+    # A pipe in the place of the unfinished copy: there is something in it when the copying is under way, and it takes
+    # less than the whole.
+    snapshot = snapshot_of(world)
+    unfinished = snapshot.with_name(f".{snapshot.name}.{process.pid}")
+    os.mkfifo(unfinished)
+    reading = os.open(unfinished, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert select.select([reading], [], [], 60)[0], "the snapshot is copied"
+        process.kill()
+        process.communicate(timeout=60)
+    finally:
+        os.close(reading)
+    now = sum(world.truth("2025-04-01", "2025-04-05").values())
+    assert sums(world) == {table: before[table] if table.startswith("published ") else now for table in before}
+
+    code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-05")
+    assert (code, err) == (0, "")
+    assert "Nothing to do" in out
+    assert sums(world) == dict.fromkeys(before, now)
+
+
+def test_two_backfills_at_once_both_succeed_and_double_nothing(each_world: World) -> None:
+    both = [start("backfill", "2025-01-01", "2025-02-15") for _ in range(2)]
     for process in both:
         _, err = process.communicate(timeout=120)
         assert process.returncode == 0, err
-    assert world.cells() == world.truth("2025-01-01", "2025-03-31")
+        assert "Traceback" not in err
+    assert each_world.cells() == each_world.truth("2025-01-01", "2025-02-15")
+    assert set(sums(each_world).values()) == {sum(each_world.cells().values())}
+
+
+# Reading while something is written
+
+
+def test_a_query_waits_for_nobody_who_has_the_warehouse_open_for_writing(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.run("2025-04-01", "2025-04-02")
+    with another_process() as writer:
+        assert writer.open(world.database.path) == "done"
+        assert writer.do("_ = connection.execute('begin; delete from daily_sessions')") == "done"
+        count = ["query", "select count(*) as n from daily_sessions", "--csv"]
+        assert in_this_process(capsys, world.environment, *count) == (0, "n\n10\n")
+
+
+def test_who_reads_the_snapshot_and_a_run_that_replaces_it_never_wait_for_each_other(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.run("2025-04-01", "2025-04-03")
+    count = "connection.execute('select count(*), sum(sessions_count)::bigint from daily_sessions').fetchone()"
+    before = sum(world.cells().values())
+    with another_process() as reader:
+        opened = reader.do(f"connection = duckdb.connect({str(snapshot_of(world))!r}, read_only=True)")
+        assert opened == "done"
+        assert world.run("2025-04-04", "2025-04-05").success
+        assert reader.ask(count) == str((15, before)), "whoever has the old one open keeps it"
+    now = sum(world.truth("2025-04-01", "2025-04-05").values())
+    total = ["query", "select sum(sessions_count) as n from daily_sessions", "--csv"]
+    assert in_this_process(capsys, world.environment, *total) == (0, f"n\n{now}\n")
+
+
+@pytest.mark.parametrize("warehouse_url", ["postgresql"], indirect=True)
+def test_a_query_of_postgresql_waits_for_no_writer(each_world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    each_world.run("2025-04-01", "2025-04-02")
+    with each_world.database.transaction() as writer:
+        writer.exec_driver_sql("delete from daily_sessions")
+        count = ["query", "select count(*) as n from daily_sessions", "--csv"]
+        assert in_this_process(capsys, each_world.environment, *count) == (0, "n\n10\n")
+
+
+# What a query may not do
 
 
 @pytest.mark.parametrize(
@@ -312,16 +473,90 @@ def test_a_query_can_neither_change_nor_reach_anything_else(
     assert len(world.cells()) == 5
 
 
+@pytest.mark.parametrize("warehouse_url", ["postgresql"], indirect=True)
+def test_a_query_of_postgresql_changes_nothing_whatever_it_says(
+    each_world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    each_world.run("2025-04-01", "2025-04-01")
+    for sql, sentence in (
+        ("selec 1", "syntax error"),
+        ("delete from daily_sessions", "read-only"),
+        ("drop table daily_sessions", "read-only"),
+        ("commit; delete from daily_sessions", ""),
+        ("rollback; delete from daily_sessions", ""),
+        ("set transaction read write; delete from daily_sessions", ""),
+        ("select 1; commit; delete from daily_sessions", ""),
+    ):
+        code, shown = in_this_process(capsys, each_world.environment, "query", sql)
+        assert len(each_world.cells()) == 5, f"changed by {sql}"
+        assert code == cli.WRONG_USE
+        assert "The database refuses this SQL" in shown
+        assert sentence in shown
+
+
+def test_a_query_may_hold_any_sign_that_sql_knows(each_world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    each_world.run("2025-04-01", "2025-04-01")
+    signs = ["query", "select 'a%b:c' like '%b:c' as x, 7 % 4 as y", "--csv"]
+    assert in_this_process(capsys, each_world.environment, *signs) == (0, "x,y\ntrue,3\n")
+
+
+def test_a_query_that_asks_nothing_gets_a_sentence(each_world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    each_world.run("2025-04-01", "2025-04-01")
+    for nothing in ("", " -- nothing"):
+        code, shown = in_this_process(capsys, each_world.environment, "query", nothing)
+        assert code == cli.WRONG_USE
+        assert shown.strip()
+
+
 def test_without_a_warehouse_query_and_status_say_so_and_make_none(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, shown = in_this_process(capsys, world.environment, "query", "select 1")
     assert code == cli.MISSING
-    assert "There is no warehouse at" in shown
+    assert f"There is no snapshot at {snapshot_of(world)} yet. First load some days: " in shown
     code, shown = in_this_process(capsys, world.environment, "status")
     assert code == cli.MISSING
     assert "0 of" in shown
     assert list(world.folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("warehouse_url", ["postgresql"], indirect=True)
+def test_an_empty_database_of_postgresql_stays_empty_whatever_is_asked(
+    each_world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, shown = in_this_process(capsys, each_world.environment, "query", "select * from daily_sessions")
+    assert code == cli.WRONG_USE
+    assert 'relation "daily_sessions" does not exist' in shown
+    code, shown = in_this_process(capsys, each_world.environment, "status")
+    assert code == cli.MISSING
+    assert "0 of" in shown
+    with each_world.database.transaction(read_only=True) as connection:
+        assert sa.inspect(connection).get_table_names() == []
+
+
+# What is kept secret
+
+
+@pytest.fixture
+def with_password(each_world: World) -> World:
+    """The warehouse is reached with a password, which this server does not look at."""
+    url = sa.make_url(each_world.settings.warehouse_url).set(password=PASSWORD)
+    each_world.configure(warehouse_url=url.render_as_string(hide_password=False))
+    return each_world
+
+
+@pytest.mark.parametrize("warehouse_url", ["postgresql"], indirect=True)
+def test_the_password_of_the_warehouse_is_in_nothing_that_is_said_or_kept(
+    with_password: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-02")
+    assert code == 0, err
+    for command in (["status"], ["query", "nothing"], ["query", "select 1/0"]):
+        out += in_this_process(capsys, with_password.environment, *command)[1]
+    assert PASSWORD not in out + err
+    kept = b"".join(path.read_bytes() for path in with_password.folder.rglob("*") if path.is_file())
+    assert b"daily_sessions" in kept
+    assert PASSWORD.encode() not in kept
 
 
 def copy_of_the_project(folder: Path) -> Path:
@@ -363,7 +598,8 @@ def test_the_demo_shows_tables_and_touches_nothing_but_its_own_folder(world: Wor
     assert "trailing_7_day_count" in shown.stdout
 
 
-def test_the_ui_serves_the_graph_and_runs_the_schedule(world: World) -> None:
+@pytest.mark.parametrize("warehouse_url", ["postgresql"], indirect=True)
+def test_the_ui_serves_the_graph_and_runs_the_schedule_and_shows_no_password(with_password: World) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     process = subprocess.Popen(
@@ -383,9 +619,14 @@ def test_the_ui_serves_the_graph_and_runs_the_schedule(world: World) -> None:
                 break
         assert "the schedule runs as long as this does" in said
         question = {
-            "query": "{ assetNodes { assetKey { path } } schedulesOrError(repositorySelector: "
-            '{repositoryName: "__repository__", repositoryLocationName: "devin_session_metrics"}) '
-            "{ ... on Schedules { results { name scheduleState { status } } } } }"
+            "query": "query Shown($of: RepositorySelector!) { assetNodes { assetKey { path } } "
+            "schedulesOrError(repositorySelector: $of) "
+            "{ ... on Schedules { results { name scheduleState { status } } } } "
+            "allTopLevelResourceDetailsOrError(repositorySelector: $of) "
+            "{ ... on ResourceDetailsList { results { name configuredValues { key value } } } } }",
+            "variables": {
+                "of": {"repositoryName": "__repository__", "repositoryLocationName": "devin_session_metrics"}
+            },
         }
         # It says so a moment before it listens.
         with httpx.Client(transport=httpx.HTTPTransport(retries=8)) as client:
@@ -393,7 +634,11 @@ def test_the_ui_serves_the_graph_and_runs_the_schedule(world: World) -> None:
         assert len(answer["assetNodes"]) == 5
         (schedule,) = answer["schedulesOrError"]["results"]
         assert schedule == {"name": "daily_refresh_schedule", "scheduleState": {"status": "RUNNING"}}
-        assert (world.folder / "dagster" / "dagster.yaml").resolve() == PROJECT / "dagster.yaml"
+        resources = {r["name"]: r for r in answer["allTopLevelResourceDetailsOrError"]["results"]}
+        shown = {value["key"]: value["value"] for value in resources["database"]["configuredValues"]}
+        assert ":***@" in shown["url"]
+        assert PASSWORD not in json.dumps(answer)
+        assert (with_password.folder / "dagster" / "dagster.yaml").resolve() == PROJECT / "dagster.yaml"
     finally:
         # Its own end waits for others that it started; what it leaves behind holds the pipe open.
         os.killpg(process.pid, signal.SIGKILL)

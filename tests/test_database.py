@@ -1,12 +1,19 @@
-"""One transaction at a time on a real DuckDB file: kept or undone, private, and clear about who holds the lock."""
+"""One transaction at a time, on a real DuckDB file and a real PostgreSQL: kept or undone, private, clear in failure."""
 
+import contextlib
 import os
+import shutil
+import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +21,13 @@ import duckdb
 import pytest
 import sqlalchemy as sa
 
+from pipelines.definitions import definitions_for
+from pipelines.progress import Progress
+from pipelines.settings import Settings
 from resources.database import Database, WarehouseLocked, WarehouseUnusable
+from tests.conftest import PostgreSQL
+
+PASSWORD = "p@ss/w:rd-5e884898"
 
 
 def database_at(path: Path, **fields: Any) -> Database:
@@ -34,14 +47,37 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-@pytest.fixture
-def database(tmp_path: Path) -> Database:
-    """A warehouse with one table of one row."""
-    database = database_at(tmp_path / "data" / "warehouse.duckdb")
+def wait_until(is_so: Callable[[], object], what: str) -> None:
+    """Wait for a condition, for half a minute at most."""
+    deadline = time.monotonic() + 30
+    while not is_so():
+        assert time.monotonic() < deadline, f"not within 30 s: {what}"
+        time.sleep(0.01)
+
+
+def with_numbers(database: Database) -> Database:
     with database.transaction() as connection:
         connection.execute(sa.text("create table numbers (number integer)"))
         insert(connection, 1)
     return database
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Database:
+    """A DuckDB file with one table of one row."""
+    return with_numbers(database_at(tmp_path / "data" / "warehouse.duckdb"))
+
+
+@pytest.fixture
+def on_postgresql(postgresql: PostgreSQL) -> Database:
+    """A database of PostgreSQL with one table of one row."""
+    return with_numbers(Database(url=postgresql.database()))
+
+
+@pytest.fixture
+def each_database(warehouse_url: str) -> Database:
+    """One of each kind in turn, with one table of one row."""
+    return with_numbers(Database(url=warehouse_url))
 
 
 @dataclass
@@ -57,6 +93,10 @@ class Process:
         self.running.stdin.flush()
         return self.running.stdout.readline().strip()
 
+    def ask(self, expression: str) -> str:
+        """What a Python expression is there, or the error."""
+        return self.do(f"={expression}")
+
     def open(self, path: Path) -> str:
         return self.do(f"connection = duckdb.connect({str(path)!r})")
 
@@ -70,8 +110,7 @@ def another_process() -> Iterator[Process]:
         "import sys, duckdb\n"
         "for line in sys.stdin:\n"
         "    try:\n"
-        "        exec(line)\n"
-        "        print('done', flush=True)\n"
+        "        print(eval(line[1:]) if line[0] == '=' else exec(line) or 'done', flush=True)\n"
         "    except Exception as error:\n"
         "        print(str(error).splitlines()[0], flush=True)\n"
     )
@@ -87,47 +126,65 @@ def another_process() -> Iterator[Process]:
 # What is kept
 
 
-def test_what_a_block_did_is_kept_when_it_ends(database: Database) -> None:
-    with database.transaction() as connection:
+def test_what_a_block_did_is_kept_when_it_ends(each_database: Database) -> None:
+    with each_database.transaction() as connection:
         insert(connection, 2)
         insert(connection, 3)
-    assert numbers(database) == [1, 2, 3]
+    assert numbers(each_database) == [1, 2, 3]
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_all_that_a_block_did_is_undone_when_it_raises(database: Database, error: type[BaseException]) -> None:
-    with pytest.raises(error), database.transaction() as connection:
+def test_all_that_a_block_did_is_undone_when_it_raises(each_database: Database, error: type[BaseException]) -> None:
+    with pytest.raises(error), each_database.transaction() as connection:
         insert(connection, 2)
         connection.execute(sa.text("delete from numbers where number = 1"))
         connection.execute(sa.text("create table others (number integer)"))
         raise error
-    assert numbers(database) == [1]
-    with database.transaction(read_only=True) as connection:
+    assert numbers(each_database) == [1]
+    with each_database.transaction(read_only=True) as connection:
         assert sa.inspect(connection).get_table_names() == ["numbers"]
 
 
-def test_an_error_in_the_database_undoes_the_block_too(database: Database) -> None:
-    with pytest.raises(sa.exc.DBAPIError), database.transaction() as connection:
+def test_an_error_in_the_database_undoes_the_block_too(each_database: Database) -> None:
+    with pytest.raises(sa.exc.DBAPIError), each_database.transaction() as connection:
         insert(connection, 2)
         connection.execute(sa.text("insert into numbers values ('three')"))
-    assert numbers(database) == [1]
+    assert numbers(each_database) == [1]
 
 
-def test_a_process_that_is_killed_in_a_block_leaves_the_last_whole_state(database: Database) -> None:
+def test_a_process_that_is_killed_in_a_block_leaves_the_last_whole_state(each_database: Database) -> None:
     with another_process() as other:
         assert other.do("from resources.database import Database; import sqlalchemy as sa") == "done"
-        assert other.do(f"block = Database(url={database.url!r}).transaction(); it = block.__enter__()") == "done"
+        assert other.do(f"block = Database(url={each_database.url!r}).transaction(); it = block.__enter__()") == "done"
         assert other.do("_ = it.execute(sa.text('insert into numbers values (2)'))") == "done"
         other.running.kill()
         other.running.wait()
-    assert numbers(database) == [1]
+    assert numbers(each_database) == [1]
+    with each_database.transaction() as connection:
+        insert(connection, 3)
+    assert numbers(each_database) == [1, 3]
 
 
-def test_times_are_in_utc_whatever_the_machines_zone(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TZ", "Asia/Tokyo")
-    for read_only in (False, True):
-        with database.transaction(read_only=read_only) as connection:
-            assert connection.execute(sa.text("select current_setting('TimeZone')")).scalar_one() == "UTC"
+@pytest.mark.parametrize("read_only", [False, True], ids=["writer", "reader"])
+def test_times_come_back_in_utc_whatever_the_zone_of_the_machine_and_the_server(
+    each_database: Database, monkeypatch: pytest.MonkeyPatch, read_only: bool
+) -> None:
+    noon = datetime(2025, 6, 1, 12, tzinfo=timezone(timedelta(hours=9)))
+    for variable in ("TZ", "PGTZ"):
+        monkeypatch.setenv(variable, "Asia/Tokyo")
+    with each_database.transaction() as connection:
+        connection.execute(sa.text("create table times (seen_at timestamp with time zone)"))
+        connection.execute(sa.text("insert into times values (:at)"), {"at": noon})
+        if not each_database.is_duckdb:
+            connection.execute(
+                sa.text(f"alter database {sa.make_url(each_database.url).database} set timezone = 'Asia/Tokyo'")
+            )
+    with each_database.transaction(read_only=read_only) as connection:
+        assert connection.execute(sa.text("select current_setting('TimeZone')")).scalar_one() == "UTC"
+        at = connection.execute(sa.text("select seen_at from times")).scalar_one()
+        day = connection.execute(sa.text("select cast(seen_at as date) from times")).scalar_one()
+    assert (at, at.utcoffset()) == (noon, timedelta(0))
+    assert day == noon.astimezone(UTC).date()
 
 
 # Whose the file is
@@ -156,13 +213,30 @@ def test_the_rights_of_a_file_and_a_folder_that_exist_are_left_as_they_are(datab
 # Read only
 
 
-def test_a_reader_reads_and_cannot_write(database: Database) -> None:
+@pytest.mark.parametrize(
+    "sql",
+    ["insert into numbers values (2)", "delete from numbers", "drop table numbers", "create table others (n int)"],
+)
+def test_a_reader_reads_and_cannot_write(each_database: Database, sql: str) -> None:
     with (
         pytest.raises(sa.exc.DBAPIError, match="read-only"),
-        database.transaction(read_only=True) as connection,
+        each_database.transaction(read_only=True) as connection,
     ):
-        insert(connection, 2)
-    assert numbers(database) == [1]
+        connection.execute(sa.text(sql))
+    assert numbers(each_database) == [1]
+
+
+@pytest.mark.parametrize(
+    "way_out",
+    ["commit", "rollback", "commit; begin read write", "set transaction read write", "end; start transaction"],
+)
+def test_a_reader_does_not_get_out_of_its_transaction_to_write(each_database: Database, way_out: str) -> None:
+    with (
+        contextlib.suppress(sa.exc.DBAPIError, WarehouseUnusable),
+        each_database.transaction(read_only=True) as connection,
+    ):
+        connection.exec_driver_sql(f"{way_out}; insert into numbers values (2); commit")
+    assert numbers(each_database) == [1]
 
 
 @pytest.mark.parametrize(
@@ -273,7 +347,239 @@ def test_without_time_to_wait_a_lock_is_tried_for_once(database: Database) -> No
     assert len(attempts) == 1
 
 
+def is_waited_for(connection: sa.Connection) -> bool:
+    """Whether another writer of this PostgreSQL database waits for this one to end."""
+    waiting = (
+        "select exists (select from pg_locks where locktype = 'advisory' and not granted "
+        "and database = (select oid from pg_database where datname = current_database()))"
+    )
+    return bool(connection.execute(sa.text(waiting)).scalar_one())
+
+
+def test_a_second_writer_of_postgresql_begins_when_the_first_has_ended(on_postgresql: Database) -> None:
+    order: list[str] = []
+
+    def write() -> None:
+        with on_postgresql.transaction() as connection:
+            order.append(f"the second begins and sees {numbers(on_postgresql)}")
+            insert(connection, 3)
+
+    second = threading.Thread(target=write)
+    with on_postgresql.transaction() as first:
+        second.start()
+        wait_until(lambda: is_waited_for(first), "the second writer waits")
+        insert(first, 2)
+        order.append("the first ends")
+    second.join(30)
+    assert order == ["the first ends", "the second begins and sees [1, 2]"]
+    assert numbers(on_postgresql) == [1, 2, 3]
+
+
+def test_a_writer_of_postgresql_that_raised_lets_the_next_begin(on_postgresql: Database) -> None:
+    with pytest.raises(RuntimeError), on_postgresql.transaction():
+        raise RuntimeError
+    with Database(url=on_postgresql.url, lock_timeout_seconds=0.05).transaction() as connection:
+        insert(connection, 2)
+    assert numbers(on_postgresql) == [1, 2]
+
+
+def test_a_writer_of_postgresql_that_stays_is_told_of(on_postgresql: Database) -> None:
+    waiting = Database(url=on_postgresql.url, lock_timeout_seconds=0.05)
+    with on_postgresql.transaction() as first:
+        with pytest.raises(WarehouseLocked) as locked, waiting.transaction() as connection:
+            insert(connection, 3)
+        insert(first, 2)
+    told = str(locked.value)
+    assert told.startswith(f"The warehouse {on_postgresql.name} is locked by another process, and stayed so for 0.05 s")
+    assert "run the same again" in told
+    assert "\n" not in told
+    assert numbers(on_postgresql) == [1, 2]
+
+
+def test_without_time_to_wait_a_writer_of_postgresql_does_not_wait_at_all(on_postgresql: Database) -> None:
+    told: list[str] = []
+
+    def write() -> None:
+        try:
+            with Database(url=on_postgresql.url, lock_timeout_seconds=0).transaction():
+                told.append("it waited")
+        except WarehouseLocked as error:
+            told.append(str(error))
+
+    second = threading.Thread(target=write)
+    with on_postgresql.transaction():
+        second.start()
+        second.join(2)
+        assert told, "it waits"
+    second.join(30)
+    assert "is locked by another process" in told[0]
+
+
+def test_a_reader_of_postgresql_waits_for_no_writer_and_sees_the_old_rows(on_postgresql: Database) -> None:
+    reader = Database(url=on_postgresql.url, lock_timeout_seconds=0.05)
+    with on_postgresql.transaction() as connection:
+        insert(connection, 2)
+        connection.execute(sa.text("delete from numbers where number = 1"))
+        assert numbers(reader) == [1]
+    assert numbers(reader) == [2]
+
+
+def test_a_writer_of_postgresql_waits_for_no_reader(on_postgresql: Database) -> None:
+    writer = Database(url=on_postgresql.url, lock_timeout_seconds=0.05)
+    with on_postgresql.transaction(read_only=True) as reading:
+        assert reading.execute(sa.text("select count(*) from numbers")).scalar_one() == 1
+        with writer.transaction() as connection:
+            insert(connection, 2)
+    assert numbers(on_postgresql) == [1, 2]
+
+
+# The password of PostgreSQL
+
+
+@pytest.fixture(scope="module")
+def guarded(postgresql: PostgreSQL) -> Iterator[sa.URL]:
+    """A database on a server that asks its user `writer` for PASSWORD. The others, like this one's, trust everybody."""
+    folder = tempfile.mkdtemp(prefix="postgresql-")
+    server = PostgreSQL(folder)
+    as_owner = server.database()
+    url = sa.make_url(as_owner).set(username="writer")
+    try:
+        hba = Path(folder, "data", "pg_hba.conf")
+        hba.write_text(f"local all writer scram-sha-256\n{hba.read_text()}")
+        with Database(url=as_owner).transaction() as connection:
+            connection.exec_driver_sql(f"create role writer login password '{PASSWORD}'")
+            connection.exec_driver_sql("select pg_reload_conf()")
+        wait_until(lambda: refusal(url), "a password is asked for")
+        yield url
+    finally:
+        server.server.stop()
+        shutil.rmtree(folder)
+
+
+def refusal(url: sa.URL | str) -> str:
+    """What is said when this cannot be opened; nothing if it can."""
+    shown = url if isinstance(url, str) else url.render_as_string(hide_password=False)
+    try:
+        with Database(url=shown).transaction(read_only=True):
+            return ""
+    except WarehouseUnusable as error:
+        assert "\n" not in str(error)
+        assert error.__cause__ is None, "what is behind it would be shown as well"
+        return str(error)
+
+
+@pytest.fixture
+def with_password(guarded: sa.URL, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """The settings of a process whose WAREHOUSE_URL holds the password."""
+    for name in Settings.model_fields:
+        monkeypatch.setenv(name.upper(), "")
+    monkeypatch.setenv("WAREHOUSE_URL", guarded.set(password=PASSWORD).render_as_string(hide_password=False))
+    return Settings.load()
+
+
+def test_the_password_in_the_environment_is_used_for_an_address_that_does_not_show_it(with_password: Settings) -> None:
+    database = Database(url=with_password.warehouse_url)
+    assert "writer:***@" in database.url
+    for read_only in (False, True):
+        with database.transaction(read_only=read_only) as connection:
+            assert connection.execute(sa.text("select current_user")).scalar_one() == "writer"
+
+
+def test_a_password_in_the_address_itself_is_used_too(guarded: sa.URL) -> None:
+    assert refusal(guarded.set(password=PASSWORD)) == ""
+
+
+def test_the_password_is_in_nothing_that_is_shown(with_password: Settings) -> None:
+    database = Database(url=with_password.warehouse_url)
+    resources = definitions_for(with_password, Progress()).resources
+    assert resources is not None
+    shown = f"{with_password!r} {with_password.model_dump()} {database!r} {database} {database.name} {database.url} "
+    shown += f"{resources!r} {resources['database'].model_dump()}"
+    with pytest.raises(WarehouseUnusable) as unusable, database.transaction() as connection:
+        connection.execute(sa.text("select pg_terminate_backend(pg_backend_pid())"))
+    with pytest.raises(sa.exc.DBAPIError) as refused, database.transaction() as connection:
+        connection.execute(sa.text("select nothing"))
+    shown += f"{unusable.value!r} {refused.value!r} {refused.value}"
+    for secret in (PASSWORD, PASSWORD.replace("@", "%40").replace("/", "%2F")):
+        assert secret not in shown
+
+
+@pytest.mark.parametrize(
+    ("password", "sentence"),
+    [
+        ("guess-81dc9bdb", "refuses user writer with this password. Check WAREHOUSE_URL."),
+        (None, "no password supplied"),
+    ],
+    ids=["wrong", "none"],
+)
+def test_a_password_that_does_not_fit_is_told_with_the_user_and_the_variable_but_not_itself(
+    guarded: sa.URL, monkeypatch: pytest.MonkeyPatch, password: str | None, sentence: str
+) -> None:
+    monkeypatch.setenv("WAREHOUSE_URL", guarded.set(password=password).render_as_string(hide_password=False))
+    told = refusal(Settings.load().warehouse_url)
+    assert sentence in told
+    assert told.endswith("Check WAREHOUSE_URL.")
+    assert "guess" not in told
+
+
 # What cannot be opened
+
+
+def test_a_server_that_is_not_there_is_told_of() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    told = refusal(
+        f"postgresql+psycopg://writer:{PASSWORD.replace('@', '%40').replace('/', '%2F')}@127.0.0.1:{port}/db"
+    )
+    assert f"127.0.0.1:{port}/db cannot be opened: " in told
+    assert PASSWORD not in told
+    assert "refused" in told
+    assert told.endswith("Check WAREHOUSE_URL.")
+
+
+def test_a_host_that_nobody_knows_is_told_of() -> None:
+    told = refusal("postgresql+psycopg://writer@no.such.host.invalid/db")
+    assert "no.such.host.invalid/db cannot be opened: " in told
+    assert told.endswith("Check WAREHOUSE_URL.")
+
+
+def test_a_database_that_does_not_exist_is_told_of(on_postgresql: Database) -> None:
+    told = refusal(sa.make_url(on_postgresql.url).set(database="nowhere"))
+    assert "/nowhere cannot be opened: " in told
+    assert 'database "nowhere" does not exist' in told
+    assert told.endswith("Check WAREHOUSE_URL.")
+
+
+def test_a_connection_that_is_cut_in_a_block_is_told_of_and_the_block_undone(on_postgresql: Database) -> None:
+    with pytest.raises(WarehouseUnusable) as lost, on_postgresql.transaction() as connection:
+        insert(connection, 2)
+        server_process = connection.execute(sa.text("select pg_backend_pid()")).scalar_one()
+        with on_postgresql.transaction(read_only=True) as another:
+            another.execute(sa.text("select pg_terminate_backend(:pid, 30000)"), {"pid": server_process})
+        insert(connection, 3)
+    assert f"The connection to the warehouse {on_postgresql.name} was lost: " in str(lost.value)
+    assert "What was being stored is not stored, everything before it is." in str(lost.value)
+    assert "\n" not in str(lost.value)
+    assert numbers(on_postgresql) == [1]
+
+
+@pytest.mark.parametrize("read_only", [False, True], ids=["writer", "reader"])
+def test_motherduck_is_no_file_and_without_its_extension_is_told_of_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, read_only: bool
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))  # where an extension would be, had it been loaded before
+    for name in ("HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")  # so that none can be, wherever this runs
+    database = Database(url="duckdb:///md:name")
+    assert (database.is_duckdb, database.is_file) == (True, False)
+    with pytest.raises(WarehouseUnusable) as unusable, database.transaction(read_only=read_only):
+        pass
+    told = str(unusable.value)
+    assert "md:name cannot be opened: " in told
+    assert 'Failed to download extension "motherduck"' in told
+    assert told.endswith("Check WAREHOUSE_URL.")
+    assert "\n" not in told
+    assert unusable.value.__cause__ is None
 
 
 @pytest.mark.parametrize("content", [b"hello", b"day,org_id,sessions_count\n" * 1000], ids=["short", "long"])

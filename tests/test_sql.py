@@ -1,5 +1,7 @@
-"""Each SQL file: small tables in, rows out."""
+"""Each SQL file: small tables in, rows out, the same on every database."""
 
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from importlib import resources
 from typing import Any
@@ -7,138 +9,375 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from warehouse import tables, writes
+from resources.database import Database
+from warehouse import migrations, tables, writes
 from warehouse.tables import ORGANIZATIONS
 
 FILES = sorted(resources.files("warehouse").joinpath("sql").iterdir(), key=lambda file: file.name)
+RELATIONS = (*tables.ROLLUPS, *tables.views.sorted_tables)
+SETTLED_AFTER_DAYS = 2
 
 
-def rebuilt(
-    name: str, cells: dict[tuple[str, str], int], totals: dict[str, int], **options: Any
-) -> list[tuple[Any, ...]]:
-    """The rollup's rows over these counts, each day read `read_after` its end."""
-    read_after = options.pop("read_after", timedelta(hours=2))
-    table = tables.metadata.tables[name]
-    engine = sa.create_engine("duckdb://")
-    with engine.begin() as connection:
-        tables.create(connection)
-        read = {"api_version": "v2", "run_id": "run"}
-        days = []
-        for label, count in totals.items():
-            start = datetime.fromisoformat(label).replace(tzinfo=UTC)
-            end = start + timedelta(days=1)
-            days.append(
-                {
-                    "day": start.date(),
-                    "window_start": start,
-                    "window_end": end,
-                    "sessions_count": count,
-                    "orgs_expected": 1,
-                    "orgs_loaded": 1,
-                    "loaded_at": end + read_after,
-                    **read,
-                }
-            )
-        facts = [
+@pytest.fixture
+def connection(warehouse_url: str) -> Iterator[sa.Connection]:
+    """An empty warehouse on each database."""
+    with Database(url=warehouse_url).transaction() as connection:
+        migrations.bring_forward(connection)
+        yield connection
+
+
+def day(label: str) -> date:
+    return date.fromisoformat(label)
+
+
+def store(
+    connection: sa.Connection,
+    cells: Mapping[tuple[str, str], int],
+    totals: Mapping[str, int] | None = None,
+    read_after: timedelta = timedelta(hours=2),
+) -> None:
+    """Load these counts, each day read so long after its end. Its total is the sum of its cells unless given."""
+    summed = {label: sum(n for (of, _), n in cells.items() if of == label) for label, _ in cells}
+    read = {"api_version": "v2", "run_id": "run"}
+    days = []
+    for label, count in (summed | dict(totals or {})).items():
+        start = datetime.fromisoformat(label).replace(tzinfo=UTC)
+        end = start + timedelta(days=1)
+        days.append(
             {
-                "day": date.fromisoformat(label),
-                "org_id": org_id,
+                "day": start.date(),
+                "window_start": start,
+                "window_end": end,
                 "sessions_count": count,
-                "is_derived": False,
-                "loaded_at": datetime(2025, 1, 1, tzinfo=UTC),
+                "orgs_expected": 3,
+                "orgs_loaded": 2,
+                "loaded_at": end + read_after,
                 **read,
             }
-            for (label, org_id), count in cells.items()
-        ]
-        writes.store_days(connection, ORGANIZATIONS, days, facts)
-        writes.rebuild(connection, table, **options)
-        writes.rebuild(connection, table, **options)
-        rows = connection.execute(sa.select(table).order_by(*table.primary_key.columns)).all()
-    engine.dispose()
-    return [tuple(row) for row in rows]
+        )
+    facts = [
+        {
+            "day": day(label),
+            "org_id": org_id,
+            "sessions_count": count,
+            "is_derived": False,
+            "loaded_at": datetime(2025, 1, 1, tzinfo=UTC),
+            **read,
+        }
+        for (label, org_id), count in cells.items()
+    ]
+    writes.store_days(connection, ORGANIZATIONS, days, facts)
 
 
-def consecutive(first: str, counts: list[int]) -> dict[str, int]:
-    start = date.fromisoformat(first)
+def rows(connection: sa.Connection, sql: str) -> list[tuple[Any, ...]]:
+    """What an analyst's client gets: no type of SQLAlchemy's has a hand in it."""
+    return [tuple(row) for row in connection.execute(sa.text(sql))]
+
+
+def rebuilt(connection: sa.Connection, name: str, **options: int) -> list[tuple[Any, ...]]:
+    """The rows of a rollup, built twice."""
+    table = tables.metadata.tables[name]
+    for _ in range(2):
+        writes.rebuild(connection, table, **options)
+    return rows(connection, f"select * from {name} order by 1, 2")
+
+
+def consecutive(first: str, counts: Sequence[int]) -> dict[str, int]:
+    start = day(first)
     return {(start + timedelta(days=n)).isoformat(): count for n, count in enumerate(counts)}
 
 
+# The files
+
+
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
-def test_every_file_is_one_select_named_for_its_table_and_opens_with_its_grain(file: Any) -> None:
+def test_every_file_is_one_select_in_lowercase_that_opens_with_its_grain(file: Any) -> None:
     text = file.read_text(encoding="utf-8")
-    name = file.name.removesuffix(".sql")
-    comment = str(tables.metadata.tables[name].comment)
-    assert text.splitlines()[0] == f"-- {comment}"
+    relation = next(r for r in RELATIONS if f"{r.name}.sql" == file.name)
+    assert text.splitlines()[0] == f"-- {relation.comment}"
+    code = re.sub(r"--[^\n]*|'[^']*'", "", text)
+    assert code == code.lower()
     assert ";" not in text
-    body = text.replace(comment, "")
-    assert body == body.lower()
+    while (shallower := re.sub(r"\([^()]*\)", "", code)) != code:
+        code = shallower
+    assert re.findall(r"\b(select|union|insert|update|delete|create)\b", code) == ["select"]
 
 
-def test_weeks_begin_on_monday_and_are_complete_with_seven_days() -> None:
+def test_every_rollup_and_view_has_a_file_and_every_file_is_of_one() -> None:
+    assert [file.name for file in FILES] == sorted(f"{relation.name}.sql" for relation in RELATIONS)
+
+
+def test_every_table_and_view_gives_the_same_kinds_of_values_on_every_database(connection: sa.Connection) -> None:
+    store(connection, {(label, "a"): n for label, n in consecutive("2025-01-01", range(40)).items()})
+    seen_at = datetime(2025, 1, 1, tzinfo=UTC)
+    writes.store_listed(connection, ORGANIZATIONS, [{"org_id": "a", "org_name": "A", "created_at": seen_at}], seen_at)
+    writes.store_history(connection, day("2025-01-01"), day("2025-02-09"))
+    for table in tables.ROLLUPS:
+        options = {"settled_after_days": 2} if table is tables.enterprise_sessions else {}
+        writes.rebuild(connection, table, **options)
+    for relation in (*RELATIONS, tables.organizations, tables.daily_sessions, tables.daily_totals):
+        result = connection.execute(sa.text(f"select * from {relation.name}"))
+        assert list(result.keys()) == relation.columns.keys()
+        found = result.all()
+        for column in relation.columns:
+            kinds = {type(value) for value in (row._mapping[column.name] for row in found) if value is not None}
+            if column.name in ("unavailable_since", "unavailable_reason"):
+                assert kinds == set()
+            else:
+                assert kinds == {column.type.python_type}, f"{relation.name}.{column.name}"
+
+
+DECLARED = {
+    sa.Date: {"DATE"},
+    sa.DateTime: {"TIMESTAMP WITH TIME ZONE"},
+    sa.Text: {"TEXT", "VARCHAR"},
+    sa.BigInteger: {"BIGINT"},
+    sa.Integer: {"INTEGER"},
+    sa.Boolean: {"BOOLEAN"},
+    sa.Double: {"DOUBLE PRECISION", "DOUBLE"},
+}
+
+
+def test_the_database_declares_every_column_as_its_type_also_those_of_views(connection: sa.Connection) -> None:
+    declared = {
+        (table, column): data_type.upper()
+        for table, column, data_type in rows(
+            connection,
+            "select table_name, column_name, data_type from information_schema.columns "
+            "where table_schema = current_schema()",
+        )
+    }
+    expected = {
+        (relation.name, column.name): DECLARED[type(column.type)]
+        for relation in (*tables.metadata.sorted_tables, *tables.views.sorted_tables)
+        for column in relation.columns
+    }
+    assert declared.keys() == expected.keys()
+    assert {key: data_type for key, data_type in declared.items() if data_type not in expected[key]} == {}
+
+
+# weekly_sessions, monthly_sessions
+
+
+def test_weeks_begin_on_monday_and_are_complete_with_seven_days(connection: sa.Connection) -> None:
     days = consecutive("2024-12-30", [1, 2, 3, 4, 5, 6, 7, 8])
-    assert rebuilt("weekly_sessions", {(day, "a"): n for day, n in days.items()}, {}) == [
+    store(connection, {(label, "a"): n for label, n in days.items()})
+    assert rebuilt(connection, "weekly_sessions") == [
         (date(2024, 12, 30), "a", 28, 7, 7, True),
         (date(2025, 1, 6), "a", 8, 7, 1, False),
     ]
 
 
-def test_months_know_how_many_days_they_have() -> None:
-    cells = {(day, "a"): 1 for day in consecutive("2024-02-01", [0] * 29)}
-    cells |= {("2025-02-01", "a"): 4, ("2025-02-28", "a"): 5, ("2025-02-28", "b"): 0}
-    assert rebuilt("monthly_sessions", cells, {}) == [
+def test_a_week_is_per_organization_and_complete_for_one_while_not_for_another(connection: sa.Connection) -> None:
+    cells = {(label, "a"): 1 for label in consecutive("2025-02-24", [0] * 7)}
+    cells |= {("2025-02-26", "b"): 5, ("2025-02-27", "b"): 0, ("2025-03-02", "c"): 0}
+    store(connection, cells, {"2025-03-03": 4})
+    assert rebuilt(connection, "weekly_sessions") == [
+        (date(2025, 2, 24), "a", 7, 7, 7, True),
+        (date(2025, 2, 24), "b", 5, 7, 2, False),
+        (date(2025, 2, 24), "c", 0, 7, 1, False),
+    ], "a day without a count of any organization makes no week"
+
+
+def test_months_know_how_many_days_they_have(connection: sa.Connection) -> None:
+    cells = {(label, "a"): 1 for label in consecutive("2024-02-01", [0] * 29)}
+    cells |= {("2025-02-01", "a"): 4, ("2025-02-28", "a"): 5, ("2025-02-28", "b"): 0, ("2025-04-30", "a"): 1}
+    cells |= {("2024-12-31", "a"): 2, ("2025-01-01", "a"): 3}
+    store(connection, cells)
+    assert rebuilt(connection, "monthly_sessions") == [
         (date(2024, 2, 1), "a", 29, 29, 29, True),
+        (date(2024, 12, 1), "a", 2, 31, 1, False),
+        (date(2025, 1, 1), "a", 3, 31, 1, False),
         (date(2025, 2, 1), "a", 9, 28, 2, False),
         (date(2025, 2, 1), "b", 0, 28, 1, False),
+        (date(2025, 4, 1), "a", 1, 30, 1, False),
     ]
 
 
-def enterprise(
-    counts: dict[str, int], cells: dict[tuple[str, str], int] | None = None, **options: Any
-) -> dict[str, Any]:
-    rows = rebuilt("enterprise_sessions", cells or {}, counts, **{"settled_after_days": 2, **options})
+# enterprise_sessions
+
+
+def enterprise(connection: sa.Connection, settled_after_days: int = SETTLED_AFTER_DAYS) -> dict[str, dict[str, Any]]:
     names = tables.enterprise_sessions.columns.keys()
-    return {row[0].isoformat(): dict(zip(names, row, strict=True)) for row in rows}
+    found = rebuilt(connection, "enterprise_sessions", settled_after_days=settled_after_days)
+    return {row[0].isoformat(): dict(zip(names, row, strict=True)) for row in found}
 
 
-def test_trailing_sums_need_every_one_of_their_days() -> None:
-    counts = consecutive("2025-01-01", list(range(1, 31)))
-    whole = enterprise(counts)
-    assert whole["2025-01-06"]["trailing_7_day_count"] is None
-    assert whole["2025-01-07"]["trailing_7_day_count"] == sum(range(1, 8))
-    assert whole["2025-01-08"]["trailing_7_day_count"] == sum(range(2, 9))
-    assert whole["2025-01-27"]["trailing_28_day_count"] is None
-    assert whole["2025-01-28"]["trailing_28_day_count"] == sum(range(1, 29))
+def test_a_day_of_the_enterprise_has_every_number(connection: sa.Connection) -> None:
+    cells = {("2025-01-28", "a"): 20, ("2025-01-28", "b"): 7, ("2025-01-28", "c"): 0}
+    store(connection, cells, consecutive("2025-01-01", range(1, 29)))
+    last = rebuilt(connection, "enterprise_sessions", settled_after_days=SETTLED_AFTER_DAYS)[-1]
+    month, week, week_before = sum(range(1, 29)), sum(range(22, 29)), sum(range(15, 22))
+    assert last == (
+        date(2025, 1, 28), 28, 2, week, month, week_before, pytest.approx(week / week_before - 1), month, False
+    )  # fmt: skip
 
+
+def test_trailing_sums_need_every_one_of_their_days(connection: sa.Connection) -> None:
+    store(connection, {}, consecutive("2025-01-01", range(1, 31)))
+    days = enterprise(connection)
+    assert days["2025-01-06"]["trailing_7_day_count"] is None
+    assert days["2025-01-07"]["trailing_7_day_count"] == sum(range(1, 8))
+    assert days["2025-01-08"]["trailing_7_day_count"] == sum(range(2, 9))
+    assert days["2025-01-27"]["trailing_28_day_count"] is None
+    assert days["2025-01-28"]["trailing_28_day_count"] == sum(range(1, 29))
+
+
+def test_a_gap_makes_the_sums_over_it_unknown_and_not_smaller(connection: sa.Connection) -> None:
+    counts = consecutive("2025-01-01", range(1, 51))
     del counts["2025-01-20"]
-    gap = enterprise(counts)
-    assert "2025-01-20" not in gap
-    assert gap["2025-01-19"]["trailing_7_day_count"] == sum(range(13, 20))
-    assert all(gap[f"2025-01-{day}"]["trailing_7_day_count"] is None for day in range(21, 27))
-    assert gap["2025-01-27"]["trailing_7_day_count"] == sum(range(21, 28))
+    store(connection, {}, counts)
+    days = enterprise(connection)
+    assert "2025-01-20" not in days
+    assert days["2025-01-19"]["trailing_7_day_count"] == sum(range(13, 20))
+    assert all(days[f"2025-01-{n}"]["trailing_7_day_count"] is None for n in range(21, 27))
+    assert days["2025-01-27"]["trailing_7_day_count"] == sum(range(21, 28))
+    assert days["2025-01-27"]["previous_week_count"] is None, "it is of the missing day itself"
+    assert [label for label, row in days.items() if row["trailing_28_day_count"]] == [
+        "2025-02-17",
+        "2025-02-18",
+        "2025-02-19",
+    ]
+    assert days["2025-01-19"]["month_to_date_count"] == sum(range(1, 20))
+    assert all(days[f"2025-01-{n}"]["month_to_date_count"] is None for n in range(21, 32))
+    assert days["2025-02-01"]["month_to_date_count"] == 32
 
 
-def test_week_over_week_is_null_where_it_has_no_meaning() -> None:
-    days = enterprise(consecutive("2025-01-01", [0] * 7 + [2] * 7 + [3] * 7))
+def test_week_over_week_is_null_where_it_has_no_meaning(connection: sa.Connection) -> None:
+    store(connection, {}, consecutive("2025-01-01", [0] * 7 + [2] * 7 + [3] * 7))
+    days = enterprise(connection)
     assert (days["2025-01-13"]["previous_week_count"], days["2025-01-13"]["week_over_week_change"]) == (None, None)
     assert (days["2025-01-14"]["previous_week_count"], days["2025-01-14"]["week_over_week_change"]) == (0, None)
     assert days["2025-01-21"]["previous_week_count"] == 14
     assert days["2025-01-21"]["week_over_week_change"] == pytest.approx(0.5)
 
 
-def test_month_to_date_needs_every_day_since_the_first() -> None:
-    counts = consecutive("2025-01-30", [5, 6, 7, 8, 9])
-    days = enterprise(counts)
-    assert [days[day]["month_to_date_count"] for day in counts] == [None, None, 7, 15, 24]
+def test_month_to_date_needs_every_day_since_the_first(connection: sa.Connection) -> None:
+    store(connection, {}, consecutive("2025-01-30", [5, 6, 7, 8, 9]))
+    assert [row["month_to_date_count"] for row in enterprise(connection).values()] == [None, None, 7, 15, 24]
 
 
-def test_active_organizations_have_at_least_one_session() -> None:
+def test_month_to_date_reaches_back_over_the_longest_month(connection: sa.Connection) -> None:
+    store(connection, {}, consecutive("2025-01-01", [1] * 31))
+    enterprise(connection)
+    store(connection, {}, {"2025-01-31": 5})
+    assert enterprise(connection)["2025-01-31"]["month_to_date_count"] == 35, "although only that day is built again"
+
+
+def test_active_organizations_have_at_least_one_session(connection: sa.Connection) -> None:
     cells = {("2025-01-01", "a"): 3, ("2025-01-01", "b"): 0, ("2025-01-01", "c"): 1, ("2025-01-02", "a"): 0}
-    days = enterprise({"2025-01-01": 4, "2025-01-02": 0}, cells)
-    assert [day["active_orgs"] for day in days.values()] == [2, 0]
-    assert [day["sessions_count"] for day in days.values()] == [4, 0]
+    store(connection, cells, {"2025-01-03": 9})
+    days = enterprise(connection)
+    assert [row["active_orgs"] for row in days.values()] == [2, 0, 0]
+    assert [row["sessions_count"] for row in days.values()] == [4, 0, 9]
 
 
 @pytest.mark.parametrize(("hours", "settled"), [(2, False), (26, False), (47, False), (48, True), (50, True)])
-def test_a_day_is_settled_once_its_last_look_back_has_read_it(hours: int, settled: bool) -> None:
-    days = enterprise({"2025-01-01": 4}, read_after=timedelta(hours=hours), settled_after_days=2)
-    assert days["2025-01-01"]["is_settled"] is settled
+def test_a_day_is_settled_once_its_last_look_back_has_read_it(
+    connection: sa.Connection, hours: int, settled: bool
+) -> None:
+    store(connection, {}, {"2025-01-01": 4}, read_after=timedelta(hours=hours))
+    assert enterprise(connection, settled_after_days=2)["2025-01-01"]["is_settled"] is settled
+
+
+def test_with_a_look_back_of_one_day_a_day_is_settled_at_once(connection: sa.Connection) -> None:
+    store(connection, {}, {"2025-01-01": 4})
+    assert enterprise(connection, settled_after_days=0)["2025-01-01"]["is_settled"] is True
+
+
+# calendar
+
+
+def test_the_calendar_names_week_month_quarter_and_weekday(connection: sa.Connection) -> None:
+    writes.store_history(connection, day("2023-12-30"), day("2027-01-04"))
+    found = {row[0].isoformat(): row[1:] for row in rows(connection, "select * from calendar")}
+    expected = [
+        # day, then week, ISO year and week, month, quarter, weekday, its name, weekend
+        ("2023-12-31", "2023-12-25", 2023, 52, "2023-12-01", "2023-10-01", 7, "Sunday", True),
+        ("2024-01-01", "2024-01-01", 2024, 1, "2024-01-01", "2024-01-01", 1, "Monday", False),
+        ("2024-02-28", "2024-02-26", 2024, 9, "2024-02-01", "2024-01-01", 3, "Wednesday", False),
+        ("2024-02-29", "2024-02-26", 2024, 9, "2024-02-01", "2024-01-01", 4, "Thursday", False),
+        ("2024-03-01", "2024-02-26", 2024, 9, "2024-03-01", "2024-01-01", 5, "Friday", False),
+        ("2024-06-30", "2024-06-24", 2024, 26, "2024-06-01", "2024-04-01", 7, "Sunday", True),
+        ("2024-07-06", "2024-07-01", 2024, 27, "2024-07-01", "2024-07-01", 6, "Saturday", True),
+        ("2024-12-29", "2024-12-23", 2024, 52, "2024-12-01", "2024-10-01", 7, "Sunday", True),
+        ("2024-12-30", "2024-12-30", 2025, 1, "2024-12-01", "2024-10-01", 1, "Monday", False),
+        ("2024-12-31", "2024-12-30", 2025, 1, "2024-12-01", "2024-10-01", 2, "Tuesday", False),
+        ("2025-01-05", "2024-12-30", 2025, 1, "2025-01-01", "2025-01-01", 7, "Sunday", True),
+        ("2025-02-28", "2025-02-24", 2025, 9, "2025-02-01", "2025-01-01", 5, "Friday", False),
+        ("2026-12-28", "2026-12-28", 2026, 53, "2026-12-01", "2026-10-01", 1, "Monday", False),
+        ("2027-01-01", "2026-12-28", 2026, 53, "2027-01-01", "2027-01-01", 5, "Friday", False),
+        ("2027-01-04", "2027-01-04", 2027, 1, "2027-01-01", "2027-01-01", 1, "Monday", False),
+    ]
+    for label, week, iso_year, iso_week, month, quarter, *weekday in expected:
+        assert found[label] == (day(week), iso_year, iso_week, day(month), day(quarter), *weekday)
+    assert "2025-02-29" not in found
+
+
+def test_the_calendar_has_every_day_of_history_once_and_agrees_with_pythons(connection: sa.Connection) -> None:
+    first, last = day("2020-01-01"), day("2033-01-02")
+    writes.store_history(connection, first, last)
+    expected = []
+    for n in range((last - first).days + 1):
+        of = first + timedelta(days=n)
+        iso = of.isocalendar()
+        expected.append((of, of - timedelta(days=iso.weekday - 1), iso.year, iso.week, of.replace(day=1), iso.weekday))
+    found = rows(connection, "select day, week, iso_year, iso_week, month, weekday from calendar order by day")
+    assert found == expected
+
+
+@pytest.mark.parametrize("days", [0, 1, 9, 10, 99, 100, 101])
+def test_the_calendar_begins_and_ends_with_history(connection: sa.Connection, days: int) -> None:
+    first = day("2025-01-01")
+    last = first + timedelta(days=days - 1)
+    writes.store_history(connection, first, last)
+    found = rows(connection, "select min(day), max(day), count(*) from calendar")
+    assert found == [(first, last, days) if days else (None, None, 0)]
+
+
+def test_before_the_first_load_the_views_are_empty(connection: sa.Connection) -> None:
+    assert [rows(connection, f"select * from {view.name}") for view in tables.views.sorted_tables] == [[], [], []]
+
+
+# session_grid
+
+
+def test_the_grid_tells_not_loaded_from_a_zero_of_the_source(connection: sa.Connection) -> None:
+    seen_at = datetime(2025, 1, 1, tzinfo=UTC)
+    names = {"a": "A", "b": None, "never counted": "N"}
+    found = [{"org_id": id_, "org_name": name, "created_at": None} for id_, name in names.items()]
+    writes.store_listed(connection, ORGANIZATIONS, found, seen_at)
+    writes.store_history(connection, day("2025-01-01"), day("2025-01-03"))
+    cells = {("2025-01-01", "a"): 5, ("2025-01-01", "b"): 0, ("2025-01-03", "a"): 0}
+    store(connection, cells | {("2024-12-31", "a"): 7, ("2025-01-04", "a"): 7})
+    assert rows(connection, "select * from session_grid order by org_id, day") == [
+        (date(2025, 1, 1), "a", "A", 5),
+        (date(2025, 1, 2), "a", "A", None),
+        (date(2025, 1, 3), "a", "A", 0),
+        (date(2025, 1, 1), "b", None, 0),
+        (date(2025, 1, 2), "b", None, None),
+        (date(2025, 1, 3), "b", None, None),
+        (date(2025, 1, 1), "never counted", "N", None),
+        (date(2025, 1, 2), "never counted", "N", None),
+        (date(2025, 1, 3), "never counted", "N", None),
+    ]
+
+
+# reconciliation
+
+
+def test_reconciliation_has_a_verdict_for_every_day_of_history(connection: sa.Connection) -> None:
+    writes.store_history(connection, day("2025-01-01"), day("2025-01-05"))
+    cells = {("2025-01-01", "a"): 5, ("2025-01-02", "a"): 5, ("2025-01-04", "a"): 5, ("2025-01-04", "b"): 1}
+    store(connection, cells, {"2025-01-02": 7, "2025-01-04": 3, "2025-01-05": 0, "2025-01-06": 1})
+
+    def read(label: str) -> datetime:
+        return datetime.fromisoformat(label).replace(tzinfo=UTC) + timedelta(days=1, hours=2)
+
+    assert rows(connection, "select * from reconciliation order by day") == [
+        (date(2025, 1, 1), 5, 5, 0, 3, 2, read("2025-01-01"), "proven"),
+        (date(2025, 1, 2), 7, 5, 2, 3, 2, read("2025-01-02"), "unattributed"),
+        (date(2025, 1, 3), None, None, None, None, None, None, "not loaded"),
+        (date(2025, 1, 4), 3, 6, -3, 3, 2, read("2025-01-04"), "contradiction"),
+        (date(2025, 1, 5), 0, 0, 0, 3, 2, read("2025-01-05"), "proven"),
+    ]

@@ -1,34 +1,43 @@
-"""Rows in, rows out: upserts, their arithmetic, and what is refused before it reaches the database."""
+"""Rows in, rows out: upserts, their arithmetic, revisions, rollups, and what is refused before it is stored."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from resources.database import Database
 from warehouse import migrations, tables, writes
-from warehouse.tables import ORGANIZATIONS
+from warehouse.tables import ORGANIZATIONS, USERS, Counted
 
 NOW = datetime(2025, 3, 1, 2, 30, tzinfo=UTC)
+LATER = NOW + timedelta(days=1)
 DAY = date(2025, 2, 1)
+SETTLED_AFTER_DAYS = 2
 
 
 @pytest.fixture
-def connection(warehouse_url: str) -> Iterator[sa.Connection]:
-    with Database(url=warehouse_url).transaction() as connection:
+def database(warehouse_url: str) -> Database:
+    """A warehouse without rows."""
+    database = Database(url=warehouse_url)
+    with database.transaction() as connection:
         migrations.bring_forward(connection)
+    return database
+
+
+@pytest.fixture
+def connection(database: Database) -> Iterator[sa.Connection]:
+    with database.transaction() as connection:
         yield connection
 
 
-def cell(day: date, org_id: str, count: Any, at: datetime = NOW) -> dict[str, Any]:
+def cell(day: date, id_: str, count: Any, at: datetime = NOW, of: Counted = ORGANIZATIONS) -> dict[str, Any]:
     return {
         "day": day,
-        "org_id": org_id,
+        of.id: id_,
         "sessions_count": count,
         "is_derived": False,
         "api_version": "v2",
@@ -37,15 +46,15 @@ def cell(day: date, org_id: str, count: Any, at: datetime = NOW) -> dict[str, An
     }
 
 
-def total(day: date, count: int, at: datetime = NOW) -> dict[str, Any]:
+def total(day: date, count: int, at: datetime = NOW, of: Counted = ORGANIZATIONS) -> dict[str, Any]:
     start = datetime(day.year, day.month, day.day, tzinfo=UTC)
     return {
         "day": day,
         "window_start": start,
         "window_end": start + timedelta(days=1),
         "sessions_count": count,
-        "orgs_expected": 2,
-        "orgs_loaded": 2,
+        f"{of.prefix}_expected": 2,
+        f"{of.prefix}_loaded": 2,
         "api_version": "v2",
         "loaded_at": at,
         "run_id": "run",
@@ -54,6 +63,19 @@ def total(day: date, count: int, at: datetime = NOW) -> dict[str, Any]:
 
 def stored(connection: sa.Connection) -> dict[tuple[date, str], int]:
     return {(r.day, r.org_id): r.sessions_count for r in connection.execute(sa.select(tables.daily_sessions))}
+
+
+def rows_of(connection: sa.Connection, table: sa.Table) -> list[tuple[Any, ...]]:
+    """Every row, in order: of the key, or else of all columns."""
+    order = list(table.primary_key.columns) or list(table.columns)
+    return [tuple(row) for row in connection.execute(sa.select(table).order_by(*order))]
+
+
+def everything(connection: sa.Connection) -> dict[str, list[tuple[Any, ...]]]:
+    return {table.name: rows_of(connection, table) for table in tables.metadata.sorted_tables}
+
+
+# Counts and totals
 
 
 def test_a_second_write_counts_what_is_new_changed_and_unchanged(connection: sa.Connection) -> None:
@@ -68,13 +90,12 @@ def test_a_second_write_counts_what_is_new_changed_and_unchanged(connection: sa.
 
 def test_an_unchanged_count_keeps_its_time_and_run(connection: sa.Connection) -> None:
     writes.store_days(connection, ORGANIZATIONS, [total(DAY, 3)], [cell(DAY, "a", 1), cell(DAY, "b", 2)])
-    later = NOW + timedelta(days=1)
     writes.store_days(
-        connection, ORGANIZATIONS, [total(DAY, 4, later)], [cell(DAY, "a", 1, later), cell(DAY, "b", 3, later)]
+        connection, ORGANIZATIONS, [total(DAY, 4, LATER)], [cell(DAY, "a", 1, LATER), cell(DAY, "b", 3, LATER)]
     )
-    loaded = {row.org_id: row.loaded_at for row in connection.execute(sa.select(tables.daily_sessions))}
-    assert loaded == {"a": NOW, "b": later}
-    assert connection.scalar(sa.select(tables.daily_totals.c.loaded_at)) == later, "the ledger tells the last reading"
+    loaded = {row.org_id: (row.loaded_at, row.run_id) for row in connection.execute(sa.select(tables.daily_sessions))}
+    assert loaded == {"a": (NOW, f"run of {NOW}"), "b": (LATER, f"run of {LATER}")}
+    assert connection.scalar(sa.select(tables.daily_totals.c.loaded_at)) == LATER, "the ledger tells the last reading"
 
 
 def test_totals_are_proven_against_the_cells_as_stored(connection: sa.Connection) -> None:
@@ -85,10 +106,22 @@ def test_totals_are_proven_against_the_cells_as_stored(connection: sa.Connection
     assert (row.sessions_count, row.orgs_sessions_count, row.unattributed_count) == (10, 6, 4)
 
 
+def test_a_day_without_any_cell_is_stored_with_its_total(connection: sa.Connection) -> None:
+    result = writes.store_days(connection, ORGANIZATIONS, [total(DAY, 7)], [])
+    assert result == {DAY: writes.StoredDay(7, 7, writes.Changes())}
+    assert stored(connection) == {}
+
+
 @pytest.mark.parametrize("count", [12.7, 12.0, True, "12", None])
 def test_a_count_that_is_not_an_integer_is_refused_before_the_database(connection: sa.Connection, count: Any) -> None:
     with pytest.raises(TypeError, match="sessions_count"):
         writes.store_days(connection, ORGANIZATIONS, [total(DAY, 1)], [cell(DAY, "a", count)])
+    assert stored(connection) == {}
+
+
+def test_a_day_that_is_a_time_is_refused_before_the_database(connection: sa.Connection) -> None:
+    with pytest.raises(TypeError, match=r"daily_sessions\.day takes date"):
+        writes.store_days(connection, ORGANIZATIONS, [total(DAY, 1)], [cell(NOW, "a", 1)])
     assert stored(connection) == {}
 
 
@@ -98,75 +131,514 @@ def test_a_key_that_comes_twice_is_refused_before_the_database(connection: sa.Co
     assert stored(connection) == {}
 
 
-def test_the_tables_refuse_negative_counts_and_doubled_keys(tmp_path: Path) -> None:
-    database = Database(url=f"duckdb:///{tmp_path}/warehouse.duckdb")
+@pytest.mark.parametrize("count", [2**63 - 1, 2**40])
+def test_a_count_as_large_as_the_column_is_stored_to_the_last_digit(connection: sa.Connection, count: int) -> None:
+    result = writes.store_days(connection, ORGANIZATIONS, [total(DAY, count)], [cell(DAY, "a", count)])
+    assert stored(connection) == {(DAY, "a"): count}
+    assert result[DAY].unattributed_count == 0
+
+
+@pytest.mark.parametrize("counts", [{"a": 2**63}, {"a": 2**62, "b": 2**62}], ids=["a count", "their sum"])
+def test_what_is_larger_than_a_column_is_never_stored_as_something_else(
+    database: Database, counts: dict[str, int]
+) -> None:
+    with pytest.raises(Exception, match=r"too large|out of range"), database.transaction() as connection:
+        writes.store_days(connection, ORGANIZATIONS, [total(DAY, 1)], [cell(DAY, *item) for item in counts.items()])
+    with database.transaction(read_only=True) as connection:
+        assert stored(connection) == {}
+
+
+@pytest.mark.parametrize("bad", [cell(DAY, "b", -1), cell(DAY, "a", 2)], ids=["negative", "doubled"])
+def test_the_tables_refuse_negative_counts_and_doubled_keys(database: Database, bad: dict[str, Any]) -> None:
     with database.transaction() as connection:
-        tables.create(connection)
         writes.store_days(connection, ORGANIZATIONS, [total(DAY, 1)], [cell(DAY, "a", 1)])
-    for bad in (cell(DAY, "b", -1), cell(DAY, "a", 2)):
-        with pytest.raises(sa.exc.IntegrityError), database.transaction() as connection:
-            connection.execute(sa.insert(tables.daily_sessions).values(bad))
+    with pytest.raises(sa.exc.IntegrityError), database.transaction() as connection:
+        connection.execute(sa.insert(tables.daily_sessions).values(bad))
+    with database.transaction(read_only=True) as connection:
+        assert stored(connection) == {(DAY, "a"): 1}
+
+
+# Who is counted
 
 
 def test_organizations_keep_their_first_sight_and_their_names(connection: sa.Connection) -> None:
-    later = NOW + timedelta(days=1)
     writes.store_listed(connection, ORGANIZATIONS, [{"org_id": "a", "org_name": "A", "created_at": NOW}], NOW)
-    writes.store_listed(connection, ORGANIZATIONS, [{"org_id": "a", "org_name": None, "created_at": None}], later)
+    writes.store_listed(connection, ORGANIZATIONS, [{"org_id": "a", "org_name": None, "created_at": None}], LATER)
     row = connection.execute(sa.select(tables.organizations)).one()
-    assert (row.org_name, row.created_at, row.first_seen_at, row.last_seen_at) == ("A", NOW, NOW, later)
-    writes.store_listed(connection, ORGANIZATIONS, [{"org_id": "a", "org_name": "B", "created_at": NOW}], later)
+    assert (row.org_name, row.created_at, row.first_seen_at, row.last_seen_at) == ("A", NOW, NOW, LATER)
+    writes.store_listed(connection, ORGANIZATIONS, [{"org_id": "a", "org_name": "B", "created_at": NOW}], LATER)
     assert connection.scalar(sa.select(tables.organizations.c.org_name)) == "B"
 
 
-def test_every_table_and_column_says_what_it_means_in_the_database_too(connection: sa.Connection) -> None:
-    said = {
-        (row.table_name, row.column_name): row.comment
-        for row in connection.execute(sa.text("select table_name, column_name, comment from duckdb_columns()"))
-    }
-    tables_say: dict[str, str] = dict(
-        connection.execute(sa.text("select table_name, comment from duckdb_tables()")).all()
+def test_who_is_no_longer_listed_stays_with_the_time_of_the_last_sight(connection: sa.Connection) -> None:
+    writes.store_listed(connection, USERS, [{"user_id": "a", "created_at": None}], NOW)
+    writes.store_listed(connection, USERS, [{"user_id": "b", "created_at": None}], LATER)
+    seen = {row.user_id: (row.first_seen_at, row.last_seen_at) for row in connection.execute(sa.select(tables.users))}
+    assert seen == {"a": (NOW, NOW), "b": (LATER, LATER)}
+
+
+def test_a_refusal_keeps_its_first_time_and_latest_reason_until_the_source_answers(connection: sa.Connection) -> None:
+    def refusals() -> dict[str, tuple[datetime | None, str | None]]:
+        rows = connection.execute(sa.select(tables.organizations))
+        return {row.org_id: (row.unavailable_since, row.unavailable_reason) for row in rows}
+
+    found = [{"org_id": id_, "org_name": None, "created_at": None} for id_ in "ab"]
+    writes.store_listed(connection, ORGANIZATIONS, found, NOW)
+    writes.store_availability(connection, ORGANIZATIONS, {"a": "404"}, {"b"}, NOW)
+    writes.store_availability(connection, ORGANIZATIONS, {"a": "403"}, {"b"}, LATER)
+    assert refusals() == {"a": (NOW, "403"), "b": (None, None)}
+    writes.store_listed(connection, ORGANIZATIONS, found, LATER)
+    assert refusals() == {"a": (NOW, "403"), "b": (None, None)}, "being listed is no answer"
+    writes.store_availability(connection, ORGANIZATIONS, {}, {"a", "b"}, LATER)
+    assert refusals() == {"a": (None, None), "b": (None, None)}
+
+
+NAMES = [
+    'O\'Hara "Logistics"',
+    "'; drop table organizations; --",
+    "Robert'); drop table daily_sessions; --",
+    "semi;colon -- and a comment /* too */",
+    "🦦 Ōtōrō & Söhne ＩＮＣ ‮reversed",  # noqa: RUF001  # as a name may come
+    "e\u0301 is not \u00e9",
+    "x" * 10_000,
+    "ß" * 10_000,
+    "\\N",
+    "\\.",
+    "tab\tnew\nline\r\\back",
+    "%s %(name)s :name $1 {0} ?",
+    " trailing and leading ",
+    "NULL",
+    "",
+]
+
+
+@pytest.mark.parametrize("name", NAMES, ids=lambda name: repr(name[:12]))
+def test_whatever_a_name_holds_is_kept_to_the_letter(database: Database, name: str) -> None:
+    with database.transaction() as connection:
+        found = [{"org_id": id_, "org_name": name, "created_at": None} for id_ in ("a", "b")]
+        writes.store_listed(connection, ORGANIZATIONS, found, NOW)
+        writes.store_listed(connection, ORGANIZATIONS, found, LATER)
+        writes.store_availability(connection, ORGANIZATIONS, {"a": name}, {"b"}, LATER)
+        run = {"run_id": name}
+        writes.store_days(connection, ORGANIZATIONS, [total(DAY, 1) | run], [cell(DAY, "a", 1) | run])
+        writes.store_days(connection, ORGANIZATIONS, [total(DAY, 2) | run], [cell(DAY, "a", 2) | run])
+        writes.store_history(connection, DAY, DAY)
+    with database.transaction(read_only=True) as connection:
+        assert connection.scalars(sa.select(tables.organizations.c.org_name)).all() == [name, name]
+        assert connection.scalars(sa.select(tables.session_grid.c.org_name)).all() == [name, name]
+        of_a = tables.organizations.c.org_id == "a"
+        assert connection.scalar(sa.select(tables.organizations.c.unavailable_reason).where(of_a)) == name
+        for table in (tables.daily_sessions, tables.daily_totals, tables.session_revisions):
+            assert connection.scalars(sa.select(table.c.run_id)).all() == [name]
+
+
+def test_ids_that_a_careless_comparison_takes_for_one_are_different_organizations(connection: sa.Connection) -> None:
+    ids = ["org-a", "org-A", "ORG-A", "org-a ", " org-a", "org-a\t", "org-\u00e9", "org-e\u0301", "org_a", "org%a", ""]
+    found = [{"org_id": id_, "org_name": f"name of {id_}", "created_at": None} for id_ in ids]
+    writes.store_listed(connection, ORGANIZATIONS, found, NOW)
+    counts = {id_: 2**n for n, id_ in enumerate(ids)}
+    for _ in range(2):
+        writes.store_days(
+            connection, ORGANIZATIONS, [total(DAY, 1)], [cell(DAY, id_, count) for id_, count in counts.items()]
+        )
+    assert stored(connection) == {(DAY, id_): count for id_, count in counts.items()}
+    assert rows_of(connection, tables.session_revisions) == []
+    writes.store_availability(connection, ORGANIZATIONS, {"org-A": "404"}, {"org-a"}, NOW)
+    refused = tables.organizations.c.unavailable_since.is_not(None)
+    assert connection.scalars(sa.select(tables.organizations.c.org_id).where(refused)).all() == ["org-A"]
+    writes.rebuild(connection, tables.weekly_sessions)
+    weekly = connection.execute(sa.select(tables.weekly_sessions.c.org_id, tables.weekly_sessions.c.sessions_count))
+    assert {org_id: count for org_id, count in weekly} == counts
+    writes.store_history(connection, DAY, DAY)
+    grid = connection.execute(sa.select(tables.session_grid.c.org_name, tables.session_grid.c.sessions_count))
+    assert {name: count for name, count in grid} == {f"name of {id_}": count for id_, count in counts.items()}
+
+
+# Revisions
+
+
+def test_a_count_that_changes_leaves_what_it_was_and_what_it_became_when_and_in_which_run(
+    connection: sa.Connection,
+) -> None:
+    last = LATER + timedelta(days=1)
+    for at, a, b in ((NOW, 1, 2), (LATER, 1, 5), (last, 1, 0)):
+        writes.store_days(
+            connection, ORGANIZATIONS, [total(DAY, 9, at)], [cell(DAY, "a", a, at), cell(DAY, "b", b, at)]
+        )
+    assert rows_of(connection, tables.session_revisions) == [
+        (DAY, "b", LATER, 2, 5, f"run of {LATER}"),
+        (DAY, "b", last, 5, 0, f"run of {last}"),
+    ]
+    assert rows_of(connection, tables.user_session_revisions) == []
+
+
+def test_a_re_read_that_finds_the_same_rewrites_no_count_and_adds_no_revision(connection: sa.Connection) -> None:
+    cells = [(DAY + timedelta(days=n), id_, n) for n in range(3) for id_ in "ab"]
+    days = sorted({day for day, *_ in cells})
+    writes.store_days(connection, ORGANIZATIONS, [total(day, 1) for day in days], [cell(*c) for c in cells])
+    before = rows_of(connection, tables.daily_sessions)
+    again = writes.store_days(
+        connection, ORGANIZATIONS, [total(day, 1, LATER) for day in days], [cell(*c, LATER) for c in cells]
     )
-    for table in tables.metadata.sorted_tables:
-        assert table.comment
-        assert tables_say[table.name] == table.comment
-        for column in table.columns:
-            assert column.comment
-            assert said[table.name, column.name] == column.comment
+    assert {day.changes for day in again.values()} == {writes.Changes(unchanged=2)}
+    assert rows_of(connection, tables.daily_sessions) == before
+    assert rows_of(connection, tables.session_revisions) == []
 
 
-def test_making_the_tables_again_changes_nothing(connection: sa.Connection) -> None:
+def test_the_same_count_from_another_version_of_the_api_is_taken_over_without_a_revision(
+    connection: sa.Connection,
+) -> None:
     writes.store_days(connection, ORGANIZATIONS, [total(DAY, 1)], [cell(DAY, "a", 1)])
-    tables.create(connection)
-    assert stored(connection) == {(DAY, "a"): 1}
+    from_v3 = cell(DAY, "a", 1, LATER) | {"api_version": "v3"}
+    again = writes.store_days(connection, ORGANIZATIONS, [total(DAY, 1)], [from_v3])
+    assert again[DAY].changes == writes.Changes(unchanged=1)
+    assert connection.execute(sa.select(tables.daily_sessions)).mappings().one() == from_v3
+    assert rows_of(connection, tables.session_revisions) == []
 
+
+def test_of_a_transaction_that_is_undone_neither_counts_nor_revisions_nor_stale_days_stay(database: Database) -> None:
+    with database.transaction() as connection:
+        writes.store_days(connection, ORGANIZATIONS, [total(DAY, 1)], [cell(DAY, "a", 1)])
+        writes.rebuild(connection, tables.weekly_sessions)
+        before = everything(connection)
+    with pytest.raises(KeyboardInterrupt), database.transaction() as connection:
+        writes.store_days(connection, ORGANIZATIONS, [total(DAY, 2, LATER)], [cell(DAY, "a", 2, LATER)])
+        writes.rebuild(connection, tables.weekly_sessions)
+        assert len(rows_of(connection, tables.session_revisions)) == 1
+        raise KeyboardInterrupt
+    with database.transaction(read_only=True) as connection:
+        assert everything(connection) == before
+
+
+def test_a_load_that_fails_after_its_revisions_keeps_none_of_them(database: Database) -> None:
+    with database.transaction() as connection:
+        writes.store_days(connection, ORGANIZATIONS, [total(DAY, 1)], [cell(DAY, "a", 1)])
+    with pytest.raises(TypeError), database.transaction() as connection:
+        writes.store_days(connection, ORGANIZATIONS, [total(DAY, 2) | {"run_id": None}], [cell(DAY, "a", 2, LATER)])
+    with database.transaction(read_only=True) as connection:
+        assert stored(connection) == {(DAY, "a"): 1}
+        assert rows_of(connection, tables.session_revisions) == []
+
+
+def test_users_have_counts_totals_and_revisions_of_their_own_and_no_part_in_the_rollups(
+    connection: sa.Connection,
+) -> None:
+    for at, count in ((NOW, 1), (LATER, 4)):
+        result = writes.store_days(
+            connection,
+            USERS,
+            [total(DAY, 6, at, USERS)],
+            [cell(DAY, "u", count, at, USERS), cell(DAY, "w", 1, at, USERS)],
+        )
+    assert result == {DAY: writes.StoredDay(6, 1, writes.Changes(changed=1, unchanged=1))}
+    assert rows_of(connection, tables.user_session_revisions) == [(DAY, "u", LATER, 1, 4, f"run of {LATER}")]
+    row = connection.execute(sa.select(tables.user_daily_totals)).one()
+    assert (row.users_sessions_count, row.unattributed_count) == (5, 1)
+    others = (tables.daily_sessions, tables.daily_totals, tables.session_revisions, tables.stale_days)
+    assert [rows_of(connection, table) for table in others] == [[], [], [], []]
+
+
+# Any sequence of loads
+
+
+@pytest.fixture
+def open_database(database: Database) -> Iterator[Database]:
+    """The warehouse, held open: a DuckDB file is then not opened and written out for each of many transactions."""
+    engine = sa.create_engine(database.url, connect_args={"read_only": False} if database.is_duckdb else {})
+    with engine.connect():
+        yield database
+    engine.dispose()
+
+
+def emptied(database: Database) -> None:
+    with database.transaction() as connection:
+        for table in tables.metadata.sorted_tables:
+            if table is not tables.warehouse_version:
+                connection.execute(sa.delete(table))
+
+
+# The warehouse is emptied for each example.
+each_example = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 counts = st.dictionaries(st.tuples(st.integers(0, 3), st.sampled_from("abc")), st.integers(0, 5), max_size=12)
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.lists(counts, min_size=1, max_size=4))
+@each_example
+@given(loads=st.lists(counts, min_size=1, max_size=4))
 def test_any_sequence_of_writes_leaves_the_latest_counts_and_true_numbers(
-    loads: list[dict[tuple[int, str], int]],
+    open_database: Database, loads: list[dict[tuple[int, str], int]]
 ) -> None:
-    engine = sa.create_engine("duckdb://")
-    with engine.begin() as connection:
-        tables.create(connection)
-        expected: dict[tuple[date, str], int] = {}
-        for load in loads:
-            cells = {(DAY + timedelta(days=day), org_id): count for (day, org_id), count in load.items()}
-            days = {day for day, _ in cells}
+    emptied(open_database)
+    expected: dict[tuple[date, str], int] = {}
+    revisions: list[tuple[date, str, datetime, int, int, str]] = []
+    for n, load in enumerate(loads):
+        at = NOW + timedelta(hours=n)
+        cells = {(DAY + timedelta(days=day), org_id): count for (day, org_id), count in load.items()}
+        days = {day for day, _ in cells}
+        with open_database.transaction() as connection:
             result = writes.store_days(
                 connection,
                 ORGANIZATIONS,
-                [total(day, 100) for day in days],
-                [cell(*key, count) for key, count in cells.items()],
+                [total(day, 100, at) for day in days],
+                [cell(*key, count, at) for key, count in cells.items()],
             )
-            changes = sum((day.changes for day in result.values()), writes.Changes())
-            assert changes == writes.Changes(
+            changed = {key: count for key, count in cells.items() if expected.get(key, count) != count}
+            assert sum((day.changes for day in result.values()), writes.Changes()) == writes.Changes(
                 inserted=len(cells.keys() - expected.keys()),
-                changed=sum(1 for key, count in cells.items() if expected.get(key, count) != count),
+                changed=len(changed),
                 unchanged=sum(1 for key, count in cells.items() if expected.get(key) == count),
             )
+            revisions += [(*key, at, expected[key], count, f"run of {at}") for key, count in changed.items()]
             expected |= cells
             assert stored(connection) == expected
-    engine.dispose()
+            for day, now in result.items():
+                assert now.unattributed_count == 100 - sum(n for (d, _), n in expected.items() if d == day)
+    with open_database.transaction() as connection:
+        assert rows_of(connection, tables.session_revisions) == sorted(revisions)
+
+
+Load = Mapping[int, tuple[int, Mapping[str, int], int]]
+# From a Friday in December to March: over the turn of a year, several months and a leap day.
+FIRST = date(2023, 12, 22)
+# Each day as its total, the counts of some organizations, and how many days after its end it was read.
+days_of_load = st.dictionaries(
+    st.integers(0, 75),
+    st.tuples(st.integers(0, 9), st.dictionaries(st.sampled_from("abc"), st.integers(0, 3)), st.integers(0, 3)),
+    max_size=10,
+)
+# Long stretches as well, without which no trailing sum would ever be known.
+stretches = st.builds(
+    lambda first, length, value: dict.fromkeys(range(first, first + length), value),
+    st.integers(0, 40),
+    st.integers(7, 35),
+    st.tuples(st.integers(0, 9), st.just({"a": 1}), st.integers(0, 3)),
+)
+rollups = st.sets(st.sampled_from([table.name for table in tables.ROLLUPS]))
+
+
+def load(connection: sa.Connection, days: Load) -> None:
+    totals, cells = [], []
+    for n, (count, of_orgs, read_after) in days.items():
+        row = total(FIRST + timedelta(days=n), count)
+        totals.append(row | {"loaded_at": row["window_end"] + timedelta(days=read_after)})
+        cells += [cell(row["day"], org_id, n) for org_id, n in of_orgs.items()]
+    writes.store_days(connection, ORGANIZATIONS, totals, cells)
+
+
+def rebuild(connection: sa.Connection, name: str) -> int:
+    more = {"settled_after_days": SETTLED_AFTER_DAYS} if name == tables.enterprise_sessions.name else {}
+    return writes.rebuild(connection, tables.metadata.tables[name], **more)
+
+
+def selected_over_everything(connection: sa.Connection, name: str) -> list[tuple[Any, ...]]:
+    """What the rollup's SQL file selects over all of time, past the bookkeeping of stale days."""
+    table = tables.metadata.tables[name]
+    query = sa.text(tables.select(table))
+    values = {"first_day": date(2000, 1, 1), "last_day": date(2100, 12, 31), "settled_after_days": SETTLED_AFTER_DAYS}
+    known = query.bindparams(**{key: value for key, value in values.items() if f":{key}" in query.text})
+    return sorted(tuple(row) for row in connection.execute(known))
+
+
+@each_example
+@given(steps=st.lists(st.tuples(days_of_load | stretches, rollups), min_size=1, max_size=5))
+def test_rollups_that_take_in_what_changed_hold_the_same_as_if_built_from_scratch(
+    open_database: Database, steps: list[tuple[Load, set[str]]]
+) -> None:
+    emptied(open_database)
+    for days, built in steps:
+        with open_database.transaction() as connection:
+            load(connection, days)
+        with open_database.transaction() as connection:
+            for name in sorted(built):
+                rebuild(connection, name)
+    with open_database.transaction() as connection:
+        for table in tables.ROLLUPS:
+            rebuild(connection, table.name)
+        assert rows_of(connection, tables.stale_days) == []
+        taken_in = {table.name: rows_of(connection, table) for table in tables.ROLLUPS}
+    with open_database.transaction() as connection:
+        for table in tables.ROLLUPS:
+            connection.execute(sa.delete(table))
+            every_day = sa.select(sa.literal(table.name), tables.daily_totals.c.day)
+            connection.execute(sa.insert(tables.stale_days).from_select(["rollup", "day"], every_day))
+            rows = rebuild(connection, table.name)
+            assert rows_of(connection, table) == taken_in[table.name]
+            assert rows == len(taken_in[table.name])
+            assert selected_over_everything(connection, table.name) == taken_in[table.name]
+
+
+# What a rebuild touches
+
+
+def spoil(connection: sa.Connection, table: sa.Table) -> None:
+    """Make every count of the rollup one that no rebuild would give."""
+    connection.execute(sa.update(table).values(sessions_count=table.c.sessions_count + 1000))
+
+
+def keys_by_spoiled(connection: sa.Connection, table: sa.Table) -> tuple[list[date], list[date]]:
+    """The periods whose rows are still spoiled, and those that were built again."""
+    rows = connection.execute(sa.select(table.columns[0], table.c.sessions_count).order_by(table.columns[0])).all()
+    spoiled = {key for key, count in rows if count >= 1000}
+    return sorted(spoiled), sorted({key for key, _ in rows} - spoiled)
+
+
+def january_to_march(connection: sa.Connection) -> None:
+    """Every day of the first quarter of 2025, built into each rollup, then spoiled in each."""
+    days = [date(2025, 1, 1) + timedelta(days=n) for n in range(90)]
+    writes.store_days(connection, ORGANIZATIONS, [total(day, 3) for day in days], [cell(day, "a", 3) for day in days])
+    for table in tables.ROLLUPS:
+        rebuild(connection, table.name)
+        spoil(connection, table)
+
+
+def test_a_changed_day_has_its_week_built_again_and_no_other(connection: sa.Connection) -> None:
+    january_to_march(connection)
+    thursday = date(2025, 2, 13)
+    writes.store_days(connection, ORGANIZATIONS, [total(thursday, 5)], [cell(thursday, "a", 5)])
+    assert rebuild(connection, "weekly_sessions") == 1
+    still, again = keys_by_spoiled(connection, tables.weekly_sessions)
+    assert again == [date(2025, 2, 10)]
+    assert (len(still), still[0], still[-1]) == (13, date(2024, 12, 30), date(2025, 3, 31))
+    row = connection.execute(sa.select(tables.weekly_sessions).where(tables.weekly_sessions.c.week == again[0])).one()
+    assert tuple(row) == (date(2025, 2, 10), "a", 23, 7, 7, True)
+
+
+@pytest.mark.parametrize(
+    ("changed", "weeks"),
+    [
+        ([date(2025, 2, 10)], [date(2025, 2, 10)]),
+        ([date(2025, 2, 16)], [date(2025, 2, 10)]),
+        ([date(2025, 2, 16), date(2025, 2, 17)], [date(2025, 2, 10), date(2025, 2, 17)]),
+        ([date(2025, 1, 1), date(2025, 3, 5)], [date(2024, 12, 30), date(2025, 3, 3)]),
+    ],
+    ids=["Monday", "Sunday", "Sunday and Monday", "far apart"],
+)
+def test_exactly_the_weeks_of_the_changed_days_are_built_again(
+    connection: sa.Connection, changed: list[date], weeks: list[date]
+) -> None:
+    january_to_march(connection)
+    writes.store_days(
+        connection, ORGANIZATIONS, [total(day, 5) for day in changed], [cell(day, "a", 5) for day in changed]
+    )
+    rebuild(connection, "weekly_sessions")
+    assert keys_by_spoiled(connection, tables.weekly_sessions)[1] == weeks
+
+
+@pytest.mark.parametrize("changed", [date(2025, 2, 1), date(2025, 2, 14), date(2025, 2, 28)])
+def test_exactly_the_month_of_the_changed_day_is_built_again(connection: sa.Connection, changed: date) -> None:
+    january_to_march(connection)
+    writes.store_days(connection, ORGANIZATIONS, [total(changed, 5)], [cell(changed, "a", 5)])
+    assert rebuild(connection, "monthly_sessions") == 1
+    still, again = keys_by_spoiled(connection, tables.monthly_sessions)
+    assert (still, again) == ([date(2025, 1, 1), date(2025, 3, 1)], [date(2025, 2, 1)])
+
+
+def test_of_the_enterprise_the_changed_day_and_those_that_sum_over_it_are_built_again(
+    connection: sa.Connection,
+) -> None:
+    january_to_march(connection)
+    changed = date(2025, 1, 20)
+    writes.store_days(connection, ORGANIZATIONS, [total(changed, 5)], [cell(changed, "a", 5)])
+    rebuild(connection, "enterprise_sessions")
+    still, again = keys_by_spoiled(connection, tables.enterprise_sessions)
+    assert again[0] == changed, "no day looks ahead"
+    assert again == [changed + timedelta(days=n) for n in range(len(again))]
+    assert 28 <= len(again) <= 32, "the longest sum goes back 27 days, the month so far up to 30"
+    assert len(still) + len(again) == 90
+
+
+@pytest.mark.parametrize("changed", [date(2025, 1, 1), date(2025, 1, 31), date(2025, 2, 1), date(2025, 3, 31)])
+def test_after_one_changed_day_every_row_is_what_it_would_be_if_all_were_built_again(
+    connection: sa.Connection, changed: date
+) -> None:
+    days = [date(2025, 1, 1) + timedelta(days=n) for n in range(90)]
+    writes.store_days(connection, ORGANIZATIONS, [total(day, 3) for day in days], [cell(day, "a", 3) for day in days])
+    for table in tables.ROLLUPS:
+        rebuild(connection, table.name)
+    writes.store_days(connection, ORGANIZATIONS, [total(changed, 5)], [cell(changed, "a", 5)])
+    for table in tables.ROLLUPS:
+        rebuild(connection, table.name)
+        assert rows_of(connection, table) == selected_over_everything(connection, table.name)
+
+
+def test_rows_of_a_period_that_nothing_is_behind_any_more_go_away(connection: sa.Connection) -> None:
+    january_to_march(connection)
+    for table, key in ((tables.weekly_sessions, "week"), (tables.monthly_sessions, "month")):
+        other = {key: date(2025, 2, 3) if key == "week" else date(2025, 2, 1), "org_id": "gone"}
+        values = {"sessions_count": 1, "days_expected": 7, "days_loaded": 1, "is_complete": False}
+        connection.execute(sa.insert(table).values(other | values))
+        writes.store_days(connection, ORGANIZATIONS, [total(date(2025, 2, 3), 3)], [])
+        rebuild(connection, table.name)
+        assert set(connection.scalars(sa.select(table.c.org_id))) == {"a"}
+
+
+def test_without_a_changed_day_a_rebuild_leaves_everything_as_it_is(connection: sa.Connection) -> None:
+    january_to_march(connection)
+    before = everything(connection)
+    assert [rebuild(connection, table.name) for table in tables.ROLLUPS] == [0, 0, 0]
+    assert everything(connection) == before
+
+
+def test_each_rollup_has_its_own_days_to_take_in(connection: sa.Connection) -> None:
+    writes.store_days(connection, ORGANIZATIONS, [total(DAY, 1)], [cell(DAY, "a", 1)])
+    writes.store_days(connection, ORGANIZATIONS, [total(DAY, 1)], [cell(DAY, "a", 1)])
+    names = sorted(table.name for table in tables.ROLLUPS)
+    assert rows_of(connection, tables.stale_days) == [(name, DAY) for name in names]
+    while names:
+        rebuild(connection, names.pop(0))
+        assert rows_of(connection, tables.stale_days) == [(name, DAY) for name in names]
+
+
+def test_a_day_that_was_read_again_unchanged_is_settled_by_the_next_rebuild(connection: sa.Connection) -> None:
+    end = datetime(2025, 2, 2, tzinfo=UTC)
+    for at, is_settled in ((end, False), (end + timedelta(days=SETTLED_AFTER_DAYS), True)):
+        writes.store_days(connection, ORGANIZATIONS, [total(DAY, 1, at)], [cell(DAY, "a", 1, at)])
+        rebuild(connection, "enterprise_sessions")
+        assert connection.scalar(sa.select(tables.enterprise_sessions.c.is_settled)) is is_settled
+
+
+def test_history_is_one_row_the_latest(connection: sa.Connection) -> None:
+    for last_day in (DAY, DAY + timedelta(days=1), DAY):
+        writes.store_history(connection, DAY, last_day)
+        assert rows_of(connection, tables.history) == [(DAY, last_day)]
+
+
+# The layout
+
+
+def comments(connection: sa.Connection) -> dict[tuple[str, str | None], str | None]:
+    """What the database says that each table, view (None) and column means."""
+    if connection.dialect.name == "postgresql":
+        sql = """
+            select relname, null, obj_description(oid, 'pg_class')
+            from pg_class where relnamespace = current_schema()::regnamespace and relkind in ('r', 'v')
+            union all
+            select relname, attname, col_description(attrelid, attnum)
+            from pg_class inner join pg_attribute on attrelid = pg_class.oid
+            where relnamespace = current_schema()::regnamespace and relkind in ('r', 'v') and attnum > 0
+        """
+    else:
+        sql = """
+            select table_name, null, comment from duckdb_tables()
+            union all
+            select view_name, null, comment from duckdb_views() where not internal
+            union all
+            select table_name, column_name, comment from duckdb_columns() where not internal
+        """
+    return {(relation, column): comment for relation, column, comment in connection.execute(sa.text(sql))}
+
+
+def test_every_table_view_and_column_says_what_it_means_in_the_database_too(connection: sa.Connection) -> None:
+    expected: dict[tuple[str, str | None], str | None] = {}
+    for relation in (*tables.metadata.sorted_tables, *tables.views.sorted_tables):
+        expected[relation.name, None] = relation.comment
+        expected |= {(relation.name, column.name): column.comment for column in relation.columns}
+    assert all(expected.values())
+    assert comments(connection) == expected
+
+
+def test_making_the_tables_again_changes_nothing(connection: sa.Connection) -> None:
+    writes.store_days(connection, ORGANIZATIONS, [total(DAY, 1)], [cell(DAY, "a", 1)])
+    before = everything(connection)
+    tables.create(connection)
+    assert everything(connection) == before

@@ -17,9 +17,10 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import duckdb
@@ -48,6 +49,10 @@ class Sizes:
     memory: tuple[int, int] = (1000, 365)
     killed: tuple[int, int] = (20, 365)
     requests: int = 4000
+    upserted: tuple[int, int] = (1000, 100)
+    by_row: int = 1000
+    history: int = 10_000_000
+    nightly: int = 500
     times: int = 3
 
     def world(self, orgs_and_days: tuple[int, int], nonzero: float = 1 / 3) -> World:
@@ -59,7 +64,19 @@ class Sizes:
     def quick(cls, seed: int) -> "Sizes":
         """Small sizes, measured once: to see that everything works."""
         small = (10, 93)
-        return cls(seed, ratio=(20, 93), whole=small, memory=(100, 93), killed=small, requests=1000, times=1)
+        return cls(
+            seed,
+            ratio=(20, 93),
+            whole=small,
+            memory=(100, 93),
+            killed=small,
+            requests=1000,
+            upserted=(100, 31),
+            by_row=100,
+            history=100_000,
+            nightly=20,
+            times=1,
+        )
 
 
 @dataclass
@@ -91,7 +108,9 @@ class Failed(Exception):
 # --- processes ---
 
 
-def _environment(folder: Path, url: str, connections: int | None) -> dict[str, str]:
+def _environment(
+    folder: Path, url: str, connections: int | None, more: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """This process's environment, in which nothing of a user's settings is left but what the measurement needs."""
     names = {*dotenv_values(PROJECT / ".env"), *(name for name in os.environ if name.startswith("DEVIN_"))}
     return {
@@ -102,6 +121,7 @@ def _environment(folder: Path, url: str, connections: int | None) -> dict[str, s
         "WAREHOUSE_URL": f"duckdb:///{folder}/warehouse.duckdb",
         "DAGSTER_HOME": str(folder / "dagster"),
         "DEVIN_MAX_CONNECTIONS": str(connections or ""),
+        **(more or {}),
     }
 
 
@@ -111,14 +131,18 @@ def _backfill(world: World) -> list[str]:
 
 @contextmanager
 def _started(
-    arguments: Sequence[str], folder: Path, url: str, connections: int | None = None
+    arguments: Sequence[str],
+    folder: Path,
+    url: str,
+    connections: int | None = None,
+    more: Mapping[str, str] | None = None,
 ) -> "Iterator[subprocess.Popen[bytes]]":
     """A Python process of the project, killed at the end if it still runs. Its output is in a file in `folder`."""
     with (folder / "output.txt").open("ab") as output:
         process = subprocess.Popen(
             [sys.executable, *arguments],
             cwd=PROJECT,
-            env=_environment(folder, url, connections),
+            env=_environment(folder, url, connections, more),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -413,8 +437,135 @@ def _killed_and_repeated(world: World, it: Source, moment: int) -> Finished:
         return _run(_backfill(world), folder, it)
 
 
+def upsert(sizes: Sizes) -> list[Row]:
+    """Many cells in one write, then the same once more, beside a statement for each row."""
+    from tests.bench import warehouse  # here: see nightly
+
+    orgs, days = sizes.upserted
+    cells = f"{orgs * days:,} cells"
+    rows = []
+    for kind, share in (("DuckDB", 100), ("PostgreSQL", 10)):
+        runs = [warehouse.upsert(kind, orgs, days, sizes.by_row) for _ in range(sizes.times)]
+        first, again, by_row = (
+            statistics.median(values) for values in zip(*((r.first, r.again, r.by_row) for r in runs), strict=True)
+        )
+        written = max(run.rows_written for run in runs)
+        compared = Row(
+            f"upsert of {cells} ÷ row by row, {kind}",
+            f"≤ 1/{share}",
+            f"1/{by_row / first:.0f}",
+            by_row / first >= share,
+            [
+                f"{first:.2f} s; {_spread([run.first for run in runs])}",
+                f"row by row {by_row:.1f} s, scaled from {sizes.by_row:,} rows; "
+                f"{_spread([run.by_row for run in runs], '.1f')}",
+            ],
+        )
+        reread = Row(
+            f"re-read of {cells} that are unchanged ÷ the first load, {kind}",
+            "≤ 1.00",
+            f"{again / first:.2f}",
+            again / first <= 1,
+            [f"{again:.2f} s; {_spread([run.again for run in runs])}", f"{written:,} rows written"],
+            is_wrong=written > 0,
+        )
+        rows += [compared, reread]
+    return rows
+
+
+@dataclass(frozen=True)
+class _Night:
+    """One nightly run: seconds of the whole process, those in which it published, and counts that are wrong then."""
+
+    seconds: float
+    publishing: float
+    wrong: int
+
+    @property
+    def rest(self) -> float:
+        """Seconds of all but publishing."""
+        return self.seconds - self.publishing
+
+
+def nightly(sizes: Sizes) -> list[Row]:
+    """One day of some organizations on top of a long history of many, beside the same on top of nothing, in turn."""
+    from tests.bench import warehouse  # here: it brings what no other row needs, and memory counts
+
+    first_night = datetime.now(UTC).date() - timedelta(sizes.times)
+    world = World(sizes.nightly, sizes.times, seed=sizes.seed, first_day=str(first_night))
+    rows = []
+    for kind in warehouse.DATABASES:
+        history = warehouse.history(kind, sizes.history, sizes.times, sizes.seed)
+        over, alone = [], []
+        with Source(world, latency=0) as it:
+            for day in world.dates:
+                with warehouse.empty(kind) as database:
+                    alone.append(_night(day, database.url, it))
+                over.append(_night(day, history.url, it))
+        what = f"nightly run, {sizes.nightly} orgs, over {history.cells:,} cells ÷ over none, {kind}"
+        of_kind = [_nights(what, 1.25, [night.rest for night in over], [night.rest for night in alone])]
+        if history.is_published:
+            of_kind[0].what += ", without publishing"
+            of_kind.append(_nights(what, 2.0, [night.seconds for night in over], [night.seconds for night in alone]))
+            of_kind[1].notes.append(f"publishing the history, s: {_spread([night.publishing for night in over])}")
+        for row in of_kind:
+            row.is_wrong = any(night.wrong for night in (*over, *alone))
+        rows += of_kind
+    return rows
+
+
+def _night(day: date, url: str, it: Source) -> _Night:
+    from tests.bench import warehouse  # here: see nightly
+
+    settings = {
+        "WAREHOUSE_URL": url,
+        "DEVIN_START_DATE": str(warehouse.FIRST_DAY),
+        "DEVIN_ORG_IDS": ",".join(it.world.org_ids),
+    }
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        began = time.perf_counter()
+        with _started(
+            ["-m", "pipelines.cli", "backfill", str(day), str(day)], folder, it.url, more=settings
+        ) as process:
+            process.wait()
+            seconds = time.perf_counter() - began
+        if process.returncode:
+            raise Failed(f"exit code {process.returncode}: {_tail(folder)}")
+        publishing = warehouse.seconds_of_step(folder / "dagster", "published_snapshot")
+    return _Night(seconds, publishing, warehouse.wrong_cells(url, day, it.world))
+
+
+def _nights(what: str, limit: float, over: Sequence[float], alone: Sequence[float]) -> Row:
+    ratio = statistics.median(over) / statistics.median(alone)
+    notes = [f"over the history, s: {_spread(over)}", f"over none, s: {_spread(alone)}"]
+    return Row(what, f"≤ {limit:.2f}", f"{ratio:.2f}", ratio <= limit, notes)
+
+
+def analysts(sizes: Sizes) -> list[Row]:
+    """What analysts ask of the snapshot of a long history, each from opening it to the last row."""
+    from tests.bench import warehouse  # here: see nightly
+
+    history = warehouse.history("DuckDB", sizes.history, sizes.times, sizes.seed)
+    seconds = {
+        question: statistics.median(warehouse.answered(history.snapshot, sql) for _ in range(sizes.times))
+        for question, sql in warehouse.questions(PROJECT / "README.md").items()
+    }
+    slowest = max(seconds.values())
+    return [
+        Row(
+            f"slowest question of an analyst over {history.cells:,} cells, DuckDB, s",
+            "≤ 1.0",
+            f"{slowest:.2f}",
+            slowest <= 1,
+            [f"{took:.2f} s: {question}" for question, took in sorted(seconds.items(), key=lambda item: -item[1])],
+        )
+    ]
+
+
 ROWS: dict[str, Callable[[Sizes], list[Row]]] = {
-    row.__name__: row for row in (source, calls, asking, client, backfill, limit, memory, kill)
+    row.__name__: row
+    for row in (source, calls, asking, client, backfill, limit, memory, kill, upsert, nightly, analysts)
 }
 
 

