@@ -16,7 +16,7 @@ from dotenv import load_dotenv
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from resources.database import HIDDEN, Database, is_on_this_machine
+from resources.database import Database, is_on_this_machine
 from resources.devin_api import check_url
 from resources.devin_versions import check_key, version_for
 from warehouse.tables import ORGANIZATIONS, USERS, Counted
@@ -212,7 +212,7 @@ class Settings(BaseSettings):
             if url.query.get("sslmode") in ("disable", "allow", "prefer") and not is_on_this_machine(url):
                 raise ValueError("the password would travel unencrypted: set sslmode to require or verify-full")
             # The password stays in the environment, where Database finds it; nothing that shows a setting shows it.
-            return url.set(password=HIDDEN if url.password else None).render_as_string(hide_password=False)
+            return url.render_as_string(hide_password=True)
         if url.drivername != "duckdb" or url.host or not url.database or url.database == ":memory:":
             raise ValueError("neither a DuckDB file nor a PostgreSQL database")
         if url.database.startswith("md:"):

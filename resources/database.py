@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,7 @@ class Database(dg.ConfigurableResource["Database"]):
     def name(self) -> str:
         """The database in a sentence: its file, or its server and name. Never the password."""
         url = sa.make_url(self.url)
-        return str(self.path if self.is_file else url.set(username=None, password=None, query={}))
+        return str(url.database if self.is_duckdb else url.set(username=None, password=None, query={}))
 
     def copy_to(self, target: Path) -> None:
         """Copy the file, checkpointed, to `target`, by an atomic replace: whoever has the old copy open keeps it.
@@ -114,7 +114,8 @@ class Database(dg.ConfigurableResource["Database"]):
                     "Mend that (a full disk? rights?) and run the same again."
                 ) from None
             finally:
-                copied.unlink(missing_ok=True)
+                with suppress(OSError):
+                    copied.unlink()
 
     def _engine(self, read_only: bool) -> sa.Engine:
         url = sa.make_url(self.url)
@@ -128,16 +129,19 @@ class Database(dg.ConfigurableResource["Database"]):
                 url = url.set(password=sa.make_url(os.environ.get(URL_VARIABLE, "")).password)
             if "sslmode" not in url.query and not is_on_this_machine(url):
                 options["sslmode"] = "require"  # the driver's own default falls back to no encryption
-            milliseconds = int(self.lock_timeout_seconds * 1000)
-            options["options"] = f"-c timezone=UTC -c lock_timeout={milliseconds}"
+            milliseconds = max(1, int(self.lock_timeout_seconds * 1000))  # 0 would mean to wait for ever
+            options["options"] = f"-c lock_timeout={milliseconds}"
+            if read_only:
+                options["prepare_threshold"] = 0  # one statement at a time: none can end the transaction for the next
             options["application_name"] = "devin-sessions"
             options["connect_timeout"] = 10
         return sa.create_engine(url, poolclass=sa.NullPool, connect_args=options)
 
     def _prepare(self, connection: sa.Connection, read_only: bool) -> None:
+        connection.execute(sa.text("set time zone 'UTC'"))
         if self.is_duckdb:
-            connection.execute(sa.text("set time zone 'UTC'"))
-        elif read_only:
+            return
+        if read_only:
             connection.execute(sa.text("set transaction read only"))
         else:
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_WRITERS_LOCK)))

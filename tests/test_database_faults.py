@@ -453,16 +453,21 @@ def test_a_server_that_is_restarted_in_the_middle_of_a_block_costs_that_block_al
     assert set(sums(world).values()) == {total(world, "2025-01-01", "2025-02-10")}
 
 
-def test_a_server_that_is_not_there_is_told_of(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("where", ["postgresql+psycopg://writer@127.0.0.1:{port}/sessions", "duckdb:///md:sessions"])
+def test_a_server_that_is_not_there_is_told_of(world: World, capsys: pytest.CaptureFixture[str], where: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    world.configure(warehouse_url=f"postgresql+psycopg://writer@127.0.0.1:{port}/sessions")
+    # DuckDB asks the internet for what it needs to speak with MotherDuck: so that it is not there either.
+    world.configure(
+        warehouse_url=where.format(port=port), http_proxy=f"http://127.0.0.1:{port}", home=str(world.folder)
+    )
     for command in (["status"], ["query", "select 1"], ["backfill", "2025-04-01", "2025-04-02"]):
         code, shown = in_this_process(capsys, world.environment, *command)
         assert code == cli.WRONG_USE
-        assert f"127.0.0.1:{port}/sessions cannot be opened: " in shown
-        assert "Check WAREHOUSE_URL." in shown
-    assert world.asked() == []
+        assert "The warehouse " in shown and " cannot be opened: " in shown
+        assert shown.rstrip().endswith("Check WAREHOUSE_URL.")
+        assert shown.count("\n") == 1, "one sentence"
+    assert world.source.requests == []
 
 
 def test_a_user_who_may_not_make_tables_is_told_of(world: World, server: Server) -> None:

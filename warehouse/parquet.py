@@ -76,7 +76,7 @@ def _months(connection: sa.Connection, counted: Counted) -> dict[date, bytes]:
 def _fingerprint_of(path: Path) -> bytes | None:
     try:
         metadata = pq.read_schema(path).metadata or {}
-    except (FileNotFoundError, pa.ArrowInvalid):  # none yet, or one that something else has spoiled
+    except (OSError, pa.ArrowException):  # none yet, or one that something else has spoiled
         return None
     fingerprint: bytes | None = metadata.get(_FINGERPRINT)
     return fingerprint
@@ -99,5 +99,5 @@ def _write(path: Path, rows: pa.Table) -> None:
             unfinished.chmod(like.stat().st_mode & 0o777)  # whoever was let in stays so, and sees new months too
         unfinished.replace(path)
     finally:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             unfinished.unlink()
