@@ -236,7 +236,10 @@ def query(
     database = Database(url=f"duckdb:///{snapshot}" if snapshot else settings.warehouse_url)
     with database.transaction(read_only=True) as connection:
         try:
-            result = connection.exec_driver_sql(sql)
+            # PostgreSQL's driver takes a % for a parameter.
+            result = connection.exec_driver_sql(sql if database.is_duckdb else sql.replace("%", "%%"))
+            if not result.returns_rows:
+                _stop("This SQL answers with no rows at all. Ask for some, as with select.", WRONG_USE)
             columns = list(result.keys())
             if as_csv:
                 writer = csv.writer(sys.stdout, lineterminator="\n")

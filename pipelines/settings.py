@@ -209,6 +209,10 @@ class Settings(BaseSettings):
         if url.drivername == "postgresql+psycopg":
             if not url.database:
                 raise ValueError("it names no database")
+            if {"password", "sslpassword"} & url.query.keys():
+                raise ValueError("a password belongs before the @, where nothing shows it")
+            if "@" in (url.host or ""):
+                raise ValueError("an @ in a password is written %40")
             if url.query.get("sslmode") in ("disable", "allow", "prefer") and not is_on_this_machine(url):
                 raise ValueError("the password would travel unencrypted: set sslmode to require or verify-full")
             # The password stays in the environment, where Database finds it; nothing that shows a setting shows it.

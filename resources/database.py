@@ -25,6 +25,10 @@ OLDEST_POSTGRESQL = (14,)
 _WRITERS_LOCK = 0x646576696E73
 
 
+_REFUSED = "permission denied for"
+_FATAL = "FATAL Error"
+
+
 class WarehouseUnusable(Exception):
     """The database can't be opened or used. The message says why and what to do."""
 
@@ -66,8 +70,10 @@ class Database(dg.ConfigurableResource["Database"]):
                 with connection.begin():
                     self._prepare(connection, read_only)
                     yield connection
-            except sa.exc.OperationalError as error:
-                raise self._explained(error) from None
+            except sa.exc.DBAPIError as error:
+                if isinstance(error, sa.exc.OperationalError) or _REFUSED in str(error) or _FATAL in str(error):
+                    raise self._explained(error) from None
+                raise
 
     @property
     def is_file(self) -> bool:
@@ -95,6 +101,12 @@ class Database(dg.ConfigurableResource["Database"]):
 
         No transaction writes meanwhile. Raises WarehouseUnusable; then the old copy is left as it was.
         """
+        try:
+            self._copy_to(target)
+        except sa.exc.DBAPIError as error:
+            raise self._explained(error) from None
+
+    def _copy_to(self, target: Path) -> None:
         with self._connected(self._engine(read_only=False)) as connection:
             connection.exec_driver_sql("checkpoint")
             copied = target.with_name(f".{target.name}.{os.getpid()}")
@@ -200,6 +212,12 @@ class Database(dg.ConfigurableResource["Database"]):
             user = sa.make_url(self.url).username
             return WarehouseUnusable(
                 f"The warehouse {self.name} refuses user {user} with this password. Check {URL_VARIABLE}."
+            )
+        if _REFUSED in said:
+            user = sa.make_url(self.url).username
+            return WarehouseUnusable(
+                f"The warehouse {self.name} refuses user {user}: {said[:200]}. Give it the rights of a writer; "
+                "docs/postgresql-roles.sql says how."
             )
         if error.connection_invalidated:
             return WarehouseUnusable(

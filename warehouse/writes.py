@@ -140,10 +140,12 @@ def rebuild(connection: sa.Connection, rollup: sa.Table, **parameters: Any) -> i
     query = sa.text(tables.select(rollup)).columns(*(sa.column(c.name, c.type) for c in rollup.columns))
     rows = 0
     for first_day, last_day in _periods(rollup, days):
-        span = {"first_day": first_day, "last_day": last_day}
-        connection.execute(sa.delete(rollup).where(key.between(first_day, last_day)))
-        selected = query.bindparams(**span, **parameters)
-        connection.execute(sa.insert(rollup).from_select([c.name for c in rollup.columns], selected))
+        selected = query.bindparams(first_day=first_day, last_day=last_day, **parameters).subquery("selected")
+        same_key = sa.and_(*(selected.c[c.name] == c for c in rollup.primary_key.columns))
+        # Not all of the period: DuckDB cannot undo a transaction that takes a key away and brings it back.
+        gone = key.between(first_day, last_day) & ~sa.exists().where(same_key)
+        connection.execute(sa.delete(rollup).where(gone))
+        _upsert(connection, rollup, selected)
         counted = sa.select(sa.func.count()).select_from(rollup).where(key.between(first_day, last_day))
         rows += connection.scalar(counted) or 0
     connection.execute(sa.delete(stale).where(mine))
@@ -218,7 +220,7 @@ def _keep_revisions(connection: sa.Connection, counted: Counted, incoming: sa.Ta
 def _upsert(
     connection: sa.Connection,
     table: sa.Table,
-    incoming: sa.TableClause,
+    incoming: sa.FromClause,
     *,
     only_if: Callable[[sa.ColumnCollection[str, Any]], sa.ColumnElement[bool]] | None = None,
 ) -> None:
