@@ -38,7 +38,7 @@ from pipelines.status import status
 from resources.database import Database, WarehouseLocked, WarehouseUnusable
 from resources.devin_api import KEY_VARIABLE, Calls, Unauthorized, key_from_environment
 from resources.devin_versions import version_for
-from warehouse import migrations, reads
+from warehouse import migrations, parquet, reads
 from warehouse.migrations import NewerWarehouse
 from warehouse.tables import ORGANIZATIONS, USERS, Counted
 
@@ -354,7 +354,9 @@ def _snapshot_is_behind(settings: Settings) -> bool:
     warehouse, snapshot = Database(url=settings.warehouse_url).path, settings.published_snapshot
     if snapshot is None or not warehouse.exists():
         return False
-    return not snapshot.exists() or snapshot.stat().st_mtime < warehouse.stat().st_mtime
+    written = warehouse.stat().st_mtime
+    published = (snapshot, snapshot.parent / "parquet" / parquet.LAST_WRITTEN)
+    return any(not path.exists() or path.stat().st_mtime < written for path in published)
 
 
 def _ledger(settings: Settings, days: list[date]) -> tuple[dict[Counted, list[date]], bool]:

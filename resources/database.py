@@ -27,6 +27,7 @@ _WRITERS_LOCK = 0x646576696E73
 
 _REFUSED = "permission denied for"
 _FATAL = "FATAL Error"
+_READ_ONLY = "in a read-only transaction"
 
 
 class WarehouseUnusable(Exception):
@@ -71,7 +72,8 @@ class Database(dg.ConfigurableResource["Database"]):
                     self._prepare(connection, read_only)
                     yield connection
             except sa.exc.DBAPIError as error:
-                if isinstance(error, sa.exc.OperationalError) or _REFUSED in str(error) or _FATAL in str(error):
+                refusals = (_REFUSED, _FATAL) if read_only else (_REFUSED, _FATAL, _READ_ONLY)
+                if isinstance(error, sa.exc.OperationalError) or any(told in str(error) for told in refusals):
                     raise self._explained(error) from None
                 raise
 

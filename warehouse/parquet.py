@@ -28,6 +28,9 @@ _ONE_FILE = (
 )
 
 
+LAST_WRITTEN = f"{_ONE_FILE[-1].name}.parquet"
+
+
 @dataclass(frozen=True)
 class Exported:
     """How many files were written, and how many were left as they were."""
