@@ -95,10 +95,10 @@ class Calls:
 
     sent: int = 0
     retried: int = 0
-    outcomes: Counter[str] = field(default_factory=Counter)
-    latencies: "array[float]" = field(default_factory=lambda: array("d"))
-    waited: float = 0.0
-    limit_headers: dict[str, str] = field(default_factory=dict)
+    outcomes: Counter[str] = field(default_factory=Counter, compare=False)
+    latencies: "array[float]" = field(default_factory=lambda: array("d"), compare=False)
+    waited: float = field(default=0.0, compare=False)
+    limit_headers: dict[str, str] = field(default_factory=dict, compare=False)
 
     def latency(self, share: float) -> float | None:
         """The latency that this share of the answers did not exceed, 0.5 for the median; None without an answer."""

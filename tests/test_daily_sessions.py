@@ -59,11 +59,13 @@ def test_running_a_range_twice_leaves_the_same_rows_and_changes_nothing(world: W
 
 def test_a_later_change_at_the_source_is_picked_up_by_the_next_scheduled_run(world: World) -> None:
     world.configure(devin_lookback_days="3")
+    world.configure(devin_catch_up_days="0")
     schedule = world.definitions.resolve_schedule_def("daily_refresh_schedule")
 
     def tick(day: int) -> None:
         at = datetime(2025, 6, day, 2, 30, tzinfo=UTC)
-        data = schedule.evaluate_tick(dg.build_schedule_context(scheduled_execution_time=at))
+        resources = {"database": world.database}
+        data = schedule.evaluate_tick(dg.build_schedule_context(scheduled_execution_time=at, resources=resources))
         assert data.run_requests is not None
         (request,) = data.run_requests
         assert world.run_with_tags(dict(request.tags)).success

@@ -221,7 +221,7 @@ def test_the_command_loads_users_for_days_that_were_loaded_without_them_and_stat
         assert "3 of 3 days loaded: " in shown
         assert "per user" not in shown
         code, shown = in_this_process(capsys, world.environment, "status", "--json")
-        assert (code, list(json.loads(shown))) == (0, ["organizations"])
+        assert (code, "users" in json.loads(shown)) == (0, False)
 
         world.configure(devin_user_ids="discover")
         code, shown = in_this_process(capsys, world.environment, "status")
@@ -251,7 +251,7 @@ def test_the_command_loads_users_for_days_that_were_loaded_without_them_and_stat
         code, shown = in_this_process(capsys, world.environment, "status", "--json")
         assert code == 0
         told = json.loads(shown)
-        assert list(told) == ["organizations", "users"]
+        assert list(told)[:2] == ["organizations", "users"]
         numbers = ("days_expected", "days_loaded", "days_reconciled", "counted", "sessions_count")
         assert [told["organizations"][name] for name in numbers] == [3, 3, 3, 3, sessions]
         assert [told["users"][name] for name in numbers] == [3, 3, 3, len(source.members), sessions]
