@@ -308,6 +308,12 @@ def test_of_a_transaction_that_is_undone_neither_counts_nor_revisions_nor_stale_
         raise KeyboardInterrupt
     with database.transaction(read_only=True) as connection:
         assert everything(connection) == before
+    with database.transaction() as connection:
+        writes.store_days(connection, ORGANIZATIONS, [total(DAY, 2, LATER)], [cell(DAY, "a", 2, LATER)])
+        writes.rebuild(connection, tables.weekly_sessions)
+    with database.transaction(read_only=True) as connection:
+        assert connection.scalars(sa.select(tables.weekly_sessions.c.sessions_count)).all() == [2]
+        assert len(rows_of(connection, tables.session_revisions)) == 1
 
 
 def test_a_load_that_fails_after_its_revisions_keeps_none_of_them(database: Database) -> None:

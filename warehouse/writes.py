@@ -57,6 +57,8 @@ def store_listed(
     for item in found:
         before = known.get(item[counted.id], nothing)
         told = {name: value for name, value in item.items() if value is not None}
+        if "org_name" in told:
+            told["org_name"] = told["org_name"].replace("\0", "\ufffd")  # PostgreSQL has no NUL in a text
         rows.append({**before, **told, "first_seen_at": before["first_seen_at"] or seen_at, "last_seen_at": seen_at})
     with _staged(connection, table, rows) as incoming:
         _upsert(connection, table, incoming)
