@@ -6,10 +6,14 @@ import math
 
 from aiolimiter import AsyncLimiter
 
-# A learned rate begins a little below what the source was just seen to allow, so that its limit is met seldom: each
-# meeting costs a pause. It then grows, slowly at first, and faster the longer the source puts up with it.
-CAUTION = 0.95
+# A learned rate begins below what the source was just seen to allow, stays below for long, because each meeting with
+# the limit costs a pause, and then grows ever faster, in case the limit is gone: the curve of CUBIC (RFC 9438).
+CAUTION = 0.94
+PLATEAU = 0.04  # so much more than at first is asked around PLATEAU_SECONDS after the pause
+PLATEAU_SECONDS = 30.0
 FIRST_GUESS = 10.0  # a second, where too little was answered to know; halved until it fits
+# A busy event loop wakes up late. Turns missed by more than this are lost: made up for, they would be a burst.
+LATE_SECONDS = 0.02
 
 
 class Pace:
@@ -22,26 +26,20 @@ class Pace:
         self._paused_until = -math.inf
         self._learned = math.inf
         self._next_turn = -math.inf
+        self._queue = asyncio.Lock()  # first come, first served
 
     async def turn(self) -> float:
         """Wait until the next question may be asked. Returns the time, for `refused`."""
         if self._limiter:
             await self._limiter.acquire()
         loop = asyncio.get_running_loop()
-        while True:
+        async with self._queue:
+            while (wait := max(self._paused_until, self._next_turn) - loop.time()) > 0:
+                await asyncio.sleep(wait)
             now = loop.time()
-            if now < self._paused_until:
-                await asyncio.sleep(self._paused_until - now)
-                continue
-            if self._learned == math.inf:
-                return now
-            start = max(now, self._next_turn)
-            self._next_turn = start + 1 / self._rate(start)
-            pause = self._paused_until
-            if start > now:
-                await asyncio.sleep(start - now)
-            if self._paused_until == pause:  # else turns were given anew
-                return start
+            if self._learned < math.inf:
+                self._next_turn = max(self._next_turn, now - LATE_SECONDS) + 1 / self._rate(now)
+            return now
 
     def answered(self) -> None:
         """A question was answered."""
@@ -66,7 +64,7 @@ class Pace:
     def _rate(self, at: float) -> float:
         """Questions a second: as learned, and more with the time since the pause."""
         calm = max(0.0, at - self._paused_until)
-        return self._learned * (1 + 0.003 * calm + 0.0002 * calm**2) + 0.002 * calm**2
+        return self._learned * (1 + PLATEAU * (1 + (calm / PLATEAU_SECONDS - 1) ** 3))
 
     def _forget(self, now: float) -> None:
         while self._answered and self._answered[0] < now - 1:

@@ -116,7 +116,7 @@ def test_one_refusal_pauses_everybody() -> None:
 def test_after_a_pause_the_rate_recovers_step_by_step() -> None:
     async def main() -> None:
         source = Source(lambda now: 100 if now < 1 else 10**9)
-        await ask_all(source, Pace(), 20_000, 16)
+        await ask_all(source, Pace(), 30_000, 16)
         per_second = [len(list(group)) for _, group in itertools.groupby(source.asked, key=int)][2:-1]
         assert per_second[0] < 110, "at first no faster than it was seen to allow"
         assert per_second[-1] > 300, "in the end as fast as 16 connections are"
@@ -142,6 +142,28 @@ def test_refusals_of_what_was_under_way_already_do_not_slow_it_down_again() -> N
     run(main(12))
     assert gaps[12] == pytest.approx(gaps[1])
     assert gaps[1] == pytest.approx(19 / 95, rel=0.05)
+
+
+def test_turns_missed_while_the_machine_was_busy_are_not_made_up_for_by_a_burst() -> None:
+    async def main() -> None:
+        pace = Pace()
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, Loop)
+        for _ in range(100):
+            pace.answered()
+        pace.refused(await pace.turn(), 1.0)
+        turns: list[float] = []
+
+        async def ask() -> None:
+            while len(turns) < 300:
+                turns.append(await pace.turn())
+                if len(turns) == 150:
+                    loop.clock.now += 0.3  # nobody is woken for so long
+
+        await asyncio.gather(*(ask() for _ in range(16)))
+        assert max(sum(first <= at < first + 1 for at in turns) for first in turns) <= 100
+
+    run(main())
 
 
 @pytest.mark.parametrize("per_minute", [6, 90, 6000])
