@@ -97,12 +97,10 @@ def checks_of(counted: Counted) -> Checks:
         cells, totals = counted.cells.c, counted.totals.c
         last_run = sa.select(totals.run_id).order_by(totals.loaded_at.desc()).limit(1).scalar_subquery()
         with database.transaction(read_only=True) as connection:
-            negative = connection.scalars(
-                sa.select(cells.day)
-                .where(cells.sessions_count < 0, cells.day.in_(sa.select(totals.day).where(totals.run_id == last_run)))
-                .distinct()
-                .order_by(cells.day)
-            ).all()
+            # The days by name: for a subquery, PostgreSQL looks at every cell there is.
+            days = connection.scalars(sa.select(totals.day).where(totals.run_id == last_run)).all()
+            of_these = sa.select(cells.day).where(cells.day.in_(days), cells.sessions_count < 0)
+            negative = connection.scalars(of_these.distinct().order_by(cells.day)).all()
         return dg.AssetCheckResult(
             passed=not negative,
             description=_reload("Negative counts", negative),

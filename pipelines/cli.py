@@ -39,7 +39,7 @@ from resources.database import Database, WarehouseLocked, WarehouseUnusable
 from resources.devin_api import KEY_VARIABLE, Calls, Unauthorized, key_from_environment
 from resources.devin_versions import version_for
 from warehouse import migrations, parquet, reads
-from warehouse.migrations import NewerWarehouse
+from warehouse.migrations import UnfitWarehouse
 from warehouse.tables import ORGANIZATIONS, USERS, Counted
 
 MISSING, WRONG_USE, INTERRUPTED = 1, 2, 130
@@ -61,7 +61,7 @@ def main() -> None:
     logging.getLogger().addHandler(logging.NullHandler())
     try:
         app()
-    except (SettingsRefused, Incompatible, Unauthorized, NewerWarehouse) as error:
+    except (SettingsRefused, Incompatible, Unauthorized, UnfitWarehouse) as error:
         _stop(str(error), WRONG_USE)
     except (WarehouseLocked, OlderWarehouse) as error:
         _stop(str(error), MISSING)

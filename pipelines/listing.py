@@ -12,7 +12,7 @@ from pipelines.settings import Settings
 from resources.database import Database, WarehouseUnusable
 from resources.devin_api import DevinAPI, DevinAPIError, DevinClient, Organization, User
 from warehouse import migrations, reads, writes
-from warehouse.migrations import NewerWarehouse
+from warehouse.migrations import UnfitWarehouse
 from warehouse.tables import Counted
 
 
@@ -47,7 +47,7 @@ def store_listing(
             if not chosen:
                 refuse_other_version(reads.api_versions(connection), devin_api.version_name, settings)
             writes.store_listed(connection, counted, found, datetime.now(UTC))
-    except (DevinAPIError, WarehouseUnusable, Incompatible, NewerWarehouse) as error:
+    except (DevinAPIError, WarehouseUnusable, Incompatible, UnfitWarehouse) as error:
         raise dg.Failure(str(error), allow_retries=False) from error
     context.log.info(f"{len(found)} {counted.noun}s {'configured' if chosen else 'listed by the source'}")
     return dg.MaterializeResult(metadata={"dagster/row_count": len(found)})

@@ -21,7 +21,7 @@ from resources.database import Database, WarehouseUnusable
 from resources.devin_api import ContractBroken, DevinAPI, DevinAPIError, DevinClient, Rejected, Unavailable
 from resources.event_log import BatchingSqliteEventLogStorage
 from warehouse import migrations, reads, writes
-from warehouse.migrations import NewerWarehouse
+from warehouse.migrations import UnfitWarehouse
 from warehouse.tables import Counted
 from warehouse.writes import Changes
 
@@ -60,7 +60,7 @@ def load_partitions(
         if days:
             load.run(days, ids)
         problem = load.what_is_missing()
-    except (DevinAPIError, WarehouseUnusable, Incompatible, NewerWarehouse) as error:
+    except (DevinAPIError, WarehouseUnusable, Incompatible, UnfitWarehouse) as error:
         problem = str(error)
     except BaseException:  # an interrupt too: what is stored is stored
         load.record_stored_days()
@@ -98,8 +98,7 @@ class Load:
     def run(self, days: Sequence[Day], ids: Sequence[str]) -> None:
         """Load `days`; those that could not be read whole get a second chance at the end."""
         self.progress.expect(len(days) * len(ids))
-        with self.database.transaction() as connection:
-            activity = reads.recent_activity(connection, self.counted, days[0].day - REMEMBERED, days[0].day)
+        activity = self._recent_activity(days[0].day) if self.settings.is_differenced(len(days)) else {}
         workers = collect.Workers(self.settings.devin_max_connections)
         with (
             self.devin_api.connected(self.progress.calls) as (client, portal),
@@ -111,6 +110,10 @@ class Load:
             if again:
                 self.context.log.warning(f"Not read whole, asking again: {self.what_is_missing()}")
                 self._load(again, asking)
+
+    def _recent_activity(self, before: date) -> dict[str, tuple[float, float]]:
+        with self.database.transaction() as connection:
+            return reads.recent_activity(connection, self.counted, before - REMEMBERED, before)
 
     def _load(self, days: Sequence[Day], asking: "_Asking") -> None:
         """While one block is stored, the next is asked for its totals; more would be asked twice after a kill."""

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from functools import cache
 
 import dagster as dg
 
@@ -29,11 +30,13 @@ def daily_partitions(settings: Settings) -> dg.DailyPartitionsDefinition:
 
 def as_days(partitions: dg.DailyPartitionsDefinition, keys: Iterable[str]) -> list[Day]:
     """The days of these partition keys, with their windows."""
-    days = []
-    for key in keys:
-        window = partitions.time_window_for_partition_key(key)
-        days.append(Day(date.fromisoformat(key), window.start.astimezone(UTC), window.end.astimezone(UTC)))
-    return days
+    return [_as_day(partitions, key) for key in keys]
+
+
+@cache
+def _as_day(partitions: dg.DailyPartitionsDefinition, key: str) -> Day:
+    window = partitions.time_window_for_partition_key(key)
+    return Day(date.fromisoformat(key), window.start.astimezone(UTC), window.end.astimezone(UTC))
 
 
 def closed_days(partitions: dg.DailyPartitionsDefinition, now: datetime | None = None) -> list[date]:

@@ -3,11 +3,14 @@
 from collections.abc import Sequence
 
 import dagster as dg
+from filelock import FileLock
 
 from pipelines.catalogue import GROUP, OWNERS
 from pipelines.settings import Settings
 from resources.database import Database, WarehouseUnusable
 from warehouse import parquet
+
+_PATIENCE_SECONDS = 600  # for another run that publishes
 
 PUBLISHED_SNAPSHOT = dg.AssetKey("published_snapshot")
 
@@ -26,9 +29,11 @@ def published_snapshot_asset(deps: Sequence[dg.AssetKey]) -> dg.AssetsDefinition
         snapshot = settings.published_snapshot
         assert snapshot is not None, "on a server analysts read the warehouse itself"
         try:
-            database.copy_to(snapshot)
-            with Database(url=f"duckdb:///{snapshot}").transaction(read_only=True) as connection:
-                exported = parquet.export(connection, snapshot.parent / "parquet")
+            # Two runs at once: the later copy must not be followed by the earlier one's files.
+            with FileLock(snapshot.parent.with_suffix(".lock"), timeout=_PATIENCE_SECONDS, mode=0o600):
+                database.copy_to(snapshot)
+                with Database(url=f"duckdb:///{snapshot}").transaction(read_only=True) as connection:
+                    exported = parquet.export(connection, snapshot.parent / "parquet")
         except WarehouseUnusable as error:
             raise dg.Failure(str(error), allow_retries=False) from error
         except OSError as error:

@@ -7,7 +7,7 @@ from pipelines.catalogue import table_asset
 from pipelines.settings import Settings
 from resources.database import Database, WarehouseUnusable
 from warehouse import migrations, tables, writes
-from warehouse.migrations import NewerWarehouse
+from warehouse.migrations import UnfitWarehouse
 
 DAILY_SESSIONS = dg.AssetKey(tables.daily_sessions.name)
 
@@ -17,10 +17,9 @@ def _rebuilt(database: Database, table: sa.Table, **parameters: int) -> dg.Mater
         with database.transaction() as connection:
             migrations.bring_forward(connection)
             rows_built = writes.rebuild(connection, table, **parameters)
-            rows = connection.scalar(sa.select(sa.func.count()).select_from(table)) or 0
-    except (WarehouseUnusable, NewerWarehouse) as error:
+    except (WarehouseUnusable, UnfitWarehouse) as error:
         raise dg.Failure(str(error), allow_retries=False) from error
-    return dg.MaterializeResult(metadata={"dagster/row_count": rows, "rows_built": rows_built})
+    return dg.MaterializeResult(metadata={"rows_built": rows_built})
 
 
 @table_asset(tables.weekly_sessions, deps=[DAILY_SESSIONS])

@@ -213,7 +213,8 @@ class Settings(BaseSettings):
                 raise ValueError("a password belongs before the @, where nothing shows it")
             if "@" in (url.host or ""):
                 raise ValueError("an @ in a password is written %40")
-            if url.query.get("sslmode") in ("disable", "allow", "prefer") and not is_on_this_machine(url):
+            modes = url.normalized_query.get("sslmode", ())
+            if {"disable", "allow", "prefer"} & {*modes} and not is_on_this_machine(url):
                 raise ValueError("the password would travel unencrypted: set sslmode to require or verify-full")
             # The password stays in the environment, where Database finds it; nothing that shows a setting shows it.
             return url.render_as_string(hide_password=True)

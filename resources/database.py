@@ -6,6 +6,7 @@ What is stored there is the business of `warehouse`.
 import os
 import re
 import shutil
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,7 +26,7 @@ OLDEST_POSTGRESQL = (14,)
 _WRITERS_LOCK = 0x646576696E73
 
 
-_REFUSED = "permission denied for"
+_REFUSED = re.compile(r"permission denied|must be owner of|no schema has been selected")
 _FATAL = "FATAL Error"
 _READ_ONLY = "in a read-only transaction"
 
@@ -72,8 +73,13 @@ class Database(dg.ConfigurableResource["Database"]):
                     self._prepare(connection, read_only)
                     yield connection
             except sa.exc.DBAPIError as error:
-                refusals = (_REFUSED, _FATAL) if read_only else (_REFUSED, _FATAL, _READ_ONLY)
-                if isinstance(error, sa.exc.OperationalError) or any(told in str(error) for told in refusals):
+                fatal = (_FATAL,) if read_only else (_FATAL, _READ_ONLY)
+                said = str(error.orig)
+                if (
+                    isinstance(error, sa.exc.OperationalError)
+                    or _REFUSED.search(said)
+                    or any(told in said for told in fatal)
+                ):
                     raise self._explained(error) from None
                 raise
 
@@ -96,7 +102,9 @@ class Database(dg.ConfigurableResource["Database"]):
     def name(self) -> str:
         """The database in a sentence: its file, or its server and name. Never the password."""
         url = sa.make_url(self.url)
-        return str(url.database if self.is_duckdb else url.set(username=None, password=None, query={}))
+        if self.is_duckdb:
+            return str(url.database)
+        return str(sa.URL.create(url.drivername, host=url.host, port=url.port, database=url.database))
 
     def copy_to(self, target: Path) -> None:
         """Copy the file, checkpointed, to `target`, by an atomic replace: whoever has the old copy open keeps it.
@@ -111,7 +119,7 @@ class Database(dg.ConfigurableResource["Database"]):
     def _copy_to(self, target: Path) -> None:
         with self._connected(self._engine(read_only=False)) as connection:
             connection.exec_driver_sql("checkpoint")
-            copied = target.with_name(f".{target.name}.{os.getpid()}")
+            copied = target.with_name(f".{target.name}.unfinished")  # what a killed run left is overwritten
             try:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 private = os.open(copied, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -136,11 +144,13 @@ class Database(dg.ConfigurableResource["Database"]):
         options: dict[str, Any] = {}
         if self.is_file:
             options["read_only"] = read_only
+            # Nothing is fetched: DuckDB would look for an extension to open a file of SQLite, say.
+            options["config"] = {"autoinstall_known_extensions": "false"}
             if read_only:
-                options["config"] = {"enable_external_access": "false"}
+                options["config"]["enable_external_access"] = "false"
         elif not self.is_duckdb:
             if url.password == HIDDEN:
-                url = url.set(password=sa.make_url(os.environ.get(URL_VARIABLE, "")).password)
+                url = url.set(password=self._password())
             if "sslmode" not in url.query and not is_on_this_machine(url):
                 options["sslmode"] = "require"  # the driver's own default falls back to no encryption
             milliseconds = max(1, int(self.lock_timeout_seconds * 1000))  # 0 would mean to wait for ever
@@ -150,6 +160,16 @@ class Database(dg.ConfigurableResource["Database"]):
             options["application_name"] = "devin-sessions"
             options["connect_timeout"] = 10
         return sa.create_engine(url, poolclass=sa.NullPool, connect_args=options)
+
+    def _password(self) -> str | None:
+        """The one of the URL in the environment. Raises WarehouseUnusable if there is none."""
+        told = os.environ.get(URL_VARIABLE)
+        if not told:
+            raise WarehouseUnusable(
+                f"The password of the warehouse {self.name} is not known: set {URL_VARIABLE} in the environment of "
+                "every process that runs the job."
+            )
+        return sa.make_url(told).password
 
     def _prepare(self, connection: sa.Connection, read_only: bool) -> None:
         connection.execute(sa.text("set time zone 'UTC'"))
@@ -194,6 +214,7 @@ class Database(dg.ConfigurableResource["Database"]):
 
     def _explained(self, error: sa.exc.DBAPIError) -> WarehouseUnusable:
         said = " ".join(str(error.orig).split()) or type(error.orig).__name__
+        short = textwrap.shorten(said, 300, placeholder=" …")
         holder = re.search(r"held in (.+?) \(PID (\d+)\)", said)
         who = f"process {holder[2]} ({holder[1]})" if holder else "another process"
         if "Could not set lock" in said or "lock timeout" in said:
@@ -215,15 +236,15 @@ class Database(dg.ConfigurableResource["Database"]):
             return WarehouseUnusable(
                 f"The warehouse {self.name} refuses user {user} with this password. Check {URL_VARIABLE}."
             )
-        if _REFUSED in said:
+        if _REFUSED.search(said):
             user = sa.make_url(self.url).username
             return WarehouseUnusable(
-                f"The warehouse {self.name} refuses user {user}: {said[:200]}. Give it the rights of a writer; "
+                f"The warehouse {self.name} refuses user {user}: {short}. Give it the rights of a writer; "
                 "docs/postgresql-roles.sql says how."
             )
         if error.connection_invalidated:
             return WarehouseUnusable(
-                f"The connection to the warehouse {self.name} was lost: {said[:200]} What was being stored is not "
+                f"The connection to the warehouse {self.name} was lost: {short} What was being stored is not "
                 "stored, everything before it is. Run the same again once it is back."
             )
-        return WarehouseUnusable(f"The warehouse {self.name} cannot be opened: {said[:300]}. Check {URL_VARIABLE}.")
+        return WarehouseUnusable(f"The warehouse {self.name} cannot be opened: {short}. Check {URL_VARIABLE}.")

@@ -382,7 +382,7 @@ def test_after_a_kill_in_the_middle_of_the_snapshot_the_old_one_is_whole_and_the
     # A pipe in the place of the unfinished copy: there is something in it when the copying is under way, and it takes
     # less than the whole.
     snapshot = snapshot_of(world)
-    unfinished = snapshot.with_name(f".{snapshot.name}.{process.pid}")
+    unfinished = snapshot.with_name(f".{snapshot.name}.unfinished")
     os.mkfifo(unfinished)
     reading = os.open(unfinished, os.O_RDONLY | os.O_NONBLOCK)
     try:
@@ -391,6 +391,8 @@ def test_after_a_kill_in_the_middle_of_the_snapshot_the_old_one_is_whole_and_the
         process.communicate(timeout=60)
     finally:
         os.close(reading)
+    unfinished.unlink()
+    unfinished.write_bytes(b"a part")
     now = sum(world.truth("2025-04-01", "2025-04-05").values())
     assert sums(world) == {table: before[table] if table.startswith("published ") else now for table in before}
 
@@ -398,6 +400,7 @@ def test_after_a_kill_in_the_middle_of_the_snapshot_the_old_one_is_whole_and_the
     assert (code, err) == (0, "")
     assert "Nothing to do" in out
     assert sums(world) == dict.fromkeys(before, now)
+    assert not unfinished.exists()
 
 
 def test_two_backfills_at_once_both_succeed_and_double_nothing(each_world: World) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import socket
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -561,6 +562,25 @@ def test_a_connection_that_is_cut_in_a_block_is_told_of_and_the_block_undone(on_
     assert "What was being stored is not stored, everything before it is." in str(lost.value)
     assert "\n" not in str(lost.value)
     assert numbers(on_postgresql) == [1]
+
+
+def test_an_address_whose_password_is_nowhere_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WAREHOUSE_URL", raising=False)
+    told = refusal("postgresql+psycopg://writer:***@127.0.0.1/sessions")
+    assert told.startswith("The password of the warehouse postgresql+psycopg://127.0.0.1/sessions is not known: ")
+    assert "set WAREHOUSE_URL in the environment of every process" in told
+
+
+def test_a_file_of_sqlite_is_refused_without_fetching_what_would_open_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = tmp_path / "other.sqlite"
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        other.execute("create table numbers (number integer)")
+    told = refusal(f"duckdb:///{path}")
+    assert f"The warehouse {path} cannot be opened: " in told or f"{path} is not a DuckDB file" in told
+    assert "download" not in told.lower()
 
 
 @pytest.mark.parametrize("read_only", [False, True], ids=["writer", "reader"])

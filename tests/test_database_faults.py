@@ -110,6 +110,7 @@ def server(postgresql: PostgreSQL) -> Iterator[Server]:
     """A server of these tests alone, after the one that all share: the first decides where servers keep their lock."""
     folder = tempfile.mkdtemp(prefix="postgresql-")
     server = Server(folder)
+    server.without_waiting_for_the_disk()
     yield server
     server.control("stop", "-m", "immediate")
     shutil.rmtree(folder)
@@ -478,6 +479,14 @@ def test_a_user_who_may_not_make_tables_is_told_of(world: World, server: Server)
     assert code in (cli.MISSING, cli.WRONG_USE)
     assert "permission denied for schema public" in err
     assert "visitor" in err
+    world.configure(warehouse_url=url.render_as_string(hide_password=False))
+    assert world.run("2025-04-01", "2025-04-02").success
+    world.configure(warehouse_url=url.set(username="visitor").render_as_string(hide_password=False))
+    for command in (["status"], ["backfill", "2025-04-01", "2025-04-02"], ["query", "select * from daily_sessions"]):
+        code, _, err = devin_sessions(*command)
+        assert code in (cli.MISSING, cli.WRONG_USE)
+        assert "refuses user visitor: " in " ".join(err.split()), "what is loaded is hidden from it, and not missing"
+        assert "Traceback" not in err
 
 
 def test_a_server_that_takes_no_writes_is_told_of_and_can_be_read(

@@ -20,7 +20,7 @@ from tests.conftest import PostgreSQL, World
 from tests.test_cli import devin_sessions, in_this_process
 from tests.test_writes import comments, everything, rebuild, rows_of, selected_over_everything
 from warehouse import migrations, tables
-from warehouse.migrations import NewerWarehouse
+from warehouse.migrations import NamesTaken, NewerWarehouse
 
 VERSION_1 = Path(__file__).with_name("warehouse_v1")
 FACTS = ("organizations", "daily_sessions", "daily_totals")
@@ -189,18 +189,45 @@ def test_what_analysts_made_beside_the_tables_stays(old: Database) -> None:
 
 
 @pytest.mark.parametrize("taken", ["users", "stale_days", "calendar", "session_grid", "reconciliation"])
-def test_an_error_in_the_middle_undoes_all_of_it(old: Database, taken: str) -> None:
+@pytest.mark.parametrize("kind", ["table", "view"])
+def test_names_that_somebody_else_has_taken_are_told_and_left_as_they_are(old: Database, taken: str, kind: str) -> None:
     with old.transaction() as connection:
-        connection.execute(sa.text(f"create table {taken} (mine integer)"))
-        connection.execute(sa.text(f"insert into {taken} values (1)"))
+        connection.execute(sa.text(f"create {kind} {taken} as select 1 as mine"))
     before, laid_out = rows(old, *TABLES_OF_VERSION_1, taken), layout(old)
-    with pytest.raises(sa.exc.DBAPIError):
+    with pytest.raises(NamesTaken, match=rf"holds {taken} already.*Rename them, or set WAREHOUSE_URL"):
         bring_forward(old)
     assert rows(old, *TABLES_OF_VERSION_1, taken) == before
     assert layout(old) == laid_out
     with old.transaction() as connection:
         assert migrations.version(connection) == 1
-        connection.execute(sa.text(f"drop table {taken}"))
+        connection.execute(sa.text(f"drop {kind} {taken}"))
+    bring_forward(old)
+    with old.transaction(read_only=True) as connection:
+        assert migrations.version(connection) == migrations.VERSION
+
+
+def test_a_backfill_into_a_database_that_holds_other_tables_of_these_names_says_so(world: World) -> None:
+    with world.database.transaction() as connection:
+        connection.execute(sa.text("create table users (name text)"))
+        connection.execute(sa.text("create view calendar as select 1 as mine"))
+    code, _, err = devin_sessions("backfill", FIRST, FIRST)
+    assert code in (cli.MISSING, cli.WRONG_USE)
+    assert "The database holds calendar, users already, which this job did not make" in " ".join(err.split())
+    assert "Traceback" not in err
+    assert world.rows("select * from calendar") == [(1,)]
+
+
+def test_an_error_in_the_middle_undoes_all_of_it(old: Database) -> None:
+    with old.transaction() as connection:  # what the migration reads after it has made tables
+        connection.execute(sa.text("alter table daily_totals rename column day to another"))
+    before, laid_out = rows(old, *TABLES_OF_VERSION_1), layout(old)
+    with pytest.raises(sa.exc.DBAPIError):
+        bring_forward(old)
+    assert rows(old, *TABLES_OF_VERSION_1) == before
+    assert layout(old) == laid_out
+    with old.transaction() as connection:
+        assert migrations.version(connection) == 1
+        connection.execute(sa.text("alter table daily_totals rename column another to day"))
     bring_forward(old)
     with old.transaction(read_only=True) as connection:
         assert migrations.version(connection) == migrations.VERSION

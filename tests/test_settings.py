@@ -360,6 +360,8 @@ def test_a_password_does_not_travel_unencrypted_to_another_machine(monkeypatch: 
     told = refusal(monkeypatch, warehouse_url=f"postgresql+psycopg://writer:{SECRET}@db.example.com/db?sslmode={mode}")
     assert "would travel unencrypted: set sslmode to require or verify-full" in told
     assert SECRET not in told
+    twice = f"postgresql+psycopg://writer:{SECRET}@db.example.com/db?sslmode=verify-full&sslmode={mode}"
+    assert "would travel unencrypted" in refusal(monkeypatch, warehouse_url=twice)
     for here in ("127.0.0.1", "[::1]", "localhost"):
         load(monkeypatch, warehouse_url=f"postgresql+psycopg://writer:{SECRET}@{here}/db?sslmode={mode}")
 

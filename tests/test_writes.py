@@ -1,6 +1,7 @@
 """Rows in, rows out: upserts, their arithmetic, revisions, rollups, and what is refused before it is stored."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -232,6 +233,13 @@ def test_whatever_a_name_holds_is_kept_to_the_letter(database: Database, name: s
             assert connection.scalars(sa.select(table.c.run_id)).all() == [name]
 
 
+def test_a_nul_which_postgresql_cannot_hold_becomes_the_replacement_character_on_both(database: Database) -> None:
+    with database.transaction() as connection:
+        found = [{"org_id": "a", "org_name": "before\0after", "created_at": None}]
+        writes.store_listed(connection, ORGANIZATIONS, found, NOW)
+        assert connection.scalars(sa.select(tables.organizations.c.org_name)).all() == ["before\ufffdafter"]
+
+
 def test_ids_that_a_careless_comparison_takes_for_one_are_different_organizations(connection: sa.Connection) -> None:
     ids = ["org-a", "org-A", "ORG-A", "org-a ", " org-a", "org-a\t", "org-\u00e9", "org-e\u0301", "org_a", "org%a", ""]
     found = [{"org_id": id_, "org_name": f"name of {id_}", "created_at": None} for id_ in ids]
@@ -350,10 +358,8 @@ def test_users_have_counts_totals_and_revisions_of_their_own_and_no_part_in_the_
 @pytest.fixture
 def open_database(database: Database) -> Iterator[Database]:
     """The warehouse, held open: a DuckDB file is then not opened and written out for each of many transactions."""
-    engine = sa.create_engine(database.url, connect_args={"read_only": False} if database.is_duckdb else {})
-    with engine.connect():
+    with database.transaction() if database.is_duckdb else nullcontext():
         yield database
-    engine.dispose()
 
 
 def emptied(database: Database) -> None:

@@ -6,10 +6,22 @@ from warehouse import tables
 from warehouse.tables import ORGANIZATIONS, ROLLUPS, history, stale_days, warehouse_version
 
 VERSION = 2
+_NAMES_OF_VERSION_1 = {
+    *(ORGANIZATIONS.listed.name, ORGANIZATIONS.cells.name, ORGANIZATIONS.totals.name),
+    *(rollup.name for rollup in ROLLUPS),
+}
 
 
-class NewerWarehouse(Exception):
-    """The warehouse was written by a later release. The message is for the user."""
+class UnfitWarehouse(Exception):
+    """The database cannot be this release's warehouse, and was left as it is. The message is for the user."""
+
+
+class NewerWarehouse(UnfitWarehouse):
+    """A later release has written it."""
+
+
+class NamesTaken(UnfitWarehouse):
+    """Somebody else's tables or views have the names that the warehouse needs."""
 
 
 def version(connection: sa.Connection) -> int:
@@ -34,11 +46,17 @@ def refuse_newer(connection: sa.Connection) -> int:
 def bring_forward(connection: sa.Connection) -> None:
     """Make the warehouse what this release needs, in the caller's transaction. One look if it is that already.
 
-    Raises NewerWarehouse.
+    Raises UnfitWarehouse.
     """
     found = refuse_newer(connection)
     if found == VERSION:
         return
+    taken = _ours_since(found) & tables.present(connection)
+    if taken:
+        raise NamesTaken(
+            f"The database holds {', '.join(sorted(taken))} already, which this job did not make, and needs these "
+            "names for itself. Rename them, or set WAREHOUSE_URL to another database."
+        )
     tables.create(connection)
     if found == 1:
         # The second version brought revisions, users and views, and rollups that know what they have yet to take in.
@@ -46,6 +64,12 @@ def bring_forward(connection: sa.Connection) -> None:
         _take_history_from_what_is_loaded(connection)
     connection.execute(sa.delete(warehouse_version))
     connection.execute(sa.insert(warehouse_version).values(version=VERSION))
+
+
+def _ours_since(found: int) -> set[str]:
+    """The names of the tables and views that came after this version."""
+    ours = {*tables.metadata.tables, *tables.views.tables}
+    return ours - _NAMES_OF_VERSION_1 if found else ours
 
 
 def _take_history_from_what_is_loaded(connection: sa.Connection) -> None:

@@ -43,7 +43,7 @@ def export(connection: sa.Connection, folder: Path) -> Exported:
     """Bring the files in `folder` up to what this DuckDB holds. Each is replaced whole; an unchanged month is left.
 
     The counts of a month are in daily_sessions/2025-01.parquet, other tables in organizations.parquet and so on.
-    Raises OSError.
+    One process at a time. Raises OSError.
     """
     written = kept = 0
     for counted in (ORGANIZATIONS, USERS):
@@ -93,7 +93,7 @@ def _relation(connection: sa.Connection, table: sa.Table) -> duckdb.DuckDBPyRela
 
 def _write(path: Path, rows: pa.Table) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished = path.with_name(f".{path.name}.unfinished")  # what a killed run left is overwritten
     try:
         with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             pq.write_table(rows, file, compression="zstd")

@@ -272,12 +272,14 @@ reconciliation = sa.Table(
 
 
 def present(connection: sa.Connection) -> set[str]:
-    """The names of the tables and views that are there."""
-    return set(
-        connection.scalars(
-            sa.text("select table_name from information_schema.tables where table_schema = current_schema()")
-        )
-    )
+    """The names of the tables and views that are there, also of those that this role may not read."""
+    names = "select table_name from information_schema.tables where table_schema = current_schema()"
+    if connection.dialect.name == "postgresql":  # whose information_schema is silent about those
+        names = """
+            select relname from pg_class
+            where relnamespace = current_schema()::regnamespace and relkind in ('r', 'p', 'v', 'm', 'f')
+        """
+    return set(connection.scalars(sa.text(names)))
 
 
 def select(table: sa.Table) -> str:

@@ -142,14 +142,14 @@ def rebuild(connection: sa.Connection, rollup: sa.Table, **parameters: Any) -> i
     query = sa.text(tables.select(rollup)).columns(*(sa.column(c.name, c.type) for c in rollup.columns))
     rows = 0
     for first_day, last_day in _periods(rollup, days):
-        selected = query.bindparams(first_day=first_day, last_day=last_day, **parameters).subquery("selected")
-        same_key = sa.and_(*(selected.c[c.name] == c for c in rollup.primary_key.columns))
-        # Not all of the period: DuckDB cannot undo a transaction that takes a key away and brings it back.
-        gone = key.between(first_day, last_day) & ~sa.exists().where(same_key)
-        connection.execute(sa.delete(rollup).where(gone))
-        _upsert(connection, rollup, selected)
-        counted = sa.select(sa.func.count()).select_from(rollup).where(key.between(first_day, last_day))
-        rows += connection.scalar(counted) or 0
+        chosen = query.bindparams(first_day=first_day, last_day=last_day, **parameters)
+        with _selected(connection, rollup, chosen) as selected:
+            same_key = sa.and_(*(selected.c[c.name] == c for c in rollup.primary_key.columns))
+            # Not all of the period: DuckDB cannot undo a transaction that takes a key away and brings it back.
+            gone = key.between(first_day, last_day) & ~sa.exists().where(same_key)
+            connection.execute(sa.delete(rollup).where(gone))
+            _upsert(connection, rollup, selected)
+            rows += connection.scalar(sa.select(sa.func.count()).select_from(selected)) or 0
     connection.execute(sa.delete(stale).where(mine))
     return rows
 
@@ -239,6 +239,17 @@ def _upsert(
 
 
 @contextmanager
+def _selected(connection: sa.Connection, rollup: sa.Table, query: sa.TextualSelect) -> Iterator[sa.TableClause]:
+    """What `query` selects, kept for several statements."""
+    name = f"selected_{rollup.name}"
+    temporary = sa.Table(name, sa.MetaData(), *_columns(rollup), prefixes=["temporary"])
+    connection.execute(sa.schema.CreateTable(temporary))
+    connection.execute(sa.insert(temporary).from_select(list(temporary.columns.keys()), query))
+    yield temporary
+    connection.execute(sa.schema.DropTable(temporary))
+
+
+@contextmanager
 def _staged(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> Iterator[sa.TableClause]:
     """`rows` as a relation that statements of this transaction can select from, for bulk writes in one statement.
 
@@ -281,7 +292,7 @@ def _staged_on_postgresql(
     connection: sa.Connection, name: str, table: sa.Table, rows: Sequence[Mapping[str, Any]]
 ) -> Iterator[None]:
     """As a temporary table, filled by COPY."""
-    columns = [sa.Column(c.name, c.type, autoincrement=False) for c in table.columns]
+    columns = _columns(table)
     temporary = sa.Table(name, sa.MetaData(), *columns, prefixes=["temporary"], postgresql_on_commit="drop")
     connection.execute(sa.schema.CreateTable(temporary))
     cursor: Any = connection.connection.cursor()
@@ -292,3 +303,8 @@ def _staged_on_postgresql(
             stream.write_row([row[c.name] for c in columns])
     yield
     connection.execute(sa.schema.DropTable(temporary))
+
+
+def _columns(table: sa.Table) -> list[sa.Column[Any]]:
+    """Names and types alone."""
+    return [sa.Column(c.name, c.type, autoincrement=False) for c in table.columns]

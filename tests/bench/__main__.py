@@ -446,19 +446,20 @@ def upsert(sizes: Sizes) -> list[Row]:
     rows = []
     for kind, share in (("DuckDB", 100), ("PostgreSQL", 10)):
         runs = [warehouse.upsert(kind, orgs, days, sizes.by_row) for _ in range(sizes.times)]
-        first, again, by_row = (
-            statistics.median(values) for values in zip(*((r.first, r.again, r.by_row) for r in runs), strict=True)
+        first, again, by_row, at_once = (
+            statistics.median(values)
+            for values in zip(*((r.first, r.again, r.by_row, r.at_once) for r in runs), strict=True)
         )
         written = max(run.rows_written for run in runs)
         compared = Row(
-            f"upsert of {cells} ÷ row by row, {kind}",
+            f"upsert of {cells} ÷ a statement a row, {kind}",
             f"≤ 1/{share}",
             f"1/{by_row / first:.0f}",
             by_row / first >= share,
             [
                 f"{first:.2f} s; {_spread([run.first for run in runs])}",
-                f"row by row {by_row:.1f} s, scaled from {sizes.by_row:,} rows; "
-                f"{_spread([run.by_row for run in runs], '.1f')}",
+                f"a statement a row {by_row:.1f} s, scaled from {sizes.by_row:,} rows; "
+                f"{_spread([run.by_row for run in runs], '.1f')}; in one call of executemany {at_once:.1f} s",
             ],
         )
         reread = Row(
@@ -551,16 +552,14 @@ def analysts(sizes: Sizes) -> list[Row]:
         question: statistics.median(warehouse.answered(history.snapshot, sql) for _ in range(sizes.times))
         for question, sql in warehouse.questions(PROJECT / "README.md").items()
     }
-    slowest = max(seconds.values())
-    return [
-        Row(
-            f"slowest question of an analyst over {history.cells:,} cells, DuckDB, s",
-            "≤ 1.0",
-            f"{slowest:.2f}",
-            slowest <= 1,
-            [f"{took:.2f} s: {question}" for question, took in sorted(seconds.items(), key=lambda item: -item[1])],
-        )
-    ]
+    # Every cell beside every day and organization is apart: it is no question that anybody puts every day.
+    whole = {question: took for question, took in seconds.items() if question.startswith(warehouse.THE_WHOLE_GRID)}
+    rows = []
+    for what, of_it in (("slowest question of an analyst", seconds.keys() - whole), (*whole, whole)):
+        slowest = max(seconds[question] for question in of_it)
+        rows.append(Row(f"{what}, {history.cells:,} cells, DuckDB, s", "≤ 1.0", f"{slowest:.2f}", slowest <= 1))
+    rows[0].notes = [f"{seconds[q]:.2f} s: {q}" for q in sorted(seconds.keys() - whole, key=lambda q: -seconds[q])]
+    return rows
 
 
 ROWS: dict[str, Callable[[Sizes], list[Row]]] = {
