@@ -72,8 +72,8 @@ from weekly_sessions group by week order by week desc limit 6
 
 def _show(settings: Settings) -> None:
     with Database(url=settings.warehouse_url).transaction(read_only=True) as connection:
-        loaded = reads.loaded_days(connection, ORGANIZATIONS)
         days = closed_days(daily_partitions(settings))
+        loaded = reads.loaded_days(connection, ORGANIZATIONS, days)
         show_coverage(reads.coverage(connection, ORGANIZATIONS, days, loaded), ORGANIZATIONS.noun)
         for title, sql in (("Top organizations", _TOP_ORGANIZATIONS), ("Last weeks", _LAST_WEEKS)):
             result = connection.execute(sa.text(sql))

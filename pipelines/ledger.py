@@ -37,5 +37,5 @@ def reading(database: Database) -> Iterator[sa.Connection]:
 
 def missing_days(connection: sa.Connection, settings: Settings, counted: Counted, days: list[date]) -> list[date]:
     """Which of `days` are not loaded for everyone who is to be counted."""
-    loaded = reads.loaded_days(connection, counted, settings.chosen(counted))
+    loaded = reads.loaded_days(connection, counted, days, settings.chosen(counted))
     return [day for day in days if day not in loaded]

@@ -89,7 +89,7 @@ def test_an_empty_warehouse_answers_every_question(connection: sa.Connection, co
     assert reads.unavailable(connection, counted) == {}
     assert reads.missing_cells(connection, counted) == {}
     assert reads.missing_cells(connection, counted, ["a"]) == {}
-    assert reads.loaded_days(connection, counted) == set()
+    assert reads.loaded_days(connection, counted, [JANUARY_30]) == set()
     assert reads.coverage(connection, counted, [JANUARY_30], set()) == reads.Coverage(
         JANUARY_30, JANUARY_30, 1, 0, 0, 0, 0, None
     )
@@ -148,8 +148,8 @@ def test_coverage_counts_loaded_and_reconciled_days_of_those_expected(
     store(connection, counted, {days_after(3): {"a": 1, "b": 2}}, control_total=7)
     store(connection, counted, {days_after(4): {"a": 1}}, read_after=timedelta(days=9))
     expected = [days_after(n) for n in range(1, 8)]
-    loaded = reads.loaded_days(connection, counted)
-    assert loaded == {days_after(n) for n in range(4)}
+    loaded = reads.loaded_days(connection, counted, expected)
+    assert loaded == {days_after(n) for n in range(1, 4)}
     assert reads.coverage(connection, counted, expected, loaded) == reads.Coverage(
         first_day=days_after(1),
         last_day=days_after(7),
@@ -160,7 +160,8 @@ def test_coverage_counts_loaded_and_reconciled_days_of_those_expected(
         sessions_count=13,
         last_loaded_at=datetime(2025, 2, 3, 2, tzinfo=UTC),
     )
-    of_chosen = reads.coverage(connection, counted, expected, reads.loaded_days(connection, counted, ["a"]), ["a"])
+    loaded = reads.loaded_days(connection, counted, expected, ["a"])
+    of_chosen = reads.coverage(connection, counted, expected, loaded, ["a"])
     assert (of_chosen.days_loaded, of_chosen.counted) == (4, 1)
 
 
@@ -183,7 +184,19 @@ def test_one_who_was_chosen_and_never_seen_is_missed_on_every_day(connection: sa
     store(connection, counted, {days_after(n): {"a": 1} for n in range(3)})
     listed(connection, counted, {"a": None})
     assert reads.missing_cells(connection, counted, ["a", "new", "newer"]) == {days_after(n): 2 for n in range(3)}
-    assert reads.loaded_days(connection, counted, ["a"]) == {days_after(n) for n in range(3)}
+    assert reads.loaded_days(connection, counted, [days_after(n) for n in range(-9, 9)], ["a"]) == {
+        days_after(n) for n in range(3)
+    }
+
+
+def test_a_day_that_lacks_a_count_is_found_among_few_days_of_a_month_that_has_many(
+    connection: sa.Connection, counted: Counted
+) -> None:
+    february = [days_after(n) for n in range(2, 22)]
+    listed(connection, counted, {"a": None, "b": None})
+    store(connection, counted, {day: {"a": 1, "b": 1} if day != february[7] else {"a": 1} for day in february})
+    writes.rebuild(connection, tables.monthly_sessions)
+    assert reads.loaded_days(connection, counted, february[6:9]) == {february[6], february[8]}
 
 
 # Any warehouse
@@ -232,9 +245,16 @@ def missed_one_by_one(connection: sa.Connection, counted: Counted, chosen: tuple
     seen=st.integers(0, 24 * 40),
     steps=st.lists(loads, min_size=1, max_size=3),
     chosen=st.sets(st.sampled_from("abcde")),
+    asked=st.sets(st.integers(-3, 40), min_size=1),
 )
 def test_whatever_was_loaded_and_rolled_up_the_same_cells_are_missing_as_when_looked_for_one_by_one(
-    database: Database, counted: Counted, listing: Listing, seen: int, steps: list[Load], chosen: set[str]
+    database: Database,
+    counted: Counted,
+    listing: Listing,
+    seen: int,
+    steps: list[Load],
+    chosen: set[str],
+    asked: set[int],
 ) -> None:
     created = {id_: None if hours is None else MIDNIGHT + timedelta(hours=hours) for id_, (hours, _) in listing.items()}
     refused = {id_: "404" for id_, (_, is_refused) in listing.items() if is_refused}
@@ -250,7 +270,7 @@ def test_whatever_was_loaded_and_rolled_up_the_same_cells_are_missing_as_when_lo
             for some in ((), tuple(sorted(chosen))):
                 missed = missed_one_by_one(connection, counted, some)
                 assert reads.missing_cells(connection, counted, some) == missed
-                assert (
-                    reads.loaded_days(connection, counted, some) == reads.windows(connection, counted).keys() - missed
-                )
+                days_asked = {days_after(n) for n in asked}
+                loaded = reads.loaded_days(connection, counted, list(days_asked), some)
+                assert loaded == (reads.windows(connection, counted).keys() & days_asked) - missed.keys()
         raise Undone

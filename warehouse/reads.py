@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Literal
 
 import sqlalchemy as sa
@@ -83,8 +83,12 @@ def unavailable(connection: sa.Connection, counted: Counted) -> dict[str, str]:
     return {id_: reason for id_, reason in connection.execute(refused)}
 
 
-def missing_cells(connection: sa.Connection, counted: Counted, chosen: Sequence[str] = ()) -> dict[date, int]:
+def missing_cells(
+    connection: sa.Connection, counted: Counted, chosen: Sequence[str] = (), days: Sequence[date] = ()
+) -> dict[date, int]:
     """How many of those to count have no count on a day that was read, for the days where some have none.
+
+    Of all days that were read, or at least of `days`: then only the months from the first to the last are looked at.
 
     They are the `chosen` ones or, if that is empty, the `latest_listed`. Nobody is missed on days before the creation,
     nor is one that the source refuses to count. Where the source does not say when a listed one was created, days are
@@ -98,7 +102,12 @@ def missing_cells(connection: sa.Connection, counted: Counted, chosen: Sequence[
         .where(is_wanted, listed.unavailable_since.is_(None))
         .cte("wanted")
     )
-    ledger = sa.select(_month(totals.day).label("month"), totals.day, totals.window_end, totals.loaded_at).cte("ledger")
+    read = sa.select(_month(totals.day).label("month"), totals.day, totals.window_end, totals.loaded_at)
+    if days:
+        # Whole months, since the rollup knows how many days are loaded of those.
+        next_month = (max(days).replace(day=1) + timedelta(days=31)).replace(day=1)
+        read = read.where(totals.day >= min(days).replace(day=1), totals.day < next_month)
+    ledger = read.cte("ledger")
     suspects = _suspects(counted, wanted, ledger)
     is_missed = sa.case(
         (suspects.c.created_at.is_not(None), suspects.c.created_at < ledger.c.window_end),
@@ -150,9 +159,11 @@ def _month(day: sa.ColumnElement[date]) -> sa.ColumnElement[date]:
     return sa.cast(sa.func.date_trunc(sa.literal_column("'month'"), day), sa.Date)
 
 
-def loaded_days(connection: sa.Connection, counted: Counted, chosen: Sequence[str] = ()) -> set[date]:
-    """The days that were read and lack nobody who is to be counted; see `missing_cells`."""
-    return windows(connection, counted).keys() - missing_cells(connection, counted, chosen).keys()
+def loaded_days(
+    connection: sa.Connection, counted: Counted, days: Sequence[date], chosen: Sequence[str] = ()
+) -> set[date]:
+    """Those of `days` that were read and lack nobody who is to be counted; see `missing_cells`."""
+    return (windows(connection, counted).keys() & {*days}) - missing_cells(connection, counted, chosen, days).keys()
 
 
 def day_states(
