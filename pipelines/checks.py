@@ -57,7 +57,7 @@ def checks_of(counted: Counted) -> Checks:
         """One is expected on the days since its creation."""
         with database.transaction(read_only=True) as connection:
             gaps = reads.missing_cells(connection, counted, settings.chosen(counted))
-            loaded = set(reads.windows(connection, counted))
+            loaded = reads.read_days(connection, counted)
         between = [d for d in closed_days(daily_partitions(settings)) if loaded and min(loaded) <= d <= max(loaded)]
         missing = sorted({d for d in between if d not in loaded} | gaps.keys())
         return dg.AssetCheckResult(
@@ -71,7 +71,7 @@ def checks_of(counted: Counted) -> Checks:
         """A warning only: while history is backfilled, the latest day may still be to come."""
         latest = closed_days(daily_partitions(settings))[-1]
         with database.transaction(read_only=True) as connection:
-            loaded = reads.windows(connection, counted)
+            loaded = reads.read_days(connection, counted)
         return dg.AssetCheckResult(
             passed=latest in loaded,
             severity=dg.AssetCheckSeverity.WARN,

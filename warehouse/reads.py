@@ -44,6 +44,11 @@ def windows(connection: sa.Connection, counted: Counted) -> dict[date, tuple[dat
     return {row.day: (row.window_start, row.window_end) for row in rows}
 
 
+def read_days(connection: sa.Connection, counted: Counted) -> set[date]:
+    """Every day that was read."""
+    return set(connection.scalars(sa.select(counted.totals.c.day)))
+
+
 def api_versions(connection: sa.Connection) -> set[str]:
     """The versions of the API that the stored days were last read from."""
     of_each = (sa.select(counted.totals.c.api_version) for counted in (ORGANIZATIONS, USERS))
@@ -125,7 +130,7 @@ def missing_cells(
     missing = {day: number for day, number in gaps}
     known = set(connection.scalars(sa.select(listed[counted.id]).where(listed[counted.id].in_(chosen))))
     if unknown := len(set(chosen) - known):
-        return {day: missing.get(day, 0) + unknown for day in windows(connection, counted)}
+        return {day: missing.get(day, 0) + unknown for day in read_days(connection, counted)}
     return missing
 
 
@@ -163,7 +168,7 @@ def loaded_days(
     connection: sa.Connection, counted: Counted, days: Sequence[date], chosen: Sequence[str] = ()
 ) -> set[date]:
     """Those of `days` that were read and lack nobody who is to be counted; see `missing_cells`."""
-    return (windows(connection, counted).keys() & {*days}) - missing_cells(connection, counted, chosen, days).keys()
+    return (read_days(connection, counted) & {*days}) - missing_cells(connection, counted, chosen, days).keys()
 
 
 def day_states(
