@@ -355,8 +355,8 @@ def _snapshot_is_behind(settings: Settings) -> bool:
     if snapshot is None or not warehouse.exists():
         return False
     written = warehouse.stat().st_mtime
-    published = (snapshot, snapshot.parent / "parquet" / parquet.LAST_WRITTEN)
-    return any(not path.exists() or path.stat().st_mtime < written for path in published)
+    published = (snapshot, snapshot.parent / "parquet" / parquet.LAST_WRITTEN, settings.published_report)
+    return any(path and (not path.exists() or path.stat().st_mtime < written) for path in published)
 
 
 def _ledger(settings: Settings, days: list[date]) -> tuple[dict[Counted, list[date]], bool]:

@@ -10,6 +10,7 @@ from pipelines.organizations import organizations
 from pipelines.partitions import daily_partitions
 from pipelines.progress import Progress
 from pipelines.publish import published_snapshot_asset
+from pipelines.report import activity_report_asset
 from pipelines.rollups import ROLLUPS
 from pipelines.schedules import daily_refresh_schedule
 from pipelines.settings import Settings
@@ -34,6 +35,8 @@ def definitions_for(settings: Settings, progress: Progress) -> dg.Definitions:
         checks += [*checks_of(USERS), control_totals_agree]
     if settings.published_snapshot:
         assets.append(published_snapshot_asset([asset.key for asset in assets]))
+    if settings.published_report:
+        assets.append(activity_report_asset([asset.key for asset in assets]))
     return dg.Definitions(
         assets=assets,
         asset_checks=checks,

@@ -151,6 +151,13 @@ class Settings(BaseSettings):
         "PostgreSQL as postgresql+psycopg://user:password@host/database",
     )
 
+    devin_report_path: Path | None = _setting(
+        None,
+        "Where the activity report is written; `off` for none. Unset: `published/report.html` beside the warehouse's "
+        "file, or in `data/` if the warehouse is on a server.",
+        "off, or the path of a file; a relative one starts at the project's folder",
+    )
+
     @field_validator("devin_api_key")
     @classmethod
     def _usable_key(cls, key: SecretStr | None) -> SecretStr | None:
@@ -238,6 +245,16 @@ class Settings(BaseSettings):
         """The copy of the warehouse that analysts read, beside it; None if the warehouse is on a server."""
         warehouse = Database(url=self.warehouse_url)
         return warehouse.path.parent / "published" / "devin_sessions.duckdb" if warehouse.is_file else None
+
+    @property
+    def published_report(self) -> Path | None:
+        """The activity report; None if none is wanted."""
+        if self.devin_report_path == Path("off"):
+            return None
+        if self.devin_report_path:
+            return PROJECT / self.devin_report_path
+        snapshot = self.published_snapshot
+        return (snapshot.parent if snapshot else PROJECT / "data" / "published") / "report.html"
 
     @property
     def counted(self) -> list[Counted]:
