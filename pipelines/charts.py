@@ -65,7 +65,8 @@ def trend(days: Sequence[DayOfEnterprise], description: str, *, with_days: bool)
         if with_days:
             shown.insert(0, (DAY, day.sessions_count))
         rows += [{"day": _day(day.day), "what": what, "sessions": number} for what, number in shown]
-    series = SERIES if with_days else SERIES[1:]
+    known = {row["what"] for row in rows if row["sessions"] is not None}
+    series = [name for name in SERIES if name in known]
     colour = alt.Color(
         "what:N",
         title=None,
@@ -81,12 +82,12 @@ def trend(days: Sequence[DayOfEnterprise], description: str, *, with_days: bool)
         x=_time("day", "%d %b" if with_days else "%b %Y"), y=_count("sessions a day"), color=colour, tooltip=tooltip
     )
     lines = base.transform_filter(f"datum.what !== '{DAY}'").mark_line(
-        strokeWidth=2, invalid="break-paths-show-domains"
+        aria=False, strokeWidth=2, invalid="break-paths-show-domains"
     )
-    if not with_days:
+    if DAY not in known:
         return _spec(lines.properties(), rows, description, 220)
     bars = base.transform_filter(f"datum.what === '{DAY}'").mark_bar(opacity=0.45, binSpacing=0, aria=False)
-    return _spec(alt.layer(bars, lines), rows, description, 240)
+    return _spec(alt.layer(bars, lines) if len(known) > 1 else bars, rows, description, 240)
 
 
 def heat_map(year: int, days: Sequence[DayOfEnterprise], most: int, description: str, *, with_legend: bool) -> Spec:

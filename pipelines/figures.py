@@ -142,14 +142,14 @@ def trend(days: Sequence[DayOfEnterprise], *, with_days: bool) -> charts.Spec:
 
 
 def _trend_figure(shown: Activity) -> Figure:
-    lately = shown.days[-DAYS_ONE_BY_ONE:]
+    lately = shown.up_to_the_last_loaded(DAYS_ONE_BY_ONE)
     known = [(day.sessions_count, day.day) for day in lately if day.sessions_count is not None]
     words = "None of these days is loaded."
     if known:
         most, on = max(known, key=lambda pair: pair[0])
         words = f"Between {lately[0].day} and {lately[-1].day} the most on one day were {most:,}, on {on:%A %d %B %Y}."
-    drawn = [Chart("trend", f"The last {len(lately)} days", trend(lately, with_days=True))]
-    if len(shown.days) > len(lately):
+    drawn = [Chart("trend", f"{len(lately)} days", trend(lately, with_days=True))]
+    if len(shown.days) > len(lately) and any(day.mean_of_7_days is not None for day in shown.days):
         drawn.append(Chart("history", "All of history", trend(shown.days, with_days=False)))
     return Figure(
         "Trend",

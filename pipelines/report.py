@@ -88,7 +88,10 @@ def picture(shown: Activity) -> str:
 
     from pipelines import figures  # here: Altair takes longer to import than most commands
 
-    spec = figures.trend(shown.days[-figures.DAYS_ONE_BY_ONE :], with_days=True) | {"width": 720, "background": "white"}
+    spec = figures.trend(shown.up_to_the_last_loaded(figures.DAYS_ONE_BY_ONE), with_days=True) | {
+        "width": 720,
+        "background": "white",
+    }
     return base64.b64encode(vlc.vegalite_to_png(spec)).decode()
 
 

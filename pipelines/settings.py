@@ -155,7 +155,7 @@ class Settings(BaseSettings):
         None,
         "Where the activity report is written; `off` for none. Unset: `published/report.html` beside the warehouse's "
         "file, or in `data/` if the warehouse is on a server.",
-        "off, or the path of a file; a relative one starts at the project's folder",
+        "off, or a path that ends in .html; a relative one starts at the project's folder",
     )
 
     @field_validator("devin_api_key")
@@ -239,6 +239,13 @@ class Settings(BaseSettings):
         if is_folder:
             raise ValueError("this is a folder; name a file in it")
         return url.set(database=str(path)).render_as_string(hide_password=False)
+
+    @field_validator("devin_report_path")
+    @classmethod
+    def _a_page(cls, path: Path | None) -> Path | None:
+        if path not in (None, Path("off")) and (path.suffix != ".html" or (PROJECT / path).is_dir()):
+            raise ValueError("not the name of a page")
+        return path
 
     @property
     def published_snapshot(self) -> Path | None:

@@ -66,6 +66,7 @@ def test_an_empty_variable_means_the_default() -> None:
         "devin_max_tries": 5,
         "devin_fetch": "auto",
         "warehouse_url": f"duckdb:///{PROJECT}/data/warehouse.duckdb",
+        "devin_report_path": None,
     }
 
 
@@ -90,6 +91,7 @@ def test_each_variable_sets_its_setting(monkeypatch: pytest.MonkeyPatch, tmp_pat
         devin_max_tries="20",
         devin_fetch="differenced",
         warehouse_url=f"duckdb:///{tmp_path}/warehouse.duckdb",
+        devin_report_path=f"{tmp_path}/page.html",
     )
     assert settings.devin_api_key is not None
     assert settings.devin_api_key.get_secret_value() == f"cog_{SECRET}"
@@ -111,6 +113,7 @@ def test_each_variable_sets_its_setting(monkeypatch: pytest.MonkeyPatch, tmp_pat
         "devin_max_tries": 20,
         "devin_fetch": "differenced",
         "warehouse_url": f"duckdb:///{tmp_path}/warehouse.duckdb",
+        "devin_report_path": tmp_path / "page.html",
     }
 
 
@@ -138,6 +141,7 @@ USER_IDS = (
 DATE = "a date such as 2025-01-01, from 2020-01-01 up to yesterday"
 TIMEZONE = "an IANA name such as UTC or Europe/Berlin"
 SECONDS = "a number of seconds above 0, up to 600"
+PAGE = "off, or a path that ends in .html; a relative one starts at the project's folder"
 DATABASES = (
     "a DuckDB file as duckdb:///path/to/file.duckdb, a database of MotherDuck as duckdb:///md:name, or one of "
     "PostgreSQL as postgresql+psycopg://user:password@host/database"
@@ -166,6 +170,7 @@ DATABASES = (
         *(("devin_timeout_seconds", value, SECONDS) for value in ("0", "-1", "601", "nan", "inf", "30s")),
         *(("devin_max_tries", value, "a whole number from 1 to 20") for value in ("0", "21", "true")),
         *(("devin_fetch", value, "auto, direct or differenced") for value in ("Direct", "all", "0")),
+        *(("devin_report_path", value, PAGE) for value in ("report", "published/", "~", "Off", "none")),
         *(("warehouse_url", value, DATABASES) for value in ("warehouse.duckdb", "duckdb://", "duckdb:///")),
         *(("warehouse_url", value, DATABASES) for value in ("duckdb:///:memory:", "sqlite:///a.db", "duckdb://host/a")),
         *(("warehouse_url", value, DATABASES) for value in ("duckdb:///~no-such-user/a.duckdb", "postgresql://h/db")),
@@ -364,6 +369,18 @@ def test_a_password_does_not_travel_unencrypted_to_another_machine(monkeypatch: 
     assert "would travel unencrypted" in refusal(monkeypatch, warehouse_url=twice)
     for here in ("127.0.0.1", "[::1]", "localhost"):
         load(monkeypatch, warehouse_url=f"postgresql+psycopg://writer:{SECRET}@{here}/db?sslmode={mode}")
+
+
+def test_the_report_is_beside_the_warehouse_or_with_a_server_in_the_projects_data_or_where_it_is_wanted_or_nowhere(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert Settings.load().published_report == PROJECT / "data" / "published" / "report.html"
+    beside = load(monkeypatch, warehouse_url=f"duckdb:///{tmp_path}/warehouse.duckdb").published_report
+    assert beside == tmp_path / "published" / "report.html"
+    server = load(monkeypatch, warehouse_url="postgresql+psycopg://127.0.0.1/sessions")
+    assert server.published_report == PROJECT / "data" / "published" / "report.html"
+    assert load(monkeypatch, devin_report_path="web/x.html").published_report == PROJECT / "web" / "x.html"
+    assert load(monkeypatch, devin_report_path="off").published_report is None
 
 
 def test_a_database_of_motherduck_is_taken_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import sqlalchemy as sa
 
@@ -78,6 +78,11 @@ class Activity:
     def last_loaded(self) -> DayOfEnterprise | None:
         """The latest day that is loaded."""
         return next((day for day in reversed(self.days) if day.sessions_count is not None), None)
+
+    def up_to_the_last_loaded(self, days: int) -> Sequence[DayOfEnterprise]:
+        """So many days that end with the latest loaded one, or as many as there are."""
+        until = [day for day in self.days if self.last_loaded and day.day <= self.last_loaded.day]
+        return until[-days:]
 
     def sum_of(self, days: int, before: int = 0) -> int | None:
         """Sessions of so many days up to so many before the latest loaded one; None unless all of them are loaded."""
@@ -207,7 +212,7 @@ def _trust(connection: sa.Connection, days: Sequence[DayOfEnterprise]) -> Trust:
     latest, unattributed = connection.execute(
         sa.select(sa.func.max(totals.loaded_at), sa.func.coalesce(sa.func.sum(totals.unattributed_count), 0))
     ).one()
-    since = latest - timedelta(days=RESTATED_DAYS) if latest else None
+    since = (latest or datetime.now(UTC)) - timedelta(days=RESTATED_DAYS)
     restated, restated_by = connection.execute(
         sa.select(
             sa.func.count(), sa.func.coalesce(sa.func.sum(revisions.new_count - revisions.previous_count), 0)
