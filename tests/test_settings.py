@@ -65,6 +65,7 @@ def test_an_empty_variable_means_the_default() -> None:
         "devin_timeout_seconds": 30.0,
         "devin_max_tries": 5,
         "devin_fetch": "auto",
+        "devin_log_format": "text",
         "warehouse_url": f"duckdb:///{PROJECT}/data/warehouse.duckdb",
     }
 
@@ -89,6 +90,7 @@ def test_each_variable_sets_its_setting(monkeypatch: pytest.MonkeyPatch, tmp_pat
         devin_timeout_seconds="0.5",
         devin_max_tries="20",
         devin_fetch="differenced",
+        devin_log_format="json",
         warehouse_url=f"duckdb:///{tmp_path}/warehouse.duckdb",
     )
     assert settings.devin_api_key is not None
@@ -110,6 +112,7 @@ def test_each_variable_sets_its_setting(monkeypatch: pytest.MonkeyPatch, tmp_pat
         "devin_timeout_seconds": 0.5,
         "devin_max_tries": 20,
         "devin_fetch": "differenced",
+        "devin_log_format": "json",
         "warehouse_url": f"duckdb:///{tmp_path}/warehouse.duckdb",
     }
 
@@ -166,6 +169,7 @@ DATABASES = (
         *(("devin_timeout_seconds", value, SECONDS) for value in ("0", "-1", "601", "nan", "inf", "30s")),
         *(("devin_max_tries", value, "a whole number from 1 to 20") for value in ("0", "21", "true")),
         *(("devin_fetch", value, "auto, direct or differenced") for value in ("Direct", "all", "0")),
+        *(("devin_log_format", value, "text or json") for value in ("JSON", "true")),
         *(("warehouse_url", value, DATABASES) for value in ("warehouse.duckdb", "duckdb://", "duckdb:///")),
         *(("warehouse_url", value, DATABASES) for value in ("duckdb:///:memory:", "sqlite:///a.db", "duckdb://host/a")),
         *(("warehouse_url", value, DATABASES) for value in ("duckdb:///~no-such-user/a.duckdb", "postgresql://h/db")),
