@@ -117,6 +117,8 @@ def backfill(
             loads[0].outcomes.append(runs.run_downstream(definitions, instance, ORGANIZATIONS))
     if not any(wanted.values()):
         say(f"Nothing to do: {spelled(days)} loaded already. To read them again, add --refresh.", "nothing_to_do")
+    for sentence in dict.fromkeys(s for load in loads for s in load.progress.warnings):
+        complain(sentence, "metrics_not_sent")
     for sentence in dict.fromkeys(s for load in loads for outcome in load.outcomes for s in outcome.red_checks):
         complain(f"Check: {sentence}", "check_failed")
     for sentence in dict.fromkeys(s for load in loads for outcome in load.outcomes for s in outcome.failures):

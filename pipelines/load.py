@@ -12,7 +12,7 @@ from typing import Any
 import dagster as dg
 from anyio.from_thread import BlockingPortal
 
-from pipelines import collect
+from pipelines import collect, telemetry
 from pipelines.compatibility import Incompatible, refuse_other_days, refuse_other_version
 from pipelines.numbers import Numbers
 from pipelines.partitions import Day, as_days, closed_days, spelled
@@ -192,8 +192,14 @@ class Load:
 
     def record_numbers(self, numbers: Numbers) -> None:
         """Show the numbers of the load on the asset in Dagster: one event, whatever the number of days."""
-        if numbers.calls:
-            self.context.log_event(dg.AssetObservation(self.context.asset_key, metadata=numbers.fields()))
+        if not numbers.calls:
+            return
+        self.context.log_event(dg.AssetObservation(self.context.asset_key, metadata=numbers.fields()))
+        if self.settings.otel_exporter_otlp_endpoint:
+            problem = telemetry.send(numbers, f"{self.counted.noun}s")
+            if problem:
+                self.context.log.warning(problem)
+                self.progress.warnings.append(problem)
 
     def what_is_missing(self) -> str:
         """The missing days and why, a line per kind of failure; empty if none is missing."""

@@ -26,6 +26,7 @@ class Progress:
     changes: Changes = field(default_factory=Changes)
     stored: list[date] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
 
     @property

@@ -150,6 +150,12 @@ class Settings(BaseSettings):
         "What `devin-sessions` prints: sentences, or one JSON object a line with the numbers as fields.",
         "text or json",
     )
+    otel_exporter_otlp_endpoint: str | None = _setting(
+        None,
+        "Collector of OpenTelemetry to which the numbers of each load are sent as metrics, over OTLP/HTTP; "
+        "needs `pip install '.[otel]'`. Unset: none.",
+        "an http:// or https:// address without user and password",
+    )
     warehouse_url: str = _setting(
         "duckdb:///data/warehouse.duckdb",
         "The warehouse. A relative path starts at the project's folder.",
@@ -204,6 +210,13 @@ class Settings(BaseSettings):
         if name not in available_timezones():
             raise ValueError("no such time zone")
         return name
+
+    @field_validator("otel_exporter_otlp_endpoint")
+    @classmethod
+    def _collector(cls, url: str | None) -> str | None:
+        if url is not None and not re.fullmatch(r"(?i)https?://[^/?#@\s]+([/?#]\S*)?", url):
+            raise ValueError("no such address")
+        return url
 
     @field_validator("warehouse_url")
     @classmethod
