@@ -18,8 +18,8 @@ BOUNDARIES = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 
 def send(numbers: Numbers, counted: str) -> str:
     """Send them in one request, `counted` being an attribute of each. Returns what went wrong, or nothing.
 
-    Raises nothing and takes SECONDS_TO_SEND at most: a load is as good without its metrics. Each load is a series of
-    its own that starts at zero.
+    Raises nothing and waits for the collector SECONDS_TO_SEND at most: a load is as good without its metrics. Each
+    load is a series of its own that starts at zero.
     """
     try:
         return _send(numbers, counted)

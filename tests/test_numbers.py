@@ -1,7 +1,9 @@
 """The numbers about a run, wherever they show: Dagster, the closing lines, JSON. The source's own log is the oracle."""
 
 import json
+import warnings
 from collections import Counter
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,9 +11,11 @@ import dagster as dg
 import pytest
 
 from pipelines import cli
+from pipelines.schedules import JOB
+from pipelines.screen import speak
 from resources.devin_api import Calls
 from tests.conftest import World
-from tests.test_cli import devin_sessions, in_this_process, start
+from tests.test_cli import copy_of_the_project, devin_sessions, in_this_process, start
 
 ASSET = dg.AssetKey("daily_sessions")
 FIRST, LAST = "2025-04-01", "2025-05-10"
@@ -90,10 +94,13 @@ def test_the_numbers_of_the_days_add_up_to_those_of_the_load(world: World) -> No
 
 
 def test_the_numbers_are_those_of_the_load_and_not_of_what_the_process_did_before(world: World) -> None:
-    job = world.definitions.resolve_job_def("daily_refresh")  # one progress for both runs, as in one process
+    world.configure(devin_fetch="differenced")
+    job = world.definitions.resolve_job_def(JOB)  # one progress for both runs, as in one process
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
     org_id = world.source.organizations[0].org_id
-    for added in (0, 3):
+    rows: list[tuple[int, int, int]] = []
+    asked, seconds = 0, 0.0
+    for added in (0, 3, 0):
         world.source.requests.clear()
         world.source.add_sessions(org_id, datetime(2025, 4, 2, 12, tzinfo=UTC), count=added)
         assert job.execute_in_process(
@@ -102,11 +109,16 @@ def test_the_numbers_are_those_of_the_load_and_not_of_what_the_process_did_befor
             run_config=quiet,
         ).success
         numbers = in_dagster(world)[0]
-        assert numbers["days"] == 3
-        assert numbers["calls"] == sum(numbers["calls_by_outcome"].values()) == len(world.asked()) == 18
+        asked += len(world.asked())
+        seconds += numbers["seconds"]
+        assert (numbers["days"], numbers["cells"]) == (3, 15)
+        assert numbers["cells_proven_zero"] > 0
+        assert numbers["calls"] == sum(numbers["calls_by_outcome"].values()) == len(world.asked())
         assert numbers["sessions"] == sum(world.truth("2025-04-01", "2025-04-03").values())
-    assert (numbers["rows_inserted"], numbers["rows_changed"], numbers["rows_unchanged"]) == (0, 1, 14)
-    assert world.progress.calls.sent > 2 * 18
+        rows.append((numbers["rows_inserted"], numbers["rows_changed"], numbers["rows_unchanged"]))
+    assert rows == [(15, 0, 0), (0, 1, 14), (0, 0, 15)]
+    assert world.progress.calls.sent > asked, "there are those for the lists of organizations as well"
+    assert seconds < world.progress.seconds
 
 
 def test_faults_retries_and_unattributed_sessions_are_in_the_numbers(world: World) -> None:
@@ -172,9 +184,12 @@ def test_answers_that_are_cut_off_and_connections_that_fail_are_outcomes_too(wor
 
 
 def test_a_run_that_asks_nothing_leaves_no_numbers(world: World) -> None:
-    world.configure(devin_api_key="apk_user_wrong")
-    assert not world.run("2025-04-01", "2025-04-02").success
-    assert in_dagster(world) == []
+    world.configure(devin_org_ids=world.source.organizations[0].org_id)
+    assert world.run("2025-04-01", "2025-04-02").success
+    world.configure(devin_day_start_hour="8")
+    refused = world.run("2025-04-03", "2025-04-04")
+    assert "Two kinds of day are never mixed" in world.failures(refused)
+    assert len(in_dagster(world)) == 1
 
 
 # In words
@@ -208,9 +223,10 @@ def test_a_source_that_never_answers_has_no_latency(world: World) -> None:
 
 
 @pytest.fixture
-def in_json(world: World) -> World:
+def in_json(world: World) -> Iterator[World]:
     world.configure(devin_log_format="json")
-    return world
+    yield world
+    speak(in_json=False)
 
 
 def test_in_json_each_line_is_an_object_and_the_last_has_the_numbers(in_json: World) -> None:
@@ -270,6 +286,26 @@ def test_in_json_a_refusal_is_an_object_too(
     assert (refused["event"], refused["exit_code"]) == ("refused", code)
     assert sentence in refused["message"]
     assert "secret" not in str(refused)
+
+
+def test_a_file_of_settings_asks_for_json_too(world: World) -> None:
+    project = copy_of_the_project(world.folder / "project")
+    (project / ".env").write_text("DEVIN_LOG_FORMAT=json\nDEVIN_TIMEZONE=Mars\n", encoding="utf-8")
+    for name in ("DEVIN_LOG_FORMAT", "DEVIN_TIMEZONE"):
+        world.environment.delenv(name)
+    code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-02", cwd=project)
+    (refused,) = objects_in(err, "error")
+    assert (code, refused["exit_code"]) == (cli.WRONG_USE, cli.WRONG_USE)
+    assert "DEVIN_TIMEZONE='Mars' is refused" in refused["message"]
+
+
+def test_in_json_a_warning_of_a_library_is_an_object_too(in_json: World, capsys: pytest.CaptureFixture[str]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        in_this_process(capsys, in_json.environment, "status")
+        warnings.warn("this will go", FutureWarning, stacklevel=1)
+    (warning,) = objects_in(capsys.readouterr().err, "warning")
+    assert (warning["event"], warning["message"]) == ("warning", "FutureWarning: this will go")
 
 
 def test_in_json_what_nobody_foresaw_is_an_object_too(in_json: World) -> None:

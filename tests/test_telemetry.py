@@ -10,8 +10,7 @@ import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from tests.conftest import World
-from tests.test_cli import devin_sessions
-from tests.test_numbers import in_dagster
+from tests.test_numbers import in_dagster, lines_of
 
 Points = dict[str, list[tuple[dict[str, str], Any]]]
 
@@ -154,10 +153,11 @@ def test_a_collector_that_is_away_refuses_or_hangs_costs_seconds_and_a_warning_b
 
 def test_a_backfill_says_that_metrics_were_not_sent_and_goes_on(world: World, collector: Collector) -> None:
     collector.status = 400
-    code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-02")
-    assert code == 0
-    assert "2 of 2 days loaded" in out
-    assert err.startswith("No metrics were sent: OTEL_EXPORTER_OTLP_ENDPOINT does not take them.\n")
+    world.configure(devin_log_format="json")
+    code, out, err = lines_of("backfill", "2025-04-01", "2025-04-02")
+    assert (code, out[-1]["event"]) == (0, "loaded")
+    assert (err[0]["event"], err[0]["level"]) == ("metrics_not_sent", "error")
+    assert err[0]["message"] == "No metrics were sent: OTEL_EXPORTER_OTLP_ENDPOINT does not take them."
 
 
 def test_where_the_extra_is_not_installed_a_sentence_says_what_to_install(world: World, collector: Collector) -> None:
