@@ -1,6 +1,11 @@
 """The numbers about a run, wherever they show: Dagster, the closing lines, JSON. The source's own log is the oracle."""
 
+import contextlib
 import json
+import os
+import pty
+import select
+import signal
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -15,7 +20,7 @@ from pipelines.schedules import JOB
 from pipelines.screen import speak
 from resources.devin_api import Calls
 from tests.conftest import World
-from tests.test_cli import copy_of_the_project, devin_sessions, in_this_process, start
+from tests.test_cli import Held, copy_of_the_project, devin_sessions, in_this_process, start
 
 ASSET = dg.AssetKey("daily_sessions")
 FIRST, LAST = "2025-04-01", "2025-05-10"
@@ -251,6 +256,35 @@ def test_in_json_each_line_is_an_object_and_the_last_has_the_numbers(in_json: Wo
     assert (code, nothing["event"]) == (0, "nothing_to_do")
 
 
+def test_in_json_lines_come_at_once_and_an_interrupt_leaves_whole_ones(in_json: World) -> None:
+    second_block = Held(in_json, datetime(2025, 5, 2, tzinfo=UTC))
+    process = start("backfill", FIRST, LAST)
+    assert second_block.reached.wait(60)
+    assert process.stdout is not None
+    assert select.select([process.stdout], [], [], 60)[0], "a line comes while the source does not answer"
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    progress, loaded = objects_in(out, "info")
+    assert (progress["event"], progress["last_day"]) == ("progress", "2025-05-01")
+    assert (process.returncode, loaded["event"], loaded["days"]) == (cli.INTERRUPTED, "loaded", 31)
+    assert loaded["calls_by_outcome"]["given up"] > 0
+    assert sum(loaded["calls_by_outcome"].values()) == loaded["calls"]
+    assert objects_in(err, "error")[-1]["is_interrupted"] is True
+
+
+def test_in_json_there_is_no_bar_on_a_terminal_either(in_json: World) -> None:
+    terminal, its_other_end = pty.openpty()
+    process = start("backfill", "2025-04-01", "2025-04-02", stdout=its_other_end)
+    os.close(its_other_end)
+    shown = b""
+    with contextlib.suppress(OSError):  # what a terminal has for an end
+        while part := os.read(terminal, 4096):
+            shown += part
+    os.close(terminal)
+    process.communicate(timeout=60)
+    assert [line["event"] for line in objects_in(shown.decode(), "info")] == ["progress", "loaded"]
+
+
 def test_in_json_what_is_missing_is_told_as_fields(in_json: World) -> None:
     bad = datetime(2025, 4, 3, tzinfo=UTC)
     in_json.source.fail(status=503, when=lambda asked: asked.start == bad, times=None)
@@ -276,13 +310,17 @@ def test_in_json_what_is_missing_is_told_as_fields(in_json: World) -> None:
     ],
 )
 def test_in_json_a_refusal_is_an_object_too(
-    in_json: World, arguments: list[str], environment: dict[str, str], sentence: str
+    in_json: World,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    environment: dict[str, str],
+    sentence: str,
 ) -> None:
     for name, value in environment.items():
         in_json.environment.setenv(name, value)
-    code, out, (refused,) = lines_of(*arguments)
+    code, shown = in_this_process(capsys, in_json.environment, *arguments)
     assert code in (cli.WRONG_USE, cli.MISSING)
-    assert out == []
+    (refused,) = objects_in(shown, "error")
     assert (refused["event"], refused["exit_code"]) == ("refused", code)
     assert sentence in refused["message"]
     assert "secret" not in str(refused)
