@@ -257,6 +257,7 @@ def test_in_json_each_line_is_an_object_and_the_last_has_the_numbers(in_json: Wo
 
 
 def test_in_json_lines_come_at_once_and_an_interrupt_leaves_whole_ones(in_json: World) -> None:
+    in_json.environment.delenv("PYTHONUNBUFFERED", raising=False)
     second_block = Held(in_json, datetime(2025, 5, 2, tzinfo=UTC))
     process = start("backfill", FIRST, LAST)
     assert second_block.reached.wait(60)
