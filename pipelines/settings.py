@@ -4,6 +4,7 @@ Nothing else reads the environment, but for the key: `resources.devin_api` takes
 object of Dagster's ever holds it.
 """
 
+import os
 import re
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
@@ -144,6 +145,17 @@ class Settings(BaseSettings):
         "`auto` is direct up to the look-back and differenced beyond it.",
         "auto, direct or differenced",
     )
+    devin_log_format: Literal["text", "json"] = _setting(
+        "text",
+        "What `devin-sessions` prints: sentences, or one JSON object a line with the numbers as fields.",
+        "text or json",
+    )
+    otel_exporter_otlp_endpoint: str | None = _setting(
+        None,
+        "Collector of OpenTelemetry to which the numbers of each load are sent as metrics, over OTLP/HTTP; "
+        "needs `pip install '.[otel]'`. Unset: none.",
+        "an http:// or https:// address without user and password",
+    )
     warehouse_url: str = _setting(
         "duckdb:///data/warehouse.duckdb",
         "The warehouse. A relative path starts at the project's folder.",
@@ -205,6 +217,13 @@ class Settings(BaseSettings):
         if name not in available_timezones():
             raise ValueError("no such time zone")
         return name
+
+    @field_validator("otel_exporter_otlp_endpoint")
+    @classmethod
+    def _collector(cls, url: str | None) -> str | None:
+        if url is not None and not re.fullmatch(r"(?i)https?://[^/?#@\s]+([/?#]\S*)?", url):
+            raise ValueError("no such address")
+        return url
 
     @field_validator("warehouse_url")
     @classmethod
@@ -283,7 +302,7 @@ class Settings(BaseSettings):
 
         Raises SettingsRefused, which names each wrong variable, its value (never the key) and what is allowed.
         """
-        load_dotenv(PROJECT / ".env", override=False)
+        _read_env_file()
         try:
             return cls()
         except ValidationError as error:
@@ -297,6 +316,16 @@ class Settings(BaseSettings):
             default = "none" if field.default in (None, ()) else f"`{field.default}`"
             rows.append(f"| `{name.upper()}` | {default} | {field.description} | {_allowed(name)} |")
         return "\n".join(rows)
+
+
+def says_json() -> bool:
+    """Whether DEVIN_LOG_FORMAT is `json`, for what is said even where the settings are refused."""
+    _read_env_file()
+    return os.environ.get("DEVIN_LOG_FORMAT") == "json"
+
+
+def _read_env_file() -> None:
+    load_dotenv(PROJECT / ".env", override=False)
 
 
 def _split(value: object, pattern: str, noun: str) -> object:

@@ -65,6 +65,8 @@ def test_an_empty_variable_means_the_default() -> None:
         "devin_timeout_seconds": 30.0,
         "devin_max_tries": 5,
         "devin_fetch": "auto",
+        "devin_log_format": "text",
+        "otel_exporter_otlp_endpoint": None,
         "warehouse_url": f"duckdb:///{PROJECT}/data/warehouse.duckdb",
         "devin_report_path": None,
     }
@@ -90,6 +92,8 @@ def test_each_variable_sets_its_setting(monkeypatch: pytest.MonkeyPatch, tmp_pat
         devin_timeout_seconds="0.5",
         devin_max_tries="20",
         devin_fetch="differenced",
+        devin_log_format="json",
+        otel_exporter_otlp_endpoint="http://localhost:4318",
         warehouse_url=f"duckdb:///{tmp_path}/warehouse.duckdb",
         devin_report_path=f"{tmp_path}/page.html",
     )
@@ -112,6 +116,8 @@ def test_each_variable_sets_its_setting(monkeypatch: pytest.MonkeyPatch, tmp_pat
         "devin_timeout_seconds": 0.5,
         "devin_max_tries": 20,
         "devin_fetch": "differenced",
+        "devin_log_format": "json",
+        "otel_exporter_otlp_endpoint": "http://localhost:4318",
         "warehouse_url": f"duckdb:///{tmp_path}/warehouse.duckdb",
         "devin_report_path": tmp_path / "page.html",
     }
@@ -140,6 +146,7 @@ USER_IDS = (
 )
 DATE = "a date such as 2025-01-01, from 2020-01-01 up to yesterday"
 TIMEZONE = "an IANA name such as UTC or Europe/Berlin"
+COLLECTOR = "an http:// or https:// address without user and password"
 SECONDS = "a number of seconds above 0, up to 600"
 PAGE = "off, or a path that ends in .html; a relative one starts at the project's folder"
 DATABASES = (
@@ -171,6 +178,12 @@ DATABASES = (
         *(("devin_max_tries", value, "a whole number from 1 to 20") for value in ("0", "21", "true")),
         *(("devin_fetch", value, "auto, direct or differenced") for value in ("Direct", "all", "0")),
         *(("devin_report_path", value, PAGE) for value in ("report", "published/", "~", "Off", "none")),
+        *(("devin_log_format", value, "text or json") for value in ("JSON", "true")),
+        *(
+            ("otel_exporter_otlp_endpoint", value, COLLECTOR)
+            for value in ("localhost:4318", "ftp://a", "https://", "true")
+        ),
+        ("otel_exporter_otlp_endpoint", "http:///v1/metrics", COLLECTOR),
         *(("warehouse_url", value, DATABASES) for value in ("warehouse.duckdb", "duckdb://", "duckdb:///")),
         *(("warehouse_url", value, DATABASES) for value in ("duckdb:///:memory:", "sqlite:///a.db", "duckdb://host/a")),
         *(("warehouse_url", value, DATABASES) for value in ("duckdb:///~no-such-user/a.duckdb", "postgresql://h/db")),
