@@ -105,13 +105,19 @@ def _run(definitions: dg.Definitions, instance: dg.DagsterInstance, **options: A
             if failure.error and failure.error.cls_name == dg.DagsterExecutionInterruptedError.__name__:
                 outcome.is_interrupted = True
                 continue
-            told = failure.user_failure_data.description if failure.user_failure_data else None
-            error = failure.error.message.strip() if failure.error else "no reason given"
-            outcome.failures.append(told or f"{event.step_key}: {error} (details: run {result.run_id} in Dagster)")
+            outcome.failures.append(failure_told(event, result.run_id))
     for check in result.get_asset_check_evaluations():
         if not check.passed:
             outcome.red_checks.append(check.description or check.check_name)
     return outcome
+
+
+def failure_told(event: dg.DagsterEvent, run_id: str) -> str:
+    """What a step's failure says to the user."""
+    failure = event.step_failure_data
+    told = failure.user_failure_data.description if failure.user_failure_data else None
+    error = failure.error.message.strip() if failure.error else "no reason given"
+    return told or f"{event.step_key}: {error} (details: run {run_id} in Dagster)"
 
 
 def _this_process() -> dict[str, str]:
