@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 from pipelines.ledger import OlderWarehouse, reading
 from pipelines.partitions import spelled
-from pipelines.runs import failure_told
+from pipelines.runs import failure_told, is_interrupt
 from pipelines.schedules import JOB
 from pipelines.settings import Settings
 from resources.database import Database, WarehouseUnusable
@@ -195,10 +195,14 @@ class FailedRuns:
         began = record.start_time or record.create_timestamp.timestamp()
         planned: set[Piece] = set()
         failures: list[dg.DagsterEvent] = []
+        is_scheduled = "dagster/schedule_name" in run.tags
         said: list[str] = []
         for entry in self.instance.all_logs(run.run_id, of_type=_OF_FAILED_RUNS):
             event = entry.get_dagster_event()
-            if event.is_step_failure:
+            if event.is_step_failure and is_interrupt(event):
+                if not is_scheduled:
+                    return None  # whoever stopped it knows
+            elif event.is_step_failure:
                 failures.append(event)
             elif event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED:
                 planned.add((event.asset_check_planned_data.asset_check_key, ""))
@@ -211,7 +215,7 @@ class FailedRuns:
         missing = wanted - self._made_since(began, wanted)
         if not missing:
             return None
-        kind = "Scheduled run" if "dagster/schedule_name" in run.tags else "Run"
+        kind = "Scheduled run" if is_scheduled else "Run"
         return FailedRun(
             run.run_id,
             f"{kind} failed in {failures[0].step_key}" if failures else f"{kind} broke off",

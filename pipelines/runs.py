@@ -101,8 +101,7 @@ def _run(definitions: dg.Definitions, instance: dg.DagsterInstance, **options: A
     outcome = Outcome()
     for event in result.all_events:
         if event.is_step_failure:
-            failure = event.step_failure_data
-            if failure.error and failure.error.cls_name == dg.DagsterExecutionInterruptedError.__name__:
+            if is_interrupt(event):
                 outcome.is_interrupted = True
                 continue
             outcome.failures.append(failure_told(event, result.run_id))
@@ -110,6 +109,12 @@ def _run(definitions: dg.Definitions, instance: dg.DagsterInstance, **options: A
         if not check.passed:
             outcome.red_checks.append(check.description or check.check_name)
     return outcome
+
+
+def is_interrupt(event: dg.DagsterEvent) -> bool:
+    """Whether a step failed only because somebody stopped it."""
+    error = event.step_failure_data.error
+    return error is not None and error.cls_name == dg.DagsterExecutionInterruptedError.__name__
 
 
 def failure_told(event: dg.DagsterEvent, run_id: str) -> str:

@@ -4,6 +4,7 @@ import json
 import logging
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,8 +14,10 @@ import dagster as dg
 import pytest
 
 from pipelines import alerts, runs
+from pipelines.definitions import definitions_for
 from pipelines.partitions import closed_days, daily_partitions
-from pipelines.schedules import range_tags
+from pipelines.progress import Progress
+from pipelines.schedules import JOB, range_tags
 from resources import webhook
 from resources.webhook import Undelivered, as_text, send
 from tests.conftest import World
@@ -241,7 +244,7 @@ def test_a_failed_run_that_was_started_in_the_ui_is_told_as_well(watch: Watch) -
 
 def test_a_killed_run_is_told_and_the_days_that_it_stored_are_not_missed(watch: Watch) -> None:
     killed = watch.world.instance.create_run_for_job(
-        watch.world.definitions.resolve_job_def("daily_refresh"), tags=range_tags(watch.days[0], watch.days[5])
+        watch.world.definitions.resolve_job_def(JOB), tags=range_tags(watch.days[0], watch.days[5])
     )
     with dg.DagsterInstance.ephemeral() as elsewhere:
         watch.world.instance, here = elsewhere, watch.world.instance
@@ -255,6 +258,22 @@ def test_a_killed_run_is_told_and_the_days_that_it_stored_are_not_missed(watch: 
     assert "was killed" in message
     assert watch.run(4, 5).success
     assert watch.tick()[0].startswith("Over: Run broke off\n")
+
+
+@pytest.mark.parametrize("scheduled", [True, False])
+def test_an_interrupted_run_is_told_unless_somebody_stopped_it_at_a_screen(watch: Watch, *, scheduled: bool) -> None:
+    class Interrupting(Progress):
+        def expect(self, cells: int) -> None:
+            raise dg.DagsterExecutionInterruptedError
+
+    job = definitions_for(watch.world.settings, Interrupting()).resolve_job_def(JOB)
+    tags = range_tags(watch.days[0], watch.days[1]) | ({"dagster/schedule_name": "x"} if scheduled else {})
+    with suppress(dg.DagsterExecutionInterruptedError):
+        job.execute_in_process(instance=watch.world.instance, tags=tags)
+    (run,) = watch.world.instance.get_runs()
+    assert run.status == dg.DagsterRunStatus.FAILURE
+    told = watch.tick()
+    assert [text.splitlines()[0] for text in told] == (["Scheduled run broke off"] if scheduled else [])
 
 
 def test_a_red_check_is_told_once_and_once_when_it_is_green(watch: Watch) -> None:
