@@ -150,11 +150,6 @@ class FailedRun:
     missing: set[Piece]
     said: list[str]
 
-    @property
-    def missing_days(self) -> set[str]:
-        """The days of what is missing."""
-        return {day for _, day in self.missing if day}
-
 
 @dataclass(frozen=True)
 class FailedRuns:
