@@ -102,18 +102,29 @@ def _run(definitions: dg.Definitions, instance: dg.DagsterInstance, **options: A
     outcome = Outcome()
     for event in result.all_events:
         if event.is_step_failure:
-            failure = event.step_failure_data
-            if failure.error and failure.error.cls_name == dg.DagsterExecutionInterruptedError.__name__:
+            if is_interrupt(event):
                 outcome.is_interrupted = True
                 continue
-            told = failure.user_failure_data.description if failure.user_failure_data else None
-            error = failure.error and (failure.error.cause or failure.error)  # Dagster wraps what a step raised
-            why = error.message.strip() if error else "no reason given"
-            outcome.failures.append(told or f"{event.step_key}: {why} (details: run {result.run_id} in Dagster)")
+            outcome.failures.append(failure_told(event, result.run_id))
     for check in result.get_asset_check_evaluations():
         if not check.passed:
             outcome.red_checks.append(check.description or check.check_name)
     return outcome
+
+
+def is_interrupt(event: dg.DagsterEvent) -> bool:
+    """Whether a step failed only because somebody stopped it."""
+    error = event.step_failure_data.error
+    return error is not None and error.cls_name == dg.DagsterExecutionInterruptedError.__name__
+
+
+def failure_told(event: dg.DagsterEvent, run_id: str) -> str:
+    """What a step's failure says to the user."""
+    failure = event.step_failure_data
+    told = failure.user_failure_data.description if failure.user_failure_data else None
+    error = failure.error and (failure.error.cause or failure.error)  # Dagster wraps what a step raised
+    why = error.message.strip() if error else "no reason given"
+    return told or f"{event.step_key}: {why} (details: run {run_id} in Dagster)"
 
 
 def _this_process() -> dict[str, str]:

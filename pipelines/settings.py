@@ -1,7 +1,7 @@
 """Every environment variable of this project: type, default, one line of meaning, and what is allowed.
 
-Nothing else reads the environment, but for the key: `resources.devin_api` takes it from there itself, so that no
-object of Dagster's ever holds it.
+Nothing else reads the environment, but for secrets: `resources` takes the key and the webhook's address from there
+itself, so that no object of Dagster's ever holds them.
 """
 
 import os
@@ -20,6 +20,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from resources.database import Database, is_on_this_machine
 from resources.devin_api import check_url
 from resources.devin_versions import check_key, version_for
+from resources.webhook import check_webhook
 from warehouse.tables import ORGANIZATIONS, USERS, Counted
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -27,6 +28,9 @@ PROJECT = Path(__file__).resolve().parents[1]
 
 
 DISCOVER = "discover"
+
+SECRETS = ("devin_api_key", "devin_alert_webhook_url")
+"""The settings that nothing shows. Dagster gets neither: what sends them takes them from the environment."""
 
 
 class SettingsRefused(ValueError):
@@ -169,12 +173,23 @@ class Settings(BaseSettings):
         "file, or in `data/` if the warehouse is on a server.",
         "off, or a path that ends in .html; a relative one starts at the project's folder",
     )
+    devin_alert_webhook_url: SecretStr | None = _setting(
+        None,
+        "Where a message is sent when a run fails or a check turns red, and when that is over. Unset: nowhere. "
+        "The address is kept as secret as the key.",
+        "the https:// address of a webhook that takes Slack's JSON; http:// for this machine alone",
+    )
 
     @field_validator("devin_api_key")
     @classmethod
     def _usable_key(cls, key: SecretStr | None) -> SecretStr | None:
         stripped = key.get_secret_value().strip() if key else ""
         return SecretStr(check_key(stripped)) if stripped else None
+
+    @field_validator("devin_alert_webhook_url")
+    @classmethod
+    def _usable_webhook(cls, url: SecretStr | None) -> SecretStr | None:
+        return SecretStr(check_webhook(url.get_secret_value())) if url else None
 
     @field_validator("devin_api_url")
     @classmethod
@@ -300,7 +315,7 @@ class Settings(BaseSettings):
     def load(cls) -> "Settings":
         """The settings of this process; a `.env` file in the project's folder fills in what the environment lacks.
 
-        Raises SettingsRefused, which names each wrong variable, its value (never the key) and what is allowed.
+        Raises SettingsRefused, which names each wrong variable, its value (never a secret) and what is allowed.
         """
         _read_env_file()
         try:
@@ -350,6 +365,6 @@ def _refusal(error: Mapping[str, Any]) -> str:
     name = str(error["loc"][0])
     value = re.sub(r"(?s)://.*@", "://***@", str(error["input"]))
     value = re.sub(r"(?s)(://[^?]*\?).*", r"\1***", value)[:200]
-    shown = "" if name == "devin_api_key" else f"={value!r}"
+    shown = "" if name in SECRETS else f"={value!r}"
     why = f" ({error['ctx']['error']})" if error["type"] == "value_error" else ""
     return f"{name.upper()}{shown} is refused{why}. Allowed: {_allowed(name)}."

@@ -10,7 +10,6 @@ import json
 import math
 import os
 import ssl
-import urllib.request
 from array import array
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -29,7 +28,7 @@ from httpx_aiohttp import AiohttpTransport
 from pydantic import Field
 
 from resources.devin_versions import V2, V3, Listing, Params, VersionName, WindowEnd, check_key, version_for, zulu
-from resources.hosts import is_loopback
+from resources.hosts import is_loopback, proxy_for
 from resources.pace import Pace
 
 KEY_VARIABLE = "DEVIN_API_KEY"
@@ -167,7 +166,7 @@ class DevinAPI(dg.ConfigurableResource["DevinAPI"]):
         tls = httpx.create_ssl_context()
         async with httpx.AsyncClient(
             base_url=url,
-            transport=AiohttpTransport(client=partial(self._session, tls), verify=tls, proxy=_proxy_for(url)),
+            transport=AiohttpTransport(client=partial(self._session, tls), verify=tls, proxy=proxy_for(url)),
             headers={
                 "Authorization": f"Bearer {key}",
                 "Accept": "application/json",
@@ -462,15 +461,6 @@ def key_from_environment() -> str:
         raise Unauthorized(f"{KEY_VARIABLE} is refused: {error}.") from None
 
 
-def _proxy_for(url: str) -> httpx.Proxy | None:
-    """The environment's proxy for https. Plain http goes to loopback alone, so never to a proxy."""
-    parsed = httpx.URL(url)
-    proxy = urllib.request.getproxies().get("https")
-    if parsed.scheme != "https" or not proxy or urllib.request.proxy_bypass(parsed.host):
-        return None
-    return httpx.Proxy(proxy)
-
-
 def _limit_headers(headers: httpx.Headers) -> dict[str, str]:
     return {name: _clean(value, 60) for name, value in headers.items() if "ratelimit" in name.replace("-", "")}
 
@@ -517,6 +507,10 @@ def _shown(value: object) -> str:
 
 def _clean(text: str, length: int = 200) -> str:
     """`text` from outside, fit for a message: without the key, which a source or proxy may echo, and on one line."""
+    return " ".join("".join(c if c.isprintable() else " " for c in without_key(text)).split())[:length]
+
+
+def without_key(text: str) -> str:
+    """`text` with `[key]` wherever it holds the key."""
     key = os.environ.get(KEY_VARIABLE, "").strip()
-    text = text.replace(key, "[key]") if key else text
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:length]
+    return text.replace(key, "[key]") if key else text

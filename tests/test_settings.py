@@ -69,6 +69,7 @@ def test_an_empty_variable_means_the_default() -> None:
         "otel_exporter_otlp_endpoint": None,
         "warehouse_url": f"duckdb:///{PROJECT}/data/warehouse.duckdb",
         "devin_report_path": None,
+        "devin_alert_webhook_url": None,
     }
 
 
@@ -96,10 +97,13 @@ def test_each_variable_sets_its_setting(monkeypatch: pytest.MonkeyPatch, tmp_pat
         otel_exporter_otlp_endpoint="http://localhost:4318",
         warehouse_url=f"duckdb:///{tmp_path}/warehouse.duckdb",
         devin_report_path=f"{tmp_path}/page.html",
+        devin_alert_webhook_url=f" https://hooks.example.com/{SECRET}?a=b ",
     )
     assert settings.devin_api_key is not None
     assert settings.devin_api_key.get_secret_value() == f"cog_{SECRET}"
-    assert settings.model_dump(exclude={"devin_api_key"}) == {
+    assert settings.devin_alert_webhook_url is not None
+    assert settings.devin_alert_webhook_url.get_secret_value() == f"https://hooks.example.com/{SECRET}?a=b"
+    assert settings.model_dump(exclude={"devin_api_key", "devin_alert_webhook_url"}) == {
         "devin_api_version": "v3",
         "devin_allow_version_change": True,
         "devin_api_url": "http://127.0.0.1:8000/devin",
@@ -128,8 +132,9 @@ def test_settings_do_not_change_once_they_are_loaded() -> None:
         Settings.load().devin_max_tries = 7  # type: ignore[misc]  # which is the point
 
 
-def test_settings_do_not_show_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = load(monkeypatch, devin_api_key=f"apk_user_{SECRET}")
+def test_settings_do_not_show_the_key_nor_the_webhook(monkeypatch: pytest.MonkeyPatch) -> None:
+    webhook = f"https://hooks.example.com/{SECRET}"
+    settings = load(monkeypatch, devin_api_key=f"apk_user_{SECRET}", devin_alert_webhook_url=webhook)
     assert SECRET not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
 
 
@@ -229,6 +234,32 @@ def test_a_key_that_cannot_work_is_refused_without_being_quoted(monkeypatch: pyt
     assert told.startswith("DEVIN_API_KEY is refused (it ")
     assert told.endswith("Allowed: a key that starts with `apk_user_` (for v2 of the API) or `cog_` (for v3).")
     assert SECRET not in told
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        (f"http://hooks.example.com/{SECRET}", "messages would travel unencrypted"),
+        (f"http://127.0.0.1.example.com/{SECRET}", "messages would travel unencrypted"),
+        (f"ftp://127.0.0.1/{SECRET}", "messages would travel unencrypted"),
+        (f"hooks.example.com/{SECRET}", "messages would travel unencrypted"),
+        (f"https:///{SECRET}", "messages would travel unencrypted"),
+        (f"https://user:{SECRET}@hooks.example.com/", "user and password do not belong in it"),
+        (f"https://[::1/{SECRET}", "not an address"),
+    ],
+)
+def test_a_webhook_that_cannot_work_is_refused_without_being_quoted(
+    monkeypatch: pytest.MonkeyPatch, value: str, why: str
+) -> None:
+    assert refusal(monkeypatch, devin_alert_webhook_url=value) == (
+        f"DEVIN_ALERT_WEBHOOK_URL is refused ({why}). Allowed: the https:// address of a webhook that takes Slack's "
+        "JSON; http:// for this machine alone."
+    )
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8000", "[::1]", "localhost"])
+def test_a_webhook_on_this_machine_needs_no_encryption(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    assert load(monkeypatch, devin_alert_webhook_url=f"http://{host}/").devin_alert_webhook_url
 
 
 @pytest.mark.parametrize(
