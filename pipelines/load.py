@@ -124,12 +124,11 @@ class Load:
         blocks = list(_blocks(days))
         under_way = asking.start(blocks[0], len(days))
         for following in [*blocks[1:], None]:
-            current = under_way
-            current.may_go_on()
+            under_way.may_go_on()
+            answers = under_way.answers.result()
+            asking.remember(answers)
             if following:
                 under_way = asking.start(following, len(days))
-            answers = current.answers.result()
-            asking.remember(answers)
             self._store(answers, len(asking.ids), asking.client.version.name)
 
     def _store(self, answers: Sequence[collect.DayAnswers], expected: int, api_version: str) -> None:

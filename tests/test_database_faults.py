@@ -110,7 +110,6 @@ def server(postgresql: PostgreSQL) -> Iterator[Server]:
     """A server of these tests alone, after the one that all share: the first decides where servers keep their lock."""
     folder = tempfile.mkdtemp(prefix="postgresql-")
     server = Server(folder)
-    server.without_waiting_for_the_disk()
     yield server
     server.control("stop", "-m", "immediate")
     shutil.rmtree(folder)
