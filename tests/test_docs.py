@@ -1,0 +1,437 @@
+"""What the pages for people say is so: queries run, commands parse, links lead somewhere, messages are in the code."""
+
+import ast
+import configparser
+import importlib.metadata
+import re
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from functools import cache
+from pathlib import Path
+from statistics import median
+
+import click
+import dagster as dg
+import pytest
+import typer
+from dagster._daemon.cli import run_command as dagster_daemon
+from dagster_shared.yaml_utils import safe_load_yaml
+from dagster_webserver.cli import dagster_webserver
+
+from pipelines import cli
+from pipelines.compatibility import Incompatible, refuse_other_days
+from pipelines.partitions import as_days, daily_partitions
+from pipelines.settings import PROJECT, Settings
+from tests.conftest import World
+from tests.test_dictionary import load
+from warehouse import reads
+from warehouse.tables import ORGANIZATIONS
+
+DOCS = PROJECT / "docs"
+PAGES = [PROJECT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(DOCS.glob("*.md"))
+NAMES = [str(page.relative_to(PROJECT)) for page in PAGES]
+of_each_page = pytest.mark.parametrize("page", PAGES, ids=NAMES)
+INSTALLED = "/opt/devin-session-metrics"
+STATE = "/var/lib/devin-sessions"
+
+
+def text(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def blocks(page: Path, language: str = r"\w*") -> list[str]:
+    """The code blocks, also those that are indented under an item of a list."""
+    found = re.findall(rf"^( *)```{language}\n(.*?)^ *```$", text(page), re.MULTILINE | re.DOTALL)
+    return ["\n".join(line.removeprefix(indent) for line in code.splitlines()) for indent, code in found]
+
+
+def shell_lines(page: Path) -> list[str]:
+    """What may be typed into a shell: the lines of blocks without a language, and what is between backquotes."""
+    prose = re.sub(r"^ *```.*?^ *```$", "", text(page), flags=re.MULTILINE | re.DOTALL)
+    lines = [line.strip() for block in blocks(page, "") for line in block.replace("\\\n", " ").splitlines()]
+    return lines + [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", prose)]
+
+
+def commands(page: Path, program: str) -> Iterator[list[str]]:
+    """The arguments of each call of `program`, without what a shell takes for itself."""
+    for line in shell_lines(page):
+        try:
+            words = shlex.split(line, comments=True)
+        except ValueError:  # an apostrophe in a message, say
+            continue
+        while words and (re.fullmatch(r"[A-Z_]+=.*", words[0]) or words[0] == "as_service"):
+            words.pop(0)
+        if words and Path(words[0]).name == program:
+            ends = [n for n, word in enumerate(words) if word in (">", "|", "&&", ";")]
+            yield words[1 : min(ends, default=len(words))]
+
+
+def table(page: Path, heading: str) -> list[list[str]]:
+    """The rows of the tables under a heading, without the heads."""
+    section = re.split(r"^#+ ", text(page).split(f"# {heading}\n", 1)[1], flags=re.MULTILINE)[0]
+    rows = [re.split(r" \| ", line.strip("| ")) for line in section.splitlines() if line.startswith("|")]
+    heads = [n - 1 for n, row in enumerate(rows) if set(row[0]) <= {"-", "|"}]
+    return [row for n, row in enumerate(rows) if n not in heads and n - 1 not in heads]
+
+
+# Commands, targets, settings, links
+
+
+def test_every_command_is_one_that_the_tool_understands_and_each_is_shown() -> None:
+    group = typer.main.get_command(cli.app)
+    assert isinstance(group, click.Group) or hasattr(group, "commands")
+    known = group.commands
+    shown = Counter[str]()
+    for page in PAGES:
+        for words in commands(page, "devin-sessions"):
+            if words:
+                assert words[0] in known, f"{page.name}: devin-sessions {words[0]}"
+                shown[words[0]] += 1
+                if len(words) == 1:  # its name in a sentence
+                    continue
+                try:
+                    known[words[0]].make_context(words[0], words[1:])  # parses and checks, runs nothing
+                except Exception as error:
+                    pytest.fail(f"{page.name}: devin-sessions {shlex.join(words)}: {error}")
+    assert set(shown) == set(known)
+
+
+def test_every_target_of_make_exists() -> None:
+    makefile = text(PROJECT / "Makefile")
+    targets = set(re.findall(r"^([\w./-]+):(?!=)", makefile, re.MULTILINE))
+    shown = set[str]()
+    for page in PAGES:
+        for words in commands(page, "make"):
+            for word in words:
+                name, is_variable, _ = word.partition("=")
+                assert f"$({name})" in makefile if is_variable else word in targets, f"{page.name}: make {word}"
+                shown.add(name)
+    assert {"demo", "test", "check", "dev", ".venv/ready", "PYTHON"} <= shown
+
+
+@of_each_page
+def test_every_variable_is_a_setting(page: Path) -> None:
+    settings = {name.upper() for name in Settings.model_fields}
+    named = set(re.findall(r"\b(?:DEVIN_[A-Z_]+|WAREHOUSE_URL)\b", text(page)))
+    assert named <= settings
+    code = text(PROJECT / "pipelines" / "runs.py")
+    for name in set(re.findall(r"\bDAGSTER_[A-Z_]+\b", text(page))):
+        assert f'"{name}"' in code or f"env: {name}" in text(page), name
+
+
+@of_each_page
+def test_every_value_that_is_shown_for_a_setting_is_allowed(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = re.findall(r"\b(DEVIN_[A-Z_]+|WAREHOUSE_URL)=([^\s`|]+)", text(page))
+    for name, value in shown:
+        for other in Settings.model_fields:
+            monkeypatch.setenv(other.upper(), "")
+        monkeypatch.setenv(name, value.rstrip(".,;)").replace("…", "x"))
+        Settings.load()
+
+
+def anchors(page: Path) -> set[str]:
+    """Where links into a page can lead: its headings as the usual renderers name them."""
+    prose = re.sub(r"^ *```.*?^ *```$", "", text(page), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", prose, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@of_each_page
+def test_every_link_leads_to_a_file_that_is_there_and_to_a_heading_in_it(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", text(page)):
+        if "://" in target:
+            continue
+        name, _, anchor = target.partition("#")
+        to = page.parent / name if name else page
+        assert to.is_file(), target
+        assert not anchor or anchor in anchors(to), target
+
+
+def test_the_readme_leads_to_every_page() -> None:
+    linked = set(re.findall(r"\]\(([^):#]+)\)", text(PROJECT / "README.md")))
+    assert linked >= {name for name in NAMES if name != "README.md"}
+
+
+@of_each_page
+def test_nothing_is_wider_than_a_page_of_code_and_no_machine_shows_through(page: Path) -> None:
+    if page.name not in ("README.md", "data-dictionary.md"):
+        wide = [line for line in text(page).splitlines() if len(line) > 120 and not line.startswith("|")]
+        assert wide == []
+    assert not re.search(r"/work/|/root/|/tmp/|/home/\w", text(page))
+
+
+# Messages
+
+
+@cache
+def sentences() -> list[str]:
+    """Every string of the code that is no docstring, with {} for what is filled in."""
+    found = []
+    for folder in ("pipelines", "resources", "warehouse"):
+        for module in (PROJECT / folder).glob("*.py"):
+            tree = ast.parse(text(module))
+            docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+            for node in ast.walk(tree):
+                if isinstance(node, ast.JoinedStr):
+                    parts = [str(v.value) if isinstance(v, ast.Constant) else "{}" for v in node.values]
+                    found.append(" ".join("".join(parts).split()))
+                elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+                    found.append(" ".join(node.value.split()))
+    return found
+
+
+def test_every_message_that_troubleshooting_names_is_in_the_code() -> None:
+    page = DOCS / "troubleshooting.md"
+    rows = [row for part in ("Settings and use", "The source", "Loading", "The warehouse") for row in table(page, part)]
+    assert len(rows) > 60
+    named = [tuple(re.findall(r"`([^`]+)`", row[0])) for row in rows]
+    assert all(len(row) == 3 and all(row) for row in rows)
+    assert [message for message, times in Counter(named).items() if times > 1] == []
+    for fragments in named:
+        assert len("".join(fragments)) >= 10, fragments
+        in_order = re.compile(".*".join(map(re.escape, fragments)))
+        assert any(in_order.search(sentence) for sentence in sentences()), f"no message has {fragments}"
+
+
+def test_the_checks_and_verdicts_that_are_explained_are_those_that_there_are(world: World) -> None:
+    page = DOCS / "numbers.md"
+    world.configure(devin_user_ids="discover")
+    keys = world.definitions.resolve_asset_graph().asset_check_keys
+    of_organizations = {key.name for key in keys if key.asset_key == dg.AssetKey("daily_sessions")}
+    assert {row[0].strip("`") for row in table(page, "What each check says")} == of_organizations
+    of_users = {key.name for key in keys if key.asset_key == dg.AssetKey("user_daily_sessions")}
+    assert {name for name in of_users - of_organizations if f"`{name}`" not in text(page)} == set()
+    view = text(PROJECT / "warehouse" / "sql" / "reconciliation.sql")
+    assert {row[0] for row in table(page, "The proof of a day")} == set(re.findall(r"(?:then|else) '(.+)'", view))
+
+
+# Days
+
+
+@pytest.fixture
+def in_berlin(each_world: World) -> World:
+    each_world.configure(devin_timezone="Europe/Berlin", devin_start_date="2025-03-25")
+    return each_world
+
+
+def test_the_days_that_are_not_of_24_hours_are_as_the_page_says(in_berlin: World) -> None:
+    rows = table(DOCS / "day-boundary.md", "When the clocks change")
+    for key, start, end, hours in rows:
+        (day,) = as_days(daily_partitions(in_berlin.settings), [key])
+        assert (f"{day.start:%Y-%m-%d %H:%M}", f"{day.end:%Y-%m-%d %H:%M}") == (start, end)
+        assert day.end - day.start == timedelta(hours=int(hours))
+    assert {row[3] for row in rows} == {"23", "24", "25"}
+    assert in_berlin.run("2025-03-29", "2025-03-31").success
+    (sql,) = blocks(DOCS / "day-boundary.md", "sql")
+    windows = datetime(2025, 3, 29, 23, tzinfo=UTC), datetime(2025, 3, 30, 22, tzinfo=UTC)
+    assert in_berlin.rows(sql) == [(date(2025, 3, 30), *windows)]
+
+
+def test_other_days_are_refused_in_the_words_of_the_page(world: World) -> None:
+    assert world.run("2025-04-01", "2025-04-01").success
+    with world.database.transaction(read_only=True) as connection:
+        stored = reads.windows(connection, ORGANIZATIONS)
+    world.configure(devin_timezone="Europe/Berlin")
+    (quoted,) = re.findall(r"^> (.+\n> .+)\n", text(DOCS / "day-boundary.md"), re.MULTILINE)
+    with pytest.raises(Incompatible) as refused:
+        refuse_other_days(stored, daily_partitions(world.settings), world.settings)
+    assert str(refused.value).startswith(" ".join(quoted.replace("\n> ", " ").removesuffix("…").split()))
+
+
+# The cookbook
+
+
+COOKBOOK = {block.splitlines()[0].removeprefix("-- "): block for block in blocks(DOCS / "cookbook.md", "sql")}
+
+
+def test_every_query_of_the_cookbook_has_a_title_of_its_own() -> None:
+    found = blocks(DOCS / "cookbook.md", "sql")
+    assert all(block.startswith("-- ") and block.rstrip().endswith(";") for block in found)
+    assert len(found) == len(COOKBOOK) == 15
+    assert "Fifteen questions" in text(DOCS / "cookbook.md")
+
+
+def test_every_query_of_the_cookbook_and_of_a_command_answers_on_both_databases(each_world: World) -> None:
+    first, last = date(2025, 4, 1), date(2025, 6, 9)
+    *_, dormant = each_world.source.organizations
+    each_world.source.add_sessions(dormant.org_id, datetime(2025, 4, 2, 12, tzinfo=UTC))
+    each_world.source.add_sessions("org-not-listed", datetime(2025, 5, 20, 12, tzinfo=UTC), count=300)
+    load(each_world, f"{first}", f"{last}")
+
+    answers = {title: each_world.rows(sql) for title, sql in COOKBOOK.items()}
+    assert [title for title, rows in answers.items() if not rows] == []
+    for page in PAGES:
+        for words in commands(page, "devin-sessions"):
+            if words[:1] == ["query"] and len(words) > 1 and "…" not in words[-1]:
+                assert each_world.rows(words[-1]), words[-1]
+
+    truth = each_world.truth(f"{first}", f"{last}")
+    org_ids = [o.org_id for o in each_world.source.organizations]
+    names = {o.org_id: o.org_name for o in each_world.source.organizations}
+    created = {o.org_id: o.created_at for o in each_world.source.organizations}
+
+    def sessions(org_id: str, begin: date, end: date) -> int:
+        return sum(n for (day, of), n in truth.items() if of == org_id and begin <= day <= end)
+
+    def rows(beginning: str) -> list[tuple[object, ...]]:
+        (found,) = (rows for title, rows in answers.items() if title.startswith(beginning))
+        # PostgreSQL sums to numeric, DuckDB to integers.
+        return [tuple(float(v) if isinstance(v, Decimal) else v for v in row) for row in found]
+
+    in_june = {o: sessions(o, date(2025, 6, 1), last) for o in org_ids}
+    in_may = {o: sessions(o, date(2025, 5, 1), date(2025, 5, 31)) for o in org_ids}
+    in_april = {o: sessions(o, first, date(2025, 4, 30)) for o in org_ids}
+    expected = {(o, names[o], in_june[o], sessions(o, date(2025, 5, 1), date(2025, 5, 9))) for o in org_ids}
+    assert set(rows("Top organizations this month")) == expected
+    assert {row[1:4] for row in rows("Growth")} == {(o, in_may[o], in_april[o]) for o in org_ids}
+    growth = {row[1]: row[4] for row in rows("Growth")}
+    assert growth == {o: pytest.approx(100 * in_may[o] / in_april[o] - 100, abs=0.051) for o in org_ids}
+
+    # Some sessions of May belong to no organization that is listed.
+    shares = {(row[0], row[1]): row[3] for row in rows("Share of each")}
+    whole = sum(in_may.values()) + 301
+    assert {o: shares[date(2025, 5, 1), o] for o in org_ids} == {
+        o: pytest.approx(100 * in_may[o] / whole, abs=0.051) for o in org_ids
+    }
+
+    recent = sorted((sessions(o, last - timedelta(days=27), last) for o in org_ids), reverse=True)
+    few = next(n for n in range(len(recent)) if sum(recent[:n]) >= 0.8 * sum(recent))
+    assert rows("How few organizations") == [(few, sum(n > 0 for n in recent), len(recent))]
+
+    assert rows("Organizations that had sessions once") == [
+        (dormant.org_id, dormant.org_name, date(2025, 4, 2), sessions(dormant.org_id, first, last))
+    ]
+    first_days = {o: min(day for (day, of), n in truth.items() if of == o and n) for o in org_ids}
+    expected_firsts = set()
+    for o, at in created.items():
+        on = at.date() if at else None
+        expected_firsts.add((o, names[o], on, first_days[o], (first_days[o] - on).days if on else None))
+    assert set(rows("First session of each")) == expected_firsts
+
+    per_day = {day: sum(truth[day, o] for o in org_ids) for day, _ in truth}
+    per_day[date(2025, 5, 20)] += 300
+    per_day[date(2025, 5, 26)] += 1
+    so_far = rows("Sessions since the first day of the quarter")
+    assert [row[0] for row in so_far] == sorted(per_day)
+    assert so_far[-1] == (last, first, sum(per_day.values()), len(per_day))
+
+    mondays = [date(2025, 4, 7) + timedelta(weeks=n) for n in range(9)]
+    weeks = [sum(per_day[monday + timedelta(days=n)] for n in range(7)) for monday in mondays]
+    assert [row[:2] for row in rows("Complete weeks")] == [*zip(mondays, weeks, strict=True)][:3:-1]
+    assert rows("Complete weeks")[-1][2] == pytest.approx(sum(weeks[:4]) / 4, abs=0.051)
+
+    by_week = {
+        monday: {o for (day, o), n in truth.items() if n and day - timedelta(days=day.weekday()) == monday}
+        for monday in [date(2025, 3, 31), *mondays, date(2025, 6, 9)]
+    }
+    seen, before, expected_weeks = set[str](), set[str](), []
+    for monday, active in by_week.items():
+        expected_weeks.append((monday, len(active), len(active & before), len(active - seen)))
+        seen, before = seen | active, active
+    assert rows("Active organizations per week") == expected_weeks
+
+    of_weekends = {row[0]: row[2:] for row in rows("Sessions of each organization on a mean")}
+    for o in org_ids:
+        for is_weekend in (False, True):
+            counts = [n for (day, of), n in truth.items() if of == o and (day.weekday() >= 5) == is_weekend]
+            assert of_weekends[o][is_weekend] == pytest.approx(sum(counts) / len(counts), abs=0.051)
+
+    active_in_april = [n for (day, _), n in truth.items() if n and day.month == 4]
+    assert rows("Median and mean")[0][:3] == (first, len(org_ids), median(active_in_april))
+
+    yesterday = datetime.now(UTC).date() - timedelta(days=1)
+    assert rows("Ranges of days")[0] == (date(2025, 3, 15), date(2025, 3, 31), 17)
+    assert rows("Ranges of days")[1:] == [(date(2025, 6, 10), yesterday, (yesterday - last).days)]
+    assert [(row[0], row[1], row[4], row[5]) for row in rows("Days that are loaded but not proven")] == [
+        (date(2025, 5, 26), "unattributed", 1, 0),
+        (date(2025, 5, 20), "unattributed", 300, 0),
+    ]
+    (restated,) = rows("How much of each month was restated")
+    assert restated[:5] == (date(2025, 6, 1), 2, 2, 2, sum(in_june.values()))
+    ((days_after, changes, moved),) = rows("How many days after")
+    assert (changes, moved) == (2, 2)
+    assert days_after == (datetime.now(UTC) - datetime(2025, 6, 10, tzinfo=UTC)).days
+
+
+# Deployment
+
+
+DEPLOYMENT = DOCS / "deployment.md"
+HARDENING = {
+    "UMask": "0077",
+    "NoNewPrivileges": "yes",
+    "CapabilityBoundingSet": "",
+    "ProtectSystem": "strict",
+    "ProtectHome": "yes",
+    "PrivateTmp": "yes",
+    "PrivateDevices": "yes",
+    "RestrictSUIDSGID": "yes",
+    "RestrictAddressFamilies": "AF_INET AF_INET6 AF_UNIX",
+}
+
+
+def environment_file() -> dict[str, str]:
+    """What the page puts there."""
+    (block,) = (block for block in blocks(DEPLOYMENT, "") if block.startswith("# /etc/devin-sessions/environment\n"))
+    return dict(line.split("=", 1) for line in block.splitlines()[1:])
+
+
+def units() -> dict[str, configparser.ConfigParser]:
+    found = {}
+    for block in blocks(DEPLOYMENT, "ini"):
+        parser = configparser.ConfigParser(interpolation=None, delimiters="=", strict=True)
+        parser.optionxform = str  # type: ignore[assignment, method-assign]  # as its documentation says
+        parser.read_string(block)
+        found[block.splitlines()[0].removeprefix("# /etc/systemd/system/")] = parser
+    return found
+
+
+def test_the_units_run_what_is_installed_and_may_do_little_else() -> None:
+    names = {"devin-sessions-daemon.service": dagster_daemon, "devin-sessions-webserver.service": dagster_webserver}
+    assert units().keys() == names.keys()
+    for name, unit in units().items():
+        service = unit["Service"]
+        program, *arguments = shlex.split(service["ExecStart"].replace("\\\n", " "))
+        assert Path(program).parent == Path(INSTALLED, ".venv/bin")
+        assert (Path(sys.executable).parent / Path(program).name).is_file()
+        if Path(program).name == "dagster-daemon":
+            assert arguments.pop(0) == "run"
+        here = [argument.replace(INSTALLED, str(PROJECT)) for argument in arguments]
+        context = names[name].make_context(name, here)  # parses, and looks whether the workspace is there
+        assert context.params["workspace"] == (str(PROJECT / "workspace.yaml"),)
+        assert context.params.get("host", "127.0.0.1") == "127.0.0.1"
+        assert {option: service.get(option) for option in HARDENING} == HARDENING
+        assert (service["User"], service["Group"]) == ("devin-sessions", "devin-sessions")
+        assert service["EnvironmentFile"] == "/etc/devin-sessions/environment"
+        assert service["ReadWritePaths"] == service["WorkingDirectory"] == STATE
+        assert unit["Install"]["WantedBy"] == "multi-user.target"
+
+
+def test_what_the_services_write_is_where_they_may_write_and_secrets_are_for_root_alone() -> None:
+    variables = environment_file()
+    assert variables["WAREHOUSE_URL"] == f"duckdb:///{STATE}/warehouse.duckdb"
+    assert variables["DAGSTER_HOME"] == f"{STATE}/dagster"
+    lines = [line.strip() for block in blocks(DEPLOYMENT, "") for line in block.splitlines()]
+    assert "install -m 0600 /dev/null /etc/devin-sessions/environment" in lines
+    assert f"install -d -o devin-sessions -g devin-sessions -m 0711 {STATE}" in lines
+    batch = re.search(r'setdefault\("DAGSTER_EVENT_BATCH_SIZE", "(\d+)"\)', text(PROJECT / "pipelines" / "runs.py"))
+    assert batch and variables["DAGSTER_EVENT_BATCH_SIZE"] == batch[1]
+
+
+def test_dagster_on_postgresql_is_set_up_with_the_library_that_belongs_to_this_dagster() -> None:
+    (block,) = blocks(DEPLOYMENT, "yaml")
+    told = safe_load_yaml(block)
+    name = told["storage"]["postgres"]["postgres_url"]["env"]
+    assert f"\n   {name}=postgresql+psycopg2://" in text(DEPLOYMENT)
+    ours = safe_load_yaml(text(PROJECT / "dagster.yaml"))
+    ours.pop("event_log_storage")
+    assert told == ours | {"storage": told["storage"]}
+    major, minor, patch = importlib.metadata.version("dagster").split(".")
+    assert major == "1"
+    library = f"0.{int(minor) + 16}.{patch}"  # how Dagster numbers its libraries
+    assert f" dagster-postgres=={library} " in text(DEPLOYMENT)
+    assert f"{library} to {major}.{minor}.{patch}" in text(DEPLOYMENT)
