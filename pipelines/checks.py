@@ -103,7 +103,7 @@ def checks_of(counted: Counted) -> Checks:
             negative = connection.scalars(of_these.distinct().order_by(cells.day)).all()
         return dg.AssetCheckResult(
             passed=not negative,
-            description=_reload("Negative counts", negative),
+            description=_reload("Negative counts", negative, "--refresh"),
             metadata={"days_with_negative_counts": len(negative)},
         )
 
@@ -145,7 +145,8 @@ _WHOSE = {
 }
 
 
-def _reload(problem: str, days: Sequence[date]) -> str | None:
+def _reload(problem: str, days: Sequence[date], *options: str) -> str | None:
     if not days:
         return None
-    return f"{problem}: {spelled(days)}. To load: devin-sessions backfill {days[0]} {days[-1]}"
+    command = " ".join([f"devin-sessions backfill {days[0]} {days[-1]}", *options])
+    return f"{problem}: {spelled(days)}. To load: {command}"

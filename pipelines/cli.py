@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import threading
+import traceback
 import warnings
 from dataclasses import asdict, dataclass, field
 from datetime import date, timedelta
@@ -20,6 +21,7 @@ from pipelines import runs
 from pipelines.compatibility import Incompatible, refuse_other_days, refuse_other_version
 from pipelines.definitions import definitions_for, devin_api_for
 from pipelines.ledger import OlderWarehouse, missing_days, reading
+from pipelines.numbers import Numbers
 from pipelines.partitions import as_days, closed_days, daily_partitions, ranges, spelled
 from pipelines.probe import DAYS, probe
 from pipelines.screen import (
@@ -32,8 +34,9 @@ from pipelines.screen import (
     show_findings,
     show_runs,
     show_table,
+    speak,
 )
-from pipelines.settings import PROJECT, Settings, SettingsRefused
+from pipelines.settings import PROJECT, Settings, SettingsRefused, says_json
 from pipelines.status import status
 from resources.database import Database, WarehouseLocked, WarehouseUnusable
 from resources.devin_api import KEY_VARIABLE, Calls, Unauthorized, key_from_environment
@@ -59,14 +62,24 @@ def main() -> None:
     warnings.filterwarnings("ignore", category=dg.BetaWarning)
     # Libraries that log on their own have no place on the user's screen; what matters comes as an exception.
     logging.getLogger().addHandler(logging.NullHandler())
+    is_json = says_json()
+    speak(in_json=is_json)
     try:
-        app()
+        # What the library of the command line prints by itself is no JSON.
+        sys.exit(app(standalone_mode=not is_json))
     except (SettingsRefused, Incompatible, Unauthorized, UnfitWarehouse) as error:
         _stop(str(error), WRONG_USE)
     except (WarehouseLocked, OlderWarehouse) as error:
         _stop(str(error), MISSING)
     except WarehouseUnusable as error:
         _stop(str(error), WRONG_USE)
+    except typer.TyperException as error:
+        _stop(error.format_message(), WRONG_USE)
+    except Exception as error:
+        if not is_json:
+            raise
+        complain(f"{type(error).__name__}: {error}", "crashed", traceback=traceback.format_exc())
+        raise SystemExit(MISSING) from None
 
 
 @app.command()
@@ -103,16 +116,21 @@ def backfill(
             definitions = definitions_for(settings, loads[0].progress)
             loads[0].outcomes.append(runs.run_downstream(definitions, instance, ORGANIZATIONS))
     if not any(wanted.values()):
-        say(f"Nothing to do: {spelled(days)} loaded already. To read them again, add --refresh.")
+        say(f"Nothing to do: {spelled(days)} loaded already. To read them again, add --refresh.", "nothing_to_do")
+    for sentence in dict.fromkeys(s for load in loads for s in load.progress.warnings):
+        complain(sentence, "metrics_not_sent")
     for sentence in dict.fromkeys(s for load in loads for outcome in load.outcomes for s in outcome.red_checks):
-        complain(f"Check: {sentence}")
+        complain(f"Check: {sentence}", "check_failed")
     for sentence in dict.fromkeys(s for load in loads for outcome in load.outcomes for s in outcome.failures):
-        complain(sentence)
+        complain(sentence, "not_loaded")
     is_interrupted = any(outcome.is_interrupted for load in loads for outcome in load.outcomes)
     still = sorted({day for load in loads for day in load.missing})
     if still:
         complain(
-            f"{'Interrupted. ' if is_interrupted else ''}Still to load: {spelled(still)}. The same again: {command}"
+            f"{'Interrupted. ' if is_interrupted else ''}Still to load: {spelled(still)}. The same again: {command}",
+            "days_missing",
+            days=still,
+            is_interrupted=is_interrupted,
         )
     if is_interrupted:
         raise typer.Exit(INTERRUPTED)
@@ -154,11 +172,19 @@ class _Loaded:
                 if self.is_broken_off:
                     break
         per_user = " per user" if self.counted is USERS else ""
-        progress, changes = self.progress, self.progress.changes
-        say(
-            f"{len(progress.stored)} of {len(self.wanted)} days loaded{per_user}: {progress.sessions:,} sessions; "
+        numbers = Numbers.of(self.progress)
+        changes = numbers.changes
+        closing = (
+            f"{numbers.days} of {len(self.wanted)} days loaded{per_user}: {numbers.sessions:,} sessions; "
             f"{changes.inserted:,} cells new, {changes.changed:,} changed, {changes.unchanged:,} unchanged; "
-            f"{progress.calls.sent:,} calls ({progress.calls.retried:,} retries); {progress.seconds:.1f} s."
+            f"{numbers.calls:,} calls ({numbers.retries:,} retries); {numbers.seconds:.1f} s."
+        )
+        say(
+            "\n".join([closing, *numbers.sentences()]),
+            "loaded",
+            counted=f"{self.counted.noun}s",
+            days_wanted=len(self.wanted),
+            **numbers.fields(),
         )
 
 
@@ -173,7 +199,7 @@ def show_status(
             found = status(settings, instance)
     else:
         found = status(settings, None)
-    if as_json:
+    if as_json or settings.devin_log_format == "json":
         told = {noun: asdict(of_noun.coverage) for noun, of_noun in found.counted.items()}
         for noun, of_noun in found.counted.items():
             told[noun] |= {
@@ -215,7 +241,7 @@ def probe_source(
     keys = [day.isoformat() for day in _days_between(min(first, last), last, settings)]
     calls = Calls()
     findings = probe(devin_api_for(settings), settings, as_days(partitions, keys), calls)
-    if as_json:
+    if as_json or settings.devin_log_format == "json":
         typer.echo(json.dumps([asdict(finding) for finding in findings]))
     else:
         show_findings(findings)
@@ -315,7 +341,7 @@ _EXAMPLE = "devin-sessions backfill FIRST LAST"
 
 
 def _stop(sentence: str, code: int) -> NoReturn:
-    complain(sentence)
+    complain(sentence, "refused", exit_code=code)
     raise SystemExit(code)
 
 
@@ -355,8 +381,8 @@ def _snapshot_is_behind(settings: Settings) -> bool:
     if snapshot is None or not warehouse.exists():
         return False
     written = warehouse.stat().st_mtime
-    published = (snapshot, snapshot.parent / "parquet" / parquet.LAST_WRITTEN)
-    return any(not path.exists() or path.stat().st_mtime < written for path in published)
+    published = (snapshot, snapshot.parent / "parquet" / parquet.LAST_WRITTEN, settings.published_report)
+    return any(path and (not path.exists() or path.stat().st_mtime < written) for path in published)
 
 
 def _ledger(settings: Settings, days: list[date]) -> tuple[dict[Counted, list[date]], bool]:

@@ -38,6 +38,29 @@ class Errors:
     passing: tuple[type[Exception], ...]
 
 
+@dataclass(frozen=True)
+class Cells:
+    """How many cells are known, and how: `asked` themselves, or following from answers about others.
+
+    Those that follow are `proven_zero` where a total left nothing for them, else `derived`.
+    """
+
+    asked: int = 0
+    derived: int = 0
+    proven_zero: int = 0
+
+    @property
+    def known(self) -> int:
+        """All of them."""
+        return self.asked + self.derived + self.proven_zero
+
+    def __add__(self, other: "Cells") -> "Cells":
+        return Cells(self.asked + other.asked, self.derived + other.derived, self.proven_zero + other.proven_zero)
+
+    def __sub__(self, other: "Cells") -> "Cells":
+        return Cells(self.asked - other.asked, self.derived - other.derived, self.proven_zero - other.proven_zero)
+
+
 @dataclass
 class DayAnswers:
     """What is known of one day. `calls` is its share of the questions: one about ten days counts a tenth on each."""
@@ -54,6 +77,12 @@ class DayAnswers:
     def is_whole(self) -> bool:
         """Whether the day can be stored: no question about it is open, though organizations may be refused for good."""
         return self.control_total is not None and not self.failures
+
+    @property
+    def cells(self) -> Cells:
+        """How its cells came to be known."""
+        zeros = sum(self.counts[id_] == 0 for id_ in self.derived)
+        return Cells(len(self.counts) - len(self.derived), len(self.derived) - zeros, zeros)
 
     @property
     def rest(self) -> int:

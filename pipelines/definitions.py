@@ -4,15 +4,17 @@ import warnings
 
 import dagster as dg
 
+from pipelines.alerts import alerts_sensor
 from pipelines.checks import checks_of, control_totals_agree
 from pipelines.daily_sessions import daily_sessions_asset
 from pipelines.organizations import organizations
 from pipelines.partitions import daily_partitions
 from pipelines.progress import Progress
 from pipelines.publish import published_snapshot_asset
+from pipelines.report import activity_report_asset
 from pipelines.rollups import ROLLUPS
 from pipelines.schedules import daily_refresh_schedule
-from pipelines.settings import Settings
+from pipelines.settings import SECRETS, Settings
 from pipelines.user_daily_sessions import user_daily_sessions_asset
 from pipelines.users import users
 from resources.database import Database
@@ -34,12 +36,15 @@ def definitions_for(settings: Settings, progress: Progress) -> dg.Definitions:
         checks += [*checks_of(USERS), control_totals_agree]
     if settings.published_snapshot:
         assets.append(published_snapshot_asset([asset.key for asset in assets]))
+    if settings.published_report:
+        assets.append(activity_report_asset([asset.key for asset in assets]))
     return dg.Definitions(
         assets=assets,
         asset_checks=checks,
+        sensors=[alerts_sensor(assets, checks, settings)] if settings.devin_alert_webhook_url else [],
         schedules=[daily_refresh_schedule(assets, partitions, settings)],
         resources={
-            "settings": settings.model_copy(update={"devin_api_key": None}),  # the client reads it by itself
+            "settings": settings.model_copy(update=dict.fromkeys(SECRETS)),  # who sends them reads them by itself
             "progress": progress,
             "devin_api": devin_api_for(settings),
             "database": Database(url=settings.warehouse_url),

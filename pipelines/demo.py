@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from pipelines import runs
 from pipelines.definitions import definitions_for
 from pipelines.partitions import closed_days, daily_partitions
-from pipelines.screen import LiveProgress, complain, say, show_coverage, show_table
+from pipelines.screen import LiveProgress, complain, say, show_coverage, show_table, speak
 from pipelines.settings import PROJECT, Settings
 from resources.database import Database
 from resources.sandbox import Sandbox
@@ -34,6 +34,7 @@ def run_demo(days: int, organizations: int, *, with_ui: bool) -> None:
             devin_start_date=first_day.isoformat(),
             warehouse_url=f"duckdb:///{FOLDER}/warehouse.duckdb",
         )
+        speak(in_json=False)
         os.environ["DAGSTER_HOME"] = str(FOLDER / "dagster")
         settings = Settings.load()
         say(f"The sandbox stands in for the Devin API. Loading {days} days of its {organizations} organizations.")
@@ -42,7 +43,7 @@ def run_demo(days: int, organizations: int, *, with_ui: bool) -> None:
             definitions = definitions_for(settings, progress)
             outcome = runs.run_range(definitions, instance, progress, ORGANIZATIONS, closed[0], closed[-1])
         for sentence in outcome.failures + outcome.red_checks:
-            complain(sentence)
+            complain(sentence, "not_loaded")
         if outcome.failures:
             raise SystemExit(1)
         _show(settings)

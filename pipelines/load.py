@@ -12,8 +12,9 @@ from typing import Any
 import dagster as dg
 from anyio.from_thread import BlockingPortal
 
-from pipelines import collect
+from pipelines import collect, telemetry
 from pipelines.compatibility import Incompatible, refuse_other_days, refuse_other_version
+from pipelines.numbers import Numbers
 from pipelines.partitions import Day, as_days, closed_days, spelled
 from pipelines.progress import Progress
 from pipelines.settings import Settings
@@ -46,6 +47,7 @@ def load_partitions(
     """What a run of the partitioned asset of `counted.cells` does: load the run's days, each whole or not at all."""
     days = as_days(partitions, context.partition_keys)
     load = Load(counted, context, settings, devin_api, database, progress)
+    before = Numbers.of(progress)
     try:
         with database.transaction() as connection:
             migrations.bring_forward(connection)
@@ -65,6 +67,8 @@ def load_partitions(
     except BaseException:  # an interrupt too: what is stored is stored
         load.record_stored_days()
         raise
+    finally:
+        load.record_numbers(Numbers.of(progress) - before)
     if problem:
         load.record_stored_days()
         raise dg.Failure(problem, allow_retries=False)
@@ -120,11 +124,12 @@ class Load:
         blocks = list(_blocks(days))
         under_way = asking.start(blocks[0], len(days))
         for following in [*blocks[1:], None]:
-            under_way.may_go_on()
-            answers = under_way.answers.result()
-            asking.remember(answers)
+            current = under_way
+            current.may_go_on()
             if following:
                 under_way = asking.start(following, len(days))
+            answers = current.answers.result()
+            asking.remember(answers)
             self._store(answers, len(asking.ids), asking.client.version.name)
 
     def _store(self, answers: Sequence[collect.DayAnswers], expected: int, api_version: str) -> None:
@@ -156,18 +161,19 @@ class Load:
         self.missing = {day: e for day, e in self.missing.items() if day not in stored}
         self.missing |= {a.day.day: a.failures[0] for a in answers if not a.is_whole}
         for a in whole:
-            day = stored[a.day.day]
+            day, known = stored[a.day.day], a.cells
             self.stored[a.day.day] = {
                 "sessions_count": day.sessions_count,
                 "unattributed_count": day.unattributed_count,
                 "calls": round(a.calls, 2),
-                "cells_asked": len(a.counts) - len(a.derived),
-                "cells_derived": len(a.derived),
+                "cells_asked": known.asked,
+                "cells_derived": known.derived,
+                "cells_proven_zero": known.proven_zero,
                 "rows_inserted": day.changes.inserted,
                 "rows_changed": day.changes.changed,
                 "rows_unchanged": day.changes.unchanged,
             }
-        self.progress.store(stored, refused)
+        self.progress.store(stored, sum((a.cells for a in whole), collect.Cells()), refused)
         changes = sum((day.changes for day in stored.values()), Changes())
         self.context.log.info(
             f"{answers[0].day.day} to {answers[-1].day.day}: {len(whole)} of {len(answers)} days stored, "
@@ -184,6 +190,17 @@ class Load:
                         asset_key=self.context.asset_key, partition=day.isoformat(), metadata=dict(metadata)
                     )
                 )
+
+    def record_numbers(self, numbers: Numbers) -> None:
+        """Show the numbers of the load on the asset in Dagster: one event, whatever the number of days."""
+        if not numbers.calls:
+            return
+        self.context.log_event(dg.AssetObservation(self.context.asset_key, metadata=numbers.fields()))
+        if self.settings.otel_exporter_otlp_endpoint:
+            problem = telemetry.send(numbers, f"{self.counted.noun}s")
+            if problem:
+                self.context.log.warning(problem)
+                self.progress.warnings.append(problem)
 
     def what_is_missing(self) -> str:
         """The missing days and why, a line per kind of failure; empty if none is missing."""

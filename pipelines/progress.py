@@ -1,25 +1,38 @@
 """What a load tells whoever watches it: the numbers so far. How they look on a screen is in `cli`."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
 
+from pipelines.collect import Cells
 from resources.devin_api import Calls
 from warehouse.writes import Changes, StoredDay
 
 
 @dataclass
 class Progress:
-    """The numbers of one or more loads. Override `changed` to show them."""
+    """The numbers of one or more loads. Override `changed` to show them.
+
+    `cells` are those that are settled, `known` those of the days that are stored. `began` is on the monotonic clock.
+    """
 
     cells_expected: int = 0
     cells: int = 0
     calls: Calls = field(default_factory=Calls)
     sessions: int = 0
     unattributed: int = 0
+    known: Cells = field(default_factory=Cells)
     changes: Changes = field(default_factory=Changes)
     stored: list[date] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds(self) -> float:
+        """Time since the beginning."""
+        return time.monotonic() - self.began
 
     def changed(self) -> None:
         """Called after every change of a number, from the thread that loads."""
@@ -34,9 +47,10 @@ class Progress:
         self.cells += 1
         self.changed()
 
-    def store(self, days: Mapping[date, StoredDay], refused: Mapping[str, str]) -> None:
-        """These days were stored; `refused` says why for organizations that the source does not count."""
+    def store(self, days: Mapping[date, StoredDay], cells: Cells, refused: Mapping[str, str]) -> None:
+        """These days were stored, so many `cells` in all; `refused` says why the source does not count some."""
         self.stored += days
+        self.known += cells
         self.refused |= refused
         for day in days.values():
             self.sessions += day.sessions_count

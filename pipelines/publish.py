@@ -1,6 +1,8 @@
 """Asset `published_snapshot`: what analysts read, so that neither they nor the runs ever wait for each other."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 import dagster as dg
 from filelock import FileLock
@@ -8,11 +10,20 @@ from filelock import FileLock
 from pipelines.catalogue import GROUP, OWNERS
 from pipelines.settings import Settings
 from resources.database import Database, WarehouseUnusable
+from resources.files import replacing
 from warehouse import parquet
 
 _PATIENCE_SECONDS = 600  # for another run that publishes
 
 PUBLISHED_SNAPSHOT = dg.AssetKey("published_snapshot")
+
+
+@contextmanager
+def publishing(folder: Path) -> Iterator[None]:
+    """One run at a time publishes in `folder`: a later copy must not be followed by an earlier one's files."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_suffix(".lock"), timeout=_PATIENCE_SECONDS, mode=0o600):
+        yield
 
 
 def published_snapshot_asset(deps: Sequence[dg.AssetKey]) -> dg.AssetsDefinition:
@@ -29,11 +40,10 @@ def published_snapshot_asset(deps: Sequence[dg.AssetKey]) -> dg.AssetsDefinition
         snapshot = settings.published_snapshot
         assert snapshot is not None, "on a server analysts read the warehouse itself"
         try:
-            # Two runs at once: the later copy must not be followed by the earlier one's files.
-            with FileLock(snapshot.parent.with_suffix(".lock"), timeout=_PATIENCE_SECONDS, mode=0o600):
+            with publishing(snapshot.parent):
                 database.copy_to(snapshot)
                 with Database(url=f"duckdb:///{snapshot}").transaction(read_only=True) as connection:
-                    exported = parquet.export(connection, snapshot.parent / "parquet")
+                    exported = parquet.export(connection, snapshot.parent / "parquet", replacing)
         except WarehouseUnusable as error:
             raise dg.Failure(str(error), allow_retries=False) from error
         except OSError as error:

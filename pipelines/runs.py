@@ -13,6 +13,7 @@ from filelock import FileLock
 
 from pipelines.progress import Progress
 from pipelines.publish import PUBLISHED_SNAPSHOT
+from pipelines.report import ACTIVITY_REPORT
 from pipelines.rollups import ROLLUPS
 from pipelines.schedules import JOB, range_tags
 from pipelines.settings import PROJECT
@@ -80,15 +81,15 @@ def run_range(
 
 
 def run_downstream(definitions: dg.Definitions, instance: dg.DagsterInstance, counted: Counted) -> Outcome:
-    """One run of the rollups and the snapshot alone."""
+    """One run of the rollups, the snapshot and the report alone."""
     selection = _downstream(definitions, counted)
     return _run(definitions, instance, asset_selection=selection) if selection else Outcome()
 
 
 def _downstream(definitions: dg.Definitions, counted: Counted) -> list[dg.AssetKey]:
     rollups = [asset.key for asset in ROLLUPS] if counted is ORGANIZATIONS else []
-    is_published = PUBLISHED_SNAPSHOT in definitions.resolve_asset_graph().get_all_asset_keys()
-    return [*rollups, PUBLISHED_SNAPSHOT] if is_published else rollups
+    there = definitions.resolve_asset_graph().get_all_asset_keys()
+    return [*rollups, *(key for key in (PUBLISHED_SNAPSHOT, ACTIVITY_REPORT) if key in there)]
 
 
 def _run(definitions: dg.Definitions, instance: dg.DagsterInstance, **options: Any) -> Outcome:
@@ -101,17 +102,29 @@ def _run(definitions: dg.Definitions, instance: dg.DagsterInstance, **options: A
     outcome = Outcome()
     for event in result.all_events:
         if event.is_step_failure:
-            failure = event.step_failure_data
-            if failure.error and failure.error.cls_name == dg.DagsterExecutionInterruptedError.__name__:
+            if is_interrupt(event):
                 outcome.is_interrupted = True
                 continue
-            told = failure.user_failure_data.description if failure.user_failure_data else None
-            error = failure.error.message.strip() if failure.error else "no reason given"
-            outcome.failures.append(told or f"{event.step_key}: {error} (details: run {result.run_id} in Dagster)")
+            outcome.failures.append(failure_told(event, result.run_id))
     for check in result.get_asset_check_evaluations():
         if not check.passed:
             outcome.red_checks.append(check.description or check.check_name)
     return outcome
+
+
+def is_interrupt(event: dg.DagsterEvent) -> bool:
+    """Whether a step failed only because somebody stopped it."""
+    error = event.step_failure_data.error
+    return error is not None and error.cls_name == dg.DagsterExecutionInterruptedError.__name__
+
+
+def failure_told(event: dg.DagsterEvent, run_id: str) -> str:
+    """What a step's failure says to the user."""
+    failure = event.step_failure_data
+    told = failure.user_failure_data.description if failure.user_failure_data else None
+    error = failure.error and (failure.error.cause or failure.error)  # Dagster wraps what a step raised
+    why = error.message.strip() if error else "no reason given"
+    return told or f"{event.step_key}: {why} (details: run {run_id} in Dagster)"
 
 
 def _this_process() -> dict[str, str]:

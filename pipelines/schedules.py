@@ -7,7 +7,8 @@ import dagster as dg
 from pipelines.ledger import OlderWarehouse, missing_days, reading
 from pipelines.partitions import closed_days, ranges
 from pipelines.settings import Settings
-from resources.database import Database
+from resources.database import Database, WarehouseUnusable
+from warehouse.migrations import UnfitWarehouse
 
 JOB = "daily_refresh"
 HOURS_AFTER_CLOSE, MINUTE = 2, 30
@@ -53,7 +54,8 @@ def daily_refresh_schedule(
             with reading(database) as connection:
                 for counted in settings.counted:
                     days.update(missing_days(connection, settings, counted, caught_up))
-        except OlderWarehouse as error:  # the run will bring it forward, and the next tick see what is missing
+        except (OlderWarehouse, WarehouseUnusable, UnfitWarehouse) as error:
+            # The run will bring it forward, or fail and say why; a tick that fails would leave no trace among the runs.
             context.log.warning(str(error))
         return [
             dg.RunRequest(run_key=f"{closed[-1]}/{first}", tags=range_tags(first.isoformat(), last.isoformat()))

@@ -1,8 +1,10 @@
-"""How things look on a terminal: the progress of a load, tables, sentences."""
+"""How things look on a terminal: the progress of a load, tables, sentences. Or in a log, as one JSON object a line."""
 
+import json
 import time
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from types import TracebackType
 from typing import Any
 
@@ -13,6 +15,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
+from pipelines.collect import Cells
 from pipelines.probe import Finding
 from pipelines.progress import Progress
 from pipelines.status import Run
@@ -25,14 +28,42 @@ out = Console()
 err = Console(stderr=True)
 
 
-def say(sentence: str) -> None:
-    """One line for people, on standard output; never taken for markup, never broken in the middle of a word."""
-    out.print(Text(sentence), soft_wrap=True)
+class _Log:
+    is_json = False
 
 
-def complain(sentence: str) -> None:
+def speak(*, in_json: bool) -> None:
+    """From now on say everything in JSON, or else in sentences."""
+    _Log.is_json = in_json
+    if in_json:
+        warnings.showwarning = _warn
+
+
+def say(sentence: str, event: str = "said", /, **fields: Any) -> None:
+    """One line for people, on standard output; never taken for markup, never broken in the middle of a word.
+
+    `event`, a name that stays, and `fields` are for programs: JSON alone has them.
+    """
+    _write(out, "info", sentence, event, fields)
+
+
+def complain(sentence: str, event: str, /, **fields: Any) -> None:
     """What went wrong and what to do, on standard error."""
-    err.print(Text(sentence), soft_wrap=True)
+    _write(err, "error", sentence, event, fields)
+
+
+def _warn(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    _write(err, "warning", f"{category.__name__}: {message}", "warning", {})
+
+
+def _write(console: Console, level: str, sentence: str, event: str, fields: Mapping[str, Any]) -> None:
+    if not _Log.is_json:
+        console.print(Text(sentence), soft_wrap=True)
+        return
+    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    line = {"time": now, "level": level, "event": event, "message": sentence, **fields}
+    console.file.write(json.dumps(line, default=str) + "\n")
+    console.file.flush()
 
 
 def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -146,7 +177,7 @@ class LiveProgress(Progress):
     """A moving bar on a terminal, else a plain line for each block of days; a context manager."""
 
     def __enter__(self) -> "LiveProgress":
-        self._started = time.monotonic()
+        self.began = time.monotonic()
         self._bars = Bars(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -156,7 +187,7 @@ class LiveProgress(Progress):
             TimeRemainingColumn(),
             TextColumn("left"),
             console=out,
-            disable=not out.is_terminal,
+            disable=_Log.is_json or not out.is_terminal,
         )
         self._bars.start()
         self._bar = self._bars.add_task("Starting", total=None, calls="0", rate="0")
@@ -166,11 +197,6 @@ class LiveProgress(Progress):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bars.stop()
-
-    @property
-    def seconds(self) -> float:
-        """Time since the start."""
-        return time.monotonic() - self._started
 
     def changed(self) -> None:
         """Move the bar."""
@@ -183,12 +209,19 @@ class LiveProgress(Progress):
             rate=f"{self.calls.sent / max(self.seconds, 0.001):,.0f}",
         )
 
-    def store(self, days: Mapping[date, StoredDay], refused: Mapping[str, str]) -> None:
+    def store(self, days: Mapping[date, StoredDay], cells: Cells, refused: Mapping[str, str]) -> None:
         """Count the days, and say so where no bar can move."""
-        super().store(days, refused)
+        super().store(days, cells, refused)
         if self._bars.disable and days:
             left = (self.cells_expected - self.cells) * self.seconds / max(self.cells, 1)
-            out.print(
+            say(
                 f"{max(days)} stored: {self.cells:,} of {self.cells_expected:,} cells, {self.calls.sent:,} calls, "
-                f"{self.calls.sent / max(self.seconds, 0.001):,.0f}/s, {left:,.0f} s left"
+                f"{self.calls.sent / max(self.seconds, 0.001):,.0f}/s, {left:,.0f} s left",
+                "progress",
+                last_day=max(days),
+                cells=self.cells,
+                cells_expected=self.cells_expected,
+                calls=self.calls.sent,
+                seconds=round(self.seconds, 3),
+                seconds_left=round(left, 3),
             )

@@ -1,9 +1,10 @@
 """Every environment variable of this project: type, default, one line of meaning, and what is allowed.
 
-Nothing else reads the environment, but for the key: `resources.devin_api` takes it from there itself, so that no
-object of Dagster's ever holds it.
+Nothing else reads the environment, but for secrets: `resources` takes the key and the webhook's address from there
+itself, so that no object of Dagster's ever holds them.
 """
 
+import os
 import re
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
@@ -19,6 +20,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from resources.database import Database, is_on_this_machine
 from resources.devin_api import check_url
 from resources.devin_versions import check_key, version_for
+from resources.webhook import check_webhook
 from warehouse.tables import ORGANIZATIONS, USERS, Counted
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -26,6 +28,9 @@ PROJECT = Path(__file__).resolve().parents[1]
 
 
 DISCOVER = "discover"
+
+SECRETS = ("devin_api_key", "devin_alert_webhook_url")
+"""The settings that nothing shows. Dagster gets neither: what sends them takes them from the environment."""
 
 
 class SettingsRefused(ValueError):
@@ -144,6 +149,17 @@ class Settings(BaseSettings):
         "`auto` is direct up to the look-back and differenced beyond it.",
         "auto, direct or differenced",
     )
+    devin_log_format: Literal["text", "json"] = _setting(
+        "text",
+        "What `devin-sessions` prints: sentences, or one JSON object a line with the numbers as fields.",
+        "text or json",
+    )
+    otel_exporter_otlp_endpoint: str | None = _setting(
+        None,
+        "Collector of OpenTelemetry to which the numbers of each load are sent as metrics, over OTLP/HTTP; "
+        "needs `pip install '.[otel]'`. Unset: none.",
+        "an http:// or https:// address without user and password",
+    )
     warehouse_url: str = _setting(
         "duckdb:///data/warehouse.duckdb",
         "The warehouse. A relative path starts at the project's folder.",
@@ -151,11 +167,29 @@ class Settings(BaseSettings):
         "PostgreSQL as postgresql+psycopg://user:password@host/database",
     )
 
+    devin_report_path: Path | None = _setting(
+        None,
+        "Where the activity report is written; `off` for none. Unset: `published/report.html` beside the warehouse's "
+        "file, or in `data/` if the warehouse is on a server.",
+        "off, or a path that ends in .html; a relative one starts at the project's folder",
+    )
+    devin_alert_webhook_url: SecretStr | None = _setting(
+        None,
+        "Where a message is sent when a run fails or a check turns red, and when that is over. Unset: nowhere. "
+        "The address is kept as secret as the key.",
+        "the https:// address of a webhook that takes Slack's JSON; http:// for this machine alone",
+    )
+
     @field_validator("devin_api_key")
     @classmethod
     def _usable_key(cls, key: SecretStr | None) -> SecretStr | None:
         stripped = key.get_secret_value().strip() if key else ""
         return SecretStr(check_key(stripped)) if stripped else None
+
+    @field_validator("devin_alert_webhook_url")
+    @classmethod
+    def _usable_webhook(cls, url: SecretStr | None) -> SecretStr | None:
+        return SecretStr(check_webhook(url.get_secret_value())) if url else None
 
     @field_validator("devin_api_url")
     @classmethod
@@ -199,6 +233,13 @@ class Settings(BaseSettings):
             raise ValueError("no such time zone")
         return name
 
+    @field_validator("otel_exporter_otlp_endpoint")
+    @classmethod
+    def _collector(cls, url: str | None) -> str | None:
+        if url is not None and not re.fullmatch(r"(?i)https?://[^/?#@\s]+([/?#]\S*)?", url):
+            raise ValueError("no such address")
+        return url
+
     @field_validator("warehouse_url")
     @classmethod
     def _usable_warehouse(cls, value: str) -> str:
@@ -233,11 +274,28 @@ class Settings(BaseSettings):
             raise ValueError("this is a folder; name a file in it")
         return url.set(database=str(path)).render_as_string(hide_password=False)
 
+    @field_validator("devin_report_path")
+    @classmethod
+    def _a_page(cls, path: Path | None) -> Path | None:
+        if path not in (None, Path("off")) and (path.suffix != ".html" or (PROJECT / path).is_dir()):
+            raise ValueError("not the name of a page")
+        return path
+
     @property
     def published_snapshot(self) -> Path | None:
         """The copy of the warehouse that analysts read, beside it; None if the warehouse is on a server."""
         warehouse = Database(url=self.warehouse_url)
         return warehouse.path.parent / "published" / "devin_sessions.duckdb" if warehouse.is_file else None
+
+    @property
+    def published_report(self) -> Path | None:
+        """The activity report; None if none is wanted."""
+        if self.devin_report_path == Path("off"):
+            return None
+        if self.devin_report_path:
+            return PROJECT / self.devin_report_path
+        snapshot = self.published_snapshot
+        return (snapshot.parent if snapshot else PROJECT / "data" / "published") / "report.html"
 
     @property
     def counted(self) -> list[Counted]:
@@ -257,9 +315,9 @@ class Settings(BaseSettings):
     def load(cls) -> "Settings":
         """The settings of this process; a `.env` file in the project's folder fills in what the environment lacks.
 
-        Raises SettingsRefused, which names each wrong variable, its value (never the key) and what is allowed.
+        Raises SettingsRefused, which names each wrong variable, its value (never a secret) and what is allowed.
         """
-        load_dotenv(PROJECT / ".env", override=False)
+        _read_env_file()
         try:
             return cls()
         except ValidationError as error:
@@ -273,6 +331,16 @@ class Settings(BaseSettings):
             default = "none" if field.default in (None, ()) else f"`{field.default}`"
             rows.append(f"| `{name.upper()}` | {default} | {field.description} | {_allowed(name)} |")
         return "\n".join(rows)
+
+
+def says_json() -> bool:
+    """Whether DEVIN_LOG_FORMAT is `json`, for what is said even where the settings are refused."""
+    _read_env_file()
+    return os.environ.get("DEVIN_LOG_FORMAT") == "json"
+
+
+def _read_env_file() -> None:
+    load_dotenv(PROJECT / ".env", override=False)
 
 
 def _split(value: object, pattern: str, noun: str) -> object:
@@ -297,6 +365,6 @@ def _refusal(error: Mapping[str, Any]) -> str:
     name = str(error["loc"][0])
     value = re.sub(r"(?s)://.*@", "://***@", str(error["input"]))
     value = re.sub(r"(?s)(://[^?]*\?).*", r"\1***", value)[:200]
-    shown = "" if name == "devin_api_key" else f"={value!r}"
+    shown = "" if name in SECRETS else f"={value!r}"
     why = f" ({error['ctx']['error']})" if error["type"] == "value_error" else ""
     return f"{name.upper()}{shown} is refused{why}. Allowed: {_allowed(name)}."

@@ -8,7 +8,7 @@ import re
 import shutil
 import textwrap
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import sqlalchemy as sa
 import tenacity
 from pydantic import Field
 
+from resources.files import replacing
 from resources.hosts import is_loopback
 
 URL_VARIABLE = "WAREHOUSE_URL"
@@ -119,25 +120,14 @@ class Database(dg.ConfigurableResource["Database"]):
     def _copy_to(self, target: Path) -> None:
         with self._connected(self._engine(read_only=False)) as connection:
             connection.exec_driver_sql("checkpoint")
-            copied = target.with_name(f".{target.name}.unfinished")  # what a killed run left is overwritten
             try:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                private = os.open(copied, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-                with os.fdopen(private, "wb") as to, self.path.open("rb") as source:
+                with replacing(target) as to, self.path.open("rb") as source:
                     shutil.copyfileobj(source, to, 4 * 1024 * 1024)
-                    to.flush()
-                    os.fsync(to.fileno())
-                if target.exists():
-                    shutil.copymode(target, copied)  # whoever was let in stays so
-                copied.replace(target)
             except OSError as error:
                 raise WarehouseUnusable(
                     f"The snapshot {target} could not be written: {error.strerror}. The last one is kept. "
                     "Mend that (a full disk? rights?) and run the same again."
                 ) from None
-            finally:
-                with suppress(OSError):
-                    copied.unlink()
 
     def _engine(self, read_only: bool) -> sa.Engine:
         url = sa.make_url(self.url)

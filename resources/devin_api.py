@@ -10,7 +10,6 @@ import json
 import math
 import os
 import ssl
-import urllib.request
 from array import array
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -29,7 +28,7 @@ from httpx_aiohttp import AiohttpTransport
 from pydantic import Field
 
 from resources.devin_versions import V2, V3, Listing, Params, VersionName, WindowEnd, check_key, version_for, zulu
-from resources.hosts import is_loopback
+from resources.hosts import is_loopback, proxy_for
 from resources.pace import Pace
 
 KEY_VARIABLE = "DEVIN_API_KEY"
@@ -38,6 +37,7 @@ MAX_LISTED = 100_000
 MAX_IDS = 100
 LONGEST_ID = 256
 MAX_BODY_BYTES = 4 * 1024 * 1024
+MOST_LATENCIES = 1_000_000  # 8 MB
 LARGEST_COUNT = 2**63 - 1
 # 408 and 429 ask for another try by definition, 5xx is the server's own trouble; any other status repeats itself.
 RETRIED_STATUSES = frozenset({408, 429}) | frozenset(range(500, 600))
@@ -89,7 +89,9 @@ class Calls:
     """The HTTP requests that were sent: how many, how many of them were a second or later try, and how they went.
 
     `outcomes` counts them by status, or by why there was none. `latencies` are seconds, of those that were answered.
-    `waited` is how many seconds questions were held back, all together, because the source wanted fewer.
+    The first MOST_LATENCIES are kept.
+    `waited` is for how many seconds one or more questions were held back, to keep to a rate limit; until `waited_until`
+    on the event loop's clock.
     `limit_headers` are what the last answer that had any told of a rate limit.
     """
 
@@ -98,7 +100,13 @@ class Calls:
     outcomes: Counter[str] = field(default_factory=Counter, compare=False)
     latencies: "array[float]" = field(default_factory=lambda: array("d"), compare=False)
     waited: float = field(default=0.0, compare=False)
+    waited_until: float = field(default=-math.inf, compare=False)
     limit_headers: dict[str, str] = field(default_factory=dict, compare=False)
+
+    def held_back(self, since: float, until: float) -> None:
+        """A question had to wait, on the event loop's clock. Those that waited at the same time count once."""
+        self.waited += max(0.0, until - max(since, self.waited_until))
+        self.waited_until = until
 
     def latency(self, share: float) -> float | None:
         """The latency that this share of the answers did not exceed, 0.5 for the median; None without an answer."""
@@ -158,7 +166,7 @@ class DevinAPI(dg.ConfigurableResource["DevinAPI"]):
         tls = httpx.create_ssl_context()
         async with httpx.AsyncClient(
             base_url=url,
-            transport=AiohttpTransport(client=partial(self._session, tls), verify=tls, proxy=_proxy_for(url)),
+            transport=AiohttpTransport(client=partial(self._session, tls), verify=tls, proxy=proxy_for(url)),
             headers={
                 "Authorization": f"Bearer {key}",
                 "Accept": "application/json",
@@ -298,7 +306,7 @@ class DevinClient:
                     self.calls.retried += tries > 1
                     wanted_at = asyncio.get_running_loop().time()
                     asked_at = await self.pace.turn()
-                    self.calls.waited += max(0.0, asked_at - wanted_at)
+                    self.calls.held_back(wanted_at, asked_at)
                     try:
                         status, body, retry_after = await self._send(path, params)
                         answer = _understood(
@@ -326,6 +334,7 @@ class DevinClient:
         self.calls.sent += 1
         sent_at = asyncio.get_running_loop().time()
         body = bytearray()
+        outcome = "given up"
         try:
             async with (
                 asyncio.timeout(self.api.timeout_seconds),
@@ -334,20 +343,24 @@ class DevinClient:
                 async for chunk in response.aiter_raw():
                     body += chunk
                     if len(body) > MAX_BODY_BYTES:
+                        outcome = "answer too long"
                         raise ContractBroken(
                             f"Asking {path}: the answer is longer than {MAX_BODY_BYTES:,} bytes and was cut off. "
                             "Check DEVIN_API_URL: this does not look like the Devin API."
                         )
-                self.calls.outcomes[str(response.status_code)] += 1
-                self.calls.latencies.append(asyncio.get_running_loop().time() - sent_at)
+                outcome = str(response.status_code)
+                if len(self.calls.latencies) < MOST_LATENCIES:
+                    self.calls.latencies.append(asyncio.get_running_loop().time() - sent_at)
                 self.calls.limit_headers = _limit_headers(response.headers) or self.calls.limit_headers
                 return response.status_code, bytes(body), _retry_after(response.headers)
         except TimeoutError:
-            self.calls.outcomes["no answer in time"] += 1
+            outcome = "no answer in time"
             raise _Passing(f"no whole answer within {self.api.timeout_seconds:g} s") from None
         except (httpx.TransportError, aiohttp.ClientError) as error:
-            self.calls.outcomes["connection failed"] += 1
+            outcome = "connection failed"
             raise _Passing(f"the connection failed: {_clean(str(error)) or type(error).__name__}") from None
+        finally:
+            self.calls.outcomes[outcome] += 1
 
 
 async def _once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
@@ -448,15 +461,6 @@ def key_from_environment() -> str:
         raise Unauthorized(f"{KEY_VARIABLE} is refused: {error}.") from None
 
 
-def _proxy_for(url: str) -> httpx.Proxy | None:
-    """The environment's proxy for https. Plain http goes to loopback alone, so never to a proxy."""
-    parsed = httpx.URL(url)
-    proxy = urllib.request.getproxies().get("https")
-    if parsed.scheme != "https" or not proxy or urllib.request.proxy_bypass(parsed.host):
-        return None
-    return httpx.Proxy(proxy)
-
-
 def _limit_headers(headers: httpx.Headers) -> dict[str, str]:
     return {name: _clean(value, 60) for name, value in headers.items() if "ratelimit" in name.replace("-", "")}
 
@@ -503,6 +507,10 @@ def _shown(value: object) -> str:
 
 def _clean(text: str, length: int = 200) -> str:
     """`text` from outside, fit for a message: without the key, which a source or proxy may echo, and on one line."""
+    return " ".join("".join(c if c.isprintable() else " " for c in without_key(text)).split())[:length]
+
+
+def without_key(text: str) -> str:
+    """`text` with `[key]` wherever it holds the key."""
     key = os.environ.get(KEY_VARIABLE, "").strip()
-    text = text.replace(key, "[key]") if key else text
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:length]
+    return text.replace(key, "[key]") if key else text

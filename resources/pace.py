@@ -12,6 +12,7 @@ CAUTION = 0.94
 PLATEAU = 0.04  # so much more than at first is asked around PLATEAU_SECONDS after the pause
 PLATEAU_SECONDS = 30.0
 FIRST_GUESS = 10.0  # a second, where too little was answered to know; halved until it fits
+DOUBLED_AFTER_SECONDS = 3.0  # a guess is too low more often than not
 # A busy event loop wakes up late. Turns missed by more than this are lost: made up for, they would be a burst.
 LATE_SECONDS = 0.02
 
@@ -25,6 +26,7 @@ class Pace:
         self._answered: collections.deque[float] = collections.deque()
         self._paused_until = -math.inf
         self._learned = math.inf
+        self._is_guess = False
         self._next_turn = -math.inf
         self._queue = asyncio.Lock()  # first come, first served
 
@@ -58,12 +60,16 @@ class Pace:
         at_least = self._learned
         if asked_at >= self._paused_until:
             at_least = FIRST_GUESS if self._learned == math.inf else self._rate(now) / 2
-        self._learned = max(CAUTION * len(self._answered), at_least)
+        seen = CAUTION * len(self._answered)
+        self._is_guess = seen < at_least
+        self._learned = max(seen, at_least)
         self._paused_until = self._next_turn = max(self._paused_until, now + seconds)
 
     def _rate(self, at: float) -> float:
         """Questions a second: as learned, and more with the time since the pause."""
         calm = max(0.0, at - self._paused_until)
+        if self._is_guess:
+            return self._learned * 2 ** (min(calm, 60) / DOUBLED_AFTER_SECONDS)
         return self._learned * (1 + PLATEAU * (1 + (calm / PLATEAU_SECONDS - 1) ** 3))
 
     def _forget(self, now: float) -> None:

@@ -170,6 +170,7 @@ def _world(source: Sandbox, folder: Path, environment: pytest.MonkeyPatch, wareh
     environment.setenv("DEVIN_MAX_TRIES", "1")
     environment.setenv("WAREHOUSE_URL", warehouse_url)
     environment.setenv("DAGSTER_HOME", str(folder / "dagster"))
+    environment.setenv("DEVIN_REPORT_PATH", "off")
     with dg.DagsterInstance.ephemeral() as instance:
         yield World(source, folder, environment, instance)
 

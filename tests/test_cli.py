@@ -574,10 +574,18 @@ def copy_of_the_project(folder: Path) -> Path:
 def test_the_demo_shows_tables_and_touches_nothing_but_its_own_folder(world: World) -> None:
     project = copy_of_the_project(world.folder / "project")
     (project / ".env").write_text(
-        "DEVIN_API_KEY=apk_user_real\nDEVIN_ORG_IDS=org-real\nWAREHOUSE_URL=duckdb:///data/real.duckdb\n",
+        "DEVIN_API_KEY=apk_user_real\nDEVIN_ORG_IDS=org-real\nWAREHOUSE_URL=duckdb:///data/real.duckdb\n"
+        "DEVIN_LOG_FORMAT=json\n",
         encoding="utf-8",
     )
-    for name in ("DEVIN_API_KEY", "DEVIN_API_URL", "DEVIN_ORG_IDS", "WAREHOUSE_URL", "DAGSTER_HOME"):
+    for name in (
+        "DEVIN_API_KEY",
+        "DEVIN_API_URL",
+        "DEVIN_ORG_IDS",
+        "DEVIN_LOG_FORMAT",
+        "WAREHOUSE_URL",
+        "DAGSTER_HOME",
+    ):
         world.environment.delenv(name)
     code, out, err = devin_sessions("demo", "--days", "35", "--organizations", "3", cwd=project)
     assert (code, err) == (0, "")

@@ -239,6 +239,7 @@ def test_each_day_carries_its_own_numbers_in_dagster(world: World) -> None:
             "calls": 6,
             "cells_asked": 5,
             "cells_derived": 0,
+            "cells_proven_zero": 0,
             "rows_inserted": 5,
             "rows_changed": 0,
             "rows_unchanged": 0,

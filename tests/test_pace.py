@@ -144,6 +144,15 @@ def test_refusals_of_what_was_under_way_already_do_not_slow_it_down_again() -> N
     assert gaps[1] == pytest.approx(19 / 95, rel=0.05)
 
 
+def test_a_refusal_before_anything_was_answered_does_not_hold_up_a_small_load() -> None:
+    async def main() -> None:
+        source = Source(lambda now: 0 if now < 0.01 else 10**9)
+        assert await ask_all(source, Pace(), 400, 16) < 20
+        assert max(sum(first <= at < first + 1 for at in source.asked[16:]) for first in source.asked[16:30]) < 40
+
+    run(main())
+
+
 def test_turns_missed_while_the_machine_was_busy_are_not_made_up_for_by_a_burst() -> None:
     async def main() -> None:
         pace = Pace()

@@ -82,6 +82,7 @@ def listed(
 def test_an_empty_warehouse_answers_every_question(connection: sa.Connection, counted: Counted) -> None:
     assert reads.latest_listed(connection, counted) == []
     assert reads.windows(connection, counted) == {}
+    assert reads.last_read(connection, counted) == {}
     assert reads.api_versions(connection) == set()
     assert reads.rollups_are_behind(connection) is False
     assert reads.days_of_runs(connection, counted, ["run"]) == set()
@@ -93,6 +94,15 @@ def test_an_empty_warehouse_answers_every_question(connection: sa.Connection, co
     assert reads.coverage(connection, counted, [JANUARY_30], set()) == reads.Coverage(
         JANUARY_30, JANUARY_30, 1, 0, 0, 0, 0, None
     )
+
+
+def test_each_day_was_last_read_when_it_was_read_again(connection: sa.Connection, counted: Counted) -> None:
+    store(connection, counted, {days_after(0): {"a": 1}, days_after(1): {"a": 2}})
+    store(connection, counted, {days_after(1): {"a": 2}}, read_after=timedelta(hours=5))
+    assert reads.last_read(connection, counted) == {
+        days_after(0): datetime(2025, 1, 31, 2, tzinfo=UTC),
+        days_after(1): datetime(2025, 2, 1, 5, tzinfo=UTC),
+    }
 
 
 def test_those_of_the_latest_listing_are_counted_in_order(connection: sa.Connection, counted: Counted) -> None:

@@ -79,6 +79,15 @@ def test_days_that_lack_an_organization_are_caught_up_too(world: World) -> None:
     assert [days_of(request) for request in tick(world, at)] == [("2025-06-08", "2025-06-11")]
 
 
+def test_a_warehouse_that_cannot_be_used_is_left_to_a_run_to_fail_at_and_tell(world: World) -> None:
+    warehouse = world.folder / "warehouse.duckdb"
+    warehouse.write_text("not a database")
+    at = datetime(2025, 6, 12, 2, 30, tzinfo=ZoneInfo("UTC"))
+    (request,) = tick(world, at)
+    assert days_of(request) == ("2025-06-09", "2025-06-11")
+    assert str(warehouse) in world.failures(world.run_with_tags(dict(request.tags)))
+
+
 def test_a_look_back_that_is_longer_than_history_begins_at_its_first_day(world: World) -> None:
     world.configure(devin_start_date="2025-06-10")
     (request,) = tick(world, datetime(2025, 6, 12, 2, 30, tzinfo=ZoneInfo("UTC")))

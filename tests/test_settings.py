@@ -65,7 +65,11 @@ def test_an_empty_variable_means_the_default() -> None:
         "devin_timeout_seconds": 30.0,
         "devin_max_tries": 5,
         "devin_fetch": "auto",
+        "devin_log_format": "text",
+        "otel_exporter_otlp_endpoint": None,
         "warehouse_url": f"duckdb:///{PROJECT}/data/warehouse.duckdb",
+        "devin_report_path": None,
+        "devin_alert_webhook_url": None,
     }
 
 
@@ -89,11 +93,17 @@ def test_each_variable_sets_its_setting(monkeypatch: pytest.MonkeyPatch, tmp_pat
         devin_timeout_seconds="0.5",
         devin_max_tries="20",
         devin_fetch="differenced",
+        devin_log_format="json",
+        otel_exporter_otlp_endpoint="http://localhost:4318",
         warehouse_url=f"duckdb:///{tmp_path}/warehouse.duckdb",
+        devin_report_path=f"{tmp_path}/page.html",
+        devin_alert_webhook_url=f" https://hooks.example.com/{SECRET}?a=b ",
     )
     assert settings.devin_api_key is not None
     assert settings.devin_api_key.get_secret_value() == f"cog_{SECRET}"
-    assert settings.model_dump(exclude={"devin_api_key"}) == {
+    assert settings.devin_alert_webhook_url is not None
+    assert settings.devin_alert_webhook_url.get_secret_value() == f"https://hooks.example.com/{SECRET}?a=b"
+    assert settings.model_dump(exclude={"devin_api_key", "devin_alert_webhook_url"}) == {
         "devin_api_version": "v3",
         "devin_allow_version_change": True,
         "devin_api_url": "http://127.0.0.1:8000/devin",
@@ -110,7 +120,10 @@ def test_each_variable_sets_its_setting(monkeypatch: pytest.MonkeyPatch, tmp_pat
         "devin_timeout_seconds": 0.5,
         "devin_max_tries": 20,
         "devin_fetch": "differenced",
+        "devin_log_format": "json",
+        "otel_exporter_otlp_endpoint": "http://localhost:4318",
         "warehouse_url": f"duckdb:///{tmp_path}/warehouse.duckdb",
+        "devin_report_path": tmp_path / "page.html",
     }
 
 
@@ -119,8 +132,9 @@ def test_settings_do_not_change_once_they_are_loaded() -> None:
         Settings.load().devin_max_tries = 7  # type: ignore[misc]  # which is the point
 
 
-def test_settings_do_not_show_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = load(monkeypatch, devin_api_key=f"apk_user_{SECRET}")
+def test_settings_do_not_show_the_key_nor_the_webhook(monkeypatch: pytest.MonkeyPatch) -> None:
+    webhook = f"https://hooks.example.com/{SECRET}"
+    settings = load(monkeypatch, devin_api_key=f"apk_user_{SECRET}", devin_alert_webhook_url=webhook)
     assert SECRET not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
 
 
@@ -137,7 +151,9 @@ USER_IDS = (
 )
 DATE = "a date such as 2025-01-01, from 2020-01-01 up to yesterday"
 TIMEZONE = "an IANA name such as UTC or Europe/Berlin"
+COLLECTOR = "an http:// or https:// address without user and password"
 SECONDS = "a number of seconds above 0, up to 600"
+PAGE = "off, or a path that ends in .html; a relative one starts at the project's folder"
 DATABASES = (
     "a DuckDB file as duckdb:///path/to/file.duckdb, a database of MotherDuck as duckdb:///md:name, or one of "
     "PostgreSQL as postgresql+psycopg://user:password@host/database"
@@ -166,6 +182,13 @@ DATABASES = (
         *(("devin_timeout_seconds", value, SECONDS) for value in ("0", "-1", "601", "nan", "inf", "30s")),
         *(("devin_max_tries", value, "a whole number from 1 to 20") for value in ("0", "21", "true")),
         *(("devin_fetch", value, "auto, direct or differenced") for value in ("Direct", "all", "0")),
+        *(("devin_report_path", value, PAGE) for value in ("report", "published/", "~", "Off", "none")),
+        *(("devin_log_format", value, "text or json") for value in ("JSON", "true")),
+        *(
+            ("otel_exporter_otlp_endpoint", value, COLLECTOR)
+            for value in ("localhost:4318", "ftp://a", "https://", "true")
+        ),
+        ("otel_exporter_otlp_endpoint", "http:///v1/metrics", COLLECTOR),
         *(("warehouse_url", value, DATABASES) for value in ("warehouse.duckdb", "duckdb://", "duckdb:///")),
         *(("warehouse_url", value, DATABASES) for value in ("duckdb:///:memory:", "sqlite:///a.db", "duckdb://host/a")),
         *(("warehouse_url", value, DATABASES) for value in ("duckdb:///~no-such-user/a.duckdb", "postgresql://h/db")),
@@ -211,6 +234,32 @@ def test_a_key_that_cannot_work_is_refused_without_being_quoted(monkeypatch: pyt
     assert told.startswith("DEVIN_API_KEY is refused (it ")
     assert told.endswith("Allowed: a key that starts with `apk_user_` (for v2 of the API) or `cog_` (for v3).")
     assert SECRET not in told
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        (f"http://hooks.example.com/{SECRET}", "messages would travel unencrypted"),
+        (f"http://127.0.0.1.example.com/{SECRET}", "messages would travel unencrypted"),
+        (f"ftp://127.0.0.1/{SECRET}", "messages would travel unencrypted"),
+        (f"hooks.example.com/{SECRET}", "messages would travel unencrypted"),
+        (f"https:///{SECRET}", "messages would travel unencrypted"),
+        (f"https://user:{SECRET}@hooks.example.com/", "user and password do not belong in it"),
+        (f"https://[::1/{SECRET}", "not an address"),
+    ],
+)
+def test_a_webhook_that_cannot_work_is_refused_without_being_quoted(
+    monkeypatch: pytest.MonkeyPatch, value: str, why: str
+) -> None:
+    assert refusal(monkeypatch, devin_alert_webhook_url=value) == (
+        f"DEVIN_ALERT_WEBHOOK_URL is refused ({why}). Allowed: the https:// address of a webhook that takes Slack's "
+        "JSON; http:// for this machine alone."
+    )
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8000", "[::1]", "localhost"])
+def test_a_webhook_on_this_machine_needs_no_encryption(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    assert load(monkeypatch, devin_alert_webhook_url=f"http://{host}/").devin_alert_webhook_url
 
 
 @pytest.mark.parametrize(
@@ -364,6 +413,18 @@ def test_a_password_does_not_travel_unencrypted_to_another_machine(monkeypatch: 
     assert "would travel unencrypted" in refusal(monkeypatch, warehouse_url=twice)
     for here in ("127.0.0.1", "[::1]", "localhost"):
         load(monkeypatch, warehouse_url=f"postgresql+psycopg://writer:{SECRET}@{here}/db?sslmode={mode}")
+
+
+def test_the_report_is_beside_the_warehouse_or_with_a_server_in_the_projects_data_or_where_it_is_wanted_or_nowhere(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert Settings.load().published_report == PROJECT / "data" / "published" / "report.html"
+    beside = load(monkeypatch, warehouse_url=f"duckdb:///{tmp_path}/warehouse.duckdb").published_report
+    assert beside == tmp_path / "published" / "report.html"
+    server = load(monkeypatch, warehouse_url="postgresql+psycopg://127.0.0.1/sessions")
+    assert server.published_report == PROJECT / "data" / "published" / "report.html"
+    assert load(monkeypatch, devin_report_path="web/x.html").published_report == PROJECT / "web" / "x.html"
+    assert load(monkeypatch, devin_report_path="off").published_report is None
 
 
 def test_a_database_of_motherduck_is_taken_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:

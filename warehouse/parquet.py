@@ -1,12 +1,12 @@
 """What is stored as Parquet files: the counts in a file a month, any other table in one."""
 
-import contextlib
 import json
-import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import duckdb
 import pyarrow as pa
@@ -31,6 +31,9 @@ _ONE_FILE = (
 LAST_WRITTEN = f"{_ONE_FILE[-1].name}.parquet"
 
 
+Replacing = Callable[[Path, Path | None], AbstractContextManager[BinaryIO]]
+
+
 @dataclass(frozen=True)
 class Exported:
     """How many files were written, and how many were left as they were."""
@@ -39,8 +42,10 @@ class Exported:
     kept: int
 
 
-def export(connection: sa.Connection, folder: Path) -> Exported:
+def export(connection: sa.Connection, folder: Path, replacing: Replacing) -> Exported:
     """Bring the files in `folder` up to what this DuckDB holds. Each is replaced whole; an unchanged month is left.
+
+    `replacing` opens a file to take the place of the one at a path, with the rights of the second one if it is new.
 
     The counts of a month are in daily_sessions/2025-01.parquet, other tables in organizations.parquet and so on.
     One process at a time. Raises OSError.
@@ -56,10 +61,10 @@ def export(connection: sa.Connection, folder: Path) -> Exported:
                 "date_trunc", duckdb.ConstantExpression("month"), duckdb.ColumnExpression("day")
             ) == duckdb.ConstantExpression(month)
             rows = _relation(connection, counted.cells).filter(of_month).order(f"day, {counted.id}")
-            _write(path, rows.to_arrow_table().replace_schema_metadata({_FINGERPRINT: fingerprint}))
+            _write(replacing, path, rows.to_arrow_table().replace_schema_metadata({_FINGERPRINT: fingerprint}))
             written += 1
     for table in _ONE_FILE:
-        _write(folder / f"{table.name}.parquet", _relation(connection, table).to_arrow_table())
+        _write(replacing, folder / f"{table.name}.parquet", _relation(connection, table).to_arrow_table())
         written += 1
     return Exported(written, kept)
 
@@ -91,16 +96,8 @@ def _relation(connection: sa.Connection, table: sa.Table) -> duckdb.DuckDBPyRela
     return relation
 
 
-def _write(path: Path, rows: pa.Table) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.unfinished")  # what a killed run left is overwritten
-    try:
-        with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            pq.write_table(rows, file, compression="zstd")
-        like = path if path.exists() else max(path.parent.glob("*.parquet"), default=None)
-        if like:
-            unfinished.chmod(like.stat().st_mode & 0o777)  # whoever was let in stays so, and sees new months too
-        unfinished.replace(path)
-    finally:
-        with contextlib.suppress(OSError):
-            unfinished.unlink()
+def _write(replacing: Replacing, path: Path, rows: pa.Table) -> None:
+    # A new month may be read by whoever may read another.
+    like = max(path.parent.glob("*.parquet"), default=None)
+    with replacing(path, like) as file:
+        pq.write_table(rows, file, compression="zstd")

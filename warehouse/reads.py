@@ -49,6 +49,12 @@ def read_days(connection: sa.Connection, counted: Counted) -> set[date]:
     return set(connection.scalars(sa.select(counted.totals.c.day)))
 
 
+def last_read(connection: sa.Connection, counted: Counted) -> dict[date, datetime]:
+    """When each day that was read was last read."""
+    totals = counted.totals.c
+    return {day: loaded_at for day, loaded_at in connection.execute(sa.select(totals.day, totals.loaded_at))}
+
+
 def api_versions(connection: sa.Connection) -> set[str]:
     """The versions of the API that the stored days were last read from."""
     of_each = (sa.select(counted.totals.c.api_version) for counted in (ORGANIZATIONS, USERS))

@@ -36,6 +36,9 @@ class Changes:
     def __add__(self, other: "Changes") -> "Changes":
         return Changes(self.inserted + other.inserted, self.changed + other.changed, self.unchanged + other.unchanged)
 
+    def __sub__(self, other: "Changes") -> "Changes":
+        return Changes(self.inserted - other.inserted, self.changed - other.changed, self.unchanged - other.unchanged)
+
 
 @dataclass(frozen=True)
 class StoredDay:

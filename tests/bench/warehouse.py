@@ -18,6 +18,7 @@ from rich.console import Console
 from sqlalchemy.dialects.postgresql import insert
 
 from resources.database import Database
+from resources.files import replacing
 from tests.bench.source import World
 from tests.conftest import PostgreSQL
 from warehouse import migrations, parquet, tables, writes
@@ -236,7 +237,7 @@ def _fill(made: History) -> None:
     if database.is_file:
         database.copy_to(made.snapshot)
         with Database(url=f"duckdb:///{made.snapshot}").transaction(read_only=True) as connection:
-            parquet.export(connection, made.snapshot.parent / "parquet")
+            parquet.export(connection, made.snapshot.parent / "parquet", replacing)
     else:
         engine = sa.create_engine(made.url, isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:

@@ -1,0 +1,225 @@
+"""The report's charts as Vega-Lite, made with Altair. Colours come from the page, which knows light from dark.
+
+Each takes the width of its place. What a chart says is in its `description`, for those who do not see it; its numbers
+are in a table beside it, so its marks are silent.
+"""
+
+from collections.abc import Sequence
+from datetime import date
+from typing import Any
+
+import altair as alt
+
+from warehouse.activity import DayOfEnterprise, OrganizationLately, PeriodOfEnterprise
+
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+DAY, MEAN_OF_7, MEAN_OF_28 = "day", "7-day mean", "28-day mean"
+# The page's colours of the same number: lines and bars take them in this order.
+SERIES = [DAY, MEAN_OF_7, MEAN_OF_28]
+
+# What the page replaces by its own colours; these are for the picture in Dagster.
+COLOURS = {
+    "colour0": "#9ca3af",
+    "colour1": "#2563eb",
+    "colour2": "#c2410c",
+    "none": "#e8eefc",
+    "full": "#1d4ed8",
+    "ink": "#111827",
+    "outline": "#9ca3af",
+}
+
+ROWS = alt.NamedData(name="rows")
+
+Spec = dict[str, Any]
+
+
+def _spec(
+    chart: alt.Chart | alt.LayerChart | alt.FacetChart, rows: Sequence[dict[str, Any]], description: str, height: int
+) -> Spec:
+    fit = alt.AutoSizeParams(type="fit-x", contains="padding")
+    spec: Spec = chart.properties(description=description, width="container", height=height, autosize=fit).to_dict()
+    # The rows come in here because Altair would look at each of their values.
+    return spec | {"datasets": {ROWS.name: list(rows)}, "params": [{"name": n, "value": c} for n, c in COLOURS.items()]}
+
+
+def _day(day: date) -> str:
+    return day.isoformat()
+
+
+def _time(field: str, form: str) -> alt.X:
+    """A day on the axis as it is in the data, whatever the time zone of who looks."""
+    axis = alt.Axis(labelOverlap="greedy", labelSeparation=8, grid=False, format=form)
+    return alt.X(f"{field}:T", title=None, scale=alt.Scale(type="utc"), axis=axis)
+
+
+def _count(title: str = "sessions") -> alt.Y:
+    return alt.Y("sessions:Q", title=title, axis=alt.Axis(tickMinStep=1, tickCount=5))
+
+
+def trend(days: Sequence[DayOfEnterprise], description: str, *, with_days: bool) -> Spec:
+    """Sessions a day and their means; over a long time the means alone."""
+    rows: list[dict[str, Any]] = []
+    for day in days:
+        shown = [(MEAN_OF_7, day.mean_of_7_days), (MEAN_OF_28, day.mean_of_28_days)]
+        if with_days:
+            shown.insert(0, (DAY, day.sessions_count))
+        rows += [{"day": _day(day.day), "what": what, "sessions": number} for what, number in shown]
+    known = {row["what"] for row in rows if row["sessions"] is not None}
+    series = [name for name in SERIES if name in known]
+    colour = alt.Color(
+        "what:N",
+        title=None,
+        scale=alt.Scale(domain=series, range=[{"expr": f"colour{SERIES.index(name)}"} for name in series]),
+        legend=alt.Legend(orient="top", symbolType="circle", columns=3),
+    )
+    tooltip = [
+        alt.Tooltip("day:T", timeUnit="utcyearmonthdate", format="%a %d %b %Y"),
+        alt.Tooltip("what:N", title=" "),
+        alt.Tooltip("sessions:Q", format=",.1~f"),
+    ]
+    base = alt.Chart(ROWS).encode(
+        x=_time("day", "%d %b" if with_days else "%b %Y"), y=_count("sessions a day"), color=colour, tooltip=tooltip
+    )
+    lines = base.transform_filter(f"datum.what !== '{DAY}'").mark_line(
+        aria=False, strokeWidth=2, invalid="break-paths-show-domains"
+    )
+    if DAY not in known:
+        return _spec(lines.properties(), rows, description, 220)
+    bars = base.transform_filter(f"datum.what === '{DAY}'").mark_bar(opacity=0.45, binSpacing=0, aria=False)
+    return _spec(alt.layer(bars, lines) if len(known) > 1 else bars, rows, description, 240)
+
+
+def heat_map(year: int, days: Sequence[DayOfEnterprise], most: int, description: str, *, with_legend: bool) -> Spec:
+    """A year's days by week and weekday. A day that is not loaded is an outline."""
+    first_weekday = date(year, 1, 1).weekday()
+
+    def week(day: date) -> int:
+        return (day.timetuple().tm_yday - 1 + first_weekday) // 7
+
+    rows = [
+        {
+            "day": _day(day.day),
+            "week": week(day.day),
+            "weekday": day.day.weekday(),
+            "sessions": day.sessions_count,
+            "loaded": "not loaded" if day.sessions_count is None else f"{day.sessions_count:,} sessions",
+        }
+        for day in days
+    ]
+    legend = alt.Legend(orient="top", gradientLength=140, direction="horizontal", tickMinStep=1, tickCount=3)
+    begins = [week(date(year, month, 1)) for month in range(1, 13)]
+    base = alt.Chart(ROWS).encode(
+        x=alt.X(
+            "week:O",
+            title=None,
+            scale=alt.Scale(domain=list(range(54))),
+            axis=alt.Axis(
+                values=begins,
+                labelExpr=f"{list(MONTHS)}[indexof({begins}, datum.value)]",
+                labelOverlap=True,
+                ticks=False,
+                domain=False,
+                labelAlign="left",
+                labelAngle=0,
+            ),
+        ),
+        y=alt.Y(
+            "weekday:O",
+            title=None,
+            scale=alt.Scale(domain=list(range(7))),
+            axis=alt.Axis(labelExpr=f"{list(WEEKDAYS)}[datum.value]", values=[0, 2, 4, 6], ticks=False, domain=False),
+        ),
+        tooltip=[
+            alt.Tooltip("day:T", timeUnit="utcyearmonthdate", format="%a %d %b %Y"),
+            alt.Tooltip("loaded:N", title=" "),
+        ],
+    )
+    loaded = (
+        base.transform_filter("isValid(datum.sessions)")
+        .mark_rect(aria=False, cornerRadius=2)
+        .encode(
+            color=alt.Color(
+                "sessions:Q",
+                title="sessions a day",
+                scale=alt.Scale(domain=[0, max(most, 1)], range=[{"expr": "none"}, {"expr": "full"}]),
+                legend=legend if with_legend else None,
+            )
+        )
+    )
+    lacking = base.transform_filter("!isValid(datum.sessions)").mark_rect(
+        aria=False, fillOpacity=0, stroke={"expr": "outline"}, strokeWidth=1, strokeDash=[2, 2]
+    )
+    return _spec(alt.layer(loaded, lacking), rows, description, 112)
+
+
+def periods(found: Sequence[PeriodOfEnterprise], form: str, description: str) -> Spec:
+    """Sums of weeks or months in order; the incomplete ones pale."""
+    rows = [
+        {
+            "period": f"{period.first_day:{form}}",
+            "sessions": period.sessions_count,
+            "days": "complete" if period.is_complete else "not every day is loaded",
+            "change": "unknown" if period.change is None else f"{period.change:+.0%}",
+        }
+        for period in found
+    ]
+    bars = (
+        alt.Chart(ROWS)
+        .mark_bar(aria=False, color={"expr": "colour1"})
+        .encode(
+            x=alt.X(
+                "period:O", title=None, sort=None, axis=alt.Axis(labelOverlap="greedy", labelSeparation=8, labelAngle=0)
+            ),
+            y=_count(),
+            opacity=alt.condition("datum.days === 'complete'", alt.value(0.9), alt.value(0.4)),
+            tooltip=[
+                alt.Tooltip("period:O", title=" "),
+                alt.Tooltip("sessions:Q", format=","),
+                alt.Tooltip("change:N", title="to the one before"),
+                alt.Tooltip("days:N", title=" "),
+            ],
+        )
+    )
+    return _spec(bars, rows, description, 180)
+
+
+def top_organizations(named: Sequence[tuple[str, OrganizationLately]], description: str) -> Spec:
+    """Sessions lately, most first, with a tick where the same number of days before was."""
+    rows = [{"organization": name, "sessions": org.sessions_count, "before": org.before} for name, org in named]
+    base = alt.Chart(ROWS).encode(
+        y=alt.Y(
+            "organization:N",
+            title=None,
+            scale=alt.Scale(domain=[name for name, _ in named]),
+            axis=alt.Axis(labelLimit=150, ticks=False, domain=False),
+        ),
+        tooltip=[
+            alt.Tooltip("organization:N", title=" "),
+            alt.Tooltip("sessions:Q", format=","),
+            alt.Tooltip("before:Q", format=","),
+        ],
+    )
+    bars = base.mark_bar(aria=False, color={"expr": "colour1"}, opacity=0.85).encode(
+        x=alt.X("sessions:Q", title="sessions", axis=alt.Axis(tickMinStep=1, tickCount=5))
+    )
+    ticks = base.mark_tick(aria=False, thickness=3, color={"expr": "ink"}).encode(x="before:Q")
+    return _spec(alt.layer(bars, ticks), rows, description, 20 * len(rows))
+
+
+def small_multiple(org: OrganizationLately, description: str) -> Spec:
+    """An organization's complete weeks."""
+    rows = [{"week": _day(week), "sessions": count} for week, count in org.weeks]
+    line = (
+        alt.Chart(ROWS)
+        .mark_area(aria=False, line={"strokeWidth": 2}, opacity=0.35, color={"expr": "colour1"})
+        .encode(
+            x=_time("week", "%b"),
+            y=alt.Y("sessions:Q", title=None, axis=alt.Axis(tickMinStep=1, tickCount=2)),
+            tooltip=[
+                alt.Tooltip("week:T", title="week of", timeUnit="utcyearmonthdate", format="%d %b %Y"),
+                alt.Tooltip("sessions:Q", format=","),
+            ],
+        )
+    )
+    return _spec(line, rows, description, 70)

@@ -1,0 +1,130 @@
+"""Asset `activity_report`: one page for those who would rather look than read SQL. It needs no network."""
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import jinja2
+from markupsafe import Markup
+from platformdirs import user_cache_path
+
+from pipelines.catalogue import GROUP, OWNERS
+from pipelines.ledger import reading
+from pipelines.publish import publishing
+from pipelines.settings import Settings
+from resources.database import Database, WarehouseUnusable
+from resources.files import replacing
+from warehouse.activity import Activity, activity
+
+ACTIVITY_REPORT = dg.AssetKey("activity_report")
+_GLOBALS = "window.vegaEmbed = vegaEmbed;"
+
+
+def activity_report_asset(deps: Sequence[dg.AssetKey]) -> dg.AssetsDefinition:
+    """The asset, made anew after each run of `deps`."""
+
+    @dg.asset(
+        group_name=GROUP,
+        owners=OWNERS,
+        kinds={"html"},
+        deps=deps,
+        description="A page with the trend, a calendar, the organizations and what speaks for the numbers.",
+    )
+    def activity_report(database: Database, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[None]:
+        path = settings.published_report
+        assert path is not None, "else there is no such asset"
+        snapshot = settings.published_snapshot
+        # Where there is a snapshot it is as good, and nobody waits for its reader.
+        source = Database(url=f"duckdb:///{snapshot}") if snapshot else database
+        try:
+            with publishing(path.parent):
+                with reading(source) as connection:
+                    shown = activity(connection)
+                page = as_page(shown, library())
+                with replacing(path) as file:
+                    file.write(page.encode())
+        except WarehouseUnusable as error:
+            raise dg.Failure(str(error), allow_retries=False) from error
+        except OSError as error:
+            raise dg.Failure(
+                f"The report {path} could not be written: {error.strerror or error}. The last one is kept. "
+                "Mend that (a full disk? rights?) and run the same again.",
+                allow_retries=False,
+            ) from error
+        metadata: dict[str, Any] = {
+            "report": dg.MetadataValue.path(str(path)),
+            "kilobytes": round(len(page.encode()) / 1000),
+        }
+        if shown.last_loaded:
+            metadata["trend"] = dg.MetadataValue.md(f"![Sessions a day](data:image/png;base64,{picture(shown)})")
+        return dg.MaterializeResult(metadata=metadata)
+
+    return activity_report
+
+
+def library() -> str:
+    """Vega, Vega-Lite and Vega-Embed as one script; kept in the user's cache, since to put them together takes long."""
+    import vl_convert as vlc  # here: no other command or run should wait for it
+
+    versions = (vlc.get_vega_version(), vlc.get_vegalite_versions()[-1], vlc.get_vega_embed_version())
+    kept = user_cache_path("devin-sessions") / f"vega-{'-'.join(versions)}.js"
+    with suppress(OSError):  # none yet, or none that may be read
+        return kept.read_text(encoding="utf-8")
+    script = vlc.javascript_bundle(_GLOBALS).replace("</script", "<\\/script")
+    with suppress(OSError), replacing(kept) as file:  # a user without a home has no cache, and waits each time
+        file.write(script.encode())
+    return script
+
+
+def picture(shown: Activity) -> str:
+    """The trend as a PNG in base64, for the Dagster UI."""
+    import vl_convert as vlc  # here: as above
+
+    from pipelines import figures  # here: Altair takes longer to import than most commands
+
+    spec = figures.trend(shown.up_to_the_last_loaded(figures.DAYS_ONE_BY_ONE), with_days=True) | {
+        "width": 720,
+        "background": "white",
+    }
+    return base64.b64encode(vlc.vegalite_to_png(spec)).decode()
+
+
+def as_page(shown: Activity, script: str) -> str:
+    """The whole page. `script` is the charts' library."""
+    from pipelines import figures  # here: as above
+
+    shown_figures = figures.figures(shown) if shown.last_loaded else []
+    specs = {chart.id: chart.spec for figure in shown_figures for chart in figure.charts}
+    # Names come from the source: in JSON within HTML nothing of them may end the script.
+    told = json.dumps(specs, ensure_ascii=False)
+    for character in "<>&\u2028\u2029":
+        told = told.replace(character, f"\\u{ord(character):04x}")
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    drawing = Path(__file__).with_name("report.js").read_text(encoding="utf-8")
+    return environment.get_template("report.html").render(
+        shown=shown,
+        tiles=figures.tiles(shown),
+        figures=shown_figures,
+        trust=figures.trust(shown),
+        specs=Markup(told),  # escaped above
+        library=Markup(script),
+        drawing=Markup(drawing),
+        hashes=[_hash(script), _hash(drawing)],
+        made_at=datetime.now(UTC),
+    )
+
+
+def _hash(script: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -1,0 +1,30 @@
+"""How a published file is replaced: as a whole or not at all, and whoever was let in stays so."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+
+@contextmanager
+def replacing(path: Path, like: Path | None = None) -> Iterator[BinaryIO]:
+    """What is written to the file takes the place of `path` when the block ends; if it raises, `path` stays.
+
+    The rights are those of the file before or, for a new one, of `like`; else it is the owner's alone. One process at
+    a time. Raises OSError.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.unfinished")  # what a killed run left is overwritten
+    try:
+        with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        model = path if path.exists() else like
+        if model:
+            unfinished.chmod(model.stat().st_mode & 0o777)
+        unfinished.replace(path)
+    finally:
+        with suppress(OSError):
+            unfinished.unlink()

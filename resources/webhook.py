@@ -1,0 +1,77 @@
+"""How a message gets to a webhook that takes Slack's JSON. What is said, and when, is not decided here."""
+
+import asyncio
+import os
+from collections.abc import Sequence
+
+import httpx
+
+from resources.devin_api import without_key
+from resources.hosts import is_loopback, proxy_for
+
+URL_VARIABLE = "DEVIN_ALERT_WEBHOOK_URL"
+TIMEOUT_SECONDS = 10.0
+LONGEST_MESSAGE = 2_900
+LONGEST_LINE = 600
+# Slack takes these three for its markup, such as <!channel>.
+_ESCAPED = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
+
+
+class Undelivered(Exception):
+    """A message that was not taken. Says why, and of the address no more than the host."""
+
+
+def check_webhook(url: str) -> str:
+    """`url` without blanks around it if messages may be sent there. Raises ValueError, which never quotes it."""
+    try:
+        parsed = httpx.URL(url.strip())
+    except httpx.InvalidURL:
+        raise ValueError("not an address") from None
+    if parsed.userinfo:
+        raise ValueError("user and password do not belong in it")
+    if not parsed.host or not (parsed.scheme == "https" or (parsed.scheme == "http" and is_loopback(parsed.host))):
+        raise ValueError("messages would travel unencrypted")
+    return url.strip()
+
+
+def as_text(lines: Sequence[str]) -> str:
+    """One message of these lines: without the key, with nothing in it that is markup, and not too long for Slack."""
+    escaped = [_shortened(line).translate(_ESCAPED) for line in without_key("\n".join(lines)).splitlines()]
+    shown: list[str] = []
+    for number, line in enumerate(escaped):
+        if sum(map(len, shown)) + len(shown) + len(line) > LONGEST_MESSAGE:
+            return "\n".join([*shown, f"… and {len(escaped) - number} more lines"])
+        shown.append(line)
+    return "\n".join(shown)
+
+
+def _shortened(line: str) -> str:
+    over = len(line) - LONGEST_LINE
+    return f"{line[:LONGEST_LINE]}… and {over} more characters" if over > 0 else line
+
+
+def send(text: str) -> None:
+    """Post `text` to the environment's webhook, once. Raises Undelivered."""
+    try:
+        url = check_webhook(os.environ.get(URL_VARIABLE, ""))
+    except ValueError as error:
+        raise Undelivered(f"{URL_VARIABLE} is refused: {error}") from None
+    status = asyncio.run(_post(url, text))
+    if not 200 <= status < 300:
+        raise Undelivered(f"{httpx.URL(url).host} answered {status}")
+
+
+async def _post(url: str, text: str) -> int:
+    """The answer's status. Its body is not read."""
+    request = httpx.Request("POST", url, json={"text": text})
+    host = request.url.host
+    try:
+        # Not by httpx's client, which logs the whole address.
+        async with asyncio.timeout(TIMEOUT_SECONDS), httpx.AsyncHTTPTransport(proxy=proxy_for(url)) as transport:
+            response = await transport.handle_async_request(request)
+            await response.aclose()
+            return response.status_code
+    except TimeoutError:
+        raise Undelivered(f"{host} did not answer within {TIMEOUT_SECONDS:g} s") from None
+    except httpx.TransportError as error:
+        raise Undelivered(f"the connection to {host} failed ({type(error).__name__})") from None

@@ -1,0 +1,448 @@
+"""The sensor `alerts` over real runs, and what arrives at a real receiver."""
+
+import json
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from pipelines import alerts, runs
+from pipelines.definitions import definitions_for
+from pipelines.partitions import closed_days, daily_partitions
+from pipelines.progress import Progress
+from pipelines.schedules import JOB, range_tags
+from resources import webhook
+from resources.webhook import Undelivered, send
+from tests.conftest import World
+from tests.test_cli import in_this_process
+
+SECRET_PATH = "/services/T0/B0/very-secret-path"
+TOTALS_SUM = "Check counts_sum_to_control_totals of daily_sessions"
+
+
+class Receiver:
+    """A webhook on this machine that keeps what it is sent. It answers `status`, or hangs if that is None."""
+
+    def __init__(self) -> None:
+        self.status: int | None = 200
+        self.bodies: list[Any] = []
+        self.paths: list[str] = []
+        self._unplugged = threading.Event()
+        self._port = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._port}{SECRET_PATH}"
+
+    @property
+    def texts(self) -> list[str]:
+        return [body["text"] for body in self.bodies]
+
+    def start(self) -> None:
+        receiver = self
+        self._unplugged.clear()
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                receiver.paths.append(self.path)
+                if receiver.status is None:
+                    receiver._unplugged.wait()
+                    return
+                if receiver.status == 200:
+                    assert self.headers["Content-Type"] == "application/json"
+                    receiver.bodies.append(json.loads(body))
+                self.send_response(receiver.status)
+                self.send_header("Location", "/elsewhere")
+                self.send_header("Content-Length", "2")
+                self.end_headers()
+                self.wfile.write(b"ok")
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", self._port), Handler)
+        self._port = self._server.server_port
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
+        self._thread.start()
+
+    def unplug(self) -> None:
+        self._unplugged.set()
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    receiver = Receiver()
+    receiver.start()
+    yield receiver
+    receiver.unplug()
+
+
+@dataclass
+class Watch:
+    """A world whose troubles are told to a receiver, tick by tick."""
+
+    world: World
+    receiver: Receiver
+    days: list[str]
+    cursor: str | None = None
+    reasons: list[str] = field(default_factory=list)
+
+    def tick(self) -> list[str]:
+        """The messages that arrive by one tick of the sensor."""
+        before = len(self.receiver.bodies)
+        sensor = self.world.definitions.resolve_sensor_def("alerts")
+        with dg.build_sensor_context(instance=self.world.instance, cursor=self.cursor) as context:
+            result = sensor.evaluate_tick(context)
+        assert not result.run_requests
+        self.cursor = result.cursor
+        self.reasons.append(result.skip_message or "")
+        return self.receiver.texts[before:]
+
+    def run(self, first: int = 0, last: int = -1, **tags: str) -> dg.ExecuteInProcessResult:
+        """One run over the days with these numbers."""
+        return self.world.run_with_tags(range_tags(self.days[first], self.days[last]) | tags)
+
+    def spoil(self, number: int, **how: Any) -> None:
+        """Let the source fail to tell of the day with this number."""
+        (day,) = self.world.days(self.days[number], self.days[number])
+        self.world.source.fail(times=None, when=lambda asked: asked.start == day.start, **how)
+
+
+@pytest.fixture
+def watch(world: World, receiver: Receiver) -> Watch:
+    """Six closed days of history, none of them loaded."""
+    start = (datetime.now(UTC) - timedelta(days=6)).date()
+    world.configure(devin_alert_webhook_url=receiver.url, devin_start_date=start.isoformat(), devin_fetch="direct")
+    return Watch(world, receiver, [day.isoformat() for day in closed_days(daily_partitions(world.settings))])
+
+
+def test_a_failed_run_is_told_once_and_once_when_what_it_left_out_is_there(watch: Watch) -> None:
+    watch.spoil(4, status=503)
+    assert not watch.run(0, 5).success
+    (message,) = watch.tick()
+    name, since, days, command, *said = message.splitlines()
+    assert name == "Run failed in daily_sessions"
+    assert since.startswith(f"Since {datetime.now(UTC):%Y-%m-%d} ")
+    assert days == f"Days: {watch.days[4]}"
+    assert command == f"To mend: devin-sessions backfill {watch.days[4]} {watch.days[4]}"
+    assert said[0] == f"Not loaded: {watch.days[4]}. Everything else is stored."
+    assert "the source answered 503 (Service Unavailable)" in said[1]
+    assert watch.tick() == []
+    assert not watch.run(3, 5).success
+    assert watch.tick() == [], "the same trouble, on another night"
+
+    watch.world.source.heal()
+    assert watch.run(0, 5).success
+    (message,) = watch.tick()
+    over, lasted = message.splitlines()
+    assert over == "Over: Run failed in daily_sessions"
+    assert since.split(". ")[0].removeprefix("Since ") in lasted, "it is as old as the first night"
+    assert watch.tick() == []
+
+
+def test_nothing_is_sent_while_all_is_well(watch: Watch) -> None:
+    assert watch.tick() == []
+    assert watch.run().success
+    assert watch.tick() == []
+    assert watch.reasons == ["Troubles: none. Messages sent: 0."] * 2
+
+
+def test_a_run_about_other_days_does_not_end_it_nor_does_one_of_the_rollups_alone(watch: Watch) -> None:
+    watch.spoil(1, status=503)
+    assert not watch.run(0, 2).success
+    assert len(watch.tick()) == 1
+    assert watch.run(3, 5).success
+    told = watch.tick()
+    assert [text.splitlines()[0] for text in told] == ["Check every_cell_is_present of daily_sessions: error"]
+    assert watch.days[1] in told[0]
+    watch.world.source.heal()
+    assert watch.run(1, 1).success
+    assert sorted(text.splitlines()[0] for text in watch.tick()) == [
+        "Over: Check every_cell_is_present of daily_sessions: error",
+        "Over: Run failed in daily_sessions",
+    ]
+
+
+def test_the_command_in_the_message_mends_it(
+    watch: Watch, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with runs.open_instance() as watch.world.instance:
+        backfill = ("backfill", watch.days[0], watch.days[5])
+
+        def mends(message: str) -> bool:
+            (command,) = (line for line in message.splitlines() if line.startswith("To mend: devin-sessions "))
+            code, _ = in_this_process(capsys, monkeypatch, *command.split()[3:])
+            return code == 0 and [text.splitlines()[0] for text in watch.tick()] == [f"Over: {message.splitlines()[0]}"]
+
+        watch.spoil(2, status=503)
+        assert in_this_process(capsys, monkeypatch, *backfill)[0] == 1
+        (message,) = watch.tick()
+        assert "--refresh" not in message
+        watch.world.source.heal()
+        assert mends(message)
+
+        watch.spoil(2, status=503)
+        assert in_this_process(capsys, monkeypatch, *backfill, "--refresh")[0] == 1
+        (message,) = watch.tick()
+        assert f"backfill {watch.days[2]} {watch.days[2]} --refresh" in message, (
+            "it is loaded, but could not be read again"
+        )
+        watch.world.source.heal()
+        assert mends(message)
+
+
+def test_a_snapshot_that_could_not_be_made_is_mended_without_asking_the_source(
+    watch: Watch, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with runs.open_instance() as watch.world.instance:
+        assert watch.world.settings.published_snapshot
+        in_its_place = watch.world.settings.published_snapshot.parent
+        in_its_place.write_text("no folder")
+        assert not watch.run().success
+        (message,) = watch.tick()
+        assert message.splitlines()[0] == "Run failed in published_snapshot"
+        assert f"To mend: devin-sessions backfill {watch.days[0]} {watch.days[5]}\n" in message
+        in_its_place.unlink()
+        asked = len(watch.world.asked())
+        assert in_this_process(capsys, monkeypatch, "backfill", watch.days[0], watch.days[5])[0] == 0
+        assert len(watch.world.asked()) == asked
+        assert watch.tick()[0].startswith("Over: Run failed in published_snapshot\n")
+
+
+def test_a_run_that_the_key_was_refused_to_names_the_days_too(watch: Watch) -> None:
+    watch.world.source.fail(status=401, times=None)
+    assert not watch.run(2, 3, **{"dagster/schedule_name": "daily_refresh_schedule"}).success
+    (message,) = watch.tick()
+    assert message.startswith("Scheduled run failed in organizations\n")
+    assert f"Days: {watch.days[2]}…{watch.days[3]} (2 days)" in message
+    assert "set it to" in message
+    watch.world.source.heal()
+    assert watch.run(4, 5).success
+    assert watch.tick() == [], "its days are still missing"
+    assert watch.run(2, 3).success
+    assert watch.tick()[0].startswith("Over: Scheduled run failed in organizations\n")
+
+
+def test_a_failed_run_that_was_started_in_the_ui_is_told_as_well(watch: Watch) -> None:
+    watch.spoil(5, status=503)
+    job = watch.world.definitions.resolve_implicit_global_asset_job_def()
+    tags = range_tags(watch.days[5], watch.days[5])
+    job.execute_in_process(instance=watch.world.instance, tags=tags, raise_on_error=False)
+    assert watch.tick()[0].startswith("Run failed in daily_sessions\n")
+
+
+def test_a_killed_run_is_told_and_the_days_that_it_stored_are_not_missed(watch: Watch) -> None:
+    killed = watch.world.instance.create_run_for_job(
+        watch.world.definitions.resolve_job_def(JOB), tags=range_tags(watch.days[0], watch.days[5])
+    )
+    with dg.DagsterInstance.ephemeral() as elsewhere:
+        watch.world.instance, here = elsewhere, watch.world.instance
+        assert watch.run(0, 3).success
+        watch.world.instance = here
+    watch.world.instance.report_run_failed(killed, "The process of this run was killed. What it had stored is kept.")
+    (message,) = watch.tick()
+    assert message.splitlines()[0] == "Run broke off"
+    assert f"Days: {watch.days[4]}…{watch.days[5]} (2 days)" in message
+    assert f"backfill {watch.days[4]} {watch.days[5]}\n" in message
+    assert "was killed" in message
+    assert watch.run(4, 5).success
+    assert watch.tick()[0].startswith("Over: Run broke off\n")
+
+
+@pytest.mark.parametrize("scheduled", [True, False])
+def test_an_interrupted_run_is_told_unless_somebody_stopped_it_at_a_screen(watch: Watch, *, scheduled: bool) -> None:
+    class Interrupting(Progress):
+        def expect(self, cells: int) -> None:
+            raise dg.DagsterExecutionInterruptedError
+
+    job = definitions_for(watch.world.settings, Interrupting()).resolve_job_def(JOB)
+    tags = range_tags(watch.days[0], watch.days[1]) | ({"dagster/schedule_name": "x"} if scheduled else {})
+    with suppress(dg.DagsterExecutionInterruptedError):
+        job.execute_in_process(instance=watch.world.instance, tags=tags)
+    (run,) = watch.world.instance.get_runs()
+    assert run.status == dg.DagsterRunStatus.FAILURE
+    told = watch.tick()
+    assert [text.splitlines()[0] for text in told] == (["Scheduled run broke off"] if scheduled else [])
+
+
+def test_what_is_mended_stays_mended_while_the_warehouse_cannot_be_read(watch: Watch) -> None:
+    watch.spoil(4, status=503)
+    watch.run()
+    watch.world.source.heal()
+    assert watch.run().success
+    assert watch.tick() == []
+    watch.world.database.path.write_text("no database")
+    assert watch.tick() == []
+    assert not watch.run().success
+    (message,) = watch.tick()
+    assert message.startswith("Run failed in organizations\n")
+    assert f"{watch.world.database.path}" in message
+
+
+def test_a_red_check_is_told_once_and_once_when_it_is_green(watch: Watch) -> None:
+    (day,) = watch.world.days(watch.days[5], watch.days[5])
+    zero = b'{"sessions_count": 0}'
+    watch.world.source.fail(body=zero, times=None, when=lambda a: not a.org_ids and a.start == day.start)
+    assert watch.run().success
+    (message,) = watch.tick()
+    assert message.startswith(f"{TOTALS_SUM}: error\nSince ")
+    assert f"than the source's own total on {watch.days[5]}. Read again: devin-sessions backfill" in message
+    assert watch.run().success
+    assert watch.tick() == []
+    watch.world.source.heal()
+    assert watch.run().success
+    (message,) = watch.tick()
+    assert message.startswith(f"Over: {TOTALS_SUM}: error\n")
+    assert watch.tick() == []
+
+
+def test_a_check_has_been_red_since_its_first_red_result(watch: Watch) -> None:
+    watch.world.source.fail(status=404, org_id=watch.world.source.organizations[0].org_id, times=None)
+    watch.run()
+    watch.run()
+    first = watch.world.instance.get_run_records(limit=2)[1].end_time
+    assert first is not None
+    (key,) = (k for k in watch.world.definitions.resolve_asset_graph().asset_check_keys if "is_available" in k.name)
+    troubles = {trouble.name: trouble for trouble in alerts.red_checks(watch.world.instance, [key])}
+    (trouble,) = troubles.values()
+    assert trouble.since.timestamp() <= first
+    assert watch.world.source.organizations[0].org_id in trouble.said[0]
+    assert trouble.said[1].endswith("devin-sessions status"), "there is no command that mends it"
+
+
+def test_a_yellow_check_is_told_as_a_warning(watch: Watch) -> None:
+    assert watch.run(0, 4).success
+    (message,) = watch.tick()
+    assert message.startswith("Check latest_closed_day_is_present of daily_sessions: warning\n")
+    assert f"Not loaded yet: {watch.days[5]}. To load: devin-sessions backfill {watch.days[5]}" in message
+
+
+def test_two_troubles_at_once_are_two_messages_and_each_is_over_by_itself(watch: Watch) -> None:
+    assert watch.run(0, 4).success
+    watch.spoil(2, status=503)
+    assert not watch.run(1, 3).success
+    assert [text.splitlines()[0] for text in watch.tick()] == [
+        "Run failed in daily_sessions",
+        "Check latest_closed_day_is_present of daily_sessions: warning",
+    ]
+    watch.world.source.heal()
+    assert watch.run(1, 3).success
+    assert [text.splitlines()[0] for text in watch.tick()] == ["Over: Run failed in daily_sessions"]
+    assert watch.run(5, 5).success
+    assert [text.splitlines()[0] for text in watch.tick()] == [
+        "Over: Check latest_closed_day_is_present of daily_sessions: warning"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("failing", "sentence"),
+    [
+        ("500", "127.0.0.1 answered 500."),
+        ("302", "127.0.0.1 answered 302."),
+        ("hangs", "127.0.0.1 did not answer within 0.5 s."),
+        ("unplugged", "the connection to 127.0.0.1 failed (ConnectError)."),
+    ],
+)
+def test_no_message_is_lost_to_a_receiver_that_fails(
+    watch: Watch, receiver: Receiver, monkeypatch: pytest.MonkeyPatch, failing: str, sentence: str
+) -> None:
+    monkeypatch.setattr(webhook, "TIMEOUT_SECONDS", 0.5)
+    watch.spoil(4, status=503)
+    watch.run()
+    if failing == "unplugged":
+        receiver.unplug()
+    receiver.status = int(failing) if failing.isdecimal() else None if failing == "hangs" else 200
+    assert watch.tick() == []
+    assert watch.reasons[-1] == (
+        "Troubles: Run failed in daily_sessions. "
+        f"Messages not delivered, and kept for the next tick: 1. The reason: {sentence}"
+    )
+    watch.world.source.heal()
+    assert watch.run().success
+    assert watch.tick() == []
+    assert "/elsewhere" not in receiver.paths
+    if failing == "unplugged":
+        receiver.start()
+    receiver.status = 200
+    assert [text.splitlines()[0] for text in watch.tick()] == [
+        "Run failed in daily_sessions",
+        "Over: Run failed in daily_sessions",
+    ]
+    assert watch.tick() == []
+
+
+def test_a_tick_sends_few_messages_and_the_next_one_the_rest(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alerts, "MOST_MESSAGES_A_TICK", 1)
+    watch.world.source.fail(status=404, org_id=watch.world.source.organizations[0].org_id, times=None)
+    assert watch.run(0, 4).success
+    told = [watch.tick() for _ in range(4)]
+    assert [len(messages) for messages in told] == [1, 1, 1, 0]
+
+
+def test_a_trouble_is_not_over_because_it_is_old(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    watch.spoil(4, status=503)
+    watch.run()
+    assert len(watch.tick()) == 1
+    monkeypatch.setattr(alerts, "NEWS", timedelta(0))
+    assert watch.tick() == []
+    watch.cursor = None
+    assert watch.tick() == [], "but it is no news to whoever begins to listen now"
+
+
+def test_neither_the_key_nor_the_address_is_in_a_message_a_log_a_cursor_or_a_definition(
+    watch: Watch, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    key = "apk_user_top-secret-key"
+    in_the_way = watch.world.folder / key
+    in_the_way.write_text("no folder")
+    watch.world.configure(
+        devin_api_key=key, devin_org_ids="org-1", warehouse_url=f"duckdb:///{in_the_way}/warehouse.duckdb"
+    )
+    result = watch.run()
+    assert key in watch.world.failures(result), "the failure itself would tell"
+    caplog.clear()
+    (message,) = watch.tick()
+    assert "[key]" in message
+    receiver.status = 500
+    with pytest.raises(Undelivered) as not_sent:
+        send("x")
+    definitions = watch.world.definitions
+    sensor = definitions.resolve_sensor_def("alerts")
+    assert definitions.resources
+    held = [vars(resource) for resource in definitions.resources.values()]
+    told = [*receiver.texts, caplog.text, watch.cursor, *watch.reasons, not_sent.value, sensor.description]
+    for secret in (key, "very-secret-path"):
+        assert all(secret not in f"{text}" for text in told)
+    assert "very-secret-path" not in f"{held}"
+    assert caplog.records, "there was a log to look at"
+    settings: Any = definitions.resources["settings"]
+    assert settings.devin_alert_webhook_url is None
+
+
+def test_what_comes_from_outside_is_no_markup(watch: Watch) -> None:
+    watch.spoil(4, status=503, body=b'{"detail": "<!channel> & <@U1>"}')
+    watch.run()
+    (message,) = watch.tick()
+    assert "&lt;!channel&gt; &amp; &lt;@U1&gt;" in message
+    assert "<" not in message
+
+
+def test_there_is_a_sensor_only_where_there_is_somebody_to_tell(watch: Watch) -> None:
+    (sensor,) = watch.world.definitions.sensors or []
+    assert isinstance(sensor, dg.SensorDefinition)
+    assert (sensor.name, sensor.default_status) == ("alerts", dg.DefaultSensorStatus.RUNNING)
+    assert sensor.minimum_interval_seconds == 60
+    watch.world.configure(devin_alert_webhook_url="")
+    assert not watch.world.definitions.sensors

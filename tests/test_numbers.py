@@ -1,0 +1,377 @@
+"""The numbers about a run, wherever they show: Dagster, the closing lines, JSON. The source's own log is the oracle."""
+
+import contextlib
+import json
+import os
+import pty
+import select
+import signal
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from pipelines import cli
+from pipelines.schedules import JOB
+from pipelines.screen import speak
+from resources.devin_api import Calls
+from tests.conftest import World
+from tests.test_cli import Held, copy_of_the_project, devin_sessions, in_this_process, start
+
+ASSET = dg.AssetKey("daily_sessions")
+FIRST, LAST = "2025-04-01", "2025-05-10"
+
+
+def in_dagster(world: World) -> list[dict[str, Any]]:
+    """The numbers that each load left on the asset, the last first."""
+    records = world.instance.fetch_observations(ASSET, limit=10).records
+    return [
+        {name: value.value for name, value in record.asset_observation.metadata.items()}
+        for record in records
+        if record.asset_observation and record.partition_key is None
+    ]
+
+
+def statuses(world: World) -> Counter[str]:
+    """How the source answered the questions for counts."""
+    return Counter(str(asked.status) for asked in world.asked())
+
+
+def lines_of(*arguments: str) -> tuple[int, list[dict[str, Any]], list[dict[str, Any]]]:
+    """Exit code of a command, and the objects on standard output and standard error: each line has to be one."""
+    code, out, err = devin_sessions(*arguments)
+    return code, objects_in(out, "info"), objects_in(err, "error")
+
+
+def objects_in(text: str, level: str) -> list[dict[str, Any]]:
+    objects = [json.loads(line) for line in text.splitlines()]
+    for line in objects:
+        assert list(line)[:4] == ["time", "level", "event", "message"]
+        assert line["level"] == level
+        assert datetime.fromisoformat(line["time"]).utcoffset() == timedelta(0)
+    return objects
+
+
+# In Dagster
+
+
+@pytest.mark.parametrize("fetch", ["direct", "differenced"])
+def test_a_load_leaves_its_numbers_on_the_asset_in_one_event(world: World, fetch: str) -> None:
+    world.configure(devin_fetch=fetch)
+    assert world.run(FIRST, LAST).success
+    (numbers,) = in_dagster(world)
+    truth = world.truth(FIRST, LAST)
+    assert numbers["days"] == 40
+    assert numbers["sessions"] == sum(truth.values())
+    assert numbers["unattributed"] == 0
+    assert numbers["calls"] == len(world.asked()), "without those for the list of organizations"
+    assert numbers["calls_by_outcome"] == statuses(world) == {"200": numbers["calls"]}
+    assert numbers["retries"] == 0
+    assert numbers["cells"] == len(truth) == 200
+    assert (numbers["rows_inserted"], numbers["rows_changed"], numbers["rows_unchanged"]) == (200, 0, 0)
+    assert 0 < numbers["latency_median_ms"] <= numbers["latency_p95_ms"] <= numbers["latency_p99_ms"]
+    assert numbers["latency_p99_ms"] / 1000 < numbers["seconds"]
+
+    kinds = dict.fromkeys(("asked", "derived", "proven_zero"), 0)
+    for is_derived, count in world.rows("select is_derived, sessions_count from daily_sessions"):
+        kinds["asked" if not is_derived else "derived" if count else "proven_zero"] += 1
+    assert {kind: numbers[f"cells_{kind}"] for kind in kinds} == kinds
+    assert sum(kinds.values()) == numbers["cells"]
+    assert all(kinds.values()) if fetch == "differenced" else kinds["asked"] == 200
+
+
+def test_the_numbers_of_the_days_add_up_to_those_of_the_load(world: World) -> None:
+    assert world.run(FIRST, LAST).success
+    (numbers,) = in_dagster(world)
+    days: list[dict[str, Any]] = [
+        {name: value.value for name, value in record.asset_materialization.metadata.items()}
+        for record in world.instance.fetch_materializations(ASSET, limit=100).records
+        if record.asset_materialization
+    ]
+    assert len(days) == 40
+    for name in ("cells_asked", "cells_derived", "cells_proven_zero", "rows_inserted"):
+        assert sum(day[name] for day in days) == numbers[name]
+    assert sum(day["sessions_count"] for day in days) == numbers["sessions"]
+
+
+def test_the_numbers_are_those_of_the_load_and_not_of_what_the_process_did_before(world: World) -> None:
+    world.configure(devin_fetch="differenced")
+    job = world.definitions.resolve_job_def(JOB)  # one progress for both runs, as in one process
+    quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+    org_id = world.source.organizations[0].org_id
+    rows: list[tuple[int, int, int]] = []
+    asked, seconds = 0, 0.0
+    for added in (0, 3, 0):
+        world.source.requests.clear()
+        world.source.add_sessions(org_id, datetime(2025, 4, 2, 12, tzinfo=UTC), count=added)
+        assert job.execute_in_process(
+            instance=world.instance,
+            tags={f"dagster/asset_partition_range_{end}": f"2025-04-0{n}" for end, n in (("start", 1), ("end", 3))},
+            run_config=quiet,
+        ).success
+        numbers = in_dagster(world)[0]
+        asked += len(world.asked())
+        seconds += numbers["seconds"]
+        assert (numbers["days"], numbers["cells"]) == (3, 15)
+        assert numbers["cells_proven_zero"] > 0
+        assert numbers["calls"] == sum(numbers["calls_by_outcome"].values()) == len(world.asked())
+        assert numbers["sessions"] == sum(world.truth("2025-04-01", "2025-04-03").values())
+        rows.append((numbers["rows_inserted"], numbers["rows_changed"], numbers["rows_unchanged"]))
+    assert rows == [(15, 0, 0), (0, 1, 14), (0, 0, 15)]
+    assert world.progress.calls.sent > asked, "there are those for the lists of organizations as well"
+    assert seconds < world.progress.seconds
+
+
+def test_faults_retries_and_unattributed_sessions_are_in_the_numbers(world: World) -> None:
+    world.configure(devin_max_tries="4", devin_fetch="direct")
+    bad = datetime(2025, 4, 2, tzinfo=UTC)
+    world.source.add_sessions("org-hidden", bad + timedelta(hours=1), count=4)
+    world.source.fail(status=503, when=lambda asked: asked.start == bad)
+    world.source.fail(retry_after="0", when=lambda asked: asked.start == bad, times=2)
+    result = world.run("2025-04-01", "2025-04-03")
+    assert result.success, world.failures(result)
+    (numbers,) = in_dagster(world)
+    assert numbers["calls_by_outcome"] == statuses(world) == {"200": 18, "429": 2, "503": 1}
+    assert numbers["retries"] == 3
+    assert numbers["unattributed"] == 4
+
+
+def test_the_time_waited_on_a_rate_limit_counts_once_for_all_who_wait(world: World) -> None:
+    world.configure(devin_requests_per_minute="1200", devin_fetch="direct")
+    assert world.run("2025-04-01", "2025-04-03").success
+    (numbers,) = in_dagster(world)
+    # 18 questions at 20 a second: each but the first has its turn a twentieth of a second after the one before it.
+    assert 17 / 20 * 0.9 < numbers["waited_seconds"] <= numbers["seconds"]
+    world.configure(devin_requests_per_minute="")
+    assert world.run("2025-04-01", "2025-04-03").success
+    assert in_dagster(world)[0]["waited_seconds"] < 0.05
+
+
+def test_waits_that_overlap_count_once() -> None:
+    calls = Calls()
+    for since, until in ((0.0, 0.0), (10.0, 12.0), (10.5, 13.0), (11.0, 13.5), (20.0, 20.0), (30.0, 31.0)):
+        calls.held_back(since, until)
+    assert calls.waited == pytest.approx(3.5 + 1)
+
+
+def test_a_load_that_fails_leaves_its_numbers_too(world: World) -> None:
+    bad = datetime(2025, 4, 3, tzinfo=UTC)
+    world.source.fail(status=503, when=lambda asked: asked.start == bad, times=None)
+    assert not world.run("2025-04-01", "2025-04-05").success
+    (numbers,) = in_dagster(world)
+    assert numbers["days"] == 4
+    assert numbers["cells"] == 20 == numbers["rows_inserted"]
+    assert numbers["calls_by_outcome"] == statuses(world)
+    assert numbers["calls_by_outcome"]["503"] > 0
+
+
+def test_calls_by_outcome_add_up_to_all_calls_even_where_a_key_dies(world: World) -> None:
+    world.configure(devin_org_ids=",".join(o.org_id for o in world.source.organizations))
+    world.source.fail(status=401, when=lambda a: bool(a.start and a.start.day > 3), times=None)
+    assert not world.run("2025-04-01", "2025-04-20").success
+    (numbers,) = in_dagster(world)
+    assert sum(numbers["calls_by_outcome"].values()) == numbers["calls"]
+    assert numbers["calls_by_outcome"]["401"] >= 1
+
+
+def test_answers_that_are_cut_off_and_connections_that_fail_are_outcomes_too(world: World) -> None:
+    world.source.fail(endless=True, when=lambda a: a.start == datetime(2025, 4, 1, tzinfo=UTC), times=1)
+    world.source.fail(drop=True, when=lambda a: a.start == datetime(2025, 4, 2, tzinfo=UTC), times=1)
+    assert world.run("2025-04-01", "2025-04-03").success, "there is a second chance"
+    (numbers,) = in_dagster(world)
+    assert numbers["calls_by_outcome"]["answer too long"] == 1
+    assert numbers["calls_by_outcome"]["connection failed"] == 1
+    assert sum(numbers["calls_by_outcome"].values()) == numbers["calls"] == len(world.asked())
+
+
+def test_a_run_that_asks_nothing_leaves_no_numbers(world: World) -> None:
+    world.configure(devin_org_ids=world.source.organizations[0].org_id)
+    assert world.run("2025-04-01", "2025-04-02").success
+    world.configure(devin_day_start_hour="8")
+    refused = world.run("2025-04-03", "2025-04-04")
+    assert "Two kinds of day are never mixed" in world.failures(refused)
+    assert len(in_dagster(world)) == 1
+
+
+# In words
+
+
+def test_the_closing_lines_tell_the_numbers(world: World) -> None:
+    world.configure(devin_max_tries="3")
+    world.source.fail(status=503, when=lambda asked: asked.start is not None, times=2)
+    code, out, err = devin_sessions("backfill", FIRST, LAST)
+    assert code == 0, err
+    *_, closing, calls, cells = out.splitlines()
+    sent = len(world.source.requests)
+    assert f"{sent} calls (2 retries)" in closing
+    assert calls.startswith(f"Calls by outcome: 200 ({sent - 2}), 503 (2); answered in ")
+    assert all(part in calls for part in (" ms (median)", " ms (p95)", " ms (p99)", " s waited on a rate limit."))
+    derived = dict(world.rows("select is_derived, count(*) from daily_sessions group by 1"))
+    zeros = world.rows("select count(*) from daily_sessions where is_derived and sessions_count = 0")[0][0]
+    assert cells == (
+        f"Cells: {derived[False]} asked, {derived[True] - zeros} derived, {zeros} proven zero; 0 sessions unattributed."
+    )
+
+
+def test_a_source_that_never_answers_has_no_latency(world: World) -> None:
+    world.source.stop()
+    code, out, _ = devin_sessions("backfill", "2025-04-01", "2025-04-02")
+    assert code == cli.MISSING
+    assert "\nCalls by outcome: connection failed (1); 0.0 s waited on a rate limit.\n" in out
+
+
+# In JSON
+
+
+@pytest.fixture
+def in_json(world: World) -> Iterator[World]:
+    world.configure(devin_log_format="json")
+    yield world
+    speak(in_json=False)
+
+
+def test_in_json_each_line_is_an_object_and_the_last_has_the_numbers(in_json: World) -> None:
+    code, out, err = lines_of("backfill", FIRST, LAST)
+    assert (code, [line["event"] for line in err]) == (0, ["check_failed"]), "there are later days to load"
+    *progress, loaded = out
+    assert [line["event"] for line in progress] == ["progress"] * 2
+    assert [line["last_day"] for line in progress] == ["2025-05-01", "2025-05-10"]
+    assert progress[-1]["cells"] == progress[-1]["cells_expected"] == 200
+    assert loaded["event"] == "loaded"
+    assert loaded["message"].startswith("40 of 40 days loaded: ")
+    assert (loaded["counted"], loaded["days"], loaded["days_wanted"]) == ("organizations", 40, 40)
+    assert loaded["calls"] == len(in_json.source.requests)
+    assert loaded["calls_by_outcome"] == {"200": loaded["calls"]}
+    assert loaded["sessions"] == sum(in_json.truth(FIRST, LAST).values())
+    assert loaded["cells_asked"] + loaded["cells_derived"] + loaded["cells_proven_zero"] == loaded["cells"] == 200
+    assert loaded["rows_inserted"] == 200
+    names = {"retries", "waited_seconds", "latency_median_ms", "latency_p95_ms", "latency_p99_ms", "unattributed"}
+    assert names < loaded.keys()
+
+    code, (nothing,), _ = lines_of("backfill", FIRST, LAST)
+    assert (code, nothing["event"]) == (0, "nothing_to_do")
+
+
+def test_in_json_lines_come_at_once_and_an_interrupt_leaves_whole_ones(in_json: World) -> None:
+    in_json.environment.delenv("PYTHONUNBUFFERED", raising=False)
+    second_block = Held(in_json, datetime(2025, 5, 2, tzinfo=UTC))
+    process = start("backfill", FIRST, LAST)
+    assert second_block.reached.wait(60)
+    assert process.stdout is not None
+    assert select.select([process.stdout], [], [], 60)[0], "a line comes while the source does not answer"
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    progress, loaded = objects_in(out, "info")
+    assert (progress["event"], progress["last_day"]) == ("progress", "2025-05-01")
+    assert (process.returncode, loaded["event"], loaded["days"]) == (cli.INTERRUPTED, "loaded", 31)
+    assert loaded["calls_by_outcome"]["given up"] > 0
+    assert sum(loaded["calls_by_outcome"].values()) == loaded["calls"]
+    assert objects_in(err, "error")[-1]["is_interrupted"] is True
+
+
+def test_in_json_there_is_no_bar_on_a_terminal_either(in_json: World) -> None:
+    terminal, its_other_end = pty.openpty()
+    process = start("backfill", "2025-04-01", "2025-04-02", stdout=its_other_end)
+    os.close(its_other_end)
+    shown = b""
+    with contextlib.suppress(OSError):  # what a terminal has for an end
+        while part := os.read(terminal, 4096):
+            shown += part
+    os.close(terminal)
+    process.communicate(timeout=60)
+    assert [line["event"] for line in objects_in(shown.decode(), "info")] == ["progress", "loaded"]
+
+
+def test_in_json_what_is_missing_is_told_as_fields(in_json: World) -> None:
+    bad = datetime(2025, 4, 3, tzinfo=UTC)
+    in_json.source.fail(status=503, when=lambda asked: asked.start == bad, times=None)
+    code, out, err = lines_of("backfill", "2025-04-01", "2025-04-05")
+    assert code == cli.MISSING
+    assert out[-1]["days"] == 4
+    assert [line["event"] for line in err][-2:] == ["not_loaded", "days_missing"]
+    assert "503" in err[-2]["message"]
+    assert err[-1]["days"] == ["2025-04-03"]
+    assert err[-1]["is_interrupted"] is False
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "sentence"),
+    [
+        (["backfill", "2025-02-30", "2025-03-01"], {}, "FIRST=2025-02-30 is not a date"),
+        (["backfill", "2025-03-01", "2025-03-01"], {"DEVIN_API_KEY": "apk_secret"}, "DEVIN_API_KEY is refused"),
+        (["backfill", "2025-03-01", "2025-03-01"], {"DEVIN_TIMEZONE": "Mars"}, "DEVIN_TIMEZONE='Mars' is refused"),
+        (["backfill", "--fast"], {}, "--fast"),
+        (["bakfill"], {}, "bakfill"),
+        (["query"], {}, "SQL"),
+        (["query", "select 1"], {}, "There is no snapshot"),
+    ],
+)
+def test_in_json_a_refusal_is_an_object_too(
+    in_json: World,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    environment: dict[str, str],
+    sentence: str,
+) -> None:
+    for name, value in environment.items():
+        in_json.environment.setenv(name, value)
+    code, shown = in_this_process(capsys, in_json.environment, *arguments)
+    assert code in (cli.WRONG_USE, cli.MISSING)
+    (refused,) = objects_in(shown, "error")
+    assert (refused["event"], refused["exit_code"]) == ("refused", code)
+    assert sentence in refused["message"]
+    assert "secret" not in str(refused)
+
+
+def test_a_file_of_settings_asks_for_json_too(world: World) -> None:
+    project = copy_of_the_project(world.folder / "project")
+    (project / ".env").write_text("DEVIN_LOG_FORMAT=json\nDEVIN_TIMEZONE=Mars\n", encoding="utf-8")
+    for name in ("DEVIN_LOG_FORMAT", "DEVIN_TIMEZONE"):
+        world.environment.delenv(name)
+    code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-02", cwd=project)
+    (refused,) = objects_in(err, "error")
+    assert (code, refused["exit_code"]) == (cli.WRONG_USE, cli.WRONG_USE)
+    assert "DEVIN_TIMEZONE='Mars' is refused" in refused["message"]
+
+
+def test_in_json_a_warning_of_a_library_is_an_object_too(in_json: World, capsys: pytest.CaptureFixture[str]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        in_this_process(capsys, in_json.environment, "status")
+        warnings.warn("this will go", FutureWarning, stacklevel=1)
+    (warning,) = objects_in(capsys.readouterr().err, "warning")
+    assert (warning["event"], warning["message"]) == ("warning", "FutureWarning: this will go")
+
+
+def test_in_json_what_nobody_foresaw_is_an_object_too(in_json: World) -> None:
+    in_json.configure(dagster_home="/dev/null/nowhere")
+    process = start("backfill", "2025-04-01", "2025-04-02")
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (cli.MISSING, "")
+    (crashed,) = objects_in(err, "error")
+    assert crashed["event"] == "crashed"
+    assert crashed["message"].startswith("NotADirectoryError: ")
+    assert crashed["traceback"].startswith("Traceback")
+
+
+def test_in_json_status_and_probe_are_what_their_option_gives(
+    in_json: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in ("status", "probe"):
+        _, shown = in_this_process(capsys, in_json.environment, command)
+        _, with_option = in_this_process(capsys, in_json.environment, command, "--json")
+        assert type(json.loads(shown)) is type(json.loads(with_option))
+
+
+def test_the_key_is_in_no_line_whatever_the_source_echoes(in_json: World) -> None:
+    key = in_json.source.api_key
+    echo = f"you sent Authorization: Bearer {key}".encode()
+    in_json.source.fail(status=500, body=echo, when=lambda asked: asked.start is not None, times=None)
+    code, out, err = lines_of("backfill", "2025-04-01", "2025-04-02")
+    assert code == cli.MISSING
+    assert "you sent Authorization" in str(err)
+    assert key not in str(out) + str(err)

@@ -1,0 +1,183 @@
+"""Metrics of real runs, sent to a collector on this machine that speaks OTLP/HTTP."""
+
+import queue
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+
+from pipelines.telemetry import SECONDS_TO_SEND
+from tests.conftest import World
+from tests.test_numbers import in_dagster, lines_of
+
+Points = dict[str, list[tuple[dict[str, str], Any]]]
+
+
+class Collector(ThreadingHTTPServer):
+    """Keeps the requests that it gets, and answers them with `status`; not at all while it `hangs`."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Receiver)
+        self.status = 200
+        self.hangs = False
+        self.hung_for: queue.Queue[float] = queue.Queue()
+        self.received: list[ExportMetricsServiceRequest] = []
+        self.headers: dict[str, str] = {}
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def points(self) -> Points:
+        """The data points of the one request that came, by metric: attributes and value, or the histogram's point."""
+        (request,) = self.received
+        found: Points = {}
+        for metric in request.resource_metrics[0].scope_metrics[0].metrics:
+            for point in metric.sum.data_points or metric.histogram.data_points:
+                attributes = {a.key: a.value.string_value for a in point.attributes}
+                assert attributes.pop("counted") == "organizations"
+                value = point if metric.histogram.data_points else point.as_int or point.as_double
+                found.setdefault(metric.name, []).append((attributes, value))
+        return found
+
+
+class Receiver(BaseHTTPRequestHandler):
+    server: Collector
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        assert self.path == "/v1/metrics"
+        self.server.headers = dict(self.headers)
+        self.server.received.append(ExportMetricsServiceRequest.FromString(body))
+        if self.server.hangs:
+            since = time.monotonic()
+            self.connection.settimeout(30)
+            self.connection.recv(1)  # nothing, when the other side hangs up
+            self.server.hung_for.put(time.monotonic() - since)
+            return
+        self.send_response(self.server.status)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Nothing, where the server would write to the screen."""
+
+
+@pytest.fixture
+def collector(world: World) -> Iterator[Collector]:
+    with Collector() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        world.configure(otel_exporter_otlp_endpoint=server.url)
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def test_a_collector_gets_the_numbers_of_a_load(world: World, collector: Collector) -> None:
+    world.configure(devin_max_tries="3", otel_exporter_otlp_headers="x-tenant=mine")
+    world.source.fail(retry_after="0", when=lambda asked: asked.start is not None, times=2)
+    world.source.add_sessions("org-hidden", world.days("2025-04-02", "2025-04-02")[0].start, count=4)
+    assert world.run("2025-04-01", "2025-04-04").success
+    (numbers,) = in_dagster(world)
+    points = collector.points()
+    single = {name: found[0][1] for name, found in points.items() if len(found) == 1}
+    assert single["devin.sessions.retries"] == numbers["retries"] == 2
+    assert single["devin.sessions.days"] == 4
+    assert single["devin.sessions.counted"] == numbers["sessions"]
+    assert single["devin.sessions.unattributed"] == 4
+    assert single["devin.sessions.limit.wait"] == pytest.approx(numbers["waited_seconds"], abs=0.001)
+    assert numbers["waited_seconds"] > 0.05
+    split = {
+        name: {next(iter(a.values())): value for a, value in found} for name, found in points.items() if found[0][0]
+    }
+    assert split == {
+        "devin.sessions.calls": numbers["calls_by_outcome"],
+        "devin.sessions.cells": {how: numbers[f"cells_{how}"] for how in ("asked", "derived", "proven_zero")},
+        "devin.sessions.rows": {how: numbers[f"rows_{how}"] for how in ("inserted", "changed", "unchanged")},
+    }
+    assert [set(found[0][0]) for name, found in points.items() if name in split] == [{"outcome"}, {"how"}, {"change"}]
+    durations = single["devin.sessions.call.duration"]
+    assert durations.count == numbers["calls"] == sum(durations.bucket_counts)
+    assert 0 < durations.min <= numbers["latency_median_ms"] / 1000 <= durations.max < 10
+    assert single["devin.sessions.load.duration"].sum == pytest.approx(numbers["seconds"], abs=0.001)
+    assert collector.headers["x-tenant"] == "mine"
+
+
+@pytest.mark.parametrize(
+    ("variables", "name"),
+    [({}, "devin-session-metrics"), ({"otel_service_name": "nightly"}, "nightly")],
+)
+def test_the_service_has_a_name(world: World, collector: Collector, variables: dict[str, str], name: str) -> None:
+    world.environment.delenv("OTEL_SERVICE_NAME", raising=False)
+    world.configure(**variables)
+    assert world.run("2025-04-01", "2025-04-01").success
+    (request,) = collector.received
+    resource = {a.key: a.value.string_value for a in request.resource_metrics[0].resource.attributes}
+    assert resource["service.name"] == name
+
+
+def test_sessions_that_are_too_many_for_the_total_are_sent_as_a_number_below_zero(
+    world: World, collector: Collector
+) -> None:
+    world.source.fail(body=b'{"sessions_count": 0}', when=lambda asked: not asked.org_ids and asked.start is not None)
+    world.run("2025-04-01", "2025-04-01")
+    ((_, unattributed),) = collector.points()["devin.sessions.unattributed"]
+    assert unattributed == -sum(world.truth("2025-04-01", "2025-04-01").values()) < 0
+
+
+def test_the_key_is_in_nothing_that_is_sent(world: World, collector: Collector) -> None:
+    assert world.run("2025-04-01", "2025-04-01").success
+    assert world.source.api_key not in str(collector.received) + str(collector.headers)
+
+
+def test_a_collector_that_is_away_refuses_or_hangs_costs_seconds_and_a_warning_but_no_run(
+    world: World, collector: Collector
+) -> None:
+    def what_a_run_warns_of() -> list[str]:
+        assert world.run("2025-04-01", "2025-04-01").success
+        return world.progress.warnings
+
+    assert what_a_run_warns_of() == []
+    not_sent = ["No metrics were sent: OTEL_EXPORTER_OTLP_ENDPOINT does not take them."]
+    collector.status = 400
+    assert what_a_run_warns_of() == not_sent
+    collector.hangs = True
+    assert what_a_run_warns_of() == not_sent
+    assert collector.hung_for.get(timeout=60) < SECONDS_TO_SEND + 1.5
+    world.configure(otel_exporter_otlp_endpoint="http://127.0.0.1:9")
+    assert what_a_run_warns_of() == not_sent
+
+
+def test_a_backfill_says_that_metrics_were_not_sent_and_goes_on(world: World, collector: Collector) -> None:
+    collector.status = 400
+    world.configure(devin_log_format="json")
+    code, out, err = lines_of("backfill", "2025-04-01", "2025-04-02")
+    assert (code, out[-1]["event"]) == (0, "loaded")
+    assert (err[0]["event"], err[0]["level"]) == ("metrics_not_sent", "error")
+    assert err[0]["message"] == "No metrics were sent: OTEL_EXPORTER_OTLP_ENDPOINT does not take them."
+
+
+def test_where_the_extra_is_not_installed_a_sentence_says_what_to_install(world: World, collector: Collector) -> None:
+    world.environment.setitem(sys.modules, "opentelemetry.sdk.metrics", None)
+    result = world.run("2025-04-01", "2025-04-01")
+    assert result.success
+    assert world.progress.warnings == [
+        "No metrics are sent, because opentelemetry.sdk.metrics is not installed: pip install '.[otel]'"
+    ]
+    logged = [e.user_message for e in world.instance.all_logs(result.run_id) if e.level == 30]
+    assert world.progress.warnings[0] in logged
+    assert collector.received == []
+
+
+def test_without_an_endpoint_nothing_is_sent(world: World, collector: Collector) -> None:
+    world.configure(otel_exporter_otlp_endpoint="")
+    assert world.run("2025-04-01", "2025-04-01").success
+    assert (collector.received, world.progress.warnings) == ([], [])
