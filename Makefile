@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps
 
-.PHONY: help demo test bench check dev docs format lock clean
+.PHONY: help demo test bench check dev docs screenshots format lock clean
 
 help:  ## Show what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 16
@@ -27,6 +27,9 @@ dev: .venv/ready  ## Start the Dagster UI with schedule and daemon; the instance
 
 docs: .venv/ready  ## Write docs/data-dictionary.md from the tables
 	$(BIN)/python -m warehouse.dictionary docs/data-dictionary.md
+
+screenshots: .venv/ready  ## Take the pictures in docs/pictures, of the demo's report and of the Dagster UI
+	$(BIN)/python -m tests.screenshots
 
 format: .venv/ready  ## Format the code and mend what lint can mend
 	$(BIN)/ruff format .

@@ -86,6 +86,7 @@ def _show_next_steps() -> None:
     here = command.relative_to(Path.cwd()) if command.is_relative_to(Path.cwd()) else command
     say("What to try next:")
     say(f"  {here} demo --ui        the same in the Dagster UI")
+    say(f"  {(FOLDER / 'published' / 'report.html').relative_to(PROJECT)}        to look at in a browser")
     say(
         f"  WAREHOUSE_URL=duckdb:///{FOLDER.relative_to(PROJECT)}/warehouse.duckdb "
         f'{here} query "select * from enterprise_sessions order by day desc limit 7"'
