@@ -30,14 +30,17 @@ def definitions_for(settings: Settings, progress: Progress) -> dg.Definitions:
         daily_sessions_asset(partitions),
         *ROLLUPS,
     ]
+    last = list(ROLLUPS)
     checks = checks_of(ORGANIZATIONS)
     if USERS in settings.counted:
-        assets += [users, user_daily_sessions_asset(partitions)]
+        last.append(user_daily_sessions_asset(partitions))
+        assets += [users, last[-1]]
         checks += [*checks_of(USERS), control_totals_agree]
     if settings.published_snapshot:
-        assets.append(published_snapshot_asset([asset.key for asset in assets]))
+        last = [published_snapshot_asset([asset.key for asset in last])]
+        assets += last
     if settings.published_report:
-        assets.append(activity_report_asset([asset.key for asset in assets]))
+        assets.append(activity_report_asset([asset.key for asset in last]))
     return dg.Definitions(
         assets=assets,
         asset_checks=checks,

@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import tenacity
@@ -22,6 +23,7 @@ from pipelines.demo import FOLDER
 
 PROJECT = Path(__file__).resolve().parents[1]
 PICTURES = PROJECT / "docs" / "pictures"
+DAYS = 200
 QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
 
 
@@ -30,7 +32,7 @@ def main() -> None:
     if not program:
         raise SystemExit("There is no Chromium to take pictures with. On Debian: apt-get install chromium")
     command = [sys.executable, "-m", "pipelines.cli"]
-    subprocess.run([*command, "demo", "--days", "200", "--organizations", "16"], cwd=PROJECT, check=True)
+    subprocess.run([*command, "demo", "--days", str(DAYS), "--organizations", "16"], cwd=PROJECT, check=True)
     PICTURES.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=list(QUIET))
@@ -56,6 +58,7 @@ def dagster_ui(command: list[str]) -> Iterator[str]:
     environment = os.environ | {
         "WAREHOUSE_URL": f"duckdb:///{FOLDER}/warehouse.duckdb",
         "DAGSTER_HOME": str(FOLDER / "dagster"),
+        "DEVIN_START_DATE": str(datetime.now(UTC).date() - timedelta(days=DAYS)),
     }
     url = f"http://127.0.0.1:{port}"
     process = subprocess.Popen(
