@@ -116,7 +116,7 @@ class Settings(BaseSettings):
         le=3650,
     )
     devin_max_connections: int = _setting(
-        48,
+        64,
         "How many questions may be under way at once.",
         "a whole number from 1 to 256",
         ge=1,

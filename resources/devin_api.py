@@ -134,7 +134,7 @@ class DevinAPI(dg.ConfigurableResource["DevinAPI"]):
     version: Literal["auto", "v2", "v3"] = Field(
         default="auto", description="Which version of the API is asked; auto goes by the key."
     )
-    max_connections: int = Field(default=48, description="How many connections are kept at most.")
+    max_connections: int = Field(default=64, description="How many connections are kept at most.")
     timeout_seconds: float = Field(
         default=30.0, description="How long one try may take, from connecting to the last byte."
     )

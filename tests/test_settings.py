@@ -60,7 +60,7 @@ def test_an_empty_variable_means_the_default() -> None:
         "devin_day_start_hour": 0,
         "devin_lookback_days": 3,
         "devin_catch_up_days": 35,
-        "devin_max_connections": 48,
+        "devin_max_connections": 64,
         "devin_requests_per_minute": None,
         "devin_timeout_seconds": 30.0,
         "devin_max_tries": 5,
