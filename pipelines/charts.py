@@ -44,6 +44,11 @@ def _spec(
     return spec | {"datasets": {ROWS.name: list(rows)}, "params": [{"name": n, "value": c} for n, c in COLOURS.items()]}
 
 
+def spelled_change(change: float | None) -> str:
+    """A change of 0.1 as +10%."""
+    return "unknown" if change is None else f"{change:+.0%}"
+
+
 def _day(day: date) -> str:
     return day.isoformat()
 
@@ -163,7 +168,7 @@ def periods(found: Sequence[PeriodOfEnterprise], form: str, description: str) ->
             "period": f"{period.first_day:{form}}",
             "sessions": period.sessions_count,
             "days": "complete" if period.is_complete else "not every day is loaded",
-            "change": "unknown" if period.change is None else f"{period.change:+.0%}",
+            "change": spelled_change(period.change),
         }
         for period in found
     ]

@@ -56,8 +56,8 @@ def _spelled(number: float | None, form: str = ",.0f") -> str:
 
 def _change(now: float | None, before: float | None) -> str:
     if now is None or before is None:
-        return "unknown"
-    return f"{now / before - 1:+.0%}" if before else ("none before" if now else "±0%")
+        return charts.spelled_change(None)
+    return charts.spelled_change(now / before - 1) if before else ("none before" if now else "±0%")
 
 
 def tiles(shown: Activity) -> list[tuple[str, str, str]]:
@@ -129,7 +129,7 @@ def _periods_figure(heading: str, found: Sequence[PeriodOfEnterprise]) -> Figure
             [
                 f"{period.first_day:{long}}",
                 _spelled(period.sessions_count),
-                "unknown" if period.change is None else f"{period.change:+.0%}",
+                charts.spelled_change(period.change),
                 "all" if period.is_complete else "some are not loaded",
             ]
             for period in reversed(found)

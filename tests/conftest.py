@@ -22,6 +22,7 @@ from pipelines.schedules import JOB, range_tags
 from pipelines.settings import Settings
 from resources.database import Database
 from resources.sandbox import SESSIONS_PATH, Asked, Sandbox
+from warehouse import migrations
 
 
 @pytest.fixture
@@ -81,6 +82,15 @@ def warehouse_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"duckdb:///{tmp_path}/warehouse.duckdb"
     server: PostgreSQL = request.getfixturevalue("postgresql")
     return server.database()
+
+
+@pytest.fixture
+def database(warehouse_url: str) -> Database:
+    """A warehouse without rows."""
+    database = Database(url=warehouse_url)
+    with database.transaction() as connection:
+        migrations.bring_forward(connection)
+    return database
 
 
 @dataclass

@@ -4,7 +4,6 @@ The demo is loaded, its report is opened, and Dagster's graph of its assets, in 
 """
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -17,25 +16,20 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import tenacity
-from playwright.sync_api import sync_playwright
 
 from pipelines.demo import FOLDER
+from tests.browser import chromium
 
 PROJECT = Path(__file__).resolve().parents[1]
 PICTURES = PROJECT / "docs" / "pictures"
 DAYS = 200
-QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
 
 
 def main() -> None:
-    program = shutil.which("chromium") or shutil.which("google-chrome")
-    if not program:
-        raise SystemExit("There is no Chromium to take pictures with. On Debian: apt-get install chromium")
     command = [sys.executable, "-m", "pipelines.cli"]
     subprocess.run([*command, "demo", "--days", str(DAYS), "--organizations", "16"], cwd=PROJECT, check=True)
     PICTURES.mkdir(parents=True, exist_ok=True)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=list(QUIET))
+    with chromium() as browser:
         page = browser.new_page(viewport={"width": 1000, "height": 1150})
         page.goto((FOLDER / "published" / "report.html").as_uri())
         page.wait_for_selector("html[data-drawn]")
@@ -47,7 +41,6 @@ def main() -> None:
             page.get_by_text("enterprise_sessions", exact=True).first.wait_for()
             page.wait_for_load_state("networkidle")
             page.screenshot(path=PICTURES / "asset-graph.png")
-        browser.close()
 
 
 @contextmanager

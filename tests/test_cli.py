@@ -105,8 +105,7 @@ def test_wrong_use_gets_a_sentence_and_writes_nothing(
     environment: dict[str, str],
     sentence: str,
 ) -> None:
-    for name, value in environment.items():
-        world.environment.setenv(name, value)
+    world.configure(**environment)
     code, shown = in_this_process(capsys, world.environment, *arguments)
     assert code == cli.WRONG_USE
     assert sentence in shown.replace("\n", " ")

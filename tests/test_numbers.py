@@ -317,8 +317,7 @@ def test_in_json_a_refusal_is_an_object_too(
     environment: dict[str, str],
     sentence: str,
 ) -> None:
-    for name, value in environment.items():
-        in_json.environment.setenv(name, value)
+    in_json.configure(**environment)
     code, shown = in_this_process(capsys, in_json.environment, *arguments)
     assert code in (cli.WRONG_USE, cli.MISSING)
     (refused,) = objects_in(shown, "error")

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from resources.database import Database
-from warehouse import migrations, reads, tables, writes
+from warehouse import reads, tables, writes
 from warehouse.tables import ORGANIZATIONS, USERS, Counted
 
 JANUARY_30 = date(2025, 1, 30)
@@ -19,15 +19,6 @@ NOON = datetime(2025, 1, 30, 12, tzinfo=UTC)
 
 def days_after(days: int) -> date:
     return JANUARY_30 + timedelta(days=days)
-
-
-@pytest.fixture
-def database(warehouse_url: str) -> Database:
-    """A warehouse without rows."""
-    database = Database(url=warehouse_url)
-    with database.transaction() as connection:
-        migrations.bring_forward(connection)
-    return database
 
 
 @pytest.fixture

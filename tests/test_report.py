@@ -2,7 +2,6 @@
 
 import base64
 import re
-import shutil
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -15,12 +14,13 @@ from typing import Literal
 import dagster as dg
 import pytest
 import sqlalchemy as sa
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Page
 
 from pipelines import report
 from resources.database import Database
+from tests.browser import chromium
 from tests.conftest import World
-from warehouse import migrations, tables, writes
+from warehouse import tables, writes
 from warehouse.activity import MOST_ORGS, MOST_SMALL_MULTIPLES, activity
 from warehouse.tables import ORGANIZATIONS
 
@@ -55,26 +55,11 @@ class Looked:
 Look = Callable[..., Looked]
 
 
-def chromium() -> str:
-    """Debian's, or whichever is there."""
-    program = shutil.which("chromium") or shutil.which("google-chrome")
-    if not program:
-        pytest.fail("There is no Chromium to look at the report with. On Debian: apt-get install chromium")
-    return program
-
-
 @pytest.fixture
 def look() -> Iterator[Look]:
     """Opens a page, so wide, and waits until its charts are there. After runs in this process: they want its loop."""
     with ExitStack() as stack:
-
-        @cache
-        def browser() -> Browser:
-            quiet = ("--disable-background-networking", "--disable-component-update", "--disable-sync")
-            playwright = stack.enter_context(sync_playwright())
-            return playwright.chromium.launch(
-                executable_path=chromium(), args=["--no-sandbox", "--disable-gpu", *quiet]
-            )
+        browser = cache(lambda: stack.enter_context(chromium()))
 
         def open_page(path: Path, width: int = 1440, scheme: Literal["light", "dark"] = "light") -> Looked:
             page = browser().new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
@@ -88,15 +73,6 @@ def look() -> Iterator[Look]:
             return looked
 
         yield open_page
-
-
-@pytest.fixture
-def database(warehouse_url: str) -> Database:
-    """A warehouse without rows."""
-    database = Database(url=warehouse_url)
-    with database.transaction() as connection:
-        migrations.bring_forward(connection)
-    return database
 
 
 def fill(

@@ -11,22 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from resources.database import Database
-from warehouse import migrations, tables, writes
+from warehouse import tables, writes
 from warehouse.tables import ORGANIZATIONS, USERS, Counted
 
 NOW = datetime(2025, 3, 1, 2, 30, tzinfo=UTC)
 LATER = NOW + timedelta(days=1)
 DAY = date(2025, 2, 1)
 SETTLED_AFTER_DAYS = 2
-
-
-@pytest.fixture
-def database(warehouse_url: str) -> Database:
-    """A warehouse without rows."""
-    database = Database(url=warehouse_url)
-    with database.transaction() as connection:
-        migrations.bring_forward(connection)
-    return database
 
 
 @pytest.fixture

@@ -127,13 +127,13 @@ def _days(connection: sa.Connection) -> list[DayOfEnterprise]:
         .order_by(reconciliation.day)
     )
     return [
-        DayOfEnterprise(day, count, _rounded(mean_7), _rounded(mean_28), is_settled, verdict)
+        DayOfEnterprise(day, count, _rounded(mean_7, 2), _rounded(mean_28, 2), is_settled, verdict)
         for day, count, mean_7, mean_28, is_settled, verdict in rows
     ]
 
 
-def _rounded(number: float | None) -> float | None:
-    return None if number is None else round(float(number), 2)
+def _rounded(number: float | None, digits: int) -> float | None:
+    return None if number is None else round(float(number), digits)
 
 
 def _periods(connection: sa.Connection, name: str) -> list[PeriodOfEnterprise]:
@@ -155,13 +155,9 @@ def _periods(connection: sa.Connection, name: str) -> list[PeriodOfEnterprise]:
         is_next = previous is not None and previous[0] == first_day
         change = total / previous[1] - 1 if is_complete and is_next and previous and previous[1] else None
         if loaded:
-            periods.append(PeriodOfEnterprise(first_day, int(total), is_complete, _rounded_change(change)))
+            periods.append(PeriodOfEnterprise(first_day, int(total), is_complete, _rounded(change, 4)))
         previous = (following, int(total)) if is_complete else None
     return periods
-
-
-def _rounded_change(change: float | None) -> float | None:
-    return None if change is None else round(float(change), 4)
 
 
 def _organizations(connection: sa.Connection, last: date) -> list[OrganizationLately]:
