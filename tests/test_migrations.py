@@ -273,6 +273,41 @@ def test_several_first_starts_at_once_make_one_warehouse(postgresql: PostgreSQL,
         assert len(rows_of(connection, tables.daily_totals)) == (40 if version else 0)
 
 
+# From version 2
+
+SESSION_GRID_OF_VERSION_2 = """
+    create or replace view session_grid as
+    select calendar.day, organizations.org_id, organizations.org_name, daily_sessions.sessions_count
+    from calendar
+    cross join organizations
+    left join daily_sessions on calendar.day = daily_sessions.day and organizations.org_id = daily_sessions.org_id
+"""
+
+
+def views(connection: sa.Connection) -> dict[str, str]:
+    """Each view as the database has it."""
+    names = [view.name for view in tables.views.sorted_tables]
+    return {name: sa.inspect(connection).get_view_definition(name) or "" for name in names}
+
+
+def test_the_second_version_gets_the_view_that_reads_less_and_keeps_every_row(warehouse_url: str) -> None:
+    database = Database(url=warehouse_url)
+    fill_with_version_1(warehouse_url)
+    bring_forward(database)
+    laid_out = layout(database)
+    with database.transaction() as connection:
+        new = views(connection)
+        connection.execute(sa.text(SESSION_GRID_OF_VERSION_2))
+        connection.execute(sa.text("update warehouse_version set version = 2"))
+        assert views(connection) != new
+        before = everything(connection)
+    bring_forward(database)
+    with database.transaction(read_only=True) as connection:
+        assert views(connection) == new
+        assert everything(connection) == before | {"warehouse_version": [(migrations.VERSION,)]}
+    assert layout(database) == laid_out
+
+
 # From a later version
 
 

@@ -363,6 +363,28 @@ def test_the_grid_tells_not_loaded_from_a_zero_of_the_source(connection: sa.Conn
     ]
 
 
+def test_the_grid_keeps_the_days_of_a_complete_month_and_shows_those_of_one_in_which_some_lack(
+    connection: sa.Connection,
+) -> None:
+    seen_at = datetime(2025, 1, 1, tzinfo=UTC)
+    found = [{"org_id": id_, "org_name": id_.upper(), "created_at": None} for id_ in ("a", "b")]
+    writes.store_listed(connection, ORGANIZATIONS, found, seen_at)
+    writes.store_history(connection, day("2025-01-01"), day("2025-02-28"))
+    store(connection, {(label, "a"): n for label, n in consecutive("2025-01-01", range(59)).items() if n != 45})
+    store(connection, {(label, "b"): n for label, n in consecutive("2025-02-01", range(28)).items()})
+    assert {(month, id_) for month, id_, *_, is_complete in rebuilt(connection, "monthly_sessions") if is_complete} == {
+        (date(2025, 1, 1), "a"),
+        (date(2025, 2, 1), "b"),
+    }
+    grid = {(of, id_): count for of, id_, _, count in rows(connection, "select * from session_grid")}
+    days = consecutive("2025-01-01", range(59)).items()
+    assert grid == {
+        **{(day(label), "a"): None if n == 45 else n for label, n in days},
+        **{(day(label), "b"): None if n < 31 else n - 31 for label, n in days},
+    }
+    assert rows(connection, "select count(*) from session_grid") == [(2 * 59,)]
+
+
 # reconciliation
 
 

@@ -409,11 +409,11 @@ days_of_load = st.dictionaries(
     st.tuples(st.integers(0, 9), st.dictionaries(st.sampled_from("abc"), st.integers(0, 3)), st.integers(0, 3)),
     max_size=10,
 )
-# Long stretches as well, without which no trailing sum would ever be known.
+# Long stretches as well, without which no trailing sum would ever be known and no month complete.
 stretches = st.builds(
     lambda first, length, value: dict.fromkeys(range(first, first + length), value),
     st.integers(0, 40),
-    st.integers(7, 35),
+    st.integers(7, 60),
     st.tuples(st.integers(0, 9), st.just({"a": 1}), st.integers(0, 3)),
 )
 rollups = st.sets(st.sampled_from([table.name for table in tables.ROLLUPS]))
@@ -468,6 +468,35 @@ def test_rollups_that_take_in_what_changed_hold_the_same_as_if_built_from_scratc
             assert rows_of(connection, table) == taken_in[table.name]
             assert rows == len(taken_in[table.name])
             assert selected_over_everything(connection, table.name) == taken_in[table.name]
+
+
+THE_GRID_PLAINLY = """
+    select calendar.day, organizations.org_id, organizations.org_name, daily_sessions.sessions_count
+    from calendar
+    cross join organizations
+    left join daily_sessions on calendar.day = daily_sessions.day and organizations.org_id = daily_sessions.org_id
+    order by 1, 2
+"""
+
+
+@each_example
+@given(steps=st.lists(st.tuples(days_of_load | stretches, rollups), min_size=1, max_size=5))
+def test_the_grid_has_each_day_and_organization_once_however_far_behind_the_rollups_are(
+    open_database: Database, steps: list[tuple[Load, set[str]]]
+) -> None:
+    emptied(open_database)
+    with open_database.transaction() as connection:
+        found = [{"org_id": id_, "org_name": f"{id_}'s name", "created_at": None} for id_ in "abd"]
+        writes.store_listed(connection, ORGANIZATIONS, found, NOW)
+        writes.store_history(connection, FIRST + timedelta(days=3), FIRST + timedelta(days=73))
+    for days, built in steps:
+        with open_database.transaction() as connection:
+            load(connection, days)
+            for name in sorted(built):
+                rebuild(connection, name)
+            grid = connection.execute(sa.text("select * from session_grid order by day, org_id")).all()
+            assert grid == connection.execute(sa.text(THE_GRID_PLAINLY)).all()
+            assert len(grid) == 71 * 3
 
 
 # What a rebuild touches

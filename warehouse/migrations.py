@@ -5,7 +5,7 @@ import sqlalchemy as sa
 from warehouse import tables
 from warehouse.tables import ORGANIZATIONS, ROLLUPS, history, stale_days, warehouse_version
 
-VERSION = 2
+VERSION = 3
 _NAMES_OF_VERSION_1 = {
     *(ORGANIZATIONS.listed.name, ORGANIZATIONS.cells.name, ORGANIZATIONS.totals.name),
     *(rollup.name for rollup in ROLLUPS),
@@ -69,7 +69,7 @@ def bring_forward(connection: sa.Connection) -> None:
 def _ours_since(found: int) -> set[str]:
     """The names of the tables and views that came after this version."""
     ours = {*tables.metadata.tables, *tables.views.tables}
-    return ours - _NAMES_OF_VERSION_1 if found else ours
+    return {0: ours, 1: ours - _NAMES_OF_VERSION_1}.get(found, set())  # the third only reads session_grid otherwise
 
 
 def _take_history_from_what_is_loaded(connection: sa.Connection) -> None:

@@ -27,7 +27,6 @@ from warehouse.tables import ORGANIZATIONS
 FIRST_DAY = date(2020, 1, 1)  # the earliest that DEVIN_START_DATE may be
 DATABASES = ("DuckDB", "PostgreSQL")
 LATELY = 28
-THE_WHOLE_GRID = "the whole session_grid"
 
 screen = Console(stderr=True)
 _until_the_end = ExitStack()  # what the rows share, such as a server: given back when the benchmark ends
@@ -313,9 +312,8 @@ def questions(readme: Path) -> dict[str, str]:
             comment = re.match(r"-- (.+)", statement)
             asked[f"README: {comment[1]}" if comment else f"README: example {number}"] = statement
     asked[f"session_grid, the last {LATELY} days"] = f"select * from session_grid where day > current_date - {LATELY}"
-    for view in (tables.calendar, tables.reconciliation, tables.enterprise_sessions):
+    for view in (*tables.views.sorted_tables, tables.enterprise_sessions):
         asked[f"{view.name}, every value"] = _every_value(view)
-    asked[f"{THE_WHOLE_GRID}, every value"] = _every_value(tables.session_grid)
     return asked
 
 
