@@ -209,6 +209,7 @@ def show_status(
         whole = {
             **told,
             "runs": [asdict(run) for run in found.runs],
+            "schedule": found.schedule,
             "next_tick": found.next_tick,
             "to_do": found.to_do,
         }
@@ -217,7 +218,7 @@ def show_status(
         for noun, of_noun in found.counted.items():
             show_coverage(of_noun.coverage, noun.removesuffix("s"))
             show_calendar(of_noun.days)
-        show_runs(found.runs, found.next_tick)
+        show_runs(found.runs, found.schedule, found.next_tick)
         for sentence in found.to_do:
             say(sentence)
     if found.to_do:
@@ -289,6 +290,8 @@ def ui(
     with runs.open_instance():
         home = runs.dagster_home()
     say(f"The Dagster UI: http://127.0.0.1:{port} (ends with Ctrl-C; the schedule runs as long as this does)")
+    # Dagster advises another command, which wants a layout of projects that is not this one's.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:Function `dev_command` is superseded")
     os.chdir(home)  # Dagster leaves its scratch files where it is started
     dagster = str(Path(sys.executable).parent / "dagster")
     os.execv(dagster, [dagster, "dev", "-w", str(PROJECT / "workspace.yaml"), "-h", "127.0.0.1", "-p", str(port)])

@@ -11,6 +11,7 @@ from resources.database import Database, WarehouseUnusable
 from warehouse.migrations import UnfitWarehouse
 
 JOB = "daily_refresh"
+SCHEDULE = f"{JOB}_schedule"
 HOURS_AFTER_CLOSE, MINUTE = 2, 30
 
 

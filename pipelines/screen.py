@@ -18,7 +18,7 @@ from rich.text import Text
 from pipelines.collect import Cells
 from pipelines.probe import Finding
 from pipelines.progress import Progress
-from pipelines.status import Run
+from pipelines.status import Run, Schedule
 from warehouse.reads import Coverage, DayState
 from warehouse.writes import StoredDay
 
@@ -129,7 +129,7 @@ def show_calendar(days: Mapping[date, DayState]) -> None:
     out.print(legend, soft_wrap=True)
 
 
-def show_runs(runs: Sequence[Run], next_tick: datetime) -> None:
+def show_runs(runs: Sequence[Run], schedule: Schedule, next_tick: datetime) -> None:
     """The last runs, and when the schedule asks for the next."""
     rows = [
         (
@@ -142,7 +142,15 @@ def show_runs(runs: Sequence[Run], next_tick: datetime) -> None:
     ]
     if rows:
         show_table("Last runs", ["began", "days", "outcome", "took"], rows)
-    say(f"Next run: {next_tick:%Y-%m-%d %H:%M %Z}, if the schedule is up (make dev).")
+    at = f"Next run: {next_tick:%Y-%m-%d %H:%M %Z}"
+    say(
+        {
+            "running": f"{at}.",
+            "not running": f"{at}, if the schedule runs by then. It does not now: start devin-sessions ui or, on a "
+            "server, the service of the daemon.",
+            "switched off": "Next run: none, the schedule is switched off. Switch it on in the Dagster UI: Automation.",
+        }[schedule]
+    )
 
 
 _STYLES = {"good": "green", "note": "yellow", "bad": "bold red", "unknown": "magenta"}

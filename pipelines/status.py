@@ -2,19 +2,22 @@
 
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from typing import Literal
 from zoneinfo import ZoneInfo
 
 import dagster as dg
 
 from pipelines.ledger import missing_days, reading
 from pipelines.partitions import closed_days, daily_partitions, ranges, spelled
-from pipelines.schedules import HOURS_AFTER_CLOSE, JOB, MINUTE
+from pipelines.schedules import HOURS_AFTER_CLOSE, JOB, MINUTE, SCHEDULE
 from pipelines.settings import Settings
 from resources.database import Database
 from warehouse import reads
 from warehouse.tables import USERS, Counted
 
 RUNS_SHOWN = 5
+Schedule = Literal["running", "switched off", "not running"]
+_SILENCE = timedelta(minutes=3)  # the daemon gives a sign of life every 30 seconds
 
 
 @dataclass(frozen=True)
@@ -38,10 +41,11 @@ class OfCounted:
 
 @dataclass(frozen=True)
 class Status:
-    """All of it. `to_do` is empty if nothing needs doing."""
+    """All of it. `to_do` is empty if nothing needs doing; `next_tick` is when the schedule asks for the next run."""
 
     counted: dict[str, OfCounted]
     runs: list[Run]
+    schedule: Schedule
     next_tick: datetime
     to_do: list[str] = field(default_factory=list)
 
@@ -62,7 +66,8 @@ def status(settings: Settings, instance: dg.DagsterInstance | None) -> Status:
             )
             counted[f"{each.noun}s"] = state
             to_do += _to_do(each, missing, state)
-    return Status(counted, _last_runs(instance) if instance else [], _next_tick(settings), to_do)
+    runs, schedule = (_last_runs(instance), _schedule(instance)) if instance else ([], "not running")
+    return Status(counted, runs, schedule, _next_tick(settings), to_do)
 
 
 def _to_do(counted: Counted, missing: list[date], state: OfCounted) -> list[str]:
@@ -95,8 +100,18 @@ def _last_runs(instance: dg.DagsterInstance) -> list[Run]:
     return runs
 
 
+def _schedule(instance: dg.DagsterInstance) -> Schedule:
+    """Whether the daemon lives that asks for runs, and whether somebody has switched the schedule off in the UI."""
+    if not instance.schedule_storage:  # an instance in memory alone, where nothing is ever scheduled
+        return "not running"
+    if any(state.name == SCHEDULE and not state.is_running for state in instance.all_instigator_state()):
+        return "switched off"
+    beat = instance.get_daemon_heartbeats().get("SCHEDULER")
+    is_alive = beat and datetime.now(UTC) - datetime.fromtimestamp(beat.timestamp, UTC) < _SILENCE
+    return "running" if is_alive else "not running"
+
+
 def _next_tick(settings: Settings) -> datetime:
-    """When the schedule asks for the next run, if the daemon is up."""
     now = datetime.now(ZoneInfo(settings.devin_timezone))
     hour = (settings.devin_day_start_hour + HOURS_AFTER_CLOSE) % 24
     tick = now.replace(hour=hour, minute=MINUTE, second=0, microsecond=0)

@@ -170,7 +170,7 @@ def test_from_the_first_load_to_sql(each_world: World) -> None:
     code, out, _ = devin_sessions("status", "--json")
     assert code == cli.MISSING, "history since DEVIN_START_DATE is not loaded"
     told = json.loads(out)
-    assert list(told) == ["organizations", "runs", "next_tick", "to_do"]
+    assert list(told) == ["organizations", "runs", "schedule", "next_tick", "to_do"]
     status = told["organizations"]
     assert list(status) == [
         "first_day",
@@ -628,6 +628,7 @@ def test_the_ui_serves_the_graph_and_runs_the_schedule_and_shows_no_password(wit
             if "Serving dagster-webserver" in line:
                 break
         assert "the schedule runs as long as this does" in said
+        assert "Warning" not in said
         question = {
             "query": "query Shown($of: RepositorySelector!) { assetNodes { assetKey { path } } "
             "schedulesOrError(repositorySelector: $of) "

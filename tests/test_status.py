@@ -87,7 +87,7 @@ def test_machines_get_all_of_it_as_json(world: World, capsys: pytest.CaptureFixt
     code, shown = in_this_process(capsys, world.environment, "status", "--json")
     told = json.loads(shown)
     assert code == cli.MISSING
-    assert list(told) == ["organizations", "runs", "next_tick", "to_do"]
+    assert list(told) == ["organizations", "runs", "schedule", "next_tick", "to_do"]
     assert told["organizations"]["days"][FIRST] == "proven"
     assert told["organizations"]["days_loaded"] == 5
     assert told["to_do"]

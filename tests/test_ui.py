@@ -1,0 +1,103 @@
+"""The Dagster UI over a loaded warehouse, in a real browser, and what `status` says of the schedule that runs in it."""
+
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+import httpx
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser import chromium
+from tests.conftest import World
+from tests.test_cli import devin_sessions, in_this_process, wait_until
+from tests.ui import dagster_ui
+from warehouse import tables
+
+DAYS = 4
+PATIENCE = 60_000  # milliseconds; a page of the UI asks for its parts one after the other
+
+
+@pytest.fixture
+def loaded(world: World) -> World:
+    """History of a few days up to yesterday, all loaded."""
+    today = datetime.now(UTC).date()
+    world.configure(devin_start_date=f"{today - timedelta(days=DAYS)}")
+    code, _, err = devin_sessions("backfill", "--missing")
+    assert (code, err) == (0, "")
+    return world
+
+
+def opened(page: Page, address: str) -> Page:
+    page.goto(address)
+    page.wait_for_load_state("networkidle")
+    return page
+
+
+def switch_the_schedule_off(url: str) -> None:
+    """As its switch in the UI does."""
+
+    def ask(query: str, **variables: object) -> dict[str, Any]:
+        answer = httpx.post(f"{url}/graphql", json={"query": query, "variables": variables}, timeout=60).json()
+        assert "errors" not in answer, answer
+        return cast("dict[str, Any]", answer["data"])
+
+    of = {"repositoryName": "__repository__", "repositoryLocationName": "devin_session_metrics"}
+    found = ask(
+        "query Shown($of: RepositorySelector!) { schedulesOrError(repositorySelector: $of) "
+        "{ ... on Schedules { results { scheduleState { id } } } } }",
+        of=of,
+    )
+    (schedule,) = found["schedulesOrError"]["results"]
+    ask(
+        "mutation Off($id: String!) { stopRunningSchedule(id: $id) { __typename } }", id=schedule["scheduleState"]["id"]
+    )
+
+
+def test_a_person_sees_the_graph_with_descriptions_plots_by_day_and_green_checks(loaded: World) -> None:
+    assert loaded.settings.published_snapshot
+    nodes = ["organizations", "daily_sessions", *(rollup.name for rollup in tables.ROLLUPS), "published_snapshot"]
+    with dagster_ui({}) as url, chromium() as browser:
+        page = browser.new_page(viewport={"width": 2400, "height": 1200})
+        page.set_default_timeout(PATIENCE)
+        expect.set_options(timeout=PATIENCE)
+        complaints: list[str] = []
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+
+        page.goto(f"{url}/asset-groups")
+        for name in nodes:
+            expect(page.get_by_text(name, exact=True).first).to_be_visible()
+        near = page.get_by_role("button", name="zoom_in")
+        for _ in range(8):  # until each box has its words
+            near.click()
+        expect(page.get_by_text("5 / 5 Passed")).to_be_visible()
+        expect(page.get_by_text("100% filled")).to_be_visible()
+        page.get_by_text("daily_sessions", exact=True).first.click()
+        expect(page.get_by_text(str(tables.daily_sessions.comment))).to_be_visible()
+
+        opened(page, f"{url}/assets/daily_sessions?view=overview")
+        expect(page.get_by_text(str(tables.daily_sessions.comment)).first).to_be_visible()
+        expect(page.get_by_text(str(tables.daily_sessions.c.is_derived.comment))).to_be_visible()
+        page.get_by_text("Plots", exact=True).first.click()
+        expect(page.get_by_text("sessions_count", exact=True).last).to_be_visible()
+        expect(page.locator("canvas")).not_to_have_count(0)
+
+        opened(page, f"{url}/assets/daily_sessions?view=checks")
+        expect(page.get_by_text("Succeeded", exact=True)).to_have_count(5)
+        assert complaints == []
+
+
+def test_status_says_whether_the_schedule_runs(loaded: World, capsys: pytest.CaptureFixture[str]) -> None:
+    def told(*options: str) -> str:
+        code, shown = in_this_process(capsys, loaded.environment, "status", *options)
+        assert code == 0, "that nobody runs the schedule is no trouble of the data"
+        return " ".join(shown.split())
+
+    assert re.search(r"Next run: .*, if the schedule runs by then\. It does not now: start devin-sessions ui", told())
+    with dagster_ui({}) as url:
+        wait_until(lambda: json.loads(told("--json"))["schedule"] == "running", "the daemon's first sign of life")
+        assert re.search(r"Next run: \d{4}-\d\d-\d\d \d\d:\d\d UTC\.$", told())
+        switch_the_schedule_off(url)
+        assert json.loads(told("--json"))["schedule"] == "switched off"
+        assert "Next run: none, the schedule is switched off." in told()
