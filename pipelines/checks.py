@@ -75,7 +75,7 @@ def checks_of(counted: Counted) -> Checks:
         return dg.AssetCheckResult(
             passed=latest in loaded,
             severity=dg.AssetCheckSeverity.WARN,
-            description=_reload("Not loaded yet", [] if latest in loaded else [latest]),
+            description=_reload("The latest closed day is not loaded yet", [] if latest in loaded else [latest]),
             metadata={"latest_closed_day": latest.isoformat()},
         )
 
@@ -85,9 +85,13 @@ def checks_of(counted: Counted) -> Checks:
         with database.transaction(read_only=True) as connection:
             refused = reads.unavailable(connection, counted)
         shown = "; ".join(f"{id_} on {reason}" for id_, reason in list(refused.items())[:5])
+        told = (
+            f"The source refuses to count {len(refused)} of the {noun}s: {shown} They are tried again on each run. "
+            f"Whoever made the key can let it count them; {_VARIABLE[noun]} can leave out what is gone for good."
+        )
         return dg.AssetCheckResult(
             passed=not refused,
-            description=f"The source refuses to count {len(refused)} of the {noun}s: {shown}" if refused else None,
+            description=told if refused else None,
             metadata={f"unavailable_{noun}s": len(refused)},
         )
 
@@ -140,9 +144,11 @@ def control_totals_agree(database: Database) -> dg.AssetCheckResult:
 
 
 _WHOSE = {
-    "organization": "The key may not see every organization.",
-    "user": "They may be those of service users or of former members.",
+    "organization": "The key may not be allowed to list every organization. If you know of others, name all in "
+    "DEVIN_ORG_IDS, then: devin-sessions backfill --missing",
+    "user": "They may be those of service users or of former members; then nothing is to be done.",
 }
+_VARIABLE = {"organization": "DEVIN_ORG_IDS", "user": "DEVIN_USER_IDS"}
 
 
 def _reload(problem: str, days: Sequence[date], *options: str) -> str | None:

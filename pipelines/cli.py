@@ -67,7 +67,7 @@ def main() -> None:
     try:
         # What the library of the command line prints by itself is no JSON.
         sys.exit(app(standalone_mode=not is_json))
-    except (SettingsRefused, Incompatible, Unauthorized, UnfitWarehouse) as error:
+    except (SettingsRefused, Incompatible, Unauthorized, UnfitWarehouse, runs.HomeUnusable) as error:
         _stop(str(error), WRONG_USE)
     except (WarehouseLocked, OlderWarehouse) as error:
         _stop(str(error), MISSING)
@@ -120,7 +120,9 @@ def backfill(
     for sentence in dict.fromkeys(s for load in loads for s in load.progress.warnings):
         complain(sentence, "metrics_not_sent")
     for sentence in dict.fromkeys(s for load in loads for outcome in load.outcomes for s in outcome.red_checks):
-        complain(f"Check: {sentence}", "check_failed")
+        complain(f"Check failed: {sentence}", "check_failed")
+    for sentence in dict.fromkeys(s for load in loads for outcome in load.outcomes for s in outcome.yellow_checks):
+        say(f"Note: {sentence}", "check_warned")
     for sentence in dict.fromkeys(s for load in loads for outcome in load.outcomes for s in outcome.failures):
         complain(sentence, "not_loaded")
     is_interrupted = any(outcome.is_interrupted for load in loads for outcome in load.outcomes)

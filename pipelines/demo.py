@@ -42,7 +42,7 @@ def run_demo(days: int, organizations: int, *, with_ui: bool) -> None:
         with LiveProgress() as progress, runs.open_instance() as instance:
             definitions = definitions_for(settings, progress)
             outcome = runs.run_range(definitions, instance, progress, ORGANIZATIONS, closed[0], closed[-1])
-        for sentence in outcome.failures + outcome.red_checks:
+        for sentence in outcome.failures + outcome.red_checks + outcome.yellow_checks:
             complain(sentence, "not_loaded")
         if outcome.failures:
             raise SystemExit(1)
@@ -85,10 +85,12 @@ def _show_next_steps() -> None:
     command = Path(sys.executable).parent / "devin-sessions"
     here = command.relative_to(Path.cwd()) if command.is_relative_to(Path.cwd()) else command
     say("What to try next:")
-    say(f"  {here} demo --ui        the same in the Dagster UI")
-    say(f"  {(FOLDER / 'published' / 'report.html').relative_to(PROJECT)}        to look at in a browser")
+    in_the_ui, report = f"{here} demo --ui", f"{(FOLDER / 'published' / 'report.html').relative_to(PROJECT)}"
+    wide = max(map(len, (in_the_ui, report)))
+    say(f"  {report:{wide}}   to look at in a browser")
+    say(f"  {in_the_ui:{wide}}   the same in the Dagster UI")
+    say(f"  {'README.md, “Real use”':{wide}}   from a key to a nightly schedule")
     say(
         f"  WAREHOUSE_URL=duckdb:///{FOLDER.relative_to(PROJECT)}/warehouse.duckdb "
         f'{here} query "select * from enterprise_sessions order by day desc limit 7"'
     )
-    say("  README.md, “Real use”   from a key to a nightly schedule")

@@ -25,28 +25,50 @@ _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 _HOST, _PID = "devin-sessions/host", "devin-sessions/process"
 
 
+class HomeUnusable(Exception):
+    """DAGSTER_HOME is no folder that Dagster can keep its record of runs in. The message is for the user."""
+
+
 @dataclass
 class Outcome:
-    """How one run ended: what failed and which checks are red, as sentences."""
+    """How one run ended: what failed, which checks are red and which are yellow, as sentences."""
 
     failures: list[str] = field(default_factory=list)
     red_checks: list[str] = field(default_factory=list)
+    yellow_checks: list[str] = field(default_factory=list)
     is_interrupted: bool = False
 
 
 def dagster_home() -> Path:
-    """The instance's folder: DAGSTER_HOME, else data/dagster. Made and given the project's dagster.yaml if need be."""
-    home = Path(os.environ.setdefault("DAGSTER_HOME", str(PROJECT / "data" / "dagster")))
+    """The instance's folder: DAGSTER_HOME, else data/dagster. Made and given the project's dagster.yaml if need be.
+
+    Raises HomeUnusable.
+    """
+    home = _home()
+    os.environ["DAGSTER_HOME"] = str(home)
     os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "1000")  # only then does Dagster store events in batches
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with contextlib.suppress(FileExistsError):  # by an earlier start, or by one at the same time
-        (home / "dagster.yaml").symlink_to(PROJECT / "dagster.yaml")
+    try:
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with contextlib.suppress(FileExistsError):  # by an earlier start, or by one at the same time
+            (home / "dagster.yaml").symlink_to(PROJECT / "dagster.yaml")
+    except OSError as error:
+        raise HomeUnusable(
+            f"DAGSTER_HOME={home} can't be the folder of Dagster's record of runs: {error.strerror}. Name a folder in "
+            "which you may write, or none: then it is data/dagster."
+        ) from error
     return home
 
 
 def home_is_there() -> bool:
-    """Whether anything was ever run: what only looks makes no instance."""
-    return Path(os.environ.get("DAGSTER_HOME", PROJECT / "data" / "dagster")).is_dir()
+    """Whether anything was ever run: what only looks makes no instance. Raises HomeUnusable."""
+    return _home().is_dir()
+
+
+def _home() -> Path:
+    home = Path(os.environ.get("DAGSTER_HOME") or PROJECT / "data" / "dagster")
+    if not home.is_absolute():
+        raise HomeUnusable(f"DAGSTER_HOME={home} is refused: Dagster wants a whole path, such as {Path.cwd() / home}.")
+    return home
 
 
 def open_instance() -> dg.DagsterInstance:
@@ -108,7 +130,9 @@ def _run(definitions: dg.Definitions, instance: dg.DagsterInstance, **options: A
             outcome.failures.append(failure_told(event, result.run_id))
     for check in result.get_asset_check_evaluations():
         if not check.passed:
-            outcome.red_checks.append(check.description or check.check_name)
+            is_red = check.severity is dg.AssetCheckSeverity.ERROR
+            told = outcome.red_checks if is_red else outcome.yellow_checks
+            told.append(check.description or check.check_name)
     return outcome
 
 

@@ -325,7 +325,10 @@ def test_a_yellow_check_is_told_as_a_warning(watch: Watch) -> None:
     assert watch.run(0, 4).success
     (message,) = watch.tick()
     assert message.startswith("Check latest_closed_day_is_present of daily_sessions: warning\n")
-    assert f"Not loaded yet: {watch.days[5]}. To load: devin-sessions backfill {watch.days[5]}" in message
+    assert (
+        f"The latest closed day is not loaded yet: {watch.days[5]}. To load: devin-sessions backfill {watch.days[5]}"
+        in message
+    )
 
 
 def test_two_troubles_at_once_are_two_messages_and_each_is_over_by_itself(watch: Watch) -> None:

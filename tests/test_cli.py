@@ -251,10 +251,53 @@ def test_an_organization_that_the_source_refuses_is_named_and_the_others_are_loa
     code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-05")
     assert code == cli.MISSING
     assert "5 of 5 days loaded" in out
-    assert f"The source refuses to count 1 of the organizations: {refused} on 2025-04-05" in err
+    assert f"Check failed: The source refuses to count 1 of the organizations: {refused} on 2025-04-05" in err
+    assert "DEVIN_ORG_IDS can leave out what is gone for good." in err
     code, out, _ = devin_sessions("status")
     assert code == cli.MISSING
     assert f"Not counted: {refused}" in out
+
+
+def test_what_is_only_to_be_known_is_a_note_and_no_complaint(world: World) -> None:
+    org_id = world.source.organizations[0].org_id
+    world.source.add_sessions("org-unlisted", datetime(2025, 4, 1, 12, tzinfo=UTC), count=2)
+    code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-02")
+    assert (code, err) == (0, "")
+    notes = [line for line in out.splitlines() if line.startswith("Note: ")]
+    assert len(notes) == 2
+    assert "The source counts sessions of no listed organization on 2025-04-01." in notes[0]
+    assert "The latest closed day is not loaded yet: " in notes[1]
+    world.source.fail(body=b'{"sessions_count": 99}', when=lambda asked: asked.org_ids == (org_id,), times=None)
+    _, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-02", "--refresh")
+    assert "Check failed: The organizations add up to more than the source's own total on" in err
+    assert "Check failed" not in out
+
+
+@pytest.mark.parametrize(
+    ("command", "home"),
+    [
+        (["backfill", "2025-04-01", "2025-04-01"], "relative"),
+        (["backfill", "2025-04-01", "2025-04-01"], "file"),
+        (["backfill", "2025-04-01", "2025-04-01"], "in a file"),
+        (["ui"], "file"),
+        (["status"], "relative"),
+    ],
+    ids=str,
+)
+def test_a_home_that_dagster_cannot_have_is_refused_in_a_sentence(
+    world: World, tmp_path: Path, command: list[str], home: str
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("mine")
+    chosen = {"relative": "data/elsewhere", "file": str(file), "in a file": str(file / "dagster")}[home]
+    world.configure(dagster_home=chosen)
+    code, _, err = devin_sessions(*command)
+    assert code == cli.WRONG_USE
+    (said,) = err.splitlines()
+    assert said.startswith(f"DAGSTER_HOME={chosen} ")
+    assert ("Dagster wants a whole path" if home == "relative" else "Name a folder in which you may write") in said
+    assert file.read_text() == "mine"
+    assert world.source.requests == []
 
 
 def test_a_wrong_key_stops_at_once_and_says_which_variable_to_set(world: World) -> None:

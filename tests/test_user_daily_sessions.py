@@ -179,7 +179,7 @@ def test_sessions_of_a_user_that_is_not_listed_are_a_warning_that_says_whose_the
     assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert check.description == (
         "The source counts sessions of no listed user on 2025-04-02. "
-        "They may be those of service users or of former members."
+        "They may be those of service users or of former members; then nothing is to be done."
     )
     assert check.metadata["unattributed_sessions"].value == 3
     assert red(result, PER_USER) == {"counts_sum_to_control_totals"}
