@@ -7,16 +7,13 @@ from typing import Any, cast
 
 import httpx
 import pytest
-from playwright.sync_api import Page, expect
 
 from tests.browser import chromium
 from tests.conftest import World
 from tests.test_cli import devin_sessions, in_this_process, wait_until
-from tests.ui import dagster_ui
-from warehouse import tables
+from tests.ui import dagster_ui, patient_page, see_the_checks, see_the_description, see_the_graph, see_the_plots
 
 DAYS = 4
-PATIENCE = 60_000  # milliseconds; a page of the UI asks for its parts one after the other
 
 
 @pytest.fixture
@@ -27,12 +24,6 @@ def loaded(world: World) -> World:
     code, _, err = devin_sessions("backfill", "--missing")
     assert (code, err) == (0, "")
     return world
-
-
-def opened(page: Page, address: str) -> Page:
-    page.goto(address)
-    page.wait_for_load_state("networkidle")
-    return page
 
 
 def switch_the_schedule_off(url: str) -> None:
@@ -57,34 +48,14 @@ def switch_the_schedule_off(url: str) -> None:
 
 def test_a_person_sees_the_graph_with_descriptions_plots_by_day_and_green_checks(loaded: World) -> None:
     assert loaded.settings.published_snapshot
-    nodes = ["organizations", "daily_sessions", *(rollup.name for rollup in tables.ROLLUPS), "published_snapshot"]
     with dagster_ui({}) as url, chromium() as browser:
-        page = browser.new_page(viewport={"width": 2400, "height": 1200})
-        page.set_default_timeout(PATIENCE)
-        expect.set_options(timeout=PATIENCE)
+        page = patient_page(browser, width=2400, height=1200)
         complaints: list[str] = []
         page.on("pageerror", lambda error: complaints.append(str(error)))
-
-        page.goto(f"{url}/asset-groups")
-        for name in nodes:
-            expect(page.get_by_text(name, exact=True).first).to_be_visible()
-        near = page.get_by_role("button", name="zoom_in")
-        for _ in range(8):  # until each box has its words
-            near.click()
-        expect(page.get_by_text("5 / 5 Passed")).to_be_visible()
-        expect(page.get_by_text("100% filled")).to_be_visible()
-        page.get_by_text("daily_sessions", exact=True).first.click()
-        expect(page.get_by_text(str(tables.daily_sessions.comment))).to_be_visible()
-
-        opened(page, f"{url}/assets/daily_sessions?view=overview")
-        expect(page.get_by_text(str(tables.daily_sessions.comment)).first).to_be_visible()
-        expect(page.get_by_text(str(tables.daily_sessions.c.is_derived.comment))).to_be_visible()
-        page.get_by_text("Plots", exact=True).first.click()
-        expect(page.get_by_text("sessions_count", exact=True).last).to_be_visible()
-        expect(page.locator("canvas")).not_to_have_count(0)
-
-        opened(page, f"{url}/assets/daily_sessions?view=checks")
-        expect(page.get_by_text("Succeeded", exact=True)).to_have_count(5)
+        see_the_graph(page, url)
+        see_the_description(page, url)
+        see_the_plots(page, url)
+        see_the_checks(page, url)
         assert complaints == []
 
 

@@ -428,8 +428,8 @@ def load(connection: sa.Connection, days: Load) -> None:
     writes.store_days(connection, ORGANIZATIONS, totals, cells)
 
 
-def rebuild(connection: sa.Connection, name: str) -> int:
-    more = {"settled_after_days": SETTLED_AFTER_DAYS} if name == tables.enterprise_sessions.name else {}
+def rebuild(connection: sa.Connection, name: str, settled_after_days: int = SETTLED_AFTER_DAYS) -> int:
+    more = {"settled_after_days": settled_after_days} if name == tables.enterprise_sessions.name else {}
     return writes.rebuild(connection, tables.metadata.tables[name], **more)
 
 
@@ -443,17 +443,17 @@ def selected_over_everything(connection: sa.Connection, name: str) -> list[tuple
 
 
 @each_example
-@given(steps=st.lists(st.tuples(days_of_load | stretches, rollups), min_size=1, max_size=5))
+@given(steps=st.lists(st.tuples(days_of_load | stretches, rollups, st.integers(0, 3)), min_size=1, max_size=5))
 def test_rollups_that_take_in_what_changed_hold_the_same_as_if_built_from_scratch(
-    open_database: Database, steps: list[tuple[Load, set[str]]]
+    open_database: Database, steps: list[tuple[Load, set[str], int]]
 ) -> None:
     emptied(open_database)
-    for days, built in steps:
+    for days, built, settled_after_days in steps:
         with open_database.transaction() as connection:
             load(connection, days)
         with open_database.transaction() as connection:
             for name in sorted(built):
-                rebuild(connection, name)
+                rebuild(connection, name, settled_after_days)
     with open_database.transaction() as connection:
         for table in tables.ROLLUPS:
             rebuild(connection, table.name)
@@ -627,6 +627,17 @@ def test_a_day_that_was_read_again_unchanged_is_settled_by_the_next_rebuild(conn
         writes.store_days(connection, ORGANIZATIONS, [total(DAY, 1, at)], [cell(DAY, "a", 1, at)])
         rebuild(connection, "enterprise_sessions")
         assert connection.scalar(sa.select(tables.enterprise_sessions.c.is_settled)) is is_settled
+
+
+def test_a_look_back_that_has_changed_is_taken_over_by_days_of_before(connection: sa.Connection) -> None:
+    for n, days_after in enumerate((0, 1, 2)):
+        day = DAY + timedelta(days=n)
+        at = datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1 + days_after)
+        writes.store_days(connection, ORGANIZATIONS, [total(day, 1, at)], [cell(day, "a", 1, at)])
+    for settled_after_days, settled in ((2, 1), (1, 2), (3, 0), (0, 3)):
+        rebuild(connection, "enterprise_sessions", settled_after_days)
+        assert connection.scalars(sa.select(tables.enterprise_sessions.c.is_settled)).all().count(True) == settled
+        assert rebuild(connection, "enterprise_sessions", settled_after_days) == 0
 
 
 def test_history_is_one_row_the_latest(connection: sa.Connection) -> None:

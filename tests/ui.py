@@ -1,4 +1,4 @@
-"""The Dagster UI as `devin-sessions ui` serves it, for the tests that look at it, its pictures and its measurement."""
+"""The Dagster UI as `devin-sessions ui` serves it: for the tests that look at it, its pictures and its measurement."""
 
 import os
 import signal
@@ -9,22 +9,31 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import IO
 
 import tenacity
+from playwright.sync_api import Browser, Page, expect
 
+from pipelines.demo import FOLDER
 from pipelines.settings import PROJECT
+from warehouse import tables
+
+PATIENCE = 60_000  # milliseconds; a page of the UI asks for its parts one after the other
 
 
 @contextmanager
-def dagster_ui(environment: Mapping[str, str]) -> Iterator[str]:
+def dagster_ui(environment: Mapping[str, str], output: IO[str] | int | None = None) -> Iterator[str]:
     """The address of the UI in this environment, from when it answers until the block ends: Ctrl-C, as a person would.
 
-    What it prints goes where the caller's output goes.
+    What it prints goes to `output`, or where the caller's goes.
     """
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "pipelines.cli", "ui", "--port", str(port)]
-    process = subprocess.Popen(command, cwd=PROJECT, env={**os.environ, **environment}, start_new_session=True)
+    process = subprocess.Popen(
+        command, cwd=PROJECT, env={**os.environ, **environment}, start_new_session=True, stdout=output, stderr=output
+    )
     url = f"http://127.0.0.1:{port}"
     try:
         tenacity.Retrying(
@@ -37,3 +46,59 @@ def dagster_ui(environment: Mapping[str, str]) -> Iterator[str]:
     finally:
         process.send_signal(signal.SIGINT)
         process.wait()
+
+
+def load_the_demo(days: int, organizations: int) -> dict[str, str]:
+    """Load it, and return the environment in which the UI shows it."""
+    command = [sys.executable, "-m", "pipelines.cli", "demo"]
+    amount = ["--days", str(days), "--organizations", str(organizations)]
+    subprocess.run([*command, *amount], cwd=PROJECT, check=True, stdout=subprocess.DEVNULL)
+    return {
+        "WAREHOUSE_URL": f"duckdb:///{FOLDER}/warehouse.duckdb",
+        "DAGSTER_HOME": str(FOLDER / "dagster"),
+        "DEVIN_START_DATE": str(datetime.now(UTC).date() - timedelta(days=days)),
+    }
+
+
+def patient_page(browser: Browser, *, width: int, height: int) -> Page:
+    """A page that waits for what is expected of it."""
+    page = browser.new_page(viewport={"width": width, "height": height})
+    page.set_default_timeout(PATIENCE)
+    expect.set_options(timeout=PATIENCE)
+    return page
+
+
+def see_the_graph(page: Page, url: str) -> None:
+    """All assets, from near enough that each box has its words: checks are green and every day is there."""
+    page.goto(f"{url}/asset-groups")
+    nodes = ["organizations", "daily_sessions", *(rollup.name for rollup in tables.ROLLUPS), "published_snapshot"]
+    for name in nodes:
+        expect(page.get_by_text(name, exact=True).first).to_be_visible()
+    near = page.get_by_role("button", name="zoom_in")
+    for _ in range(8):
+        near.click()
+    expect(page.get_by_text("5 / 5 Passed")).to_be_visible()
+    expect(page.get_by_text("100% filled")).to_be_visible()
+
+
+def see_the_description(page: Page, url: str) -> None:
+    """Beside the graph, of the asset that is chosen."""
+    page.goto(f"{url}/asset-groups")
+    page.get_by_text("daily_sessions", exact=True).first.click()
+    expect(page.get_by_text(str(tables.daily_sessions.comment))).to_be_visible()
+
+
+def see_the_plots(page: Page, url: str) -> None:
+    """Of the numbers of each day, on the page of the asset, where each column is described."""
+    page.goto(f"{url}/assets/daily_sessions?view=overview")
+    expect(page.get_by_text(str(tables.daily_sessions.comment)).first).to_be_visible()
+    expect(page.get_by_text(str(tables.daily_sessions.c.is_derived.comment))).to_be_visible()
+    page.get_by_text("Plots", exact=True).first.click()
+    expect(page.get_by_text("sessions_count", exact=True).last).to_be_visible()
+    expect(page.locator("canvas")).not_to_have_count(0)
+
+
+def see_the_checks(page: Page, url: str) -> None:
+    """All green."""
+    page.goto(f"{url}/assets/daily_sessions?view=checks")
+    expect(page.get_by_text("Succeeded", exact=True)).to_have_count(5)

@@ -138,6 +138,8 @@ def rebuild(connection: sa.Connection, rollup: sa.Table, **parameters: Any) -> i
 
     `parameters` are those of its SQL file beside the first and the last day.
     """
+    if rollup is tables.enterprise_sessions:
+        _mark_resettled(connection, **parameters)
     stale = tables.stale_days
     mine = stale.c.rollup == rollup.name
     days = connection.scalars(sa.select(stale.c.day).where(mine).order_by(stale.c.day)).all()
@@ -155,6 +157,18 @@ def rebuild(connection: sa.Connection, rollup: sa.Table, **parameters: Any) -> i
             rows += connection.scalar(sa.select(sa.func.count()).select_from(selected)) or 0
     connection.execute(sa.delete(stale).where(mine))
     return rows
+
+
+def _mark_resettled(connection: sa.Connection, settled_after_days: int) -> None:
+    """As stale, the days that are settled, or no longer are, because the look-back is another than last time."""
+    days, totals, stale = tables.enterprise_sessions, ORGANIZATIONS.totals, tables.stale_days
+    is_settled = totals.c.loaded_at >= totals.c.window_end + sa.literal(timedelta(days=settled_after_days))
+    changed = (
+        sa.select(sa.literal(days.name).label("rollup"), days.c.day)
+        .select_from(days.join(totals, days.c.day == totals.c.day))
+        .where(days.c.is_settled != is_settled)
+    )
+    _upsert(connection, stale, changed.subquery())
 
 
 def _periods(rollup: sa.Table, days: Sequence[date]) -> list[tuple[date, date]]:

@@ -53,6 +53,7 @@ class Sizes:
     by_row: int = 1000
     history: int = 10_000_000
     nightly: int = 500
+    shown: tuple[int, int] = (200, 16)
     times: int = 3
 
     def world(self, orgs_and_days: tuple[int, int], nonzero: float = 1 / 3) -> World:
@@ -75,6 +76,7 @@ class Sizes:
             by_row=100,
             history=100_000,
             nightly=20,
+            shown=(30, 5),
             times=1,
         )
 
@@ -558,9 +560,38 @@ def analysts(sizes: Sizes) -> list[Row]:
     return [Row(what, "≤ 1.0", f"{slowest:.2f}", slowest <= 1, notes)]
 
 
+def ui(sizes: Sizes) -> list[Row]:
+    """From `devin-sessions ui`, which is `make dev`, to what a person sees in the browser, over the demo."""
+    from tests import ui  # here: it brings a browser, and the job itself
+    from tests.browser import chromium
+
+    days, organizations = sizes.shown
+    over_the_demo = ui.load_the_demo(days, organizations)
+    shown = {
+        "the graph, green": ui.see_the_graph,
+        "a description beside it": ui.see_the_description,
+        "plots by day": ui.see_the_plots,
+        "five green checks": ui.see_the_checks,
+    }
+    seconds: dict[str, list[float]] = {}
+    for _ in range(sizes.times):
+        with chromium() as browser:
+            page = ui.patient_page(browser, width=2400, height=1200)
+            began = time.perf_counter()
+            with ui.dagster_ui(over_the_demo, subprocess.DEVNULL) as url:
+                for what, see in shown.items():
+                    see(page, url)
+                    seconds.setdefault(what, []).append(time.perf_counter() - began)
+    last = statistics.median(list(seconds.values())[-1])
+    notes = [f"{what}: {_spread(took, '.1f')}" for what, took in seconds.items()]
+    return [
+        Row(f"from devin-sessions ui to all that it shows of {days} days, s", "≤ 20", f"{last:.1f}", last <= 20, notes)
+    ]
+
+
 ROWS: dict[str, Callable[[Sizes], list[Row]]] = {
     row.__name__: row
-    for row in (source, calls, asking, client, backfill, limit, memory, kill, upsert, nightly, analysts)
+    for row in (source, calls, asking, client, backfill, limit, memory, kill, upsert, nightly, analysts, ui)
 }
 
 
