@@ -340,7 +340,7 @@ def person(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Person]:
 
 @pytest.fixture
 def source() -> Iterator[Sandbox]:
-    with Sandbox(organizations=3) as source:
+    with Sandbox(organizations=2) as source:
         yield source
 
 
