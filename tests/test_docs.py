@@ -45,8 +45,9 @@ def text(page: Path) -> str:
 
 def blocks(page: Path, language: str = r"\w*") -> list[str]:
     """The code blocks, also those that are indented under an item of a list."""
-    found = re.findall(rf"^( *)```{language}\n(.*?)^ *```$", text(page), re.MULTILINE | re.DOTALL)
-    return ["\n".join(line.removeprefix(indent) for line in code.splitlines()) for indent, code in found]
+    found = re.findall(r"^( *)```(\w*)\n(.*?)^ *```$", text(page), re.MULTILINE | re.DOTALL)
+    wanted = [(indent, code) for indent, label, code in found if re.fullmatch(language, label)]
+    return ["\n".join(line.removeprefix(indent) for line in code.splitlines()) for indent, code in wanted]
 
 
 def shell_lines(page: Path) -> list[str]:
@@ -376,7 +377,9 @@ HARDENING = {
 
 def environment_file() -> dict[str, str]:
     """What the page puts there."""
-    (block,) = (block for block in blocks(DEPLOYMENT, "") if block.startswith("# /etc/devin-sessions/environment\n"))
+    (block,) = (
+        block for block in blocks(DEPLOYMENT, "dotenv") if block.startswith("# /etc/devin-sessions/environment\n")
+    )
     return dict(line.split("=", 1) for line in block.splitlines()[1:])
 
 
