@@ -119,13 +119,14 @@ def backfill(
         say(f"Nothing to do: {spelled(days)} loaded already. To read them again, add --refresh.", "nothing_to_do")
     for sentence in dict.fromkeys(s for load in loads for s in load.progress.warnings):
         complain(sentence, "metrics_not_sent")
-    for sentence in dict.fromkeys(s for load in loads for outcome in load.outcomes for s in outcome.red_checks):
+    outcomes = [outcome for load in loads for outcome in load.outcomes]
+    for sentence in runs.checks_told(outcomes, dg.AssetCheckSeverity.ERROR):
         complain(f"Check failed: {sentence}", "check_failed")
-    for sentence in dict.fromkeys(s for load in loads for outcome in load.outcomes for s in outcome.yellow_checks):
+    for sentence in runs.checks_told(outcomes, dg.AssetCheckSeverity.WARN):
         say(f"Note: {sentence}", "check_warned")
-    for sentence in dict.fromkeys(s for load in loads for outcome in load.outcomes for s in outcome.failures):
+    for sentence in dict.fromkeys(s for outcome in outcomes for s in outcome.failures):
         complain(sentence, "not_loaded")
-    is_interrupted = any(outcome.is_interrupted for load in loads for outcome in load.outcomes)
+    is_interrupted = any(outcome.is_interrupted for outcome in outcomes)
     still = sorted({day for load in loads for day in load.missing})
     if still:
         complain(

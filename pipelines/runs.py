@@ -3,6 +3,7 @@
 import contextlib
 import os
 import socket
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -31,11 +32,10 @@ class HomeUnusable(Exception):
 
 @dataclass
 class Outcome:
-    """How one run ended: what failed, which checks are red and which are yellow, as sentences."""
+    """How one run ended: what failed, as sentences, and what its checks found."""
 
     failures: list[str] = field(default_factory=list)
-    red_checks: list[str] = field(default_factory=list)
-    yellow_checks: list[str] = field(default_factory=list)
+    checks: dict[dg.AssetCheckKey, dg.AssetCheckEvaluation] = field(default_factory=dict)
     is_interrupted: bool = False
 
 
@@ -129,11 +129,15 @@ def _run(definitions: dg.Definitions, instance: dg.DagsterInstance, **options: A
                 continue
             outcome.failures.append(failure_told(event, result.run_id))
     for check in result.get_asset_check_evaluations():
-        if not check.passed:
-            is_red = check.severity is dg.AssetCheckSeverity.ERROR
-            told = outcome.red_checks if is_red else outcome.yellow_checks
-            told.append(check.description or check.check_name)
+        outcome.checks[check.asset_check_key] = check
     return outcome
+
+
+def checks_told(outcomes: Iterable[Outcome], severity: dg.AssetCheckSeverity) -> list[str]:
+    """What the checks say that did not hold when they were last looked at in these runs, if they are so severe."""
+    last = {key: check for outcome in outcomes for key, check in outcome.checks.items()}
+    failed = [check for check in last.values() if not check.passed and check.severity is severity]
+    return list(dict.fromkeys(check.description or check.check_name for check in failed))
 
 
 def is_interrupt(event: dg.DagsterEvent) -> bool:

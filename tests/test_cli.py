@@ -273,6 +273,16 @@ def test_what_is_only_to_be_known_is_a_note_and_no_complaint(world: World) -> No
     assert "Check failed" not in out
 
 
+def test_checks_are_told_as_they_are_after_the_last_of_several_runs(world: World) -> None:
+    days = [f"{datetime.now(UTC).date() - timedelta(days=n)}" for n in (5, 4, 3, 2, 1)]
+    world.configure(devin_start_date=days[0])
+    assert devin_sessions("backfill", days[2], days[2])[0] == 0
+    code, out, err = devin_sessions("backfill", "--missing")
+    assert (code, err) == (0, "")
+    assert "4 of 4 days loaded" in out
+    assert "Note" not in out, "the latest day was not loaded yet when the first run ended"
+
+
 @pytest.mark.parametrize(
     ("command", "home"),
     [
