@@ -158,13 +158,13 @@ def test_of_a_long_history_the_last_weeks_and_months_are_shown(database: Databas
 def test_trust_is_told_of_all_history_and_restatements_of_the_last_30_days(database: Database) -> None:
     fill(database, {"a": [2] * 60 + [None] * 3, "b": [1] * 60 + [None] * 3}, unattributed=3)
     fill(database, {"a": [None] * 20 + [7] + [2] * 39 + [None] * 3, "b": [None] * 20 + [1] * 40 + [None] * 3})
-    fill(database, {"a": [None] * 58 + [3, 1] + [None] * 3, "b": [None] * 58 + [1] * 2 + [None] * 3}, unattributed=-1)
+    fill(database, {"a": [None] * 58 + [5, 1] + [None] * 3, "b": [None] * 58 + [1] * 2 + [None] * 3}, unattributed=-1)
     trust = shown(database).trust
     assert trust.days == 63
     assert trust.days_by_verdict == {"not loaded": 3, "unattributed": 20, "proven": 38, "contradiction": 2}
     assert trust.unattributed == 20 * 3 - 2
-    assert trust.last_loaded_at == datetime(2025, 6, 16, tzinfo=UTC), "four days after the last one"
-    assert (trust.restated, trust.restated_by) == (2, 0), "the one of the 21st day is too long ago"
+    assert trust.last_loaded_at == datetime(2025, 6, 16, 0, 5, tzinfo=UTC), "four days after the last one"
+    assert (trust.restated, trust.restated_by) == (2, 2), "the one of the 21st day is too long ago"
 
 
 def test_unavailable_are_those_that_are_still_listed_the_longest_first(database: Database) -> None:

@@ -145,7 +145,7 @@ def fill(
         if not known:
             continue
         start = datetime(day.year, day.month, day.day, tzinfo=UTC)
-        read = {"api_version": "v2", "loaded_at": start + timedelta(days=4), "run_id": "run"}
+        read = {"api_version": "v2", "loaded_at": start + timedelta(days=4, minutes=5), "run_id": "run"}
         totals.append(
             {
                 "day": day,
@@ -675,7 +675,7 @@ def test_what_speaks_for_the_numbers_is_said_too(database: Database, tmp_path: P
         "Unattributed ✓ well Every session belongs to an organization that was counted. "
         "Restatements ✓ well No stored count was changed in the last 30 days. "
         "Unavailable organizations ✓ well The source counts every organization. "
-        "Last loaded ✓ well 2025-06-19 00:00 UTC."
+        "Last loaded ✓ well 2025-06-19 00:05 UTC."
     )
 
 
@@ -701,7 +701,7 @@ def test_tiles_words_and_tables_tell_what_was_counted(database: Database, tmp_pa
     counts["a"][30] = 6
     fill(database, counts, settled_after_days=9)
     looked = look(written(database, tmp_path))
-    assert looked.text("header p") == "2025-04-21 to 2025-06-15, as loaded by 2025-06-19 00:00 UTC."
+    assert looked.text("header p") == "2025-04-21 to 2025-06-15, as loaded by 2025-06-19 00:05 UTC."
     tiles = [" ".join(tile.split()) for tile in looked.page.locator(".tiles li").all_inner_texts()]
     assert tiles == [
         "Sessions on 15 Jun 2025 8 may still change",
