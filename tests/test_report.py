@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import re
+import select
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -298,12 +299,15 @@ def test_while_a_page_is_written_nobody_else_publishes_beside_it(world: World) -
     path = world.folder / "page" / "report.html"
     path.parent.mkdir()
     unfinished = path.with_name(f".{path.name}.unfinished")
-    os.mkfifo(unfinished)  # who writes to it waits for who reads
+    os.mkfifo(unfinished)  # who writes more to it than a few kilobytes waits for who reads
     world.configure(devin_report_path=str(path))
+    reader = os.open(unfinished, os.O_RDONLY | os.O_NONBLOCK)
     process = start("backfill", "2025-04-01", "2025-04-01")
-    with unfinished.open("rb") as page:
+    with os.fdopen(reader, "rb") as page:
+        assert select.select([page], [], [], 60)[0], "it is being written"
         with pytest.raises(Timeout):
             FileLock(path.parent.with_suffix(".lock"), timeout=0).acquire()
+        os.set_blocking(reader, True)
         assert page.read().startswith(b"<!doctype html>")
     process.communicate(timeout=60)
 
@@ -354,6 +358,7 @@ def test_the_library_of_the_charts_is_kept_where_it_can_be(monkeypatch: pytest.M
     script = report.library()
     (kept,) = tmp_path.rglob("*.js")
     assert kept.read_text(encoding="utf-8") == script
+    assert "</script" not in script, "it would end there"
     kept.write_text("of another run", encoding="utf-8")
     assert report.library() == "of another run"
     monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
