@@ -405,7 +405,7 @@ def test_nothing_is_wider_than_the_screen_in_light_and_dark(
 def test_on_a_phone_the_page_is_as_wide_as_its_screen_with_every_table_open(
     database: Database, tmp_path: Path, look: Look
 ) -> None:
-    fill(database, {"a": [3, 0, None, 5] * 40}, {"a": "organization" * 20}, unattributed=1)
+    fill(database, {"a": [3, 0, None, 5] + [3, 0, 1, 5] * 30}, {"a": "organization" * 20}, unattributed=1)
     with database.transaction() as connection:
         refused = {"a": "https://api.example/" + "x" * 200}
         writes.store_availability(connection, ORGANIZATIONS, refused, (), datetime(2025, 5, 1, tzinfo=UTC))
