@@ -82,7 +82,7 @@ def trend(days: Sequence[DayOfEnterprise], description: str, *, with_days: bool)
         legend=alt.Legend(orient="top", symbolType="circle", columns=3),
     )
     tooltip = [
-        alt.Tooltip("day:T", timeUnit="utcyearmonthdate", format="%a %d %b %Y"),
+        alt.Tooltip("day:T", title="day", timeUnit="utcyearmonthdate", format="%a %d %b %Y"),
         alt.Tooltip("what:N", title=" "),
         alt.Tooltip("sessions:Q", format=",.1~f"),
     ]
@@ -139,7 +139,7 @@ def heat_map(year: int, days: Sequence[DayOfEnterprise], most: int, description:
             axis=alt.Axis(labelExpr=f"{list(WEEKDAYS)}[datum.value]", values=[0, 2, 4, 6], ticks=False, domain=False),
         ),
         tooltip=[
-            alt.Tooltip("day:T", timeUnit="utcyearmonthdate", format="%a %d %b %Y"),
+            alt.Tooltip("day:T", title="day", timeUnit="utcyearmonthdate", format="%a %d %b %Y"),
             alt.Tooltip("loaded:N", title=" "),
         ],
     )

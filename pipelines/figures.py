@@ -7,7 +7,6 @@ from datetime import date
 
 from pipelines import charts
 from warehouse.activity import (
-    MOST_SMALL_MULTIPLES,
     RECENT_DAYS,
     RESTATED_DAYS,
     WEEKS,
@@ -178,7 +177,7 @@ def _organizations_figure(shown: Activity) -> Figure:
         words = f"{names[0]} had most sessions in the last {RECENT_DAYS} days: {orgs[0].sessions_count:,}."
         if others:
             words += f" These {len(orgs)} had {share:,} together; {others:,} more organizations were active."
-    small = [(name, org) for name, org in zip(names, orgs, strict=True) if org.weeks][:MOST_SMALL_MULTIPLES]
+    small = [(name, org) for name, org in zip(names, orgs, strict=True) if org.weeks]
     drawn = [Chart("organizations", "", charts.top_organizations(list(zip(names, orgs, strict=True)), words))]
     drawn += [
         Chart(

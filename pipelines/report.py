@@ -15,12 +15,13 @@ from markupsafe import Markup
 from platformdirs import user_cache_path
 
 from pipelines.catalogue import GROUP, OWNERS
-from pipelines.ledger import reading
+from pipelines.ledger import OlderWarehouse, reading
 from pipelines.publish import publishing
 from pipelines.settings import Settings
 from resources.database import Database, WarehouseUnusable
 from resources.files import replacing
 from warehouse.activity import Activity, activity
+from warehouse.migrations import UnfitWarehouse
 
 ACTIVITY_REPORT = dg.AssetKey("activity_report")
 _GLOBALS = "window.vegaEmbed = vegaEmbed;"
@@ -49,7 +50,7 @@ def activity_report_asset(deps: Sequence[dg.AssetKey]) -> dg.AssetsDefinition:
                 page = as_page(shown, library())
                 with replacing(path) as file:
                     file.write(page.encode())
-        except WarehouseUnusable as error:
+        except (WarehouseUnusable, OlderWarehouse, UnfitWarehouse) as error:
             raise dg.Failure(str(error), allow_retries=False) from error
         except OSError as error:
             raise dg.Failure(

@@ -9,18 +9,22 @@ import signal
 import warnings
 from collections import Counter
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import dagster as dg
 import pytest
 
 from pipelines import cli
+from pipelines.collect import Cells
+from pipelines.numbers import Numbers
+from pipelines.progress import Progress
 from pipelines.schedules import JOB
 from pipelines.screen import speak
 from resources.devin_api import Calls
 from tests.conftest import World
 from tests.test_cli import Held, copy_of_the_project, devin_sessions, in_this_process, start
+from warehouse.writes import Changes, StoredDay
 
 ASSET = dg.AssetKey("daily_sessions")
 FIRST, LAST = "2025-04-01", "2025-05-10"
@@ -124,6 +128,42 @@ def test_the_numbers_are_those_of_the_load_and_not_of_what_the_process_did_befor
     assert rows == [(15, 0, 0), (0, 1, 14), (0, 0, 15)]
     assert world.progress.calls.sent > asked, "there are those for the lists of organizations as well"
     assert seconds < world.progress.seconds
+
+
+def goes_through(progress: Progress, days: int) -> None:
+    """A load of so many days, with all that can happen to it; each number is another one."""
+    first = date(2025, 4, 1)
+    stored = StoredDay(sessions_count=50, unattributed_count=3, changes=Changes(inserted=7, changed=2, unchanged=11))
+    progress.store({first + timedelta(days=n): stored for n in range(days)}, Cells(12 * days, 6 * days, 2 * days), {})
+    progress.calls.sent += 17 * days
+    progress.calls.retried += 4 * days
+    progress.calls.outcomes.update({"200": 13 * days, "503": 4 * days})
+    progress.calls.held_back(100.0 / days, 100.0 / days + 1.5)
+    progress.calls.latencies.extend(n / 1000 for n in range(days, 101))
+
+
+def test_the_numbers_of_what_happened_in_between_are_those_of_nothing_else() -> None:
+    both, alone = Progress(), Progress()
+    goes_through(both, 3)
+    before = Numbers.of(both)
+    goes_through(both, 1)
+    goes_through(alone, 1)
+    between = (Numbers.of(both) - before).fields()
+    assert between | {"seconds": 0} == Numbers.of(alone).fields() | {"seconds": 0}
+
+
+def test_the_numbers_are_told_in_their_units_and_words() -> None:
+    progress = Progress()
+    goes_through(progress, 1)
+    numbers = Numbers.of(progress)
+    told = numbers.fields()
+    assert [told[f"latency_{name}_ms"] for name in ("median", "p95", "p99")] == [50, 95, 99]
+    assert told["retries"] == 4
+    assert numbers.sentences() == [
+        "Calls by outcome: 200 (13), 503 (4); answered in 50 ms (median), 95 ms (p95), 99 ms (p99); "
+        "1.5 s waited on a rate limit.",
+        "Cells: 12 asked, 6 derived, 2 proven zero; 3 sessions unattributed.",
+    ]
 
 
 def test_faults_retries_and_unattributed_sessions_are_in_the_numbers(world: World) -> None:

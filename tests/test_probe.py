@@ -1,6 +1,7 @@
 """The probe against a source that behaves well, and against one that behaves in each wrong way."""
 
 import json
+import math
 import sys
 from datetime import date, datetime, timedelta
 from typing import Any, Literal
@@ -9,10 +10,12 @@ import pytest
 
 from pipelines import cli
 from pipelines.definitions import devin_api_for
+from pipelines.partitions import closed_days, daily_partitions
 from pipelines.probe import Finding, probe
 from resources.devin_api import Calls
 from resources.sandbox import Sandbox
 from tests.conftest import World
+from tests.test_cli import in_this_process
 
 FIRST, LAST = "2025-03-03", "2025-03-09"
 
@@ -57,6 +60,7 @@ def test_a_key_that_is_refused_is_the_only_finding(world: World) -> None:
     (finding,) = findings(world).values()
     assert (finding.question, finding.verdict) == ("Is the key accepted?", "bad")
     assert "DEVIN_API_KEY" in finding.seen
+    assert finding.advice.startswith("Mend the key first")
     assert len(world.source.requests) == 1
 
 
@@ -85,6 +89,7 @@ def test_an_id_in_the_setting_that_is_not_listed_is_pointed_out(world: World) ->
     finding = findings(world)["Can organizations be listed?"]
     assert finding.verdict == "note"
     assert "org-misspelt" in finding.seen
+    assert "Check the ids" in finding.advice
 
 
 @pytest.mark.parametrize("key", ["api_key", "service_key"])
@@ -134,6 +139,21 @@ def test_sessions_of_no_listed_organization_show(world: World) -> None:
     assert "unattributed_count" in finding.advice
 
 
+def test_sessions_of_organizations_that_were_not_chosen_are_no_surprise(world: World) -> None:
+    world.configure(devin_org_ids=",".join(o.org_id for o in world.source.organizations[:2]))
+    finding = findings(world)["Do organizations add up to the total?"]
+    assert (finding.verdict, "DEVIN_ORG_IDS names only some" in finding.advice) == ("note", True)
+
+
+def test_of_many_organizations_no_more_than_a_handful_are_asked_about(world: World) -> None:
+    with Sandbox(organizations=60, first_day=date(2026, 1, 1)) as source:
+        world.configure(devin_api_url=source.url)
+        found = findings(world)
+        assert found["Do organizations add up to the total?"].seen == "It would take 60 questions."
+        assert found["Do organizations add up to the total?"].verdict == "unknown"
+        assert len([asked for asked in source.requests if asked.org_ids]) == 50 + 1, "and the unknown one"
+
+
 def test_organizations_that_have_more_than_the_total_show(world: World) -> None:
     def is_of_the_whole_week(asked: Any) -> Any:
         return not asked.org_ids and asked.start and asked.end - asked.start == timedelta(days=7)
@@ -159,9 +179,10 @@ def test_a_rate_limit_that_is_told_or_met_shows(world: World) -> None:
     assert (told.verdict, "x-ratelimit-limit: 1000" in told.seen) == ("note", True)
     world.configure(devin_api_url=world.source.url, devin_max_tries="2")
     world.source.fail(retry_after="0", times=1)
-    met = findings(world)["Does it tell a rate limit?"]
+    calls = Calls()
+    met = findings(world, calls)["Does it tell a rate limit?"]
     assert met.verdict == "note"
-    assert "1 of" in met.seen
+    assert f"1 of {calls.sent} calls" in met.seen
     assert "DEVIN_REQUESTS_PER_MINUTE" in met.advice
 
 
@@ -182,7 +203,24 @@ def test_latency_is_of_all_calls(world: World) -> None:
     calls = Calls()
     finding = findings(world, calls)["How fast does it answer?"]
     assert len(calls.latencies) == calls.sent == len(world.source.requests)
-    assert f"over {calls.sent} calls" in finding.seen
+    ordered = sorted(calls.latencies)
+    median, most = ordered[(len(ordered) - 1) // 2], ordered[math.ceil(0.95 * len(ordered)) - 1]
+    assert finding.seen == f"median {median:.3f} s, 95 % within {most:.3f} s, over {calls.sent} calls."
+
+
+@pytest.mark.parametrize("start", ["2025-01-01", "2025-03-07"])
+def test_the_command_asks_about_the_week_up_to_a_day_or_to_the_last_closed_one(
+    world: World, capsys: pytest.CaptureFixture[str], start: str
+) -> None:
+    world.configure(devin_start_date=start)
+    _, shown = in_this_process(capsys, world.environment, "probe", "--until", LAST, "--json")
+    found = json.loads(shown)
+    assert [list(finding) for finding in found] == [["question", "verdict", "seen", "advice"]] * 8
+    assert found[0]["seen"].endswith(f" sessions, {max(start, FIRST)} to {LAST}.")
+    assert found[5]["advice"].startswith("Check the ids in DEVIN_ORG_IDS")
+    _, shown = in_this_process(capsys, world.environment, "probe", "--json")
+    last = closed_days(daily_partitions(world.settings))[-1]
+    assert json.loads(shown)[0]["seen"].endswith(f" sessions, {last - timedelta(days=6)} to {last}.")
 
 
 @pytest.mark.parametrize("as_json", [False, True])
@@ -203,4 +241,5 @@ def test_the_command_shows_findings_and_fails_if_one_is_bad(
             assert (verdicts["Do several org_ids add up?"] == "bad") == bool(code)
         else:
             assert ("bad" in shown) == bool(code)
+            assert ("DEVIN_FETCH=direct" in shown) == bool(code)
     assert not list(world.folder.glob("*.duckdb*")), "nothing is stored"

@@ -1,16 +1,17 @@
 """What `devin-sessions status` tells: of each day, of the runs, and what to do."""
 
 import json
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+import dagster as dg
 import pytest
 
 from pipelines import cli
 from pipelines.status import status
 from tests.conftest import World
-from tests.test_cli import in_this_process
+from tests.test_cli import devin_sessions, in_this_process
 from warehouse.reads import DayState
 
 FIRST, LAST = "2025-03-03", "2025-03-07"
@@ -64,7 +65,31 @@ def test_days_missing_in_several_places_are_loaded_by_one_command(world: World) 
     assert advice.endswith("devin-sessions backfill --missing")
 
 
+def test_a_contradiction_is_mended_by_the_command_that_is_named(world: World) -> None:
+    days = world.days("2025-03-05", "2025-03-06")
+    world.source.fail(body=b'{"sessions_count": 0}', when=lambda a: not a.org_ids and a.start == days[0].start)
+    world.source.add_sessions("org-unlisted", days[1].start, count=2)
+    assert world.run("2025-03-05", "2025-03-06").success
+
+    def contradicted() -> list[str]:
+        return [said for said in status(world.settings, None).to_do if said.startswith("Contradicted")]
+
+    command = "devin-sessions backfill 2025-03-05 2025-03-05 --refresh"
+    assert contradicted() == [f"Contradicted: 2025-03-05. To read again: {command}"]
+    assert devin_sessions(*command.split()[1:])[0] == 0
+    assert contradicted() == []
+
+
+def test_what_is_missing_per_user_is_told_apart(world: World) -> None:
+    assert world.run(FIRST, LAST).success
+    world.configure(devin_user_ids="discover", devin_start_date=FIRST)
+    organizations, users = status(world.settings, None).to_do
+    assert organizations.startswith("Missing: 2025-03-08…")
+    assert users.startswith(f"Missing per user: {FIRST}…")
+
+
 def test_the_last_runs_are_told_with_their_days_and_outcome(world: World) -> None:
+    since = datetime.now(UTC)
     assert world.run(FIRST, LAST).success
     world.source.fail(status=503, times=None)
     assert not world.run(FIRST, FIRST).success
@@ -72,6 +97,20 @@ def test_the_last_runs_are_told_with_their_days_and_outcome(world: World) -> Non
     assert (failed.outcome, failed.days) == ("failure", FIRST)
     assert (succeeded.outcome, succeeded.days) == ("success", f"{FIRST}…{LAST}")
     assert succeeded.seconds is not None and succeeded.seconds > 0
+    assert succeeded.started_at and failed.started_at
+    assert since <= succeeded.started_at < failed.started_at <= datetime.now(UTC)
+
+
+def test_of_many_runs_the_last_five_of_the_job_are_told(world: World) -> None:
+    @dg.job
+    def another() -> None:
+        """Nothing."""
+
+    for day in range(1, 8):
+        assert world.run(f"2025-03-0{day}", f"2025-03-0{day}").success
+    assert another.execute_in_process(instance=world.instance).success
+    days = [run.days for run in status(world.settings, world.instance).runs]
+    assert days == [f"2025-03-0{day}" for day in (7, 6, 5, 4, 3)]
 
 
 @pytest.mark.parametrize(("zone", "hour", "at"), [("UTC", "0", 2), ("Europe/Berlin", "22", 0), ("Asia/Tokyo", "8", 10)])
@@ -83,14 +122,47 @@ def test_the_next_tick_is_the_schedules_own(world: World, zone: str, hour: str, 
 
 
 def test_machines_get_all_of_it_as_json(world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    assert world.run(FIRST, LAST).success
+    refused = world.source.organizations[0].org_id
+    world.source.fail(status=404, org_id=refused, times=None)
+    assert devin_sessions("backfill", FIRST, LAST)[0] == cli.MISSING
     code, shown = in_this_process(capsys, world.environment, "status", "--json")
     told = json.loads(shown)
     assert code == cli.MISSING
     assert list(told) == ["organizations", "runs", "schedule", "next_tick", "to_do"]
-    assert told["organizations"]["days"][FIRST] == "proven"
-    assert told["organizations"]["days_loaded"] == 5
-    assert told["to_do"]
+    of_organizations = told["organizations"]
+    assert of_organizations["days"][FIRST] == "unattributed"
+    assert (of_organizations["days_loaded"], of_organizations["days_reconciled"]) == (5, 0)
+    assert list(of_organizations["unavailable"]) == [refused]
+    assert "404" in of_organizations["unavailable"][refused]
+    (run,) = told["runs"]
+    assert (run["days"], run["outcome"]) == (f"{FIRST}…{LAST}", "success")
+    assert datetime.fromisoformat(run["started_at"]).utcoffset() == timedelta(0)
+    assert run["seconds"] > 0
+    assert datetime.fromisoformat(told["next_tick"]) > datetime.now(UTC)
+    assert len(told["to_do"]) == 2
+
+
+def test_people_see_how_much_is_loaded_the_runs_and_what_to_do(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    third = world.days("2025-03-05", "2025-03-05")[0]
+    world.source.add_sessions("org-unlisted", third.start, count=2)
+    assert devin_sessions("backfill", FIRST, LAST)[0] == 0
+    code, shown = in_this_process(capsys, world.environment, "status")
+    lines = [" ".join(line.replace("│", " ").split()) for line in shown.splitlines()]
+    assert code == cli.MISSING
+    assert "days reconciled with the source's total 4 of 5" in lines
+    assert any(f"{FIRST}…{LAST} success" in line for line in lines)
+    assert any(line.startswith("Next run: ") for line in lines)
+    assert "To load: devin-sessions backfill --missing" in " ".join(lines)
+
+
+def test_the_exit_code_is_0_when_there_is_nothing_to_do(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    world.configure(devin_start_date=f"{date.today() - timedelta(days=3)}")  # noqa: DTZ011  # a day off does no harm
+    closed = status(world.settings, None).counted["organizations"].days
+    assert world.run(f"{min(closed)}", f"{max(closed)}").success
+    for option in ([], ["--json"]):
+        assert in_this_process(capsys, world.environment, "status", *option)[0] == 0
 
 
 def test_people_see_a_mark_for_each_day(world: World, capsys: pytest.CaptureFixture[str]) -> None:

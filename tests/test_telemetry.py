@@ -109,6 +109,27 @@ def test_a_collector_gets_the_numbers_of_a_load(world: World, collector: Collect
     assert 0 < durations.min <= numbers["latency_median_ms"] / 1000 <= durations.max < 10
     assert single["devin.sessions.load.duration"].sum == pytest.approx(numbers["seconds"], abs=0.001)
     assert collector.headers["x-tenant"] == "mine"
+    assert (durations.explicit_bounds[0], durations.explicit_bounds[-1]) == (0.005, 10), "in seconds"
+    units = {m.name: m.unit for m in collector.received[0].resource_metrics[0].scope_metrics[0].metrics}
+    assert {name for name, unit in units.items() if unit == "s"} == {
+        "devin.sessions.limit.wait",
+        "devin.sessions.call.duration",
+        "devin.sessions.load.duration",
+    }
+
+
+def test_loads_per_user_are_told_from_those_per_organization(world: World, collector: Collector) -> None:
+    world.configure(devin_user_ids="discover")
+    assert world.run("2025-04-01", "2025-04-01").success
+    counted = {
+        attribute.value.string_value
+        for request in collector.received
+        for metric in request.resource_metrics[0].scope_metrics[0].metrics
+        for point in metric.sum.data_points or metric.histogram.data_points
+        for attribute in point.attributes
+        if attribute.key == "counted"
+    }
+    assert counted == {"organizations", "users"}
 
 
 @pytest.mark.parametrize(

@@ -147,16 +147,15 @@ def _periods(connection: sa.Connection, name: str) -> list[PeriodOfEnterprise]:
         .order_by(period)
     )
     periods: list[PeriodOfEnterprise] = []
-    previous: tuple[date, int] | None = None
+    previous: int | None = None  # sessions of the one before, if it is whole
     for first_day, total, loaded in rows:
         week_later, month_later = first_day + timedelta(days=7), (first_day + timedelta(days=31)).replace(day=1)
         following = week_later if name == "week" else month_later
         is_complete = loaded == (following - first_day).days
-        is_next = previous is not None and previous[0] == first_day
-        change = total / previous[1] - 1 if is_complete and is_next and previous and previous[1] else None
+        change = total / previous - 1 if is_complete and previous else None
         if loaded:
             periods.append(PeriodOfEnterprise(first_day, int(total), is_complete, _rounded(change, 4)))
-        previous = (following, int(total)) if is_complete else None
+        previous = int(total) if is_complete else None
     return periods
 
 
@@ -177,11 +176,12 @@ def _organizations(connection: sa.Connection, last: date) -> list[OrganizationLa
     ).all()
     weekly = tables.weekly_sessions.c
     drawn = [row.org_id for row in rows[:MOST_SMALL_MULTIPLES]]
-    since = last - timedelta(weeks=WEEKS)
+    next_day = last + timedelta(days=1)
+    since = next_day - timedelta(days=next_day.weekday(), weeks=WEEKS)
     weeks: dict[str, list[tuple[date, int]]] = {org_id: [] for org_id in drawn}
     for org_id, week, count in connection.execute(
         sa.select(weekly.org_id, weekly.week, weekly.sessions_count)
-        .where(weekly.org_id.in_(drawn), weekly.week > since, weekly.is_complete)
+        .where(weekly.org_id.in_(drawn), weekly.week >= since, weekly.is_complete)
         .order_by(weekly.week)
     ):
         weeks[org_id].append((week, count))
@@ -214,6 +214,7 @@ def _trust(connection: sa.Connection, days: Sequence[DayOfEnterprise]) -> Trust:
             sa.func.count(), sa.func.coalesce(sa.func.sum(revisions.new_count - revisions.previous_count), 0)
         ).where(revisions.revised_at > since)
     ).one()
+    latest_listing = sa.select(sa.func.max(organizations.last_seen_at)).scalar_subquery()
     refused = connection.execute(
         sa.select(
             organizations.org_id,
@@ -221,7 +222,7 @@ def _trust(connection: sa.Connection, days: Sequence[DayOfEnterprise]) -> Trust:
             organizations.unavailable_since,
             organizations.unavailable_reason,
         )
-        .where(organizations.unavailable_since.is_not(None))
+        .where(organizations.unavailable_since.is_not(None), organizations.last_seen_at == latest_listing)
         .order_by(organizations.unavailable_since, organizations.org_id)
     )
     return Trust(

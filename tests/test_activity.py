@@ -1,0 +1,190 @@
+"""The numbers behind the report, against sums that the tests make of counts they chose. No browser, both databases."""
+
+import random
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+
+from resources.database import Database
+from tests.test_report import LAST, fill
+from warehouse import writes
+from warehouse.activity import MONTHS, MOST_ORGS, MOST_SMALL_MULTIPLES, WEEKS, Activity, activity
+from warehouse.tables import ORGANIZATIONS
+
+Counts = Mapping[str, Sequence[int | None]]
+
+
+def shown(database: Database) -> Activity:
+    with database.transaction(read_only=True) as connection:
+        return activity(connection)
+
+
+def totals(counts: Counts) -> dict[date, int]:
+    """Sessions on each day that is loaded; the last one of each row is LAST."""
+    rows = [[count for count in of_day if count is not None] for of_day in zip(*counts.values(), strict=True)]
+    return {LAST - timedelta(days=len(rows) - 1 - n): sum(row) for n, row in enumerate(rows) if row}
+
+
+def total(counts: Counts, last: date, days: int) -> int | None:
+    """Sessions of so many days up to `last`, if all of them are loaded."""
+    of_day = totals(counts)
+    wanted = [last - timedelta(days=n) for n in range(days)]
+    return sum(of_day[day] for day in wanted) if of_day.keys() >= set(wanted) else None
+
+
+def some(organizations: int, days: int, *, not_loaded: Sequence[int] = ()) -> dict[str, list[int | None]]:
+    """Counts that follow no rule. A day is given by its place in the row, from the end if below zero."""
+    chosen = random.Random(organizations)
+    counts: dict[str, list[int | None]] = {
+        f"org-{n:02}": [chosen.randrange(30) for _ in range(days)] for n in range(organizations)
+    }
+    for row in counts.values():
+        for place in not_loaded:
+            row[place] = None
+    return counts
+
+
+def test_means_are_of_seven_and_of_twenty_eight_days_and_unknown_where_one_of_those_is_not_loaded(
+    database: Database,
+) -> None:
+    counts = some(3, 80, not_loaded=(40,))
+    fill(database, counts)
+    for day in shown(database).days:
+        for mean, days in ((day.mean_of_7_days, 7), (day.mean_of_28_days, 28)):
+            expected = total(counts, day.day, days)
+            assert mean == (None if expected is None else pytest.approx(expected / days, abs=0.01)), day
+
+
+def test_what_is_of_late_ends_with_the_last_loaded_day_and_not_with_history(database: Database) -> None:
+    counts = some(2, 90, not_loaded=(-1, -2, -3, 33))
+    fill(database, counts)
+    found = shown(database)
+    last = LAST - timedelta(days=3)
+    assert (found.days[-1].day, found.last_loaded and found.last_loaded.day) == (LAST, last)
+    assert [day.day for day in found.up_to_the_last_loaded(5)] == [last - timedelta(days=n) for n in (4, 3, 2, 1, 0)]
+    assert len(found.up_to_the_last_loaded(1000)) == 87
+    for days, before in ((7, 0), (7, 7), (28, 0), (28, 28), (50, 0)):
+        assert found.sum_of(days, before=before) == total(counts, last - timedelta(days=before), days)
+    assert found.sum_of(28, before=28) is None, "a day of those is not loaded"
+
+
+def test_the_top_organizations_are_those_with_most_sessions_in_28_days_beside_the_28_before(
+    database: Database,
+) -> None:
+    counts = some(30, 100, not_loaded=(-1, -2))
+    for org_id in ("org-03", "org-04"):  # quiet of late
+        counts[org_id] = [9] * 70 + [0] * 28 + [None] * 2
+    counts["org-05"] = [0] * 70 + [9] * 28 + [None] * 2
+    fill(database, counts)
+    last = LAST - timedelta(days=2)
+    lately = {org_id: total({org_id: row}, last, 28) or 0 for org_id, row in counts.items()}
+    before = {org_id: total({org_id: row}, last - timedelta(days=28), 28) for org_id, row in counts.items()}
+    expected = sorted((org_id for org_id in counts if lately[org_id]), key=lambda org_id: (-lately[org_id], org_id))
+    found = shown(database)
+    assert [(org.org_id, org.sessions_count, org.before) for org in found.organizations] == [
+        (org_id, lately[org_id], before[org_id]) for org_id in expected[:MOST_ORGS]
+    ]
+    assert (found.active_organizations, found.organizations_listed) == (28, 30)
+
+
+def test_nobody_is_a_top_organization_without_a_session_of_late(database: Database) -> None:
+    fill(database, {"a": [5] * 10 + [0] * 28, "b": [5] * 10 + [0] * 27 + [1]})
+    found = shown(database)
+    assert [org.org_id for org in found.organizations] == ["b"]
+    assert found.active_organizations == 1
+
+
+@pytest.mark.parametrize("after_a_week", [0, 1, 6])
+def test_each_small_chart_has_the_last_26_weeks_and_only_whole_ones(database: Database, after_a_week: int) -> None:
+    tail = [-1 - n for n in range(7 - after_a_week)] if after_a_week else []
+    counts = some(MOST_SMALL_MULTIPLES + 2, 250, not_loaded=(*tail, -40))
+    fill(database, counts)
+    last_whole = LAST - timedelta(days=6 if after_a_week == 0 else 13)
+    lacking = LAST - timedelta(days=39)
+    mondays = [last_whole - timedelta(weeks=n) for n in reversed(range(WEEKS))]
+    found = shown(database).organizations
+    assert len(found) == MOST_SMALL_MULTIPLES + 2
+    assert all(not org.weeks for org in found[MOST_SMALL_MULTIPLES:])
+    for org in found[:MOST_SMALL_MULTIPLES]:
+        assert list(org.weeks) == [
+            (monday, total({org.org_id: counts[org.org_id]}, monday + timedelta(days=6), 7))
+            for monday in mondays
+            if lacking - monday not in map(timedelta, range(7))
+        ]
+
+
+@pytest.mark.parametrize("period", ["week", "month"])
+def test_a_period_is_whole_with_all_its_days_and_changes_only_from_a_whole_one_to_the_next(
+    database: Database, period: str
+) -> None:
+    counts = some(2, 300, not_loaded=(*range(-5, 0), -60, *range(-200, -160)))
+    for row in counts.values():
+        row[-120:-40] = [0] * 80  # whole months and weeks without a session
+        row[-60] = None
+    fill(database, counts)
+    of_day = totals(counts)
+    history = [LAST - timedelta(days=n) for n in reversed(range(300))]
+
+    def first_day(day: date) -> date:
+        return day.replace(day=1) if period == "month" else day - timedelta(days=day.weekday())
+
+    def is_whole(first: date) -> bool:
+        days = [first + timedelta(days=n) for n in range(31)]
+        return all(day in of_day for day in days if first_day(day) == first)
+
+    def sum_in(first: date) -> int:
+        return sum(count for day, count in of_day.items() if first_day(day) == first)
+
+    expected = []
+    for first in dict.fromkeys(first_day(day) for day in history if day in of_day):
+        before = first_day(first - timedelta(days=1))
+        has_change = is_whole(first) and is_whole(before) and sum_in(before) > 0
+        change = round(sum_in(first) / sum_in(before) - 1, 4) if has_change else None
+        expected.append((first, sum_in(first), is_whole(first), change))
+    found = shown(database).weeks if period == "week" else shown(database).months
+    shown_of_them = {"week": WEEKS, "month": MONTHS}[period]
+    assert [(p.first_day, p.sessions_count, p.is_complete, p.change) for p in found] == expected[-shown_of_them:]
+    assert {None, -1.0} < {change for *_, change in expected}
+
+
+def test_of_a_long_history_the_last_weeks_and_months_are_shown(database: Database) -> None:
+    fill(database, {"a": [1] * 1300})
+    found = shown(database)
+    assert (len(found.weeks), found.weeks[-1].first_day) == (WEEKS, date(2025, 6, 9))
+    assert (len(found.months), found.months[-1].first_day) == (MONTHS, date(2025, 6, 1))
+
+
+def test_trust_is_told_of_all_history_and_restatements_of_the_last_30_days(database: Database) -> None:
+    fill(database, {"a": [2] * 60 + [None] * 3, "b": [1] * 60 + [None] * 3}, unattributed=3)
+    fill(database, {"a": [None] * 20 + [7] + [2] * 39 + [None] * 3, "b": [None] * 20 + [1] * 40 + [None] * 3})
+    fill(database, {"a": [None] * 58 + [5, 1] + [None] * 3, "b": [None] * 58 + [1] * 2 + [None] * 3}, unattributed=-1)
+    trust = shown(database).trust
+    assert trust.days == 63
+    assert trust.days_by_verdict == {"not loaded": 3, "unattributed": 20, "proven": 38, "contradiction": 2}
+    assert trust.unattributed == 20 * 3 - 2
+    assert trust.last_loaded_at == datetime(2025, 6, 16, 0, 5, tzinfo=UTC), "four days after the last one"
+    assert (trust.restated, trust.restated_by) == (2, 2), "the one of the 21st day is too long ago"
+
+
+def test_unavailable_are_those_that_are_still_listed_the_longest_first(database: Database) -> None:
+    fill(database, {"a": [1], "b": [1], "c": [1], "d": [1]}, {"a": "A", "b": None, "c": "C", "d": "D"})
+    at = datetime(2025, 5, 1, tzinfo=UTC)
+    with database.transaction() as connection:
+        for days, org_id in ((3, "a"), (2, "b"), (1, "c")):
+            refused = {org_id: f"403 for {org_id}"}
+            writes.store_availability(connection, ORGANIZATIONS, refused, (), at + timedelta(days=days))
+        found = [{"org_id": org_id, "org_name": None, "created_at": None} for org_id in "abd"]
+        writes.store_listed(connection, ORGANIZATIONS, found, at + timedelta(days=9))
+    assert list(shown(database).trust.unavailable) == [
+        ("b", "b", at + timedelta(days=2), "403 for b"),
+        ("a", "A", at + timedelta(days=3), "403 for a"),
+    ]
+
+
+def test_an_empty_warehouse_has_nothing_of_late(database: Database) -> None:
+    found = shown(database)
+    assert (found.days, found.weeks, found.months, found.organizations) == ([], [], [], [])
+    assert found.last_loaded is None
+    assert (found.sum_of(7), found.up_to_the_last_loaded(7), found.active_organizations) == (None, [], 0)
+    assert (found.trust.days, found.trust.unattributed, found.trust.last_loaded_at) == (0, 0, None)
