@@ -371,6 +371,7 @@ HARDENING = {
     "PrivateDevices": "yes",
     "RestrictSUIDSGID": "yes",
     "RestrictAddressFamilies": "AF_INET AF_INET6 AF_UNIX",
+    "SystemCallFilter": "@system-service",
 }
 
 
@@ -415,6 +416,9 @@ def test_what_the_services_write_is_where_they_may_write_and_secrets_are_for_roo
     variables = environment_file()
     assert variables["WAREHOUSE_URL"] == f"duckdb:///{STATE}/warehouse.duckdb"
     assert variables["DAGSTER_HOME"] == f"{STATE}/dagster"
+    assert variables["XDG_CACHE_HOME"].startswith(f"{STATE}/")
+    (on_postgresql,) = (block for block in blocks(DEPLOYMENT, "") if block.startswith("WAREHOUSE_URL=postgresql"))
+    assert f"\nDEVIN_REPORT_PATH={STATE}/" in on_postgresql, "its default is in the program's folder"
     lines = [line.strip() for block in blocks(DEPLOYMENT, "") for line in block.splitlines()]
     assert "install -m 0600 /dev/null /etc/devin-sessions/environment" in lines
     assert f"install -d -o devin-sessions -g devin-sessions -m 0711 {STATE}" in lines
