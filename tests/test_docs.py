@@ -45,8 +45,10 @@ def text(page: Path) -> str:
 
 def blocks(page: Path, language: str = r"\w*") -> list[str]:
     """The code blocks, also those that are indented under an item of a list."""
-    found = re.findall(rf"^( *)```{language}\n(.*?)^ *```$", text(page), re.MULTILINE | re.DOTALL)
-    return ["\n".join(line.removeprefix(indent) for line in code.splitlines()) for indent, code in found]
+    # All of them are looked for: the end of one that is not wanted would pass for the beginning of another.
+    found = re.findall(r"^( *)```(\w*)\n(.*?)^ *```$", text(page), re.MULTILINE | re.DOTALL)
+    wanted = [(indent, code) for indent, its_language, code in found if re.fullmatch(language, its_language)]
+    return ["\n".join(line.removeprefix(indent) for line in code.splitlines()) for indent, code in wanted]
 
 
 def shell_lines(page: Path) -> list[str]:
