@@ -45,8 +45,9 @@ def text(page: Path) -> str:
 
 def blocks(page: Path, language: str = r"\w*") -> list[str]:
     """The code blocks, also those that are indented under an item of a list."""
+    # All of them are looked for: the end of one that is not wanted would pass for the beginning of another.
     found = re.findall(r"^( *)```(\w*)\n(.*?)^ *```$", text(page), re.MULTILINE | re.DOTALL)
-    wanted = [(indent, code) for indent, label, code in found if re.fullmatch(language, label)]
+    wanted = [(indent, code) for indent, its_language, code in found if re.fullmatch(language, its_language)]
     return ["\n".join(line.removeprefix(indent) for line in code.splitlines()) for indent, code in wanted]
 
 
@@ -372,6 +373,7 @@ HARDENING = {
     "PrivateDevices": "yes",
     "RestrictSUIDSGID": "yes",
     "RestrictAddressFamilies": "AF_INET AF_INET6 AF_UNIX",
+    "SystemCallFilter": "@system-service",
 }
 
 
@@ -418,6 +420,9 @@ def test_what_the_services_write_is_where_they_may_write_and_secrets_are_for_roo
     variables = environment_file()
     assert variables["WAREHOUSE_URL"] == f"duckdb:///{STATE}/warehouse.duckdb"
     assert variables["DAGSTER_HOME"] == f"{STATE}/dagster"
+    assert variables["XDG_CACHE_HOME"].startswith(f"{STATE}/")
+    (on_postgresql,) = (block for block in blocks(DEPLOYMENT, "dotenv") if block.startswith("WAREHOUSE_URL=p"))
+    assert f"\nDEVIN_REPORT_PATH={STATE}/" in on_postgresql, "its default is in the program's folder"
     lines = [line.strip() for block in blocks(DEPLOYMENT, "") for line in block.splitlines()]
     assert "install -m 0600 /dev/null /etc/devin-sessions/environment" in lines
     assert f"install -d -o devin-sessions -g devin-sessions -m 0711 {STATE}" in lines

@@ -45,7 +45,7 @@ NOT_RUN = {
     r"make \.venv/ready .*": "it installs; .ci/run does so before any test",
     r"git clone .*|git pull": "there is nothing to get it from",
     r".*pip install .*": "it would change the installation that all tests share",
-    r"useradd .*|groupadd .*": "it would change the machine",
+    r"useradd .*|groupadd .*|apt-get .*": "it would change the machine",
     r"systemctl .*|journalctl .*": "there may be no systemd; what the units start is started here",
     r"ssh .*": "there is no other machine",
     r"duckdb .*": "a program that need not be here",
@@ -81,7 +81,7 @@ TOKEN = re.compile(
     r"^ *```(?P<language>\w*)\n(?P<code>.*?)^ *```$|^#+ (?P<heading>[^\n]+)$|`(?P<span>[^`]+)`",
     re.MULTILINE | re.DOTALL,
 )
-STATEMENT = re.compile(r"^\w+\(\) \{\n(?:.*\n)*?\}$|^.*\S.*$", re.MULTILINE)
+STATEMENT = re.compile(r"^cat > \S+ <<'END'\n(?:.*\n)*?END$|^.*\S.*$", re.MULTILINE)
 SPOKEN = {"as_service", "dagster", "devin-sessions", "dg", "make", "pg_dump", "pip", "ssh"}
 """Programs that sentences speak of, beside those of the blocks."""
 
@@ -571,7 +571,7 @@ for option; do
         --property=EnvironmentFile=*) mapfile -t variables < "${option#*=*=}" ;;
         --property=UMask=*) umask "${option##*=}" ;;
         --working-directory=*) cd "${option#*=}" ;;
-        --quiet | --pipe | --wait | --collect | --uid=devin-sessions | --gid=devin-sessions) ;;
+        --quiet | --pty | --pipe | --wait | --collect | --uid=devin-sessions | --gid=devin-sessions) ;;
         -*) echo "unknown: $option" >&2; exit 2 ;;
         *) break ;;
     esac
@@ -591,6 +591,7 @@ def serve(person: Person, source: Sandbox) -> Path:
         "/opt/devin-session-metrics": str(person.clone),
         "/var/lib/devin-sessions": str(state),
         "/etc/devin-sessions": str(settings),
+        "/usr/local/sbin": str(person.programs),
         "BACKUP": str(backup),
         "-o devin-sessions -g devin-sessions": f"-o {user} -g {group}",
         "devin-analysts": group,
@@ -671,8 +672,7 @@ def test_a_server_is_set_up_watched_backed_up_and_upgraded(person: Person, sourc
     assert modes() == {(True, 0o2750), (False, 0o640)}, "what replaces a file is for the same readers"
     person.follows(UPGRADE)
     assert "Nothing to do" in person.said["as_service devin-sessions backfill --missing"]
-    (before,) = state.parent.glob("state.20*")
-    assert (before / "warehouse.duckdb").read_bytes() == warehouse.read_bytes()
+    assert (state.with_name("state.before") / "warehouse.duckdb").read_bytes() == warehouse.read_bytes()
 
 
 WHOLE_SERVER = Part(DEPLOYMENT, "The first load", but="as_service devin-sessions probe")
@@ -698,8 +698,8 @@ def test_a_server_keeps_its_warehouse_on_postgresql(
     person.types(f"psql --single-transaction --set ON_ERROR_STOP=1 --file docs/postgresql-roles.sql {name}")
 
     person.follows(INSTALL)
-    (variable,) = (block for block in blocks(PROJECT / DEPLOYMENT, "dotenv") if block.startswith("WAREHOUSE_URL="))
-    write_settings(person, source, WAREHOUSE_URL=variable.strip().partition("=")[2])
+    (variables,) = (block for block in blocks(PROJECT / DEPLOYMENT, "dotenv") if block.startswith("WAREHOUSE_URL="))
+    write_settings(person, source, **dict(line.split("=", 1) for line in variables.splitlines()))
     person.follows(WHOLE_SERVER)
     assert "Next run: " in person.said["as_service devin-sessions status"]
 
