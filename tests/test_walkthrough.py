@@ -48,7 +48,6 @@ NOT_RUN = {
     r"useradd .*|groupadd .*|apt-get .*": "it would change the machine",
     r"systemctl .*|journalctl .*": "there may be no systemd; what the units start is started here",
     r"ssh .*": "there is no other machine",
-    r"duckdb .*": "a program that need not be here",
     r"harlequin .*": "a program that must not be installed here",
     r"devin-sessions (backfill|demo|query)": "a name; with what belongs after it, it is typed",
     r".*(…|FIRST LAST).*": "a pattern, to be filled in",
@@ -92,7 +91,8 @@ def commands_of(page: str) -> list[Command]:
     for token in TOKEN.finditer(text(PROJECT / page)):
         heading = token["heading"] or heading
         if token["code"] and not token["language"]:
-            code = re.sub(r"(?:^|\s+)# .*", "", token["code"].replace("\\\n", " "), flags=re.MULTILINE)
+            in_one_line = re.sub(r" *\\\n *", " ", token["code"])
+            code = re.sub(r"(?:^|\s+)# .*", "", in_one_line, flags=re.MULTILINE)
             for statement in STATEMENT.findall(code):
                 found.append(Command(heading, re.sub(r"^\.venv/bin/(?=devin-)", "", statement.strip()), False))
         elif token["span"]:
@@ -527,7 +527,12 @@ def test_the_readme_leads_from_a_key_to_sql(person: Person, source: Sandbox) -> 
     check_loaded(person.clone / snapshot, source, "2025-01-01", "2025-12-31")
     check_report(published / "report.html", source, "2025-12-31")
 
-    person.follows(IN_SQL)
+    (person.programs / "duckdb").symlink_to(Path(sys.prefix) / "bin" / "duckdb")
+    asked = "select count(*) from daily_totals; delete from daily_totals;"
+    shell = f"duckdb -readonly {snapshot}"
+    person.follows(IN_SQL, {shell: partial(person.types, answers=asked, code=1)})
+    assert "365" in person.said[shell]
+    assert "attached in read-only mode" in person.said[shell]
     (recent,) = (table(said) for name, said in person.said.items() if "limit 14" in name)
     assert [(row["day"], row["sessions_count"]) for row in recent] == [
         (f"{day}", str(truth(source, day))) for day in reversed(days("2025-12-18", "2025-12-31"))
@@ -537,6 +542,8 @@ def test_the_readme_leads_from_a_key_to_sql(person: Person, source: Sandbox) -> 
     assert len(cells) == 365 * len(source.organizations)
     whole_year = truth(source, "2025-01-01", days=365)
     assert sum(int(cell["sessions_count"]) for cell in cells) == whole_year
+    (of_parquet,) = (said for name, said in person.said.items() if name.startswith("duckdb -c"))
+    assert re.search(rf" {whole_year} ", of_parquet)
 
     person.follows(SPREADSHEETS)
     with (person.clone / "monthly_sessions.csv").open(encoding="utf-8") as file:
