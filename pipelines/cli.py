@@ -112,7 +112,7 @@ def backfill(
             loads.append(_Loaded(counted, wanted[counted]))
             if not any(load.has_no_point for load in loads):
                 loads[-1].run(settings, instance)
-        if not wanted[ORGANIZATIONS] and (is_behind or _snapshot_is_behind(settings)):
+        if not wanted[ORGANIZATIONS] and (is_behind or _published_is_behind(settings)):
             definitions = definitions_for(settings, loads[0].progress)
             loads[0].outcomes.append(runs.run_downstream(definitions, instance, ORGANIZATIONS))
     if not any(wanted.values()):
@@ -381,13 +381,19 @@ def _bring_forward(settings: Settings) -> None:
             migrations.bring_forward(connection)
 
 
-def _snapshot_is_behind(settings: Settings) -> bool:
-    """Whether the warehouse was written after the snapshot, as by a run that was killed in between."""
-    warehouse, snapshot = Database(url=settings.warehouse_url).path, settings.published_snapshot
-    if snapshot is None or not warehouse.exists():
+def _published_is_behind(settings: Settings) -> bool:
+    """Whether the warehouse was written after what is published of it, as by a run that ended in between."""
+    database, snapshot = Database(url=settings.warehouse_url), settings.published_snapshot
+    published = [settings.published_report]
+    if snapshot:
+        published += [snapshot, snapshot.parent / "parquet" / parquet.LAST_WRITTEN]
+        written = database.path.stat().st_mtime if database.path.exists() else None
+    else:
+        with reading(database) as connection:
+            days = reads.last_read(connection, ORGANIZATIONS).values()
+        written = max(days).timestamp() if days else None
+    if written is None:
         return False
-    written = warehouse.stat().st_mtime
-    published = (snapshot, snapshot.parent / "parquet" / parquet.LAST_WRITTEN, settings.published_report)
     return any(path and (not path.exists() or path.stat().st_mtime < written) for path in published)
 
 

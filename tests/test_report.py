@@ -21,12 +21,12 @@ import sqlalchemy as sa
 from filelock import FileLock, Timeout
 from playwright.sync_api import Page
 
-from pipelines import report
+from pipelines import cli, report
 from pipelines.schedules import JOB
 from resources.database import Database
 from tests.browser import chromium
 from tests.conftest import World
-from tests.test_cli import start
+from tests.test_cli import devin_sessions, start
 from tests.test_database import another_process
 from warehouse import tables, writes
 from warehouse.activity import MOST_ORGS, MOST_SMALL_MULTIPLES, activity
@@ -310,6 +310,25 @@ def test_while_a_page_is_written_nobody_else_publishes_beside_it(world: World) -
         os.set_blocking(reader, True)
         assert page.read().startswith(b"<!doctype html>")
     process.communicate(timeout=60)
+
+
+def test_a_page_that_could_not_be_written_is_written_by_the_same_command(each_world: World) -> None:
+    path = each_world.folder / "page" / "report.html"
+    path.parent.write_text("in the way")
+    each_world.configure(devin_report_path=str(path))
+    code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-02")
+    assert code == cli.MISSING
+    assert f"The report {path} could not be written" in err
+    path.parent.unlink()
+    each_world.source.requests.clear()
+    code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-02")
+    assert (code, err) == (0, "")
+    assert "Nothing to do" in out
+    assert path.exists()
+    assert each_world.source.requests == []
+    written = path.stat().st_mtime_ns
+    assert devin_sessions("backfill", "2025-04-01", "2025-04-02")[0] == 0
+    assert path.stat().st_mtime_ns == written, "it is as new as the counts"
 
 
 def test_it_is_made_of_the_snapshot_so_that_it_waits_for_nobody_who_holds_the_warehouse(world: World) -> None:
