@@ -55,7 +55,7 @@ def _day(day: date) -> str:
 
 def _time(field: str, form: str) -> alt.X:
     """A day on the axis as it is in the data, whatever the time zone of who looks."""
-    axis = alt.Axis(labelOverlap="greedy", labelSeparation=8, labelFlush=True, grid=False, format=form)
+    axis = alt.Axis(labelOverlap="greedy", labelSeparation=8, labelFlush=20, grid=False, format=form)
     if "%d" not in form:
         axis.tickCount = {"interval": "month", "step": 1}  # else a month's name would come twice
     return alt.X(f"{field}:T", title=None, scale=alt.Scale(type="utc"), axis=axis)

@@ -23,7 +23,7 @@ def main() -> None:
         page.wait_for_selector("html[data-drawn]")
         page.screenshot(path=PICTURES / "report.png")
         with dagster_ui(over_the_demo, subprocess.DEVNULL) as url:
-            page = patient_page(browser, width=2700, height=1000)
+            page = patient_page(browser, width=1600, height=900)
             see_the_graph(page, url)
             page.wait_for_load_state("networkidle")
             page.screenshot(path=PICTURES / "asset-graph.png")

@@ -11,7 +11,7 @@ import pytest
 from tests.browser import chromium
 from tests.conftest import World
 from tests.test_cli import devin_sessions, in_this_process, wait_until
-from tests.ui import dagster_ui, patient_page, see_the_checks, see_the_description, see_the_graph, see_the_plots
+from tests.ui import dagster_ui, patient_page, see_it_near, see_the_checks, see_the_description, see_the_plots
 
 DAYS = 4
 
@@ -52,7 +52,7 @@ def test_a_person_sees_the_graph_with_descriptions_plots_by_day_and_green_checks
         page = patient_page(browser, width=2400, height=1200)
         complaints: list[str] = []
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        see_the_graph(page, url)
+        see_it_near(page, url)
         see_the_description(page, url)
         see_the_plots(page, url)
         see_the_checks(page, url)

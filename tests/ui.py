@@ -69,11 +69,16 @@ def patient_page(browser: Browser, *, width: int, height: int) -> Page:
 
 
 def see_the_graph(page: Page, url: str) -> None:
-    """All assets, from near enough that each box has its words: checks are green and every day is there."""
+    """All assets, at a glance."""
     page.goto(f"{url}/asset-groups")
     nodes = ["organizations", "daily_sessions", *(rollup.name for rollup in tables.ROLLUPS), "published_snapshot"]
     for name in nodes:
         expect(page.get_by_text(name, exact=True).first).to_be_visible()
+
+
+def see_it_near(page: Page, url: str) -> None:
+    """So near that each box has its words: checks are green and every day is there."""
+    see_the_graph(page, url)
     near = page.get_by_role("button", name="zoom_in")
     for _ in range(8):
         near.click()

@@ -568,7 +568,8 @@ def ui(sizes: Sizes) -> list[Row]:
     days, organizations = sizes.shown
     over_the_demo = ui.load_the_demo(days, organizations)
     shown = {
-        "the graph, green": ui.see_the_graph,
+        "the graph": ui.see_the_graph,
+        "its boxes, green": ui.see_it_near,
         "a description beside it": ui.see_the_description,
         "plots by day": ui.see_the_plots,
         "five green checks": ui.see_the_checks,
