@@ -245,7 +245,8 @@ def test_the_closing_lines_tell_the_numbers(world: World) -> None:
     world.source.fail(status=503, when=lambda asked: asked.start is not None, times=2)
     code, out, err = devin_sessions("backfill", FIRST, LAST)
     assert code == 0, err
-    *_, closing, calls, cells = out.splitlines()
+    *_, closing, calls, cells, note = out.splitlines()
+    assert note.startswith("Note: ")
     sent = len(world.source.requests)
     assert f"{sent} calls (2 retries)" in closing
     assert calls.startswith(f"Calls by outcome: 200 ({sent - 2}), 503 (2); answered in ")
@@ -325,7 +326,7 @@ def test_in_json_there_is_no_bar_on_a_terminal_either(in_json: World) -> None:
             shown += part
     os.close(terminal)
     process.communicate(timeout=60)
-    assert [line["event"] for line in objects_in(shown.decode(), "info")] == ["progress", "loaded"]
+    assert [line["event"] for line in objects_in(shown.decode(), "info")] == ["progress", "loaded", "check_warned"]
 
 
 def test_in_json_what_is_missing_is_told_as_fields(in_json: World) -> None:
@@ -389,13 +390,15 @@ def test_in_json_a_warning_of_a_library_is_an_object_too(in_json: World, capsys:
 
 
 def test_in_json_what_nobody_foresaw_is_an_object_too(in_json: World) -> None:
-    in_json.configure(dagster_home="/dev/null/nowhere")
+    home = in_json.folder / "dagster"
+    home.mkdir()
+    (home / "dagster.yaml").write_text("storage: nonsense")
     process = start("backfill", "2025-04-01", "2025-04-02")
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (cli.MISSING, "")
     (crashed,) = objects_in(err, "error")
     assert crashed["event"] == "crashed"
-    assert crashed["message"].startswith("NotADirectoryError: ")
+    assert crashed["message"].startswith("DagsterInvalidConfigError: ")
     assert crashed["traceback"].startswith("Traceback")
 
 
