@@ -36,6 +36,7 @@ def daily_refresh_schedule(
     again = settings.devin_lookback_days - 1
 
     @dg.schedule(
+        name=SCHEDULE,
         job=job,
         cron_schedule=f"{MINUTE} {(settings.devin_day_start_hour + HOURS_AFTER_CLOSE) % 24} * * *",
         execution_timezone=settings.devin_timezone,

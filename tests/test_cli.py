@@ -52,7 +52,7 @@ def wait_until(is_so: Callable[[], object], what: str) -> None:
     deadline = time.monotonic() + 60
     while not is_so():
         assert time.monotonic() < deadline, f"not within a minute: {what}"
-        time.sleep(0.02)
+        time.sleep(0.02)  # between two looks, so that what is waited for has the processor
 
 
 def snapshot_of(world: World) -> Path:

@@ -53,7 +53,7 @@ def wait_until(is_so: Callable[[], object], what: str) -> None:
     deadline = time.monotonic() + 30
     while not is_so():
         assert time.monotonic() < deadline, f"not within 30 s: {what}"
-        time.sleep(0.01)
+        time.sleep(0.01)  # between two looks, so that what is waited for has the processor
 
 
 def with_numbers(database: Database) -> Database:

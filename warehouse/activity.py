@@ -7,6 +7,8 @@ from datetime import UTC, date, datetime, timedelta
 import sqlalchemy as sa
 
 from warehouse import tables
+from warehouse.reads import latest_listing
+from warehouse.tables import ORGANIZATIONS
 
 RECENT_DAYS = 28
 MOST_ORGS = 20
@@ -214,7 +216,6 @@ def _trust(connection: sa.Connection, days: Sequence[DayOfEnterprise]) -> Trust:
             sa.func.count(), sa.func.coalesce(sa.func.sum(revisions.new_count - revisions.previous_count), 0)
         ).where(revisions.revised_at > since)
     ).one()
-    latest_listing = sa.select(sa.func.max(organizations.last_seen_at)).scalar_subquery()
     refused = connection.execute(
         sa.select(
             organizations.org_id,
@@ -222,7 +223,10 @@ def _trust(connection: sa.Connection, days: Sequence[DayOfEnterprise]) -> Trust:
             organizations.unavailable_since,
             organizations.unavailable_reason,
         )
-        .where(organizations.unavailable_since.is_not(None), organizations.last_seen_at == latest_listing)
+        .where(
+            organizations.unavailable_since.is_not(None),
+            organizations.last_seen_at == latest_listing(ORGANIZATIONS),
+        )
         .order_by(organizations.unavailable_since, organizations.org_id)
     )
     return Trust(

@@ -29,11 +29,12 @@ class Coverage:
 def latest_listed(connection: sa.Connection, counted: Counted) -> list[str]:
     """Ids of those that were listed or configured the last time that was looked up, in order."""
     table = counted.listed.c
-    of_latest = sa.select(table[counted.id]).where(table.last_seen_at == _latest_listing(counted))
+    of_latest = sa.select(table[counted.id]).where(table.last_seen_at == latest_listing(counted))
     return list(connection.scalars(of_latest.order_by(table[counted.id])))
 
 
-def _latest_listing(counted: Counted) -> sa.ScalarSelect[datetime]:
+def latest_listing(counted: Counted) -> sa.ScalarSelect[datetime]:
+    """When any were last listed or configured: who is still listed has it as last_seen_at."""
     return sa.select(sa.func.max(counted.listed.c.last_seen_at)).scalar_subquery()
 
 
@@ -89,7 +90,7 @@ def unavailable(connection: sa.Connection, counted: Counted) -> dict[str, str]:
     """Those of the `latest_listed` that the source refuses to count, and its reason."""
     table = counted.listed.c
     refused = sa.select(table[counted.id], table.unavailable_reason).where(
-        table.unavailable_since.is_not(None), table.last_seen_at == _latest_listing(counted)
+        table.unavailable_since.is_not(None), table.last_seen_at == latest_listing(counted)
     )
     return {id_: reason for id_, reason in connection.execute(refused)}
 
@@ -107,7 +108,7 @@ def missing_cells(
     """
     listed, cells = counted.listed.c, counted.cells.c
     totals = counted.totals.c
-    is_wanted = listed[counted.id].in_(chosen) if chosen else listed.last_seen_at == _latest_listing(counted)
+    is_wanted = listed[counted.id].in_(chosen) if chosen else listed.last_seen_at == latest_listing(counted)
     wanted = (
         sa.select(listed[counted.id].label("id"), listed.created_at, listed.first_seen_at)
         .where(is_wanted, listed.unavailable_since.is_(None))
