@@ -109,7 +109,7 @@ def backfill(
     loads: list[_Loaded] = []
     with runs.open_instance() as instance:
         for counted in settings.counted:
-            loads.append(_Loaded(counted, wanted[counted]))
+            loads.append(_Loaded(counted, wanted[counted], refresh))
             if not any(load.has_no_point for load in loads):
                 loads[-1].run(settings, instance)
         if not wanted[ORGANIZATIONS] and (is_behind or _published_is_behind(settings)):
@@ -124,6 +124,8 @@ def backfill(
         complain(f"Check failed: {sentence}", "check_failed")
     for sentence in runs.checks_told(outcomes, dg.AssetCheckSeverity.WARN):
         say(f"Note: {sentence}", "check_warned")
+    for sentence in dict.fromkeys(s for load in loads for s in load.progress.contradictions):
+        complain(sentence, "contradicted")
     for sentence in dict.fromkeys(s for outcome in outcomes for s in outcome.failures):
         complain(sentence, "not_loaded")
     is_interrupted = any(outcome.is_interrupted for outcome in outcomes)
@@ -137,7 +139,7 @@ def backfill(
         )
     if is_interrupted:
         raise typer.Exit(INTERRUPTED)
-    if still or any(load.progress.refused or load.is_broken_off for load in loads):
+    if still or any(load.progress.contradictions or load.is_broken_off for load in loads):
         raise typer.Exit(MISSING)
 
 
@@ -147,6 +149,7 @@ class _Loaded:
 
     counted: Counted
     wanted: list[date]
+    refresh: bool
     outcomes: list[runs.Outcome] = field(default_factory=list)
     progress: LiveProgress = field(default_factory=LiveProgress)
 
@@ -162,7 +165,7 @@ class _Loaded:
 
     @property
     def missing(self) -> set[date]:
-        return set(self.wanted) - set(self.progress.stored)
+        return (set(self.wanted) - set(self.progress.stored)) | self.progress.incomplete.keys()
 
     def run(self, settings: Settings, instance: dg.DagsterInstance) -> None:
         """Load the days, one run for each contiguous range of them, and say what came of it."""
@@ -171,7 +174,10 @@ class _Loaded:
         with self.progress:
             definitions = definitions_for(settings, self.progress)
             for start, end in ranges(self.wanted):
-                self.outcomes.append(runs.run_range(definitions, instance, self.progress, self.counted, start, end))
+                outcome = runs.run_range(
+                    definitions, instance, self.progress, self.counted, start, end, refresh=self.refresh
+                )
+                self.outcomes.append(outcome)
                 if self.is_broken_off:
                     break
         per_user = " per user" if self.counted is USERS else ""

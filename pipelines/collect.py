@@ -3,10 +3,12 @@
 Pure: it is handed a function that counts, and knows no HTTP, Dagster or SQL. Where users are counted, what is said
 here of organizations holds for them. `direct` asks every cell itself.
 `differenced` asks totals first and derives: the last part of a split is the rest, and nothing is left to ask where a
-total is zero. Either way each day's cells are held against the source's own total for that day.
+total is zero. Either way each day's cells are held against the source's own total for that day, and the days against
+its own total for all of them in one question.
 """
 
 import asyncio
+import contextlib
 import itertools
 import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -61,6 +63,20 @@ class Cells:
         return Cells(self.asked - other.asked, self.derived - other.derived, self.proven_zero - other.proven_zero)
 
 
+@dataclass(frozen=True)
+class Contradiction:
+    """The source counts `in_one` sessions from `first` to `last` asked as one window, but `by_day` day by day.
+
+    Seen in two readings, one after the other. `org_id` is None where no organization was named.
+    """
+
+    org_id: str | None
+    first: Day
+    last: Day
+    in_one: int
+    by_day: int
+
+
 @dataclass
 class DayAnswers:
     """What is known of one day. `calls` is its share of the questions: one about ten days counts a tenth on each."""
@@ -71,6 +87,7 @@ class DayAnswers:
     derived: set[str] = field(default_factory=set)
     refused: dict[str, Exception] = field(default_factory=dict)
     failures: list[Exception] = field(default_factory=list)
+    contradictions: list[Contradiction] = field(default_factory=list)
     calls: float = 0.0
 
     @property
@@ -95,20 +112,23 @@ async def direct(
     days: Sequence[Day],
     org_ids: Sequence[str],
     *,
+    before: Day,
     workers: "Workers",
     errors: Errors,
     answered: Callable[[], None],
     may_go_on: Callable[[], Awaitable[object]],
 ) -> list[DayAnswers]:
-    """Ask each day's control total, then each cell itself.
+    """Ask each day's control total, then each cell itself, then the total of all days in one question.
 
-    A day without a control total costs no further question. `answered` is told of each cell that is settled.
-    `may_go_on` is awaited after the totals, which are a small part of the questions.
+    A day without a control total costs no further question. `answered` is called for each cell that is settled.
+    `may_go_on` is awaited after the totals, which are a small part of the questions. A single day is asked together
+    with the one `before` it.
     """
-    block = _Block(count, days, org_ids, workers, errors, answered)
+    block = _Block(count, days, org_ids, before, workers, errors, answered)
     await block.ask_control_totals()
     await may_go_on()
     await block.ask_cells((of_day, org_id) for of_day in block.with_control_total() for org_id in org_ids)
+    await block.check(is_split=False)
     return block.answers
 
 
@@ -117,6 +137,7 @@ async def differenced(
     days: Sequence[Day],
     org_ids: Sequence[str],
     *,
+    before: Day,
     expected: Mapping[str, float],
     workers: "Workers",
     errors: Errors,
@@ -126,16 +147,18 @@ async def differenced(
     """Ask each day's control total and each organization's total, and split what is not zero until every cell is known.
 
     `expected` is how many sessions a day an organization is likely to have, where that is known: quiet ones share a
-    question. While the source is consistent it is asked at most cells + days + organizations questions, whatever the
-    data, and else at most twice as many: then derived cells are asked themselves, and what still differs from the
-    control total stays visible as the day's rest. `may_go_on` is awaited after the totals, as in `direct`.
+    question. While the source is consistent it is asked at most cells + days + organizations questions and the two that
+    hold the days against their total, whatever the data. Else it is read a second time, with at most twice as many
+    questions more: derived cells are asked themselves, what still differs from the control total stays visible as the
+    day's rest, and what still differs from the total of all days is a contradiction. `before` and `may_go_on` are as in
+    `direct`.
     """
-    block = _Block(count, days, org_ids, workers, errors, answered)
+    block = _Block(count, days, org_ids, before, workers, errors, answered)
     groups = _groups(org_ids, {org_id: expected[org_id] * len(days) for org_id in org_ids if org_id in expected})
     await block.ask_control_totals(also=[block.total_of(group) for group in groups])
     await may_go_on()
     await block.split()
-    await block.check()
+    await block.check(is_split=True)
     return block.answers
 
 
@@ -156,6 +179,43 @@ def _groups(org_ids: Sequence[str], weights: Mapping[str, float]) -> list[list[s
 Question = Callable[[], Awaitable[None]]
 
 
+@dataclass
+class _Stretch:
+    """Consecutive days that are held against the source's own count of all of them, `in_one`.
+
+    A day for itself would be the same question again, so it is held together with the day `before` it.
+    """
+
+    days: list[DayAnswers]
+    before: DayAnswers
+    in_one: int | None = None
+
+    @property
+    def held(self) -> list[DayAnswers]:
+        """The days of the one question, in order."""
+        return self.days if len(self.days) > 1 else [self.before, *self.days]
+
+    @property
+    def by_day(self) -> int | None:
+        """The sum of their control totals; None while one is unknown."""
+        totals = [a.control_total for a in self.held]
+        return None if None in totals else sum(total or 0 for total in totals)
+
+    @property
+    def disagrees(self) -> bool:
+        """Whether the one question and the days are both answered, and differently."""
+        return self.in_one is not None and self.by_day is not None and self.in_one != self.by_day
+
+    def close(self) -> None:
+        """After the last question: keep what still disagrees with its days."""
+        self.days[0].calls += self.before.calls
+        if self.in_one is None or self.by_day is None or self.in_one == self.by_day:
+            return
+        found = Contradiction(None, self.held[0].day, self.held[-1].day, self.in_one, self.by_day)
+        for of_day in self.days:
+            of_day.contradictions.append(found)
+
+
 class _Block:
     """The state of one collection: what is known of each day, and which totals wait to be split."""
 
@@ -164,11 +224,13 @@ class _Block:
         count: Count,
         days: Sequence[Day],
         org_ids: Sequence[str],
+        before: Day,
         workers: "Workers",
         errors: Errors,
         answered: Callable[[], None],
     ) -> None:
         self.answers = [DayAnswers(day) for day in days]
+        self._before = before
         self._count = count
         self._org_ids = org_ids
         self._workers = workers
@@ -176,6 +238,7 @@ class _Block:
         self._answered = answered
         self._totals: list[tuple[list[str], int]] = []
         self._rest: list[float] = []
+        self._asked_again: set[tuple[int, str]] = set()
 
     def with_control_total(self) -> list[DayAnswers]:
         """The days whose control total is known."""
@@ -203,8 +266,28 @@ class _Block:
             steps.add(self._split_of(steps, org_ids, everything, total, is_cell=is_cell), first=total)
         await steps.all_asked()
 
-    async def check(self) -> None:
-        """Ask the cells that are still open, and the derived ones of days that disagree with their control total."""
+    async def check(self, *, is_split: bool) -> None:
+        """Hold everything against the totals above it, and read a second time what does not add up.
+
+        Where the block was split, that also asks the cells that are still open, and the derived ones of days that
+        disagree with their control total. What disagrees even then with a total over several days is a contradiction.
+        """
+        stretches = self._stretches()
+        await self._all(question for stretch in stretches for question in self._questions_about(stretch))
+        moved = [stretch for stretch in stretches if stretch.disagrees]
+        if is_split:
+            await self._ask_doubtful(moved)
+        await self._read_again(moved)
+        for stretch in stretches:
+            stretch.close()
+        if is_split and len(self.answers) > 1:
+            await self._hold_against_totals_of_organizations()
+
+    async def _ask_doubtful(self, moved: Sequence["_Stretch"]) -> None:
+        """Ask open cells, and derived ones that may be wrong; then the control totals that disagree all the same.
+
+        The control totals of `moved` stretches are left: they are read again in any case.
+        """
         known = [a for a in self.answers if a.is_whole]
         is_complete = len(known) == len(self.answers) and not self._open()
         rest = sum(a.control_total or 0 for a in known) - sum(total for _, total in self._totals)
@@ -213,10 +296,87 @@ class _Block:
             return of_day.rest < 0 or (is_complete and rest == 0 and of_day.rest != 0)
 
         doubtful = [a for a in known if disagrees(a) or self._open_on(a)]
-        if is_complete and (rest < 0 or await self._has_changed()):
+        if is_complete and (rest < 0 or moved):  # a change may hide in a rest, or fill one
             doubtful = known
-        await self.ask_cells((a, org_id) for a in doubtful for org_id in [*a.derived, *self._open_on(a)])
-        await self._all(self._control_total_of(a) for a in doubtful if a.is_whole and disagrees(a))
+        await self._ask_cells_again((a, org_id) for a in doubtful for org_id in [*a.derived, *self._open_on(a)])
+        left = {id(a) for stretch in moved for a in stretch.days}
+        disagreeing = [a for a in doubtful if a.is_whole and disagrees(a) and id(a) not in left]
+        await self._all(map(self._control_total_of, disagreeing))
+
+    async def _ask_cells_again(self, cells: Iterable[tuple[DayAnswers, str]]) -> None:
+        """Ask these cells themselves, but none for a third time."""
+        twice = {(id(a), org_id): (a, org_id) for a, org_id in cells if (id(a), org_id) not in self._asked_again}
+        self._asked_again |= twice.keys()
+        await self.ask_cells(twice.values())
+
+    def _stretches(self) -> list["_Stretch"]:
+        """The runs of consecutive days whose control totals are known; a single day comes with the one before it."""
+        found: list[_Stretch] = []
+        for previous, of_day in itertools.pairwise([None, *self.answers]):
+            if of_day is None or of_day.control_total is None:
+                continue
+            if previous is not None and previous.control_total is not None:
+                found[-1].days.append(of_day)
+            else:
+                found.append(_Stretch([of_day], DayAnswers(previous.day if previous else self._before)))
+        return found
+
+    def _questions_about(self, stretch: "_Stretch") -> list[Question]:
+        of_the_day_before = [self._control_total_of(stretch.before)] if len(stretch.days) == 1 else []
+        return [*of_the_day_before, self._total_of_stretch(stretch)]
+
+    def _total_of_stretch(self, stretch: "_Stretch") -> Question:
+        async def ask() -> None:
+            try:
+                stretch.in_one = await self._ask(stretch.held, ())
+            except self._errors.passing as error:
+                for of_day in stretch.days:
+                    of_day.failures.append(error)
+
+        return ask
+
+    async def _read_again(self, moved: Sequence["_Stretch"]) -> None:
+        """Read these stretches and their control totals again, and the cells of days whose total has changed."""
+        before = {id(a): a.control_total for stretch in moved for a in stretch.held}
+        again = [a for stretch in moved for a in stretch.held]
+        await self._all(map(self._control_total_of, again))
+        changed = [a for stretch in moved for a in stretch.days if a.control_total != before[id(a)]]
+        await self._ask_cells_again((a, org_id) for a in changed for org_id in self._org_ids if org_id not in a.refused)
+        await self._all(map(self._total_of_stretch, moved))
+
+    async def _hold_against_totals_of_organizations(self) -> None:
+        """An organization whose cells do not sum to its total over the block is read again, total and cells."""
+        suspects = [
+            org_id
+            for org_ids, total in self._totals
+            if self._is_known(org_ids) and sum(map(self._sum_of, org_ids)) != total
+            for org_id in org_ids
+        ]
+        totals: dict[str, int] = {}
+
+        def total_of(org_id: str) -> Question:
+            async def ask() -> None:
+                with contextlib.suppress(*self._errors.refusals, *self._errors.passing):
+                    totals[org_id] = await self._ask(self.answers, (org_id,))
+
+            return ask
+
+        await self._all(map(total_of, suspects))
+        suspects = [org_id for org_id, total in totals.items() if self._sum_of(org_id) != total]
+        await self._ask_cells_again((a, org_id) for a in self.answers for org_id in suspects)
+        for org_id in suspects:
+            in_one, by_day = totals[org_id], self._sum_of(org_id)
+            if self._is_known([org_id]) and in_one != by_day:
+                found = Contradiction(org_id, self.answers[0].day, self.answers[-1].day, in_one, by_day)
+                for of_day in self.answers:
+                    of_day.contradictions.append(found)
+
+    def _is_known(self, org_ids: Sequence[str]) -> bool:
+        """Whether each of their cells of the block is known."""
+        return all(a.is_whole and org_id in a.counts for a in self.answers for org_id in org_ids)
+
+    def _sum_of(self, org_id: str) -> int:
+        return sum(a.counts.get(org_id, 0) for a in self.answers)
 
     def _open(self) -> set[str]:
         """Organizations whose total of the block is not known."""
@@ -224,22 +384,6 @@ class _Block:
 
     def _open_on(self, of_day: DayAnswers) -> list[str]:
         return [org_id for org_id in self._org_ids if org_id not in of_day.counts and org_id not in of_day.refused]
-
-    async def _has_changed(self) -> bool:
-        """Whether the block's total is no longer that of its days: a change may hide in a rest, or fill one."""
-        if not any(a.derived for a in self.answers):
-            return False
-        now: list[int] = []
-
-        async def ask() -> None:
-            try:
-                now.append(await self._ask(self.answers, ()))
-            except self._errors.passing as error:
-                for of_day in self.answers:
-                    of_day.failures.append(error)
-
-        await self._all([ask])
-        return bool(now) and now[0] != sum(a.control_total or 0 for a in self.answers)
 
     async def _all(self, questions: Iterable[Question]) -> None:
         batch = self._batch()

@@ -1,7 +1,7 @@
 """One run's load: blocks of days asked, checked and stored one after the other, and what came of each day."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -15,8 +15,9 @@ from anyio.from_thread import BlockingPortal
 from pipelines import collect, telemetry
 from pipelines.compatibility import Incompatible, refuse_other_days, refuse_other_version
 from pipelines.numbers import Numbers
-from pipelines.partitions import Day, as_days, closed_days, spelled
+from pipelines.partitions import Day, as_days, closed_days, day_before, spelled
 from pipelines.progress import Progress
+from pipelines.schedules import COMPLETE_BEFORE
 from pipelines.settings import Settings
 from resources.database import Database, WarehouseUnusable
 from resources.devin_api import ContractBroken, DevinAPI, DevinAPIError, DevinClient, Rejected, Unavailable
@@ -24,7 +25,7 @@ from resources.event_log import BatchingSqliteEventLogStorage
 from warehouse import migrations, reads, writes
 from warehouse.migrations import UnfitWarehouse
 from warehouse.tables import Counted
-from warehouse.writes import Changes
+from warehouse.writes import Changes, StoredDay
 
 DAYS_PER_BLOCK = 31
 ERRORS = collect.Errors(refusals=(Rejected,), passing=(Unavailable, ContractBroken))
@@ -46,7 +47,7 @@ def load_partitions(
 ) -> dg.MaterializeResult[None]:
     """What a run of the partitioned asset of `counted.cells` does: load the run's days, each whole or not at all."""
     days = as_days(partitions, context.partition_keys)
-    load = Load(counted, context, settings, devin_api, database, progress)
+    load = Load(counted, partitions, context, settings, devin_api, database, progress)
     before = Numbers.of(progress)
     try:
         with database.transaction() as connection:
@@ -55,12 +56,14 @@ def load_partitions(
             refuse_other_version(reads.api_versions(connection), devin_api.version_name, settings)
             ids = reads.latest_listed(connection, counted)
             loaded = reads.days_of_runs(connection, counted, _earlier_tries(context))
+            lacking = reads.missing_ids(connection, counted, [day.day for day in days], settings.chosen(counted))
+            refused = reads.unavailable(connection, counted)
             writes.store_history(connection, settings.devin_start_date, closed_days(partitions)[-1])
         if not ids:
             raise dg.Failure(f"No {counted.noun} is known yet: materialize the asset {counted.listed.name} first.")
-        days = [day for day in days if day.day not in loaded]
-        if days:
-            load.run(days, ids)
+        complete_before = context.run.tags.get(COMPLETE_BEFORE, "")
+        to_complete = {day for day in lacking if day in loaded or day.isoformat() < complete_before}
+        load.run(days, ids, {day: lacking[day] for day in to_complete}, refused)
         problem = load.what_is_missing()
     except (DevinAPIError, WarehouseUnusable, Incompatible, UnfitWarehouse) as error:
         problem = str(error)
@@ -86,11 +89,19 @@ def _earlier_tries(context: dg.AssetExecutionContext) -> list[str]:
     return [root, *(run.run_id for run in group)]
 
 
+Wanted = dict[Day, Sequence[str]]
+"""Who is to be counted on each day."""
+
+
 @dataclass
 class Load:
-    """What is asked and stored, and what came of it: `stored` days and their numbers, `missing` ones and the reason."""
+    """What is asked and stored, and what came of it: `stored` days and their numbers, `missing` ones and the reason.
+
+    `lacking` are those that have no count on a day that is stored, because the source refused to count them.
+    """
 
     counted: Counted
+    partitions: dg.DailyPartitionsDefinition
     context: dg.AssetExecutionContext
     settings: Settings
     devin_api: DevinAPI
@@ -98,51 +109,100 @@ class Load:
     progress: Progress
     stored: dict[date, dict[str, float]] = field(default_factory=dict)
     missing: dict[date, Exception] = field(default_factory=dict)
+    lacking: dict[date, set[str]] = field(default_factory=dict)
+    _days: dict[date, StoredDay] = field(default_factory=dict)
+    ids: Sequence[str] = ()
 
-    def run(self, days: Sequence[Day], ids: Sequence[str]) -> None:
-        """Load `days`; those that could not be read whole get a second chance at the end."""
-        self.progress.expect(len(days) * len(ids))
-        activity = self._recent_activity(days[0].day) if self.settings.is_differenced(len(days)) else {}
+    def run(
+        self, days: Sequence[Day], ids: Sequence[str], to_complete: Mapping[date, set[str]], refused: Collection[str]
+    ) -> None:
+        """Load `days`; those that could not be read whole, or were refused in part, get a second chance at the end.
+
+        `ids` are all who are counted. On the days `to_complete` only those named there are asked, of whom the source
+        has `refused` to count some before.
+        """
+        self.ids = ids
+        for day, lacking in to_complete.items():
+            self._lacks(day, lacking)
+        wanted: Wanted = {day: sorted(to_complete.get(day.day, ids)) for day in days}
+        wanted = {day: wanted_ids for day, wanted_ids in wanted.items() if wanted_ids}
+        if not wanted:
+            return
+        self.progress.expect(sum(map(len, wanted.values())))
+        is_differenced = self.settings.is_differenced(len(wanted))
+        activity = self._recent_activity(next(iter(wanted)).day) if is_differenced else {}
         workers = collect.Workers(self.settings.devin_max_connections)
         with (
             self.devin_api.connected(self.progress.calls) as (client, portal),
             portal.wrap_async_context_manager(workers),
         ):
-            asking = _Asking(self.counted, client, portal, workers, self.settings, self.progress, ids, activity)
-            self._load(days, asking)
-            again = [day for day in days if day.day in self.missing]
-            if again:
+            asking = _Asking(
+                self.counted, client, portal, workers, self.settings, self.progress, is_differenced, activity
+            )
+            some = {day: wanted_ids for day, wanted_ids in wanted.items() if day.day in to_complete}
+            self._load(wanted | self._without_refused(some, refused, asking), asking)
+            if self.missing:
                 self.context.log.warning(f"Not read whole, asking again: {self.what_is_missing()}")
-                self._load(again, asking)
+            again = {day: wanted_ids for day, wanted_ids in wanted.items() if day.day in self.missing}
+            lacking_days = [day for day in wanted if self.lacking.get(day.day) and day not in again]
+            some = {day: sorted(self.lacking[day.day] - asking.refused) for day in lacking_days}
+            again |= self._without_refused(some, {id_ for of_day in some.values() for id_ in of_day}, asking)
+            self._load({day: again[day] for day in wanted if day in again}, asking)
+
+    def _without_refused(self, wanted: Wanted, refused: Collection[str], asking: "_Asking") -> Wanted:
+        """`wanted` without those of the `refused` that the source still refuses, on the last day they are wanted.
+
+        So one that is refused for good costs one question, and not two for each block.
+        """
+        last = {id_: day for day, ids in wanted.items() for id_ in ids if id_ in refused}
+        still = asking.still_refused(last)
+        asking.refused |= still.keys()
+        if still:
+            reasons = {id_: f"{last[id_].day}: {error}" for id_, error in still.items()}
+            with self.database.transaction() as connection:
+                writes.store_availability(connection, self.counted, reasons, (), datetime.now(UTC))
+        return {day: [id_ for id_ in ids if id_ not in still] for day, ids in wanted.items()}
+
+    def _lacks(self, day: date, ids: set[str]) -> None:
+        self.lacking[day] = ids
+        self.progress.lacks(day, ids)
 
     def _recent_activity(self, before: date) -> dict[str, tuple[float, float]]:
         with self.database.transaction() as connection:
             return reads.recent_activity(connection, self.counted, before - REMEMBERED, before)
 
-    def _load(self, days: Sequence[Day], asking: "_Asking") -> None:
+    def _load(self, wanted: Wanted, asking: "_Asking") -> None:
         """While one block is stored, the next is asked for its totals; more would be asked twice after a kill."""
-        blocks = list(_blocks(days))
-        under_way = asking.start(blocks[0], len(days))
+        blocks = list(_blocks(wanted))
+        if not blocks:
+            return
+
+        def start(block: _Block) -> _UnderWay:
+            return asking.start(block, day_before(self.partitions, block.days[0]))
+
+        under_way = start(blocks[0])
         for following in [*blocks[1:], None]:
             under_way.may_go_on()
             answers = under_way.answers.result()
             asking.remember(answers)
             if following:
-                under_way = asking.start(following, len(days))
-            self._store(answers, len(asking.ids), asking.client.version.name)
+                under_way = start(following)
+            self._store(answers, asking.client.version.name)
 
-    def _store(self, answers: Sequence[collect.DayAnswers], expected: int, api_version: str) -> None:
+    def _store(self, answers: Sequence[collect.DayAnswers], api_version: str) -> None:
         whole = [answer for answer in answers if answer.is_whole]
         now = datetime.now(UTC)
         read = {"api_version": api_version, "loaded_at": now, "run_id": self.context.run.run_id}
+        for a in whole:
+            self._lacks(a.day.day, (self.lacking.get(a.day.day, set()) | a.refused.keys()) - a.counts.keys())
         totals = [
             {
                 "day": a.day.day,
                 "window_start": a.day.start,
                 "window_end": a.day.end,
                 "sessions_count": a.control_total,
-                f"{self.counted.prefix}_expected": expected,
-                f"{self.counted.prefix}_loaded": len(a.counts),
+                f"{self.counted.prefix}_expected": len(self.ids),
+                f"{self.counted.prefix}_loaded": len(self.ids) - len(self.lacking[a.day.day]),
                 **read,
             }
             for a in whole
@@ -152,10 +212,24 @@ class Load:
             for a in whole
             for id_, n in a.counts.items()
         ]
+        contradictions = [
+            {
+                "day": a.day.day,
+                self.counted.id: found.org_id,
+                "first_day": found.first.day,
+                "last_day": found.last.day,
+                "block_sessions_count": found.in_one,
+                "stored_sessions_count": found.by_day,
+                "read_at": now,
+                "run_id": read["run_id"],
+            }
+            for a in whole
+            for found in a.contradictions
+        ]
         refused = {id_: f"{a.day.day}: {error}" for a in whole for id_, error in a.refused.items()}
         answered = {id_ for a in whole for id_ in a.counts}
         with self.database.transaction() as connection:
-            stored = writes.store_days(connection, self.counted, totals, cells)
+            stored = writes.store_days(connection, self.counted, totals, cells, contradictions)
             writes.store_availability(connection, self.counted, refused, answered, now)
         self.missing = {day: e for day, e in self.missing.items() if day not in stored}
         self.missing |= {a.day.day: a.failures[0] for a in answers if not a.is_whole}
@@ -172,7 +246,12 @@ class Load:
                 "rows_changed": day.changes.changed,
                 "rows_unchanged": day.changes.unchanged,
             }
-        self.progress.store(stored, sum((a.cells for a in whole), collect.Cells()), refused)
+        before = {day: self._days[day] for day in stored if day in self._days}
+        self.progress.store(stored, sum((a.cells for a in whole), collect.Cells()), before)
+        self._days |= stored
+        for sentence in dict.fromkeys(_contradiction(found) for a in whole for found in a.contradictions):
+            self.context.log.error(sentence)
+            self.progress.contradictions.append(sentence)
         changes = sum((day.changes for day in stored.values()), Changes())
         self.context.log.info(
             f"{answers[0].day.day} to {answers[-1].day.day}: {len(whole)} of {len(answers)} days stored, "
@@ -212,9 +291,28 @@ class Load:
         return "\n".join([f"Not loaded: {spelled(sorted(self.missing))}. Everything else is stored.", *lines])
 
 
+def _contradiction(found: collect.Contradiction) -> str:
+    whose = f" of {found.org_id}" if found.org_id else ""
+    return (
+        f"The API contradicts itself: it counts {found.in_one:,} sessions{whose} from {found.first.day} to "
+        f"{found.last.day} in one question, but {found.by_day:,} day by day, and did so twice. The counts are stored "
+        "and marked as a contradiction in the view reconciliation. Run devin-sessions probe to find out why, such as a "
+        "wrong DEVIN_WINDOW_END, then read the days again: "
+        f"devin-sessions backfill {found.first.day} {found.last.day} --refresh"
+    )
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Consecutive days on which the same ids are asked about."""
+
+    days: list[Day]
+    ids: Sequence[str]
+
+
 @dataclass
 class _Asking:
-    """Asks one block at a time over an open client, in the way that DEVIN_FETCH says."""
+    """Asks one block at a time over an open client. `refused` are the ids that it asked about in vain for the load."""
 
     counted: Counted
     client: DevinClient
@@ -222,31 +320,47 @@ class _Asking:
     workers: collect.Workers
     settings: Settings
     progress: Progress
-    ids: Sequence[str]
+    is_differenced: bool
     activity: dict[str, tuple[float, float]]
+    refused: set[str] = field(default_factory=set)
 
-    def start(self, block: Sequence[Day], days_in_all: int) -> "_UnderWay":
-        """Begin to ask `block`, a part of a load of so many days."""
+    def start(self, block: _Block, before: Day) -> "_UnderWay":
+        """Begin to ask `block`; `before` is the day before it."""
         goes_on = asyncio.Event()
-        answers = self.portal.start_task_soon(self._ask, block, self.settings.is_differenced(days_in_all), goes_on)
+        answers = self.portal.start_task_soon(self._ask, block, before, goes_on)
         return _UnderWay(answers, partial(self.portal.start_task_soon, goes_on.set))
+
+    def still_refused(self, last: Mapping[str, Day]) -> dict[str, Exception]:
+        """The ids that the source still refuses to count on this day of each, and why."""
+        return self.portal.call(self._still_refused, last)
+
+    async def _still_refused(self, last: Mapping[str, Day]) -> dict[str, Exception]:
+        async def refusal(id_: str, day: Day) -> Exception | None:
+            try:
+                await self._count(day.start, day.end, (id_,))
+            except ERRORS.refusals as error:
+                return error
+            except ERRORS.passing:
+                pass  # it is asked like any other, and fails its day if that goes on
+            return None
+
+        found = await asyncio.gather(*(refusal(id_, day) for id_, day in last.items()))
+        return {id_: error for id_, error in zip(last, found, strict=True) if error}
 
     def remember(self, answers: Sequence[collect.DayAnswers]) -> None:
         """Take what each did in this block into account for the next."""
-        for id_ in self.ids:
+        for id_ in {id_ for a in answers for id_ in a.counts}:
             counts = [a.counts[id_] for a in answers if id_ in a.counts]
             days, sessions = self.activity.get(id_, (0.0, 0.0))
             self.activity[id_] = (days * FADING + len(counts), sessions * FADING + sum(counts))
 
-    async def _ask(
-        self, block: Sequence[Day], is_differenced: bool, goes_on: asyncio.Event
-    ) -> list[collect.DayAnswers]:
-        async def count(start: datetime, end: datetime, ids: Sequence[str]) -> int:
-            if self.counted.noun == "user":
-                return await self.client.count(start, end, user_ids=ids)
-            return await self.client.count(start, end, org_ids=ids)
+    async def _count(self, start: datetime, end: datetime, ids: Sequence[str]) -> int:
+        if self.counted.noun == "user":
+            return await self.client.count(start, end, user_ids=ids)
+        return await self.client.count(start, end, org_ids=ids)
 
-        if is_differenced:
+    async def _ask(self, block: _Block, before: Day, goes_on: asyncio.Event) -> list[collect.DayAnswers]:
+        if self.is_differenced:
             # Half a session more than was seen: never having seen one is no proof that none will come.
             expected = {i: (sessions + 0.5) / (days + 1) for i, (days, sessions) in self.activity.items() if days}
             ask: Callable[..., Coroutine[Any, Any, list[collect.DayAnswers]]] = partial(
@@ -255,9 +369,10 @@ class _Asking:
         else:
             ask = collect.direct
         return await ask(
-            count,
-            block,
-            self.ids,
+            self._count,
+            block.days,
+            block.ids,
+            before=before,
             workers=self.workers,
             errors=ERRORS,
             answered=self.progress.answered,
@@ -273,13 +388,16 @@ class _UnderWay:
     may_go_on: Callable[[], object]
 
 
-def _blocks(days: Sequence[Day]) -> Iterator[list[Day]]:
-    """`days` in blocks of consecutive ones."""
-    block: list[Day] = []
-    for day in days:
-        if block and (len(block) == DAYS_PER_BLOCK or block[-1].end != day.start):
+def _blocks(wanted: Wanted) -> Iterator[_Block]:
+    """The days in blocks of consecutive ones on which the same are wanted."""
+    block: _Block | None = None
+    for day, ids in wanted.items():
+        if not ids:
+            continue
+        if block and (len(block.days) == DAYS_PER_BLOCK or block.days[-1].end != day.start or block.ids != ids):
             yield block
-            block = []
-        block.append(day)
+            block = None
+        block = block or _Block([], ids)
+        block.days.append(day)
     if block:
         yield block

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from functools import cache
 
 import dagster as dg
@@ -31,6 +31,11 @@ def daily_partitions(settings: Settings) -> dg.DailyPartitionsDefinition:
 def as_days(partitions: dg.DailyPartitionsDefinition, keys: Iterable[str]) -> list[Day]:
     """The days of these partition keys, with their windows."""
     return [_as_day(partitions, key) for key in keys]
+
+
+def day_before(partitions: dg.DailyPartitionsDefinition, day: Day) -> Day:
+    """The day that ends where `day` starts, which may be one before DEVIN_START_DATE."""
+    return _as_day(partitions, (day.day - timedelta(days=1)).isoformat())
 
 
 @cache

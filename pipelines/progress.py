@@ -14,7 +14,8 @@ from warehouse.writes import Changes, StoredDay
 class Progress:
     """The numbers of one or more loads. Override `changed` to show them.
 
-    `cells` are those that are settled, `known` those of the days that are stored. `began` is on the monotonic clock.
+    `cells` are those that are settled, `known` those of the days that are `stored`. Of these, `incomplete` ones lack
+    the ids that the source refused to count. `contradictions` are sentences. `began` is on the monotonic clock.
     """
 
     cells_expected: int = 0
@@ -25,7 +26,8 @@ class Progress:
     known: Cells = field(default_factory=Cells)
     changes: Changes = field(default_factory=Changes)
     stored: list[date] = field(default_factory=list)
-    refused: dict[str, str] = field(default_factory=dict)
+    incomplete: dict[date, set[str]] = field(default_factory=dict)
+    contradictions: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
 
@@ -47,13 +49,21 @@ class Progress:
         self.cells += 1
         self.changed()
 
-    def store(self, days: Mapping[date, StoredDay], cells: Cells, refused: Mapping[str, str]) -> None:
-        """These days were stored, so many `cells` in all; `refused` says why the source does not count some."""
-        self.stored += days
+    def store(self, days: Mapping[date, StoredDay], cells: Cells, before: Mapping[date, StoredDay]) -> None:
+        """These days were stored, with this many new `cells` in all; `before` are those that this load had stored."""
+        self.stored += days.keys() - before.keys()
         self.known += cells
-        self.refused |= refused
         for day in days.values():
             self.sessions += day.sessions_count
             self.unattributed += day.unattributed_count
             self.changes += day.changes
+        for day in before.values():
+            self.sessions -= day.sessions_count
+            self.unattributed -= day.unattributed_count
         self.changed()
+
+    def lacks(self, day: date, ids: set[str]) -> None:
+        """The source refused to count these on a day that is stored; none if all are there now."""
+        self.incomplete.pop(day, None)
+        if ids:
+            self.incomplete[day] = ids

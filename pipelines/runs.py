@@ -5,7 +5,7 @@ import os
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -85,16 +85,20 @@ def run_range(
     counted: Counted,
     first: date,
     last: date,
+    *,
+    refresh: bool = False,
 ) -> Outcome:
     """One run of the job's assets about `counted` over the days `first` to `last`.
 
-    If it stored only a part, what is downstream still follows. `progress` is the one of the definitions.
+    Unless it is to `refresh`, days that are loaded already are only asked for what they lack. If it stored only a part,
+    what is downstream still follows. `progress` is the one of the definitions.
     """
     downstream = _downstream(definitions, counted)
     selection = [dg.AssetKey(counted.listed.name), dg.AssetKey(counted.cells.name), *downstream]
     _close_dead_runs(instance)
     stored_before = len(progress.stored)
-    tags = range_tags(first.isoformat(), last.isoformat())
+    complete_before = None if refresh else last + timedelta(days=1)
+    tags = range_tags(first.isoformat(), last.isoformat(), complete_before)
     outcome = _run(definitions, instance, tags=tags, asset_selection=selection)
     if outcome.failures and len(progress.stored) > stored_before:
         # Dagster skips what is downstream of a failure, but what was stored should be in the rollups all the same.

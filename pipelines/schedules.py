@@ -1,6 +1,6 @@
 """When it runs: the one job, and its one schedule."""
 
-from datetime import datetime
+from datetime import date, datetime
 
 import dagster as dg
 
@@ -15,9 +15,14 @@ SCHEDULE = f"{JOB}_schedule"
 HOURS_AFTER_CLOSE, MINUTE = 2, 30
 
 
-def range_tags(first: str, last: str) -> dict[str, str]:
+COMPLETE_BEFORE = "devin-sessions/complete-before"
+"""A run's tag: days before this date that are loaded already are only asked for what they lack."""
+
+
+def range_tags(first: str, last: str, complete_before: date | None = None) -> dict[str, str]:
     """The tags by which one run loads the days `first` to `last`, both included."""
-    return {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
+    tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
+    return tags if complete_before is None else tags | {COMPLETE_BEFORE: complete_before.isoformat()}
 
 
 def daily_refresh_schedule(
@@ -50,7 +55,7 @@ def daily_refresh_schedule(
         closed = closed_days(partitions, now)
         if not closed:
             return dg.SkipReason("No day since DEVIN_START_DATE is closed yet.")
-        days = set(closed[-settings.devin_lookback_days :])
+        days = set(read_again := closed[-settings.devin_lookback_days :])
         caught_up = closed[-settings.devin_catch_up_days :] if settings.devin_catch_up_days else []
         try:
             with reading(database) as connection:
@@ -60,7 +65,10 @@ def daily_refresh_schedule(
             # The run will bring it forward, or fail and say why; a tick that fails would leave no trace among the runs.
             context.log.warning(str(error))
         return [
-            dg.RunRequest(run_key=f"{closed[-1]}/{first}", tags=range_tags(first.isoformat(), last.isoformat()))
+            dg.RunRequest(
+                run_key=f"{closed[-1]}/{first}",
+                tags=range_tags(first.isoformat(), last.isoformat(), complete_before=read_again[0]),
+            )
             for first, last in ranges(days)
         ]
 

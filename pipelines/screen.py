@@ -217,9 +217,9 @@ class LiveProgress(Progress):
             rate=f"{self.calls.sent / max(self.seconds, 0.001):,.0f}",
         )
 
-    def store(self, days: Mapping[date, StoredDay], cells: Cells, refused: Mapping[str, str]) -> None:
+    def store(self, days: Mapping[date, StoredDay], cells: Cells, before: Mapping[date, StoredDay]) -> None:
         """Count the days, and say so where no bar can move."""
-        super().store(days, cells, refused)
+        super().store(days, cells, before)
         if self._bars.disable and days:
             left = (self.cells_expected - self.cells) * self.seconds / max(self.cells, 1)
             say(

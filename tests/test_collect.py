@@ -40,7 +40,7 @@ class Source:
             self.cells[cell] = max(0, self.cells.get(cell, 0) + change)
         first, last = (start - FIRST).days, (end - FIRST).days
         self.asked.append((first, last, tuple(org_ids)))
-        assert 0 <= first < last <= self.number_of_days
+        assert -1 <= first < last <= self.number_of_days
         assert len(org_ids) <= 50
         if error := self.refuses(org_ids, last - first):
             raise error
@@ -70,6 +70,7 @@ def collected(
                 count,
                 days_of(number_of_days),
                 org_ids,
+                before=Day((FIRST - timedelta(1)).date(), FIRST - timedelta(1), FIRST),
                 workers=pool,
                 errors=ERRORS,
                 answered=answered,
@@ -143,7 +144,8 @@ def test_while_the_source_is_consistent_every_cell_is_exact_and_questions_are_bo
             if (first, last) == (number, number + 1) and len(org_ids) == 1
         }
         assert of_day.derived == set(orgs) - asked_itself
-    assert len(source.asked) <= len(orgs) * len(answers) + len(answers) + len(orgs)
+    assert len(source.asked) <= len(orgs) * len(answers) + len(answers) + len(orgs) + 2
+    assert not any(of_day.contradictions for of_day in answers)
     assert sum(of_day.calls for of_day in answers) == pytest.approx(len(source.asked))
 
 
@@ -164,7 +166,7 @@ def test_when_the_source_changes_between_two_questions_each_cell_is_true_or_its_
             hidden = {before.get(("hidden", number), 0), source.truth("hidden", number)}
             is_flagged = of_day.rest != 0 and of_day.rest not in hidden
             assert of_day.counts[org_id] in truths or is_flagged, (org_id, number)
-    assert len(source.asked) <= 2 * (len(orgs) * len(answers) + len(answers) + len(orgs))
+    assert len(source.asked) <= 2 * (len(orgs) * len(answers) + len(answers) + len(orgs) + 2)
 
 
 @settings(max_examples=300, deadline=None)
@@ -181,7 +183,7 @@ def test_a_source_that_answers_anything_at_all_is_asked_a_bounded_number_of_ques
         return dice.choice([0, 0, 1, 2, 7, 10**6])
 
     answers = collected(collect.differenced, nonsense, source.number_of_days, orgs, workers, expected=expected)
-    assert asked <= 2 * (len(orgs) * len(answers) + len(answers) + len(orgs))
+    assert asked <= 2 * (len(orgs) * len(answers) + len(answers) + len(orgs) + 2)
     for of_day in answers:
         assert of_day.is_whole
         assert set(of_day.counts) == set(orgs), "no cell is left open"
@@ -191,7 +193,8 @@ def test_a_source_that_answers_anything_at_all_is_asked_a_bounded_number_of_ques
 def test_direct_asks_each_control_total_and_each_cell_once() -> None:
     source = Source({("a", 0): 3, ("b", 1): 4, ("hidden", 1): 2}, 3)
     answers = direct(source, ["a", "b"])
-    assert sorted(source.asked) == sorted((d, d + 1, orgs) for d in range(3) for orgs in [(), ("a",), ("b",)])
+    cells_and_totals = [(d, d + 1, orgs) for d in range(3) for orgs in [(), ("a",), ("b",)]]
+    assert sorted(source.asked) == sorted([*cells_and_totals, (0, 3, ())])
     assert [a.counts for a in answers] == [{"a": 3, "b": 0}, {"a": 0, "b": 4}, {"a": 0, "b": 0}]
     assert [a.rest for a in answers] == [0, 2, 0]
     assert not any(a.derived for a in answers)
@@ -331,3 +334,85 @@ def test_a_change_that_fills_the_rest_of_another_day_is_not_taken_for_its_sessio
     answers = differenced(source, ["org-0", "org-1", "org-2"], workers=1)
     assert answers[1].counts == dict.fromkeys(["org-0", "org-1", "org-2"], 0)
     assert answers[1].rest == 3
+
+
+# Days must add up to their block
+
+
+@dataclass
+class Shifted(Source):
+    """A source with one session of "a" on each day that counts over another window than the one it is asked about."""
+
+    window: Callable[[int, int], tuple[int, int]] = lambda first, last: (first, last)
+
+    async def __call__(self, start: datetime, end: datetime, org_ids: Sequence[str]) -> int:
+        await super().__call__(start, end, org_ids)
+        return self.counted((start - FIRST).days, (end - FIRST).days) if org_ids in ((), ("a",), ["a"]) else 0
+
+    def counted(self, first: int, last: int) -> int:
+        start, end = self.window(first, last)
+        return sum(n for (_, day), n in self.cells.items() if start <= day < end)
+
+
+@ASK
+@pytest.mark.parametrize("number_of_days", [1, 2, 7])
+@pytest.mark.parametrize(
+    "window",
+    [lambda first, last: (-1, 8), lambda first, last: (first, last + 1), lambda first, last: (last - 1, last)],
+    ids=["ignores the window", "counts the end", "counts the last day alone"],
+)
+def test_days_that_do_not_add_up_to_their_block_after_a_second_reading_are_a_contradiction(
+    ask: Callable[..., list[collect.DayAnswers]], number_of_days: int, window: Callable[[int, int], tuple[int, int]]
+) -> None:
+    source = Shifted({("a", day): 1 for day in range(-1, 9)}, number_of_days, window=window)
+    answers = ask(source, ["a", "b"])
+    first = -1 if number_of_days == 1 else 0
+    by_day = sum(source.counted(day, day + 1) for day in range(first, number_of_days))
+    for of_day in answers:
+        (found,) = [c for c in of_day.contradictions if c.org_id is None]
+        assert (found.in_one, found.by_day) == (source.counted(first, number_of_days), by_day)
+        assert [(found.first.start - FIRST).days, (found.last.end - FIRST).days] == [first, number_of_days]
+    assert source.asked.count((first, number_of_days, ())) == 2, "it is read a second time, and no third"
+
+
+@settings(max_examples=200, deadline=None)
+@given(worlds(), st.data())
+def test_direct_takes_in_a_change_between_two_questions_and_calls_it_no_contradiction(
+    world: tuple[Source, list[str], dict[str, float], int], data: st.DataObject
+) -> None:
+    source, orgs, _, workers = world
+    changed = (data.draw(st.sampled_from(orgs)), data.draw(st.integers(0, source.number_of_days - 1)))
+    questions = (len(orgs) + 1) * source.number_of_days
+    source.changes = {data.draw(st.integers(0, questions)): (changed, data.draw(st.integers(1, 3)))}
+    answers = direct(source, orgs, workers)
+    assert not any(of_day.contradictions for of_day in answers)
+    for number, of_day in enumerate(answers):
+        is_flagged = of_day.rest != source.truth("hidden", number)
+        assert is_flagged or of_day.counts == {org_id: source.truth(org_id, number) for org_id in orgs}
+
+
+def test_days_around_one_that_fails_are_held_against_their_own_totals() -> None:
+    source = Source({("a", day): 1 for day in range(7)}, 7)
+
+    def refuses(org_ids: Sequence[str], days: int) -> Exception | None:
+        return OSError("no answer") if source.asked[-1][:2] == (3, 4) else None
+
+    source.refuses = refuses
+    answers = direct(source, ["a"])
+    assert [a.is_whole for a in answers] == [day != 3 for day in range(7)]
+    ranges = [(first, last) for first, last, org_ids in source.asked if last - first > 1]
+    assert sorted(ranges) == [(0, 3), (4, 7)]
+
+
+def test_an_organization_whose_total_differs_from_its_days_after_a_second_reading_is_a_contradiction() -> None:
+    class Boasting(Source):
+        async def __call__(self, start: datetime, end: datetime, org_ids: Sequence[str]) -> int:
+            number = await super().__call__(start, end, org_ids)
+            return number + 5 if "b" in org_ids and (end - start).days > 1 else number
+
+    source = Boasting({(org_id, day): 1 for org_id in "ab" for day in range(6)}, 6)
+    answers = differenced(source, ["a", "b", "c"], expected={"b": 0.01, "c": 0.01})
+    for of_day in answers:
+        assert of_day.counts == {"a": 1, "b": 1, "c": 0}
+        (found,) = of_day.contradictions
+        assert (found.org_id, found.in_one, found.by_day) == ("b", 11, 6)

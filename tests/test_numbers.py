@@ -175,7 +175,7 @@ def test_faults_retries_and_unattributed_sessions_are_in_the_numbers(world: Worl
     result = world.run("2025-04-01", "2025-04-03")
     assert result.success, world.failures(result)
     (numbers,) = in_dagster(world)
-    assert numbers["calls_by_outcome"] == statuses(world) == {"200": 18, "429": 2, "503": 1}
+    assert numbers["calls_by_outcome"] == statuses(world) == {"200": 19, "429": 2, "503": 1}
     assert numbers["retries"] == 3
     assert numbers["unattributed"] == 4
 

@@ -7,8 +7,6 @@ from datetime import UTC, date, datetime, timedelta
 import sqlalchemy as sa
 
 from warehouse import tables
-from warehouse.reads import latest_listing
-from warehouse.tables import ORGANIZATIONS
 
 RECENT_DAYS = 28
 MOST_ORGS = 20
@@ -225,7 +223,7 @@ def _trust(connection: sa.Connection, days: Sequence[DayOfEnterprise]) -> Trust:
         )
         .where(
             organizations.unavailable_since.is_not(None),
-            organizations.last_seen_at == latest_listing(ORGANIZATIONS),
+            organizations.is_listed,
         )
         .order_by(organizations.unavailable_since, organizations.org_id)
     )

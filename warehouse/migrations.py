@@ -1,11 +1,13 @@
 """How an older warehouse becomes one of today, and how a newer one is refused. A version is a layout of `tables`."""
 
+from datetime import date
+
 import sqlalchemy as sa
 
 from warehouse import tables
-from warehouse.tables import ORGANIZATIONS, ROLLUPS, history, stale_days, warehouse_version
+from warehouse.tables import ORGANIZATIONS, ROLLUPS, USERS, history, stale_days, warehouse_version
 
-VERSION = 3
+VERSION = 4
 _NAMES_OF_VERSION_1 = {
     *(ORGANIZATIONS.listed.name, ORGANIZATIONS.cells.name, ORGANIZATIONS.totals.name),
     *(rollup.name for rollup in ROLLUPS),
@@ -57,7 +59,12 @@ def bring_forward(connection: sa.Connection) -> None:
             f"The database holds {', '.join(sorted(taken))} already, which this job did not make, and needs these "
             "names for itself. Rename them, or set WAREHOUSE_URL to another database."
         )
+    there = tables.present(connection)
+    if found:
+        _know_who_is_listed(connection, there)
     tables.create(connection)
+    if found:
+        _forget_absurd_days(connection)
     if found == 1:
         # The second version brought revisions, users and views, and rollups that know what they have yet to take in.
         _mark_everything_stale(connection)
@@ -69,7 +76,40 @@ def bring_forward(connection: sa.Connection) -> None:
 def _ours_since(found: int) -> set[str]:
     """The names of the tables and views that came after this version."""
     ours = {*tables.metadata.tables, *tables.views.tables}
-    return {0: ours, 1: ours - _NAMES_OF_VERSION_1}.get(found, set())  # the third only reads session_grid otherwise
+    since_version_4 = {ORGANIZATIONS.contradictions.name, USERS.contradictions.name}
+    return {0: ours, 1: ours - _NAMES_OF_VERSION_1}.get(found, since_version_4)  # the third brought no table
+
+
+def _know_who_is_listed(connection: sa.Connection, there: set[str]) -> None:
+    """Up to version 3 those were listed that were seen last by the clock."""
+    for table, column in (
+        (tables.organizations, "alter table organizations add column is_listed boolean"),
+        (tables.users, "alter table users add column is_listed boolean"),
+    ):
+        if table.name in there:
+            connection.execute(sa.text(column))
+            latest = sa.select(sa.func.max(table.c.last_seen_at)).scalar_subquery()
+            connection.execute(sa.update(table).values(is_listed=table.c.last_seen_at == latest))
+
+
+def _forget_absurd_days(connection: sa.Connection) -> None:
+    """Up to version 3 a count could be too large for any sum. Those days count as not loaded, and are read again."""
+    for counted in (ORGANIZATIONS, USERS):
+        days = set()
+        for table in (counted.cells, counted.totals):
+            absurd = sa.select(table.c.day).where(table.c.sessions_count > tables.LARGEST_COUNT)
+            days |= set(connection.scalars(absurd))
+        for table in (counted.cells, counted.totals) if days else ():
+            connection.execute(sa.delete(table).where(table.c.day.in_(days)))
+        if days and counted is ORGANIZATIONS:
+            for rollup in ROLLUPS:
+                _mark_stale(connection, rollup, sorted(days))
+
+
+def _mark_stale(connection: sa.Connection, rollup: sa.Table, days: list[date]) -> None:
+    mine = (stale_days.c.rollup == rollup.name) & stale_days.c.day.in_(days)
+    connection.execute(sa.delete(stale_days).where(mine))
+    connection.execute(sa.insert(stale_days), [{"rollup": rollup.name, "day": day} for day in days])
 
 
 def _take_history_from_what_is_loaded(connection: sa.Connection) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 
 import sqlalchemy as sa
 
@@ -27,15 +27,9 @@ class Coverage:
 
 
 def latest_listed(connection: sa.Connection, counted: Counted) -> list[str]:
-    """Ids of those that were listed or configured the last time that was looked up, in order."""
+    """Ids of those that the newest listing named, in order."""
     table = counted.listed.c
-    of_latest = sa.select(table[counted.id]).where(table.last_seen_at == latest_listing(counted))
-    return list(connection.scalars(of_latest.order_by(table[counted.id])))
-
-
-def latest_listing(counted: Counted) -> sa.ScalarSelect[datetime]:
-    """When any were last listed or configured: who is still listed has it as last_seen_at."""
-    return sa.select(sa.func.max(counted.listed.c.last_seen_at)).scalar_subquery()
+    return list(connection.scalars(sa.select(table[counted.id]).where(table.is_listed).order_by(table[counted.id])))
 
 
 def windows(connection: sa.Connection, counted: Counted) -> dict[date, tuple[datetime, datetime]]:
@@ -60,6 +54,11 @@ def api_versions(connection: sa.Connection) -> set[str]:
     """The versions of the API that the stored days were last read from."""
     of_each = (sa.select(counted.totals.c.api_version) for counted in (ORGANIZATIONS, USERS))
     return set(connection.scalars(sa.union(*of_each)))
+
+
+def contradicted_days(connection: sa.Connection, counted: Counted) -> set[date]:
+    """The days that do not sum, with those they were read with, to the source's own count of all of them."""
+    return set(connection.scalars(sa.select(counted.contradictions.c.day)))
 
 
 def rollups_are_behind(connection: sa.Connection) -> bool:
@@ -90,7 +89,7 @@ def unavailable(connection: sa.Connection, counted: Counted) -> dict[str, str]:
     """Those of the `latest_listed` that the source refuses to count, and its reason."""
     table = counted.listed.c
     refused = sa.select(table[counted.id], table.unavailable_reason).where(
-        table.unavailable_since.is_not(None), table.last_seen_at == latest_listing(counted)
+        table.unavailable_since.is_not(None), table.is_listed
     )
     return {id_: reason for id_, reason in connection.execute(refused)}
 
@@ -102,16 +101,39 @@ def missing_cells(
 
     Of all days that were read, or at least of `days`: then only the months from the first to the last are looked at.
 
-    They are the `chosen` ones or, if that is empty, the `latest_listed`. Nobody is missed on days before the creation,
-    nor is one that the source refuses to count. Where the source does not say when a listed one was created, days are
-    let go that were read before it was first seen: sessions that it had there are among the unattributed ones.
+    They are the `chosen` ones or, if that is empty, the `latest_listed`; one that the source refuses to count is
+    missing too. Nobody is missing on days before the creation. Where the source does not say when a listed one was
+    created, days are let go that were read before it was first seen: sessions that it had there are among the
+    unattributed ones.
     """
+    gaps = _gaps(counted, chosen, days).subquery()
+    rows = connection.execute(sa.select(gaps.c.day, sa.func.count()).group_by(gaps.c.day))
+    missing = {day: number for day, number in rows}
+    listed = counted.listed.c[counted.id]
+    known = set(connection.scalars(sa.select(listed).where(listed.in_(chosen))))
+    if unknown := len(set(chosen) - known):
+        return {day: missing.get(day, 0) + unknown for day in read_days(connection, counted)}
+    return missing
+
+
+def missing_ids(
+    connection: sa.Connection, counted: Counted, days: Sequence[date], chosen: Sequence[str] = ()
+) -> dict[date, set[str]]:
+    """Those of `days` that were read, with the ids that have no count there; see `missing_cells`."""
+    missing: dict[date, set[str]] = {day: set() for day in read_days(connection, counted) & {*days}}
+    for row in connection.execute(_gaps(counted, chosen, days)):
+        if row.day in missing:
+            missing[row.day].add(row.id)
+    return missing
+
+
+def _gaps(counted: Counted, chosen: Sequence[str], days: Sequence[date]) -> sa.Select[Any]:
     listed, cells = counted.listed.c, counted.cells.c
     totals = counted.totals.c
-    is_wanted = listed[counted.id].in_(chosen) if chosen else listed.last_seen_at == latest_listing(counted)
+    is_wanted = listed[counted.id].in_(chosen) if chosen else listed.is_listed
     wanted = (
         sa.select(listed[counted.id].label("id"), listed.created_at, listed.first_seen_at)
-        .where(is_wanted, listed.unavailable_since.is_(None))
+        .where(is_wanted)
         .cte("wanted")
     )
     read = sa.select(_month(totals.day).label("month"), totals.day, totals.window_end, totals.loaded_at)
@@ -126,19 +148,13 @@ def missing_cells(
         else_=sa.true() if chosen else suspects.c.first_seen_at <= ledger.c.loaded_at,
     )
     same_cell = (cells.day == ledger.c.day) & (cells[counted.id] == suspects.c.id)
-    gaps = connection.execute(
-        sa.select(ledger.c.day, sa.func.count())
+    return (
+        sa.select(ledger.c.day, suspects.c.id)
         .select_from(
             suspects.join(ledger, suspects.c.month == ledger.c.month).outerjoin(counted.cells, same_cell),
         )
         .where(cells.day.is_(None), is_missed)
-        .group_by(ledger.c.day)
     )
-    missing = {day: number for day, number in gaps}
-    known = set(connection.scalars(sa.select(listed[counted.id]).where(listed[counted.id].in_(chosen))))
-    if unknown := len(set(chosen) - known):
-        return {day: missing.get(day, 0) + unknown for day in read_days(connection, counted)}
-    return missing
 
 
 def _suspects(counted: Counted, wanted: sa.CTE, ledger: sa.CTE) -> sa.CTE:
@@ -184,12 +200,15 @@ def day_states(
     """How each of `days` is; `loaded` are the `loaded_days`."""
     totals = counted.totals.c
     rest = {day: number for day, number in connection.execute(sa.select(totals.day, totals.unattributed_count))}
+    contradicted = contradicted_days(connection, counted)
 
     def state(day: date) -> DayState:
         if day not in rest:
             return "missing"
         if day not in loaded:
             return "partial"
+        if day in contradicted:
+            return "contradiction"
         return "proven" if rest[day] == 0 else "unattributed" if rest[day] > 0 else "contradiction"
 
     return {day: state(day) for day in days}
@@ -203,14 +222,14 @@ def coverage(
     chosen: Sequence[str] = (),
 ) -> Coverage:
     """How much of `days`, in order and not empty, is loaded and reconciled; `loaded` are the `loaded_days`."""
-    expected = set(days)
+    expected, contradicted = set(days), contradicted_days(connection, counted)
     rows = [row for row in connection.execute(sa.select(counted.totals)) if row.day in expected and row.day in loaded]
     return Coverage(
         first_day=min(expected),
         last_day=max(expected),
         days_expected=len(expected),
         days_loaded=len(rows),
-        days_reconciled=sum(1 for row in rows if row.unattributed_count == 0),
+        days_reconciled=sum(row.unattributed_count == 0 and row.day not in contradicted for row in rows),
         counted=len(chosen or latest_listed(connection, counted)),
         sessions_count=sum(row.sessions_count for row in rows),
         last_loaded_at=max((row.loaded_at for row in rows), default=None),

@@ -14,6 +14,9 @@ from sqlalchemy import BigInteger, Boolean, Date, DateTime, Double, Integer, Tex
 metadata = sa.MetaData()
 views = sa.MetaData()
 
+LARGEST_COUNT = 10**12
+"""More sessions than any source has in one count; sums of counts up to here fit a bigint."""
+
 
 def _column(
     name: str, type_: sa.types.TypeEngine[Any], comment: str, *, nullable: bool = False, primary_key: bool = False
@@ -42,14 +45,13 @@ def _listed(name: str, noun: str, *more: sa.Column[Any]) -> sa.Table:
         *more,
         _at("created_at", "When it was created, as the source says; NULL if it does not say.", nullable=True),
         _at("first_seen_at", "When it was first listed by the source, or configured."),
-        _at(
-            "last_seen_at",
-            "When it was last listed by the source, or configured. Those of the latest time are counted.",
-        ),
+        _at("last_seen_at", "When it was last listed by the source, or configured."),
         _at("unavailable_since", "When the source first refused to count it; NULL while it answers.", nullable=True),
         _column(
             "unavailable_reason", Text(), "What the source said when it refused; NULL while it answers.", nullable=True
         ),
+        # Nullable because DuckDB cannot add any other column to a table with rows; it never is.
+        _column("is_listed", Boolean(), "True if the newest listing named it: only then is it counted.", nullable=True),
         comment=f"One row per {noun}.",
     )
 
@@ -111,6 +113,23 @@ def _revisions(name: str, noun: str, cells: str) -> sa.Table:
     )
 
 
+def _contradictions(name: str, noun: str, cells: str) -> sa.Table:
+    return sa.Table(
+        name,
+        metadata,
+        _column("day", Date(), "The day."),
+        _column(_id(noun), Text(), f"The {noun} that was asked about; NULL: no {noun} filter.", nullable=True),
+        _column("first_day", Date(), "First of the days that the source was asked about in one question."),
+        _column("last_day", Date(), "Last of these days."),
+        _count("block_sessions_count", "What the source counts over these days in one question."),
+        _count("stored_sessions_count", f"What it counts day by day, as {cells} and the control totals hold it."),
+        _at("read_at", "When both were read, for the second time."),
+        _column("run_id", Text(), "The Dagster run that read both."),
+        comment="One row per day and contradiction: days that do not sum to the source's own count of all of them. "
+        "Each reading of a day replaces the rows of that day.",
+    )
+
+
 def _id(noun: str) -> str:
     return {"organization": "org_id", "user": "user_id"}[noun]
 
@@ -121,11 +140,13 @@ organizations = _listed("organizations", "organization", _org_name)
 daily_sessions = _cells("daily_sessions", "organization", "daily_totals")
 daily_totals = _totals("daily_totals", "organization", "orgs")
 session_revisions = _revisions("session_revisions", "organization", "daily_sessions")
+contradictions = _contradictions("contradictions", "organization", "daily_sessions")
 
 users = _listed("users", "user")
 user_daily_sessions = _cells("user_daily_sessions", "user", "user_daily_totals")
 user_daily_totals = _totals("user_daily_totals", "user", "users")
 user_session_revisions = _revisions("user_session_revisions", "user", "user_daily_sessions")
+user_contradictions = _contradictions("user_contradictions", "user", "user_daily_sessions")
 
 
 @dataclass(frozen=True)
@@ -138,6 +159,7 @@ class Counted:
     cells: sa.Table
     totals: sa.Table
     revisions: sa.Table
+    contradictions: sa.Table
 
     @property
     def id(self) -> str:
@@ -145,8 +167,12 @@ class Counted:
         return _id(self.noun)
 
 
-ORGANIZATIONS = Counted("organization", "orgs", organizations, daily_sessions, daily_totals, session_revisions)
-USERS = Counted("user", "users", users, user_daily_sessions, user_daily_totals, user_session_revisions)
+ORGANIZATIONS = Counted(
+    "organization", "orgs", organizations, daily_sessions, daily_totals, session_revisions, contradictions
+)
+USERS = Counted(
+    "user", "users", users, user_daily_sessions, user_daily_totals, user_session_revisions, user_contradictions
+)
 
 
 def _rollup(name: str, period: str, first_day: str) -> sa.Table:
@@ -265,7 +291,18 @@ reconciliation = sa.Table(
         "verdict",
         Text(),
         "not loaded; proven: the organizations sum to the control total; unattributed: the control total is larger; "
-        "contradiction: it is smaller.",
+        "contradiction: it is smaller, or days that were read together do not sum to the source's own count of all.",
+    ),
+    _count(
+        "block_difference",
+        "What the source counts in one question over the days that were read together with this one, minus their "
+        "control totals; NULL if they agree.",
+        nullable=True,
+    ),
+    _column(
+        "contradicted_orgs",
+        Integer(),
+        "How many organizations have days that do not sum to the source's own count of all; see contradictions.",
     ),
     comment="One row per day of history, loaded or not.",
 )

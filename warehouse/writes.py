@@ -52,7 +52,10 @@ class StoredDay:
 def store_listed(
     connection: sa.Connection, counted: Counted, found: Sequence[Mapping[str, Any]], seen_at: datetime
 ) -> None:
-    """Upsert `found` (id, name if the table has one, created_at) as seen at `seen_at`; None leaves what was known."""
+    """Upsert `found` (id, name if the table has one, created_at) as seen at `seen_at`; None leaves what was known.
+
+    From now on they are the listed ones, whatever the clock said when others were.
+    """
     table = counted.listed
     known = {row[counted.id]: row for row in connection.execute(sa.select(table)).mappings()}
     nothing: dict[str, Any] = dict.fromkeys(table.columns.keys())
@@ -62,8 +65,11 @@ def store_listed(
         told = {name: value for name, value in item.items() if value is not None}
         if "org_name" in told:
             told["org_name"] = told["org_name"].replace("\0", "\ufffd")  # PostgreSQL has no NUL in a text
-        rows.append({**before, **told, "first_seen_at": before["first_seen_at"] or seen_at, "last_seen_at": seen_at})
+        first_seen_at = before["first_seen_at"] or seen_at
+        rows.append({**before, **told, "first_seen_at": first_seen_at, "last_seen_at": seen_at, "is_listed": True})
     with _staged(connection, table, rows) as incoming:
+        gone = table.c.is_listed & table.c[counted.id].not_in(sa.select(incoming.c[counted.id]))
+        connection.execute(sa.update(table).where(gone).values(is_listed=False))
         _upsert(connection, table, incoming)
 
 
@@ -72,8 +78,11 @@ def store_days(
     counted: Counted,
     totals: Sequence[Mapping[str, Any]],
     cells: Sequence[Mapping[str, Any]],
+    contradictions: Sequence[Mapping[str, Any]] = (),
 ) -> dict[date, StoredDay]:
     """Upsert whole days: a row of totals each, and their cells. Returns what is stored now, by day.
+
+    The `contradictions` of these days take the place of earlier ones.
 
     `totals` come without the sum of the cells and unattributed_count: those are taken from the cells as they are
     stored afterwards, so that the proof is about what analysts read. A count that is stored already stays untouched,
@@ -101,6 +110,7 @@ def store_days(
         proven.append({**row, **proof})
     with _staged(connection, counted.totals, proven) as incoming:
         _upsert(connection, counted.totals, incoming)
+    _replace_contradictions(connection, counted, days, {row[counted.id] for row in cells}, contradictions)
     if counted is ORGANIZATIONS:
         stale = [{"rollup": str(rollup.name), "day": day} for rollup in tables.ROLLUPS for day in days]
         with _staged(connection, tables.stale_days, stale) as incoming:
@@ -109,6 +119,24 @@ def store_days(
         row["day"]: StoredDay(row["sessions_count"], row["unattributed_count"], changes.get(row["day"], Changes()))
         for row in proven
     }
+
+
+def _replace_contradictions(
+    connection: sa.Connection,
+    counted: Counted,
+    days: Collection[date],
+    ids: Collection[str],
+    found: Sequence[Mapping[str, Any]],
+) -> None:
+    """Those of `days` about all together, about `ids`, and about whom nobody lists any more, by those `found`."""
+    table, listed = counted.contradictions, counted.listed.c
+    id_ = table.c[counted.id]
+    left = sa.select(listed[counted.id]).where(listed.is_listed, listed[counted.id].not_in(ids))
+    connection.execute(sa.delete(table).where(table.c.day.in_(days), id_.is_(None) | id_.not_in(left)))
+    if found:
+        with _staged(connection, table, found) as incoming:
+            names = list(table.columns.keys())
+            connection.execute(sa.insert(table).from_select(names, sa.select(*incoming.columns)))
 
 
 def store_availability(
@@ -279,8 +307,10 @@ def _staged(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[s
             value = row[column.name]
             if type(value) is not expected and not (value is None and column.nullable):
                 raise TypeError(f"{table.name}.{column.name} takes {expected.__name__}, not {value!r}")
+    if "sessions_count" in table.columns and any(row["sessions_count"] > tables.LARGEST_COUNT for row in rows):
+        raise ValueError(f"{table.name}: a count of more than {tables.LARGEST_COUNT:,} sessions")
     keys = [tuple(row[c.name] for c in table.primary_key.columns) for row in rows]
-    if len(set(keys)) < len(keys):
+    if table.primary_key.columns and len(set(keys)) < len(keys):
         raise ValueError(f"{table.name}: a key comes twice in one write")
     stage = _staged_on_postgresql if connection.dialect.name == "postgresql" else _staged_on_duckdb
     name = f"incoming_{table.name}"
