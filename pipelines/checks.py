@@ -52,6 +52,23 @@ def checks_of(counted: Counted) -> Checks:
             )
         return dg.AssetCheckResult(passed=True, metadata=metadata)
 
+    @dg.asset_check(asset=asset, description="Days sum to what the source counts over several of them in one question.")
+    def blocks_add_up(database: Database) -> dg.AssetCheckResult:
+        """Each difference was there in two readings, one after the other."""
+        claims = counted.contradictions.c
+        with database.transaction(read_only=True) as connection:
+            days = connection.scalars(sa.select(claims.day).distinct().order_by(claims.day)).all()
+        return dg.AssetCheckResult(
+            passed=not days,
+            severity=dg.AssetCheckSeverity.ERROR,
+            description=f"The source counts {spelled(days)} differently in one question than day by day; "
+            f"{counted.contradictions.name} has both counts. Find out why: devin-sessions probe. "
+            f"Then read again: devin-sessions backfill {days[0]} {days[-1]} --refresh"
+            if days
+            else None,
+            metadata={"days_contradicted": len(days)},
+        )
+
     @dg.asset_check(asset=asset, description=f"Every day between the first and the last loaded one has every {noun}.")
     def every_cell_is_present(database: Database, settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
         """One is expected on the days since its creation."""
@@ -113,6 +130,7 @@ def checks_of(counted: Counted) -> Checks:
 
     return [
         counts_sum_to_control_totals,
+        blocks_add_up,
         every_cell_is_present,
         latest_closed_day_is_present,
         every_one_is_available,

@@ -165,7 +165,8 @@ class _Loaded:
 
     @property
     def missing(self) -> set[date]:
-        return (set(self.wanted) - set(self.progress.stored)) | self.progress.incomplete.keys()
+        there = {*self.progress.stored, *self.progress.found} - self.progress.incomplete.keys()
+        return set(self.wanted) - there
 
     def run(self, settings: Settings, instance: dg.DagsterInstance) -> None:
         """Load the days, one run for each contiguous range of them, and say what came of it."""

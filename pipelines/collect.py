@@ -330,7 +330,8 @@ class _Block:
             try:
                 stretch.in_one = await self._ask(stretch.held, ())
             except self._errors.passing as error:
-                for of_day in stretch.days:
+                # A bad day before a single one must not take that along.
+                for of_day in stretch.days if len(stretch.days) > 1 else ():
                     of_day.failures.append(error)
 
         return ask

@@ -125,6 +125,7 @@ class Load:
         for day, lacking in to_complete.items():
             self._lacks(day, lacking)
         wanted: Wanted = {day: sorted(to_complete.get(day.day, ids)) for day in days}
+        self.progress.found |= {day.day for day, wanted_ids in wanted.items() if not wanted_ids}
         wanted = {day: wanted_ids for day, wanted_ids in wanted.items() if wanted_ids}
         if not wanted:
             return

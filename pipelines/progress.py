@@ -14,8 +14,9 @@ from warehouse.writes import Changes, StoredDay
 class Progress:
     """The numbers of one or more loads. Override `changed` to show them.
 
-    `cells` are those that are settled, `known` those of the days that are `stored`. Of these, `incomplete` ones lack
-    the ids that the source refused to count. `contradictions` are sentences. `began` is on the monotonic clock.
+    `cells` are those that are settled, `known` those of the days that are `stored`; `found` days were loaded by another
+    run before their turn came. `incomplete` days lack the ids that the source refused to count. `contradictions` are
+    sentences. `began` is on the monotonic clock.
     """
 
     cells_expected: int = 0
@@ -26,6 +27,7 @@ class Progress:
     known: Cells = field(default_factory=Cells)
     changes: Changes = field(default_factory=Changes)
     stored: list[date] = field(default_factory=list)
+    found: set[date] = field(default_factory=set)
     incomplete: dict[date, set[str]] = field(default_factory=dict)
     contradictions: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)

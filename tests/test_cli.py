@@ -228,7 +228,7 @@ def test_an_organization_that_is_added_to_the_setting_is_loaded_for_days_that_we
     world.configure(devin_org_ids=f"{first},{second}")
     code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-03")
     assert code == 0, err
-    assert "3 cells new, 0 changed, 3 unchanged" in out
+    assert "3 cells new, 0 changed, 0 unchanged" in out, "what is there is not asked again"
     assert {org_id for _, org_id in world.cells()} == {first, second}
 
 
@@ -243,6 +243,52 @@ def test_what_is_missing_is_said_and_what_is_stored_is_rolled_up(world: World) -
     assert "The same again: devin-sessions backfill 2025-04-01 2025-04-05" in err
     loaded = {day for day, _ in world.cells()}
     assert {row[0] for row in world.rows("select day from enterprise_sessions")} == loaded
+
+
+def test_a_refused_organization_keeps_the_exit_code_at_1_until_its_counts_are_there(world: World) -> None:
+    refused = world.source.organizations[1].org_id
+    world.source.fail(status=404, body=b'{"detail": "no such organization"}', org_id=refused, times=None)
+    command = ("backfill", "2025-04-01", "2025-04-05")
+    code, _, err = devin_sessions(*command)
+    assert code == cli.MISSING
+    assert f"refuses to count 1 of the organizations: {refused} on 2025-04-05" in err
+    assert "Still to load: 2025-04-01…2025-04-05 (5 days). The same again: devin-sessions backfill 2025-04-01" in err
+
+    world.source.requests.clear()
+    code, out, err = devin_sessions(*command)
+    assert code == cli.MISSING
+    assert "Nothing to do" not in out
+    assert "Still to load: 2025-04-01…2025-04-05 (5 days)" in err
+    assert [question.org_ids for question in world.asked()] == [(refused,)], "one question tells that it is so still"
+
+    world.source.heal()
+    code, out, err = devin_sessions(*command)
+    assert (code, err) == (0, "")
+    assert "5 of 5 days loaded" in out
+    assert world.cells() == world.truth("2025-04-01", "2025-04-05")
+    assert "Nothing to do" in devin_sessions(*command)[1]
+
+
+def test_days_that_do_not_add_up_are_stored_told_and_exit_1(world: World) -> None:
+    week = world.days("2025-04-01", "2025-04-05")
+    world.source.fail(
+        body=b'{"sessions_count": 1}',
+        times=None,
+        when=lambda a: bool(a.start and a.end and a.end - a.start > timedelta(days=1) and not a.org_ids),
+    )
+    code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-05")
+    assert code == cli.MISSING
+    assert "5 of 5 days loaded" in out
+    total = sum(world.source.truth(day.start, day.end) for day in week)
+    assert (
+        f"The API contradicts itself: it counts 1 sessions from 2025-04-01 to 2025-04-05 in one question, but {total}"
+        in err
+    )
+    assert "Still to load" not in err
+    assert world.cells() == world.truth("2025-04-01", "2025-04-05")
+    world.source.heal()
+    code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-05", "--refresh")
+    assert (code, err) == (0, "")
 
 
 def test_an_organization_that_the_source_refuses_is_named_and_the_others_are_loaded(world: World) -> None:

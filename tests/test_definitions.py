@@ -50,6 +50,7 @@ def test_one_job_holds_every_asset_and_check(world: World) -> None:
     assert {key.to_user_string() for key in job.asset_layer.executable_asset_keys} == {*ASSETS, "published_snapshot"}
     assert {check.name for check in job.asset_layer.asset_graph.asset_check_keys} == {
         "counts_sum_to_control_totals",
+        "blocks_add_up",
         "every_cell_is_present",
         "latest_closed_day_is_present",
         "every_organization_is_available",

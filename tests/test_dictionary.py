@@ -99,8 +99,8 @@ def complaints(world: World, queries: dict[str, str]) -> Iterator[str]:
         except (sa.exc.DBAPIError, WarehouseUnusable) as error:
             yield f"{name}: {error}"
         else:
-            # A rollup that is up to date has no stale days.
-            if bool(rows) != (name != "stale_days"):
+            # A rollup that is up to date has no stale days, and a source that adds up no contradictions.
+            if bool(rows) != (name not in ("stale_days", "contradictions", "user_contradictions")):
                 yield f"{name}: {len(rows)} rows"
 
 

@@ -178,7 +178,7 @@ def test_a_day_lacks_those_who_were_there_and_have_no_count(
     store(connection, counted, {days_after(0): {}}, read_after=-timedelta(hours=2))
     store(connection, counted, {days_after(1): {}})
     missing = reads.missing_cells(connection, counted, list(created) if is_chosen else ())
-    assert missing == {days_after(0): 2 if is_chosen else 1, days_after(1): 3}
+    assert missing == {days_after(0): 3 if is_chosen else 1, days_after(1): 4}
 
 
 def test_one_who_was_chosen_and_never_seen_is_missed_on_every_day(connection: sa.Connection, counted: Counted) -> None:
@@ -224,13 +224,12 @@ class Undone(Exception):
 def missed_one_by_one(connection: sa.Connection, counted: Counted, chosen: tuple[str, ...]) -> dict[date, int]:
     """What `missing_cells` says of itself, each cell looked at."""
     known = {row[counted.id]: row for row in connection.execute(sa.select(counted.listed)).mappings()}
-    latest = max(row["last_seen_at"] for row in known.values())
     present = {tuple(row) for row in connection.execute(sa.select(counted.cells.c.day, counted.cells.c[counted.id]))}
     missing: dict[date, int] = {}
     for total in connection.execute(sa.select(counted.totals)):
-        for id_ in chosen or [id_ for id_, row in known.items() if row["last_seen_at"] == latest]:
+        for id_ in chosen or [id_ for id_, row in known.items() if row["is_listed"]]:
             row = known.get(id_)
-            if (total.day, id_) in present or (row and row["unavailable_since"]):
+            if (total.day, id_) in present:
                 continue
             if row and row["created_at"] and row["created_at"] >= total.window_end:
                 continue

@@ -121,7 +121,7 @@ def test_every_table_and_view_gives_the_same_kinds_of_values_on_every_database(c
         found = result.all()
         for column in relation.columns:
             kinds = {type(value) for value in (row._mapping[column.name] for row in found) if value is not None}
-            if column.name in ("unavailable_since", "unavailable_reason"):
+            if column.name in ("unavailable_since", "unavailable_reason", "block_difference"):
                 assert kinds == set()
             else:
                 assert kinds == {column.type.python_type}, f"{relation.name}.{column.name}"
@@ -389,17 +389,35 @@ def test_the_grid_keeps_the_days_of_a_complete_month_and_shows_those_of_one_in_w
 
 
 def test_reconciliation_has_a_verdict_for_every_day_of_history(connection: sa.Connection) -> None:
-    writes.store_history(connection, day("2025-01-01"), day("2025-01-05"))
+    writes.store_history(connection, day("2025-01-01"), day("2025-01-06"))
     cells = {("2025-01-01", "a"): 5, ("2025-01-02", "a"): 5, ("2025-01-04", "a"): 5, ("2025-01-04", "b"): 1}
-    store(connection, cells, {"2025-01-02": 7, "2025-01-04": 3, "2025-01-05": 0, "2025-01-06": 1})
+    store(connection, cells, {"2025-01-02": 7, "2025-01-04": 3, "2025-01-05": 0, "2025-01-06": 1, "2025-01-07": 1})
+    claims = [(5, None, 2), (6, None, 2), (6, "a", 1), (6, "b", 1)]
+    connection.execute(
+        sa.insert(tables.contradictions),
+        [
+            {
+                "day": date(2025, 1, of_day),
+                "org_id": org_id,
+                "first_day": date(2025, 1, 5),
+                "last_day": date(2025, 1, 6),
+                "block_sessions_count": 1 + more,
+                "stored_sessions_count": 1,
+                "read_at": datetime(2025, 1, 8, tzinfo=UTC),
+                "run_id": "run",
+            }
+            for of_day, org_id, more in claims
+        ],
+    )
 
     def read(label: str) -> datetime:
         return datetime.fromisoformat(label).replace(tzinfo=UTC) + timedelta(days=1, hours=2)
 
     assert rows(connection, "select * from reconciliation order by day") == [
-        (date(2025, 1, 1), 5, 5, 0, 3, 2, read("2025-01-01"), "proven"),
-        (date(2025, 1, 2), 7, 5, 2, 3, 2, read("2025-01-02"), "unattributed"),
-        (date(2025, 1, 3), None, None, None, None, None, None, "not loaded"),
-        (date(2025, 1, 4), 3, 6, -3, 3, 2, read("2025-01-04"), "contradiction"),
-        (date(2025, 1, 5), 0, 0, 0, 3, 2, read("2025-01-05"), "proven"),
+        (date(2025, 1, 1), 5, 5, 0, 3, 2, read("2025-01-01"), "proven", None, 0),
+        (date(2025, 1, 2), 7, 5, 2, 3, 2, read("2025-01-02"), "unattributed", None, 0),
+        (date(2025, 1, 3), None, None, None, None, None, None, "not loaded", None, 0),
+        (date(2025, 1, 4), 3, 6, -3, 3, 2, read("2025-01-04"), "contradiction", None, 0),
+        (date(2025, 1, 5), 0, 0, 0, 3, 2, read("2025-01-05"), "contradiction", 2, 0),
+        (date(2025, 1, 6), 1, 0, 1, 3, 2, read("2025-01-06"), "contradiction", 2, 2),
     ]

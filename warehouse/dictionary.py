@@ -144,6 +144,19 @@ from session_revisions
 group by cast(revised_at as date) - day
 order by days_afterwards""",
         ),
+        "contradictions": (
+            "Which days does the API count differently when it is asked about several in one question?",
+            """\
+select
+    first_day,
+    last_day,
+    org_id,
+    max(block_sessions_count) as in_one_question,
+    max(stored_sessions_count) as day_by_day
+from contradictions
+group by first_day, last_day, org_id
+order by first_day, org_id nulls first""",
+        ),
         "user_daily_sessions": (
             "How many users were active on each of the last 28 days?",
             """\
@@ -190,6 +203,17 @@ select
 from user_session_revisions
 where revised_at > current_timestamp - interval '30 days'
 order by revised_at desc, day, user_id""",
+        ),
+        "user_contradictions": (
+            "Which users does the API count differently over several days than day by day?",
+            """\
+select
+    user_id,
+    count(*) as days
+from user_contradictions
+where user_id is not null
+group by user_id
+order by days desc, user_id""",
         ),
         "stale_days": (
             "Which rollups are behind, and by which days? No row: none.",
@@ -279,7 +303,8 @@ The example queries run on DuckDB and PostgreSQL as they are.
 - **Asked and derived.** A count was either asked itself or follows from other answers (`is_derived`), such as a total
   minus all its other parts. Where the source contradicts itself, the derived counts concerned are asked themselves.
 - **Control total.** The source's own count for a day, with no filter. What the organizations leave over of it is
-  `unattributed_count`. A day is proven if that is 0.
+  `unattributed_count`. A day is proven if that is 0
+  and the days that were read together sum to the source's own count of all of them (`contradictions` has the others).
 - **`is_complete`** (weeks and months): every day of the period is loaded for this organization.
 - **`is_settled`** (`enterprise_sessions`): the day was last read after its last scheduled look-back
   (`DEVIN_LOOKBACK_DAYS`). Before that its counts may still change. What changed is in `session_revisions`.

@@ -21,10 +21,12 @@ _ONE_FILE = (
     tables.organizations,
     tables.daily_totals,
     tables.session_revisions,
+    tables.contradictions,
     *tables.ROLLUPS,
     tables.users,
     tables.user_daily_totals,
     tables.user_session_revisions,
+    tables.user_contradictions,
 )
 
 
