@@ -71,6 +71,7 @@ def load_partitions(
         load.record_stored_days()
         raise
     finally:
+        load.record_contradictions()
         load.record_numbers(Numbers.of(progress) - before)
     if problem:
         load.record_stored_days()
@@ -110,8 +111,9 @@ class Load:
     stored: dict[date, dict[str, float]] = field(default_factory=dict)
     missing: dict[date, Exception] = field(default_factory=dict)
     lacking: dict[date, set[str]] = field(default_factory=dict)
-    _days: dict[date, StoredDay] = field(default_factory=dict)
     ids: Sequence[str] = ()
+    _days: dict[date, StoredDay] = field(default_factory=dict)
+    _contradictions: dict[date, list[collect.Contradiction]] = field(default_factory=dict)
 
     def run(
         self, days: Sequence[Day], ids: Sequence[str], to_complete: Mapping[date, set[str]], refused: Collection[str]
@@ -250,9 +252,7 @@ class Load:
         before = {day: self._days[day] for day in stored if day in self._days}
         self.progress.store(stored, sum((a.cells for a in whole), collect.Cells()), before)
         self._days |= stored
-        for sentence in dict.fromkeys(_contradiction(found) for a in whole for found in a.contradictions):
-            self.context.log.error(sentence)
-            self.progress.contradictions.append(sentence)
+        self._contradictions |= {a.day.day: a.contradictions for a in whole}
         changes = sum((day.changes for day in stored.values()), Changes())
         self.context.log.info(
             f"{answers[0].day.day} to {answers[-1].day.day}: {len(whole)} of {len(answers)} days stored, "
@@ -269,6 +269,14 @@ class Load:
                         asset_key=self.context.asset_key, partition=day.isoformat(), metadata=dict(metadata)
                     )
                 )
+
+    def record_contradictions(self) -> None:
+        """Say where the source contradicts itself, as it stands after the last reading of each day."""
+        for sentence in dict.fromkeys(
+            _contradiction(found) for of_day in self._contradictions.values() for found in of_day
+        ):
+            self.context.log.error(sentence)
+            self.progress.contradictions.append(sentence)
 
     def record_numbers(self, numbers: Numbers) -> None:
         """Show the numbers of the load on the asset in Dagster: one event, whatever the number of days."""
