@@ -78,7 +78,7 @@ def alerts_sensor(
 ) -> dg.SensorDefinition:
     """The sensor that watches the runs of these assets, and these checks."""
     watched_assets = {key for asset in assets for key in asset.keys}
-    watched_checks = {key for check in checks for key in check.check_keys}
+    watched_checks = {key for definition in [*assets, *checks] for key in definition.check_keys}
 
     @dg.sensor(
         name="alerts",

@@ -23,7 +23,7 @@ from pipelines.definitions import definitions_for, devin_api_for
 from pipelines.ledger import OlderWarehouse, missing_days, reading
 from pipelines.numbers import Numbers
 from pipelines.partitions import as_days, closed_days, daily_partitions, ranges, spelled
-from pipelines.probe import DAYS, probe
+from pipelines.probe import DAYS, PATIENCE_SECONDS, probe
 from pipelines.screen import (
     LiveProgress,
     as_text,
@@ -251,7 +251,8 @@ def probe_source(
     first = max(last - timedelta(days=DAYS - 1), settings.devin_start_date)
     keys = [day.isoformat() for day in _days_between(min(first, last), last, settings)]
     calls = Calls()
-    findings = probe(devin_api_for(settings), settings, as_days(partitions, keys), calls)
+    patience = {"devin_patience_seconds": min(settings.devin_patience_seconds, PATIENCE_SECONDS)}
+    findings = probe(devin_api_for(settings.model_copy(update=patience)), settings, as_days(partitions, keys), calls)
     if as_json or settings.devin_log_format == "json":
         typer.echo(json.dumps([asdict(finding) for finding in findings]))
     else:

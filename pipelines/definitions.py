@@ -66,6 +66,7 @@ def devin_api_for(settings: Settings) -> DevinAPI:
         requests_per_minute=settings.devin_requests_per_minute,
         timeout_seconds=settings.devin_timeout_seconds,
         max_tries=settings.devin_max_tries,
+        patience_seconds=settings.devin_patience_seconds,
     )
 
 

@@ -1,24 +1,36 @@
 """Who is counted: the ids that the user chose, or else every one that the source lists."""
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
 
+from pipelines.catalogue import table_asset
 from pipelines.compatibility import Incompatible, refuse_other_version
-from pipelines.progress import Progress
+from pipelines.progress import Progress, waits_logged
 from pipelines.settings import Settings
 from resources.database import Database, WarehouseUnusable
-from resources.devin_api import DevinAPI, DevinAPIError, DevinClient, Organization, User
+from resources.devin_api import DevinAPI, DevinAPIError, DevinClient, Listed, Organization, User
 from warehouse import migrations, reads, writes
 from warehouse.migrations import UnfitWarehouse
 from warehouse.tables import Counted
 
+LIST_IS_WHOLE = "list_is_whole"
+
+
+def listed_asset(counted: Counted) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
+    """The asset of those who are counted, with the check that the source's list does not contradict itself."""
+    name = counted.listed.name
+    whole = dg.AssetCheckSpec(
+        LIST_IS_WHOLE, asset=name, description=f"The source's list of {name} agrees with its own total, each once."
+    )
+    return table_asset(counted.listed, "python", "api", check_specs=[whole])
+
 
 def store_listing(
     counted: Counted,
-    ask: Callable[[DevinClient], Coroutine[Any, Any, Sequence[Organization | User]]],
+    ask: Callable[[DevinClient], Coroutine[Any, Any, Listed[Organization] | Listed[User]]],
     variable: str,
     *,
     context: dg.AssetExecutionContext,
@@ -29,13 +41,18 @@ def store_listing(
 ) -> dg.MaterializeResult[None]:
     """Look up who is counted and store it. `variable` is the setting by which the user chooses."""
     chosen = settings.chosen(counted)
+    problem = ""
     try:
         if chosen:
             nothing_known = {c.name: None for c in counted.listed.columns if c.name in ("org_name", "created_at")}
             found = [{counted.id: id_, **nothing_known} for id_ in chosen]
         else:
-            with devin_api.connected(progress.calls) as (client, portal):
-                found = [vars(item) for item in portal.call(ask, client)]
+            with (
+                waits_logged(progress.calls, context.log.warning),
+                devin_api.connected(progress.calls) as (client, portal),
+            ):
+                listed = portal.call(ask, client)
+            found, problem = [vars(item) for item in listed.items], listed.problem
         if not found:
             raise dg.Failure(
                 f"The source lists no {counted.noun} at all. Check that the key may see the whole enterprise, "
@@ -50,4 +67,16 @@ def store_listing(
     except (DevinAPIError, WarehouseUnusable, Incompatible, UnfitWarehouse) as error:
         raise dg.Failure(str(error), allow_retries=False) from error
     context.log.info(f"{len(found)} {counted.noun}s {'configured' if chosen else 'listed by the source'}")
-    return dg.MaterializeResult(metadata={"dagster/row_count": len(found)})
+    if problem:
+        context.log.warning(problem)
+    return dg.MaterializeResult(
+        metadata={"dagster/row_count": len(found)},
+        check_results=[
+            dg.AssetCheckResult(
+                check_name=LIST_IS_WHOLE,
+                passed=not problem,
+                severity=dg.AssetCheckSeverity.ERROR,
+                description=problem or None,
+            )
+        ],
+    )

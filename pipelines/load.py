@@ -16,7 +16,7 @@ from pipelines import collect, telemetry
 from pipelines.compatibility import Incompatible, refuse_other_days, refuse_other_version
 from pipelines.numbers import Numbers
 from pipelines.partitions import Day, as_days, closed_days, day_before, spelled
-from pipelines.progress import Progress
+from pipelines.progress import Progress, waits_logged
 from pipelines.schedules import COMPLETE_BEFORE
 from pipelines.settings import Settings
 from resources.database import Database, WarehouseUnusable
@@ -136,6 +136,7 @@ class Load:
         activity = self._recent_activity(next(iter(wanted)).day) if is_differenced else {}
         workers = collect.Workers(self.settings.devin_max_connections)
         with (
+            waits_logged(self.progress.calls, self.context.log.warning),
             self.devin_api.connected(self.progress.calls) as (client, portal),
             portal.wrap_async_context_manager(workers),
         ):

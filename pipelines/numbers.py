@@ -88,7 +88,7 @@ class Numbers:
         latencies = ", ".join(f"{value:,.0f} ms ({name})" for name, value in self._latencies().items())
         return [
             f"Calls by outcome: {outcomes or 'none'}; {f'answered in {latencies}; ' if latencies else ''}"
-            f"{self.waited_seconds:,.1f} s waited on a rate limit.",
+            f"{self.waited_seconds:,.1f} s waited for the source.",
             f"Cells: {self.cells.asked:,} asked, {self.cells.derived:,} derived, {self.cells.proven_zero:,} proven "
             f"zero; {self.unattributed:,} sessions unattributed.",
         ]

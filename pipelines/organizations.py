@@ -2,8 +2,7 @@
 
 import dagster as dg
 
-from pipelines.catalogue import table_asset
-from pipelines.listing import store_listing
+from pipelines.listing import listed_asset, store_listing
 from pipelines.progress import Progress
 from pipelines.settings import Settings
 from resources.database import Database
@@ -11,14 +10,14 @@ from resources.devin_api import DevinAPI, DevinClient
 from warehouse.tables import ORGANIZATIONS
 
 
-@table_asset(ORGANIZATIONS.listed, "python", "api")
+@listed_asset(ORGANIZATIONS)
 def organizations(
     context: dg.AssetExecutionContext,
     settings: dg.ResourceParam[Settings],
     devin_api: DevinAPI,
     database: Database,
     progress: dg.ResourceParam[Progress],
-) -> dg.MaterializeResult[None]:
+) -> dg.MaterializeResult:  # type: ignore[type-arg]  # with checks, Dagster knows it only bare
     """Those in DEVIN_ORG_IDS, or else every one that the source lists."""
     return store_listing(
         ORGANIZATIONS,

@@ -15,6 +15,7 @@ from resources.devin_api import Calls, DevinAPI, DevinAPIError, DevinClient, Rej
 
 UNKNOWN_ORGANIZATION = "org-0000000000000000-unknown"
 DAYS = 7
+PATIENCE_SECONDS = 15.0  # somebody sits before the screen
 MOST_QUESTIONS_ABOUT_ORGANIZATIONS = 50
 
 Verdict = Literal["good", "note", "bad", "unknown"]
@@ -84,7 +85,7 @@ class _Probe:
         question = "Can organizations be listed?"
         self.org_ids = list(self.settings.devin_org_ids)
         try:
-            listed = [organization.org_id for organization in await self.client.organizations()]
+            listed = [organization.org_id for organization in (await self.client.organizations()).items]
         except Rejected as error:
             if self.org_ids:
                 return Finding(question, "note", str(error), "No harm: DEVIN_ORG_IDS names those to count.")

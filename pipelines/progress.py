@@ -1,12 +1,15 @@
 """What a load tells whoever watches it: the numbers so far. How they look on a screen is in `cli`."""
 
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
 
 from pipelines.collect import Cells
 from resources.devin_api import Calls
+from resources.outage import Waiting
 from warehouse.writes import Changes, StoredDay
 
 
@@ -33,6 +36,9 @@ class Progress:
     warnings: list[str] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
 
+    def __post_init__(self) -> None:
+        self.calls.watchers.append(self.waiting)
+
     @property
     def seconds(self) -> float:
         """Time since the beginning."""
@@ -41,9 +47,13 @@ class Progress:
     def changed(self) -> None:
         """Called after every change of a number, from the thread that loads."""
 
+    def waiting(self, waiting: Waiting) -> None:
+        """Called at the beginning of each pause in which nothing is asked, from the thread that asks."""
+
     def expect(self, cells: int) -> None:
         """A load of this many cells begins."""
         self.cells_expected += cells
+        self.calls.expected += cells
         self.changed()
 
     def answered(self) -> None:
@@ -69,3 +79,32 @@ class Progress:
         self.incomplete.pop(day, None)
         if ids:
             self.incomplete[day] = ids
+
+SECONDS_WORTH_A_LINE = 5.0
+SECONDS_BETWEEN_LINES = 30.0
+
+
+@dataclass
+class WaitLines:
+    """Says waits where each takes a line for good: those of more than a moment, and one line in half a minute."""
+
+    say: Callable[[Waiting], None]
+    said_until: float = -math.inf
+
+    def __call__(self, waiting: Waiting) -> None:
+        """Say `waiting`, if it is time for a line."""
+        begins = time.monotonic()
+        if waiting.until - waiting.since > SECONDS_WORTH_A_LINE and begins >= self.said_until:
+            self.said_until = begins + SECONDS_BETWEEN_LINES
+            self.say(waiting)
+
+
+@contextmanager
+def waits_logged(calls: Calls, log: Callable[[str], None]) -> Iterator[None]:
+    """While this is open, waits are lines in a log."""
+    lines = WaitLines(lambda waiting: log(str(waiting)))
+    calls.watchers.append(lines)
+    try:
+        yield
+    finally:
+        calls.watchers.remove(lines)

@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
@@ -17,8 +18,9 @@ from rich.text import Text
 
 from pipelines.collect import Cells
 from pipelines.probe import Finding
-from pipelines.progress import Progress
+from pipelines.progress import Progress, WaitLines
 from pipelines.status import Run, Schedule
+from resources.outage import Waiting
 from warehouse.reads import Coverage, DayState
 from warehouse.writes import StoredDay
 
@@ -186,6 +188,7 @@ class LiveProgress(Progress):
 
     def __enter__(self) -> "LiveProgress":
         self.began = time.monotonic()
+        self._wait_lines = WaitLines(lambda waiting: say(str(waiting), "waiting", until=waiting.until_at))
         self._bars = Bars(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -210,12 +213,25 @@ class LiveProgress(Progress):
         """Move the bar."""
         self._bars.update(
             self._bar,
-            description=f"{max(self.stored)} stored" if self.stored else "Asking",
+            description=self._doing,
             total=self.cells_expected,
             completed=self.cells,
             calls=f"{self.calls.sent:,}",
             rate=f"{self.calls.sent / max(self.seconds, 0.001):,.0f}",
         )
+
+    @property
+    def _doing(self) -> str:
+        if self.calls.waiting:
+            return escape(str(self.calls.waiting))
+        return f"{max(self.stored)} stored" if self.stored else "Asking"
+
+    def waiting(self, waiting: Waiting) -> None:
+        """Show it beside the bar, or say so where no bar can move."""
+        if self._bars.disable:
+            self._wait_lines(waiting)
+        else:
+            self._bars.update(self._bar, description=self._doing)
 
     def store(self, days: Mapping[date, StoredDay], cells: Cells, before: Mapping[date, StoredDay]) -> None:
         """Count the days, and say so where no bar can move."""

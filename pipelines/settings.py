@@ -143,6 +143,13 @@ class Settings(BaseSettings):
         ge=1,
         le=20,
     )
+    devin_patience_seconds: float = _setting(
+        300.0,
+        "How long a load waits while the source answers nothing at all. Also the longest pause that it may ask for.",
+        "a number of seconds from 1 to 86400",
+        ge=1,
+        le=86_400,
+    )
     devin_fetch: Literal["auto", "direct", "differenced"] = _setting(
         "auto",
         "How counts are asked: `direct` asks every organization and day, `differenced` derives most from totals, "

@@ -2,6 +2,7 @@
 
 import asyncio
 import collections
+import contextlib
 import math
 
 from aiolimiter import AsyncLimiter
@@ -29,25 +30,59 @@ class Pace:
         self._is_guess = False
         self._next_turn = -math.inf
         self._queue = asyncio.Lock()  # first come, first served
+        self._free = asyncio.Event()
+        self._free.set()
+        self.last_answered = -math.inf
+        """When a question was answered last, on the event loop's clock."""
 
     async def turn(self) -> float:
         """Wait until the next question may be asked. Returns the time, for `refused`."""
-        if self._limiter:
-            await self._limiter.acquire()
         loop = asyncio.get_running_loop()
         async with self._queue:
-            while (wait := max(self._paused_until, self._next_turn) - loop.time()) > 0:
-                await asyncio.sleep(wait)
+            await self._may_go()
+            if self._limiter:
+                await self._limiter.acquire()
+                await self._may_go()
             now = loop.time()
             if self._learned < math.inf:
                 self._next_turn = max(self._next_turn, now - LATE_SECONDS) + 1 / self._rate(now)
             return now
+
+    async def _may_go(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._free.wait()
+            if (wait := max(self._paused_until, self._next_turn) - loop.time()) <= 0:
+                return
+            await asyncio.sleep(wait)
+
+    def hold(self) -> None:
+        """Nobody gets a turn until a question is answered, or `release`."""
+        self._free.clear()
+
+    def release(self) -> None:
+        """Turns are given again."""
+        self._free.set()
+
+    async def is_answered_within(self, seconds: float) -> bool:
+        """On hold: wait so long, and for the turn of the one that probes. False if nothing was answered meanwhile.
+
+        The user's limit holds for probes too; those who wait for a turn stand behind.
+        """
+        seconds = max(seconds, self._paused_until - asyncio.get_running_loop().time())
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._free.wait(), max(seconds, 0.0))
+        if self._limiter and not self._free.is_set():
+            await self._limiter.acquire()
+        return self._free.is_set()
 
     def answered(self) -> None:
         """A question was answered."""
         now = asyncio.get_running_loop().time()
         self._answered.append(now)
         self._forget(now)
+        self.last_answered = now
+        self._free.set()
 
     def refused(self, asked_at: float, seconds: float) -> None:
         """The source wants fewer questions: nobody asks for so long, and then not faster than it was seen to allow.

@@ -178,6 +178,7 @@ def _world(source: Sandbox, folder: Path, environment: pytest.MonkeyPatch, wareh
     environment.setenv("DEVIN_API_URL", source.url)
     environment.setenv("DEVIN_API_KEY", source.api_key)
     environment.setenv("DEVIN_MAX_TRIES", "1")
+    environment.setenv("DEVIN_PATIENCE_SECONDS", "1")
     environment.setenv("WAREHOUSE_URL", warehouse_url)
     environment.setenv("DAGSTER_HOME", str(folder / "dagster"))
     environment.setenv("DEVIN_REPORT_PATH", "off")
