@@ -38,8 +38,10 @@ from resources.devin_api import (
     DevinAPI,
     DevinAPIError,
     DevinClient,
+    Misrouted,
     Organization,
     Rejected,
+    SourceDown,
     Unauthorized,
     Unavailable,
     check_url,
@@ -59,7 +61,7 @@ Send = Callable[[bytes], object]
 
 
 def api(url: str, **fields: Any) -> DevinAPI:
-    return DevinAPI(base_url=url, **{"backoff_seconds": 0, **fields})
+    return DevinAPI(base_url=url, **{"backoff_seconds": 0, "patience_seconds": 0, **fields})
 
 
 def using(api: DevinAPI, ask: Callable[[DevinClient], Awaitable[T]], calls: Calls | None = None) -> T:
@@ -77,7 +79,7 @@ def count(
 
 
 def organizations(api: DevinAPI, calls: Calls | None = None) -> list[Organization]:
-    return using(api, lambda client: client.organizations(), calls)
+    return using(api, lambda client: client.organizations(), calls).items
 
 
 def counted(value: object) -> bytes:
@@ -319,7 +321,7 @@ def test_many_questions_at_once_share_the_connections_that_are_allowed() -> None
 def test_calls_counts_every_request_and_every_second_try(sandbox: Sandbox) -> None:
     calls = Calls()
     sandbox.fail(status=503, times=2)
-    count(api(sandbox.url), calls)
+    count(api(sandbox.url, patience_seconds=SAFETY_SECONDS), calls)
     assert calls == Calls(sent=3, retried=2)
     organizations(api(sandbox.url), calls)
     assert calls == Calls(sent=4, retried=2)
@@ -334,7 +336,7 @@ def test_code_that_is_not_async_asks_through_a_portal(sandbox: Sandbox) -> None:
         asking = portal.start_task_soon(client.count, START, END)
         listing = portal.start_task_soon(client.organizations)
         assert asking.result(SAFETY_SECONDS) == sandbox.truth(START, END)
-        assert [o.org_id for o in listing.result(SAFETY_SECONDS)] == [o.org_id for o in sandbox.organizations]
+        assert [o.org_id for o in listing.result(SAFETY_SECONDS).items] == [o.org_id for o in sandbox.organizations]
     assert calls == Calls(sent=2, retried=0)
 
 
@@ -410,17 +412,6 @@ def test_the_date_of_creation_is_an_instant_or_none(sandbox: Sandbox) -> None:
     ]
 
 
-@pytest.mark.parametrize("second_page", [False, True], ids=["on one page", "over two pages"])
-def test_an_organization_listed_twice_breaks_the_contract(sandbox: Sandbox, second_page: bool) -> None:
-    if second_page:
-        sandbox.fail(body=page(item("org-1"), item("org-2"), has_more=True))
-        sandbox.fail(body=page(item("org-2")))
-    else:
-        sandbox.fail(body=page(item("org-1"), item("org-2"), item("org-2")))
-    with pytest.raises(ContractBroken, match=r"'org-2' was listed twice"):
-        organizations(api(sandbox.url))
-
-
 def test_a_page_that_is_empty_and_promises_more_breaks_the_contract(sandbox: Sandbox) -> None:
     sandbox.fail(body=page(item("org-1"), has_more=True))
     sandbox.fail(body=page(has_more=True), times=None)
@@ -459,20 +450,11 @@ def test_a_list_that_always_promises_more_breaks_the_contract() -> None:
         {"items": ["org-1"], "has_more": False},
         {"items": [["org-1"]], "has_more": False},
         {"items": [{"org_name": "One", "created_at": None}], "has_more": False},
-        {"items": [{"org_id": "org-1", "created_at": None}], "has_more": False},
-        {"items": [{"org_id": "org-1", "org_name": "One"}], "has_more": False},
         {"items": [item(org_id=None)], "has_more": False},
         {"items": [item(org_id=1)], "has_more": False},
         {"items": [item(org_id="")], "has_more": False},
         {"items": [item(org_id=["org-1"])], "has_more": False},
         {"items": [item(org_id="\ud800")], "has_more": False},
-        {"items": [item(org_name=None)], "has_more": False},
-        {"items": [item(org_name=1)], "has_more": False},
-        {"items": [item(org_name="\ud800")], "has_more": False},
-        {"items": [item(created_at=1_714_979_289)], "has_more": False},
-        {"items": [item(created_at="yesterday")], "has_more": False},
-        {"items": [item(created_at="")], "has_more": False},
-        {"items": [item(), item("org-2", created_at=False)], "has_more": False},
     ],
     ids=json.dumps,
 )
@@ -570,11 +552,10 @@ def test_an_answer_that_echoes_the_key_does_not_bring_it_into_the_error(echo: by
     "body",
     [
         f'{{"items": [{{"org_id": "{JSON_ESCAPED_KEY}", "org_name": "x", "created_at": "{JSON_ESCAPED_KEY}"}}]}}',
-        f'{{"has_more": false, "items": [{{"org_id": "x", "org_name": "x", "created_at": "{JSON_ESCAPED_KEY}"}}]}}',
-        '{"has_more": false, "items": [%s, %s]}'
-        % ((f'{{"org_id": "{JSON_ESCAPED_KEY}", "org_name": "x", "created_at": null}}',) * 2),
+        f'{{"has_more": false, "items": [{{"{JSON_ESCAPED_KEY}": "x"}}]}}',
+        f'{{"has_more": true, "items": ["{JSON_ESCAPED_KEY}"]}}',
     ],
-    ids=["in a page that lacks a field", "as a date", "as an organization listed twice"],
+    ids=["in a page that lacks a field", "as a field", "as an item"],
 )
 def test_a_list_that_echoes_the_key_does_not_bring_it_into_the_error(sandbox: Sandbox, body: str) -> None:
     sandbox.fail(body=body.encode())
@@ -641,7 +622,7 @@ def test_a_403_about_everyone_is_about_the_key(sandbox: Sandbox) -> None:
     assert len(sandbox.requests) == 1
 
 
-@pytest.mark.parametrize("status", [400, 403, 404, 405, 410, 422])
+@pytest.mark.parametrize("status", [400, 403, 404, 410, 422])
 def test_a_refused_organization_is_asked_once_and_named_with_the_window(sandbox: Sandbox, status: int) -> None:
     sandbox.fail(status=status, times=None)
     with pytest.raises(Rejected) as refused:
@@ -672,20 +653,15 @@ def test_a_validation_error_is_told_in_words(sandbox: Sandbox) -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        b"",
-        b"null",
-        b"[]",
-        b'"no"',
+        b"{}",
         b'{"detail": null}',
         b'{"detail": 5}',
         b'{"detail": [1]}',
         b'{"detail": [{"loc": [], "msg": "x"}]}',
         b'{"detail": [{"loc": {}, "msg": "x"}]}',
         b'{"detail": "\\ud800\\u001b[2J"}',
-        b"\xff\xfe\x00",
-        b"\x1b[2J",
-        b"[" * 100_000,
-        b"x" * 100_000,
+        b'{"title": "\\u001b[2J"}',
+        b'{"title": "' + b"x" * 100_000 + b'"}',
     ],
     ids=lambda body: repr(body[:36]),
 )
@@ -790,11 +766,13 @@ def test_a_path_in_the_address_comes_before_the_sources_own() -> None:
 def test_a_redirect_is_never_followed(sandbox: Sandbox, status: int) -> None:
     with raw(http(counted(1))) as elsewhere:
         sandbox.fail(status=status, redirect_to=f"{elsewhere.url}{SESSIONS_PATH}", times=None)
-        with pytest.raises(Rejected, match=rf"answered {status} .*Check DEVIN_API_URL"):
+        with pytest.raises(Unavailable, match=rf"answered {status} .*check DEVIN_API_URL"):
             count(api(sandbox.url), org_ids=["org-1"])
+        with pytest.raises(Misrouted, match=rf"answered {status} .*check DEVIN_API_URL"):
+            count(api(sandbox.url))
     assert elsewhere.requests == []
     assert elsewhere.connections == 0
-    assert len(sandbox.requests) == 1
+    assert len(sandbox.requests) == 2
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
@@ -832,7 +810,7 @@ def test_the_environments_proxies_never_see_a_question_to_this_machine(
 def test_the_environments_proxy_is_used_for_https_and_never_sees_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     with raw(http(b"", "403 No")) as proxy:
         set_proxies(monkeypatch, proxy.url)
-        with pytest.raises(Unavailable):
+        with pytest.raises(SourceDown):
             count(api("https://devin.invalid", max_tries=1))
     assert [head.split(b"\r\n")[0] for head in proxy.requests] == [b"CONNECT devin.invalid:443 HTTP/1.1"]
     assert KEY.encode() not in proxy.requests[0]
@@ -843,7 +821,7 @@ def test_a_host_that_the_environment_excepts_is_reached_without_the_proxy(monkey
         set_proxies(monkeypatch, proxy.url)
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
         monkeypatch.setenv("no_proxy", "127.0.0.1")
-        with raw(b"") as source, pytest.raises(Unavailable):
+        with raw(b"") as source, pytest.raises(SourceDown):
             count(api(source.url.replace("http:", "https:"), max_tries=1, timeout_seconds=0.2))
     assert proxy.connections == 0
 
@@ -857,7 +835,7 @@ def test_a_server_that_cannot_prove_who_it_is_gets_no_request(
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(certificate)
     with raw(http(counted(8)), tls=tls) as server:
-        with pytest.raises(Unavailable, match="certificate"):
+        with pytest.raises(SourceDown, match="certificate"):
             count(api(server.url, max_tries=2))
         assert server.connections == 2
         assert server.requests == []
@@ -896,14 +874,20 @@ def test_a_trouble_that_stays_is_given_up_after_the_tries_that_are_allowed(
     sandbox: Sandbox, fault: dict[str, Any]
 ) -> None:
     calls = Calls()
-    sandbox.fail(**fault, times=None)
-    with pytest.raises(Unavailable) as refused:
-        count(api(sandbox.url, max_tries=3), calls, org_ids=["org-7"])
-    told = str(refused.value)
-    assert "organization org-7 from 2025-03-03T00:00:00Z to 2025-03-04T00:00:00Z" in told
-    assert "after 3 tries" in told
-    assert len(sandbox.requests) == 3
-    assert calls == Calls(sent=3, retried=2)
+    sandbox.fail(**fault, org_id="org-7", times=None)
+
+    async def ask(client: DevinClient) -> None:
+        await client.count(START, END)
+        with pytest.raises(Unavailable) as refused:
+            await client.count(START, END, org_ids=["org-7"])
+        told = str(refused.value)
+        assert "organization org-7 from 2025-03-03T00:00:00Z to 2025-03-04T00:00:00Z" in told
+        assert "after 3 tries" in told
+
+    using(api(sandbox.url, max_tries=3), ask, calls)
+    assert [asked.org_ids for asked in sandbox.requests].count(("org-7",)) == 3
+    # Whether the source answers anybody is asked as often as nobody else tells.
+    assert calls == Calls(sent=6, retried=4)
 
 
 def test_a_connection_that_was_kept_and_is_dropped_costs_one_more_request(sandbox: Sandbox) -> None:
@@ -934,18 +918,18 @@ def test_an_answer_that_drips_for_ever_is_given_up_though_no_single_byte_is_late
             send(b" ")
             time.sleep(0.01)  # a drip, not a flood
 
-    with raw(drip) as server, pytest.raises(Unavailable, match=r"no whole answer within 0\.2 s, .*after 2 tries"):
+    with raw(drip) as server, pytest.raises(SourceDown, match=r"no whole answer within 0\.2 s"):
         count(api(server.url, timeout_seconds=0.2, max_tries=2))
     assert server.connections == 2
 
 
-def test_a_source_that_is_not_there_is_unavailable() -> None:
+def test_a_source_that_is_not_there_is_down() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     calls = Calls()
-    with pytest.raises(Unavailable, match=r"the connection failed: .*after 3 tries"):
+    with pytest.raises(SourceDown, match=r"the connection failed: .*nothing was answered for"):
         count(api(url, max_tries=3), calls)
-    assert calls == Calls(sent=3, retried=2)
+    assert calls == Calls(sent=2, retried=1)
 
 
 @pytest.mark.parametrize(
@@ -959,12 +943,12 @@ def test_a_source_that_is_not_there_is_unavailable() -> None:
         http(b"not gzip", "200 OK", "Content-Encoding: gzip", "Connection: close"),
     ],
 )
-def test_an_answer_that_is_not_http_is_unavailable(answer: bytes) -> None:
+def test_an_answer_that_is_not_http_is_none(answer: bytes) -> None:
     def once(head: bytes, send: Send) -> None:
         send(answer)
         raise ConnectionError("closed after one answer")
 
-    with raw(once) as server, pytest.raises(Unavailable):
+    with raw(once) as server, pytest.raises(SourceDown):
         count(api(server.url, max_tries=2))
     assert len(server.requests) == 2
 
@@ -987,19 +971,6 @@ def test_a_trouble_in_one_question_does_not_disturb_the_others_under_way(sandbox
 
 def http_date(after: timedelta) -> str:
     return email.utils.format_datetime(datetime.now(UTC) + after, usegmt=True)
-
-
-@pytest.mark.parametrize("status", [429, 503])
-@pytest.mark.parametrize("wanted", ["3600", http_date(timedelta(days=1))], ids=["in seconds", "as a date"])
-def test_a_pause_that_the_source_asks_for_is_kept_up_to_the_longest_allowed(
-    sandbox: Sandbox, status: int, wanted: str
-) -> None:
-    sandbox.fail(status=status, retry_after=wanted)
-    began = time.monotonic()
-    count(api(sandbox.url, max_retry_after_seconds=0.15))
-    # Without the wish there would be no pause at all, and without the cap a test that takes an hour.
-    assert time.monotonic() - began >= 0.14
-    assert len(sandbox.requests) == 2
 
 
 @pytest.mark.parametrize("wanted", ["0", http_date(-timedelta(days=1))], ids=["in seconds", "as a date"])
@@ -1028,7 +999,7 @@ def test_a_source_that_asks_for_no_pause_is_asked_again_at_once(sandbox: Sandbox
 def test_a_pause_that_makes_no_sense_is_ignored(wanted: str) -> None:
     refusal = http(b"", "429 Too Many Requests", f"Retry-After: {wanted}")
     with raw(refusal, http(counted(4))) as server:
-        assert count(api(server.url, max_retry_after_seconds=3600)) == 4
+        assert count(api(server.url)) == 4
     assert len(server.requests) == 2
 
 
@@ -1075,8 +1046,8 @@ def test_an_answer_that_is_not_one_whole_number_is_no_count(sandbox: Sandbox, bo
     assert len(sandbox.requests) == 1
 
 
-@pytest.mark.parametrize("number", [0, 1, 2**31, 2**53 + 1, LARGEST_COUNT])
-def test_every_whole_number_that_the_warehouse_can_hold_is_a_count(sandbox: Sandbox, number: int) -> None:
+@pytest.mark.parametrize("number", [0, 1, 2**31, LARGEST_COUNT])
+def test_every_whole_number_that_sums_can_hold_is_a_count(sandbox: Sandbox, number: int) -> None:
     sandbox.fail(body=counted(number))
     assert count(api(sandbox.url)) == number
 
@@ -1101,7 +1072,7 @@ def test_of_all_json_only_whole_numbers_in_range_are_counts(sandbox: Sandbox) ->
             value = body.get("sessions_count") if isinstance(body, dict) else None
             sandbox.heal()
             sandbox.fail(body=json.dumps(body).encode())
-            if type(value) is int and 0 <= value < 2**63:
+            if type(value) is int and 0 <= value <= 10**12:
                 answer = portal.call(client.count, START, END)
                 assert (type(answer), answer) == (int, value)
             else:
@@ -1114,7 +1085,7 @@ def test_of_all_json_only_whole_numbers_in_range_are_counts(sandbox: Sandbox) ->
 @pytest.mark.parametrize("status", [202, 204, 206, 304, 600, 999])
 def test_only_a_200_carries_a_count(status: int) -> None:
     body = b"" if status in (204, 304) else counted(5)
-    with raw(http(body, f"{status} X")) as server, pytest.raises(Rejected, match=f"answered {status}"):
+    with raw(http(body, f"{status} X")) as server, pytest.raises(Misrouted, match=f"answered {status}"):
         count(api(server.url))
     assert len(server.requests) == 1
 
@@ -1158,7 +1129,7 @@ def test_headers_that_never_end_are_cut_off() -> None:
         while True:
             send(b"X-Again: and again\r\n" * 1000)
 
-    with raw(endless) as server, pytest.raises(Unavailable, match="the connection failed"):
+    with raw(endless) as server, pytest.raises(SourceDown, match="the connection failed"):
         count(api(server.url, max_tries=1, timeout_seconds=SAFETY_SECONDS))
 
 

@@ -19,8 +19,8 @@ from resources.devin_api import (
     DevinClient,
     Organization,
     Rejected,
+    SourceDown,
     Unauthorized,
-    Unavailable,
     User,
 )
 from resources.sandbox import (
@@ -106,11 +106,11 @@ async def counting(client: DevinClient) -> object:
 
 
 async def listing_organizations(client: DevinClient) -> object:
-    return [o.org_id for o in await client.organizations()]
+    return [o.org_id for o in (await client.organizations()).items]
 
 
 async def listing_users(client: DevinClient) -> object:
-    return [user.user_id for user in await client.users()]
+    return [user.user_id for user in (await client.users()).items]
 
 
 async def everything(client: DevinClient) -> object:
@@ -118,7 +118,7 @@ async def everything(client: DevinClient) -> object:
 
 
 def users(api: DevinAPI) -> list[User]:
-    return using(api, lambda client: client.users())
+    return using(api, lambda client: client.users()).items
 
 
 def some(number: int, first: int = 0) -> list[str]:
@@ -440,11 +440,9 @@ def test_the_creation_of_an_organization_is_an_instant_or_none(sandbox: Sandbox)
     ],
     ids=lambda value: repr(value)[:30],
 )
-def test_a_creation_that_is_not_unix_seconds_breaks_the_contract(sandbox: Sandbox, created_at: object) -> None:
+def test_a_creation_that_is_not_unix_seconds_is_none(sandbox: Sandbox, created_at: object) -> None:
     sandbox.fail(body=page_v3(organization_v3(), organization_v3("org-2", created_at=created_at)))
-    with pytest.raises(ContractBroken, match="Listing the organizations from number 0 on: the page is not what"):
-        organizations(api(sandbox.url))
-    assert len(sandbox.requests) == 1
+    assert [o.created_at is None for o in organizations(api(sandbox.url))] == [False, True]
 
 
 @pytest.mark.parametrize("cursor", [None, "", 0, 7, True, ["more"], {"after": "more"}], ids=repr)
@@ -495,25 +493,19 @@ def test_a_page_that_lacks_a_field_or_has_another_type_breaks_the_contract(
     "item",
     [
         {"name": "One", "created_at": 0},
-        {"org_id": "org-1", "created_at": 0},
-        {"org_id": "org-1", "name": "One"},
-        {"org_id": "org-1", "org_name": "One", "created_at": 0},
         organization_v3(org_id=None),
         organization_v3(org_id=1),
         organization_v3(org_id=""),
         organization_v3(org_id=["org-1"]),
         organization_v3(org_id="\ud800"),
-        organization_v3(name=None),
-        organization_v3(name=1),
-        organization_v3(name="\ud800"),
     ],
     ids=json.dumps,
 )
-def test_an_organization_that_lacks_a_field_or_has_another_type_breaks_the_contract(
+def test_an_organization_without_an_id_that_can_be_asked_about_breaks_the_contract(
     sandbox: Sandbox, item: object
 ) -> None:
     sandbox.fail(body=page_v3(organization_v3("org-0"), item))
-    with pytest.raises(ContractBroken, match="Listing the organizations from number 0 on"):
+    with pytest.raises(ContractBroken, match="Listing the organizations from number 0 on, item 2 of the page:"):
         organizations(api(sandbox.url))
     assert len(sandbox.requests) == 1
 
@@ -669,12 +661,12 @@ def test_a_trouble_that_passes_costs_one_more_request(sandbox: Sandbox, ask: Ask
 
 
 @every_question
-def test_a_trouble_that_stays_is_given_up_after_the_tries_that_are_allowed(sandbox: Sandbox, ask: Ask) -> None:
+def test_a_trouble_that_stays_is_given_up_when_patience_is_over(sandbox: Sandbox, ask: Ask) -> None:
     calls = Calls()
     sandbox.fail(status=503, times=None)
-    with pytest.raises(Unavailable, match=r"the source answered 503 \(Service Unavailable\), after 3 tries\. "):
+    with pytest.raises(SourceDown, match=r"the source answered 503 \(Service Unavailable\), and nothing was answered"):
         using(api(sandbox.url, max_tries=3), ask, calls)
-    assert calls == Calls(sent=3, retried=2)
+    assert calls == Calls(sent=2, retried=1)
 
 
 @both_lists
@@ -688,11 +680,11 @@ def test_a_page_that_fails_is_asked_for_again_and_none_before_it(sandbox: Sandbo
 
 # Bad input, on both versions: each kind ends in its kind of error, and nothing of it is returned
 
-NO_COUNTS: list[object] = [-1, -(2**63), 12.5, 12.0, True, False, "12", "", None, [12], {}, 2**63, 2**64 + 1, 10**400]
+NO_COUNTS: list[object] = [-1, -(2**63), 12.5, 12.0, True, False, "12", "", None, [12], {}, 10**12 + 1, 2**63, 10**400]
 
 
 @pytest.mark.parametrize("value", NO_COUNTS, ids=lambda value: repr(value)[:30])
-def test_what_is_no_whole_number_from_0_to_2_to_the_63_is_no_count(
+def test_what_is_no_whole_number_from_0_to_10_to_the_12_is_no_count(
     sandbox: Sandbox, dialect: Dialect, value: object
 ) -> None:
     sandbox.fail(body=dialect.counted(value), times=None)
@@ -703,8 +695,8 @@ def test_what_is_no_whole_number_from_0_to_2_to_the_63_is_no_count(
     assert len(sandbox.requests) == 1
 
 
-@pytest.mark.parametrize("value", [0, 2**53 + 1, 2**63 - 1])
-def test_a_whole_number_below_2_to_the_63_is_a_count(sandbox: Sandbox, dialect: Dialect, value: int) -> None:
+@pytest.mark.parametrize("value", [0, 2**31, 10**12])
+def test_a_whole_number_up_to_10_to_the_12_is_a_count(sandbox: Sandbox, dialect: Dialect, value: int) -> None:
     sandbox.fail(body=dialect.counted(value))
     assert count(api(sandbox.url)) == value
 
@@ -721,7 +713,7 @@ def test_an_answer_without_the_count_is_no_count(sandbox: Sandbox, dialect: Dial
 def test_a_web_page_instead_of_json_is_no_answer(sandbox: Sandbox, dialect: Dialect, ask: Ask) -> None:
     sandbox.fail(body=b"<html>Sign in</html>", content_type="text/html", times=None)
     with pytest.raises(
-        Unavailable, match=r"answered 200 with a body that is not JSON: \(<html>Sign in</html>\), after 2 tries"
+        SourceDown, match=r"answered 200 with a body that is not JSON: \(<html>Sign in</html>\), and nothing"
     ):
         using(api(sandbox.url, max_tries=2), ask)
     assert len(sandbox.requests) == 2
@@ -748,10 +740,10 @@ def test_a_body_that_does_not_end_is_cut_off(sandbox: Sandbox, dialect: Dialect,
 @pytest.mark.parametrize(
     ("fault", "error", "requests"),
     [
-        ({"body": b"<html>Sign in</html>", "content_type": "text/html"}, Unavailable, 3),
+        ({"body": b"<html>Sign in</html>", "content_type": "text/html"}, SourceDown, 4),
         ({"body": b" " * TEN_MEGABYTES}, ContractBroken, 2),
         ({"endless": True}, ContractBroken, 2),
-        ({"status": 503}, Unavailable, 3),
+        ({"status": 503}, SourceDown, 4),
         ({"status": 404}, Rejected, 2),
         ({"status": 401}, Unauthorized, 2),
     ],
@@ -768,25 +760,10 @@ def test_a_list_whose_second_page_is_no_answer_is_no_list(
     assert len(sandbox.requests) == requests
 
 
-@pytest.mark.parametrize("second_page", [False, True], ids=["on one page", "over two pages"])
-@both_lists
-def test_an_id_that_is_listed_twice_breaks_the_contract(
-    sandbox: Sandbox, dialect: Dialect, ask: Ask, second_page: bool
-) -> None:
-    if second_page:
-        sandbox.fail(body=dialect.page("a", "b", more=True))
-        sandbox.fail(body=dialect.page("c", "b"))
-    else:
-        sandbox.fail(body=dialect.page("a", "b", "b"))
-    with pytest.raises(ContractBroken, match="'b' was listed twice"):
-        using(api(sandbox.url), ask)
-    assert len(sandbox.requests) == 1 + second_page
-
-
 @both_lists
 def test_a_page_that_comes_again_and_again_breaks_the_contract(sandbox: Sandbox, dialect: Dialect, ask: Ask) -> None:
     sandbox.fail(body=dialect.page("a", "b", more=True, cursor="the same"), times=None)
-    with pytest.raises(ContractBroken, match=r"from number 2 on: 'a' was listed twice\. The list can't be trusted"):
+    with pytest.raises(ContractBroken, match=r"from number 2 on: the list does not end \(2 \w+s so far\)"):
         using(api(sandbox.url), ask)
     assert len(sandbox.requests) == 2
 
@@ -844,12 +821,11 @@ def test_only_a_refusal_that_may_be_about_rights_advises_to_name_the_ids(sandbox
 
 
 @pytest.mark.parametrize("created_at", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
-def test_a_moment_outside_the_calendar_breaks_v2s_contract(
+def test_a_moment_outside_the_calendar_is_none_in_v2(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, created_at: str
 ) -> None:
     monkeypatch.setenv(KEY_VARIABLE, sandbox.api_key)
     item = {"org_id": "a", "org_name": "A", "created_at": created_at}
     page = {"items": [item], "total": 1, "skip": 0, "limit": 200, "has_more": False, "next_cursor": None}
     sandbox.fail(body=json.dumps(page).encode())
-    with pytest.raises(ContractBroken):
-        using(api(sandbox.url), DevinClient.organizations)
+    assert organizations(api(sandbox.url)) == [Organization("a", "A", None)]

@@ -161,7 +161,7 @@ def test_the_numbers_are_told_in_their_units_and_words() -> None:
     assert told["retries"] == 4
     assert numbers.sentences() == [
         "Calls by outcome: 200 (13), 503 (4); answered in 50 ms (median), 95 ms (p95), 99 ms (p99); "
-        "1.5 s waited on a rate limit.",
+        "1.5 s waited for the source.",
         "Cells: 12 asked, 6 derived, 2 proven zero; 3 sessions unattributed.",
     ]
 
@@ -250,7 +250,7 @@ def test_the_closing_lines_tell_the_numbers(world: World) -> None:
     sent = len(world.source.requests)
     assert f"{sent} calls (2 retries)" in closing
     assert calls.startswith(f"Calls by outcome: 200 ({sent - 2}), 503 (2); answered in ")
-    assert all(part in calls for part in (" ms (median)", " ms (p95)", " ms (p99)", " s waited on a rate limit."))
+    assert all(part in calls for part in (" ms (median)", " ms (p95)", " ms (p99)", " s waited for the source."))
     derived = dict(world.rows("select is_derived, count(*) from daily_sessions group by 1"))
     zeros = world.rows("select count(*) from daily_sessions where is_derived and sessions_count = 0")[0][0]
     assert cells == (
@@ -262,7 +262,7 @@ def test_a_source_that_never_answers_has_no_latency(world: World) -> None:
     world.source.stop()
     code, out, _ = devin_sessions("backfill", "2025-04-01", "2025-04-02")
     assert code == cli.MISSING
-    assert "\nCalls by outcome: connection failed (1); 0.0 s waited on a rate limit.\n" in out
+    assert "\nCalls by outcome: connection failed (1); 0.0 s waited for the source.\n" in out
 
 
 # In JSON
