@@ -55,6 +55,7 @@ def test_one_job_holds_every_asset_and_check(world: World) -> None:
         "latest_closed_day_is_present",
         "every_organization_is_available",
         "no_count_is_negative",
+        "list_is_whole",
     }
 
 

@@ -64,6 +64,7 @@ def test_an_empty_variable_means_the_default() -> None:
         "devin_requests_per_minute": None,
         "devin_timeout_seconds": 30.0,
         "devin_max_tries": 5,
+        "devin_patience_seconds": 300.0,
         "devin_fetch": "auto",
         "devin_log_format": "text",
         "otel_exporter_otlp_endpoint": None,
@@ -92,6 +93,7 @@ def test_each_variable_sets_its_setting(monkeypatch: pytest.MonkeyPatch, tmp_pat
         devin_requests_per_minute="90",
         devin_timeout_seconds="0.5",
         devin_max_tries="20",
+        devin_patience_seconds="86400",
         devin_fetch="differenced",
         devin_log_format="json",
         otel_exporter_otlp_endpoint="http://localhost:4318",
@@ -119,6 +121,7 @@ def test_each_variable_sets_its_setting(monkeypatch: pytest.MonkeyPatch, tmp_pat
         "devin_requests_per_minute": 90,
         "devin_timeout_seconds": 0.5,
         "devin_max_tries": 20,
+        "devin_patience_seconds": 86_400.0,
         "devin_fetch": "differenced",
         "devin_log_format": "json",
         "otel_exporter_otlp_endpoint": "http://localhost:4318",
@@ -181,6 +184,10 @@ DATABASES = (
         *(("devin_requests_per_minute", value, "a whole number from 1 to 1000000") for value in ("0", "1000001", "x")),
         *(("devin_timeout_seconds", value, SECONDS) for value in ("0", "-1", "601", "nan", "inf", "30s")),
         *(("devin_max_tries", value, "a whole number from 1 to 20") for value in ("0", "21", "true")),
+        *(
+            ("devin_patience_seconds", value, "a number of seconds from 1 to 86400")
+            for value in ("0.9", "86401", "nan")
+        ),
         *(("devin_fetch", value, "auto, direct or differenced") for value in ("Direct", "all", "0")),
         *(("devin_report_path", value, PAGE) for value in ("report", "published/", "~", "Off", "none")),
         *(("devin_log_format", value, "text or json") for value in ("JSON", "true")),
