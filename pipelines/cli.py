@@ -159,9 +159,9 @@ class _Loaded:
 
     @property
     def has_no_point(self) -> bool:
-        """Whether it ended so that nothing after it can go well either: interrupted, or without one day stored."""
-        is_interrupted = any(outcome.is_interrupted for outcome in self.outcomes)
-        return is_interrupted or (self.is_broken_off and not self.progress.stored)
+        """Whether nothing after it can go well either: interrupted, the source is down, or not one day is stored."""
+        is_over = self.progress.calls.gave_up or any(outcome.is_interrupted for outcome in self.outcomes)
+        return is_over or (self.is_broken_off and not self.progress.stored)
 
     @property
     def missing(self) -> set[date]:

@@ -80,6 +80,7 @@ class Progress:
         if ids:
             self.incomplete[day] = ids
 
+
 SECONDS_WORTH_A_LINE = 5.0
 SECONDS_BETWEEN_LINES = 30.0
 

@@ -121,6 +121,7 @@ class Calls:
     `limit_headers` are what the last answer that had any told of a rate limit.
     `expected` is how many answers are wanted in all, as far as that is known: retries are allowed in proportion.
     `waiting` is why questions wait at the moment. `watchers` are called, from the thread that asks, with each wait.
+    `gave_up` is whether the source was down for longer than patience: nothing else needs to be asked now.
     """
 
     sent: int = 0
@@ -132,6 +133,7 @@ class Calls:
     limit_headers: dict[str, str] = field(default_factory=dict, compare=False)
     expected: int = field(default=0, compare=False)
     waiting: Waiting | None = field(default=None, compare=False)
+    gave_up: bool = field(default=False, compare=False)
     watchers: list[Callable[[Waiting], None]] = field(default_factory=list, compare=False, repr=False)
 
     def wait(self, waiting: Waiting) -> None:
@@ -439,6 +441,7 @@ class DevinClient:
         return answer, was_out
 
     def _down(self, asked: str, error: GivenUp) -> SourceDown:
+        self.calls.gave_up = True
         return SourceDown(
             f"{asked}: {error}. The load ended here, because DEVIN_PATIENCE_SECONDS={self.api.patience_seconds:g}. "
             f"What was stored before is kept; run the same command again {error.when}."

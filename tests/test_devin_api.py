@@ -412,6 +412,88 @@ def test_the_date_of_creation_is_an_instant_or_none(sandbox: Sandbox) -> None:
     ]
 
 
+def with_total(total: object, *ids: str, more: bool = False) -> bytes:
+    return json.dumps({"items": [item(id_) for id_ in ids], "has_more": more, "total": total}).encode()
+
+
+CONTRADICTIONS: dict[str, list[bytes]] = {
+    "fewer than the total": [with_total(3, "a", "b")],
+    "more than the total": [with_total(1, "a", "b")],
+    "one twice": [with_total(3, "a", "b", "b")],
+    "one twice and no total": [with_total(None, "a", "b", "a")],
+    "one twice over two pages": [with_total(3, "a", "b", more=True), with_total(3, "b")],
+    "a total that changes": [with_total(3, "a", more=True), with_total(2, "b")],
+}
+
+
+@pytest.mark.parametrize("pages", CONTRADICTIONS.values(), ids=CONTRADICTIONS.keys())
+def test_a_list_that_contradicts_itself_is_read_once_more(sandbox: Sandbox, pages: list[bytes]) -> None:
+    for body in [*pages, with_total(3, "a", "b", "c")]:
+        sandbox.fail(body=body)
+    listed = using(api(sandbox.url), lambda client: client.organizations())
+    assert [o.org_id for o in listed.items] == ["a", "b", "c"]
+    assert listed.problem == ""
+    assert len(sandbox.requests) == len(pages) + 1
+    assert dict(sandbox.requests[-1].params)["skip"] == "0"
+
+
+@pytest.mark.parametrize("pages", CONTRADICTIONS.values(), ids=CONTRADICTIONS.keys())
+def test_of_a_list_that_goes_on_contradicting_itself_all_are_taken_and_it_is_told(
+    sandbox: Sandbox, pages: list[bytes]
+) -> None:
+    for body in [*pages, with_total(7, "b", "c")]:
+        sandbox.fail(body=body)
+    listed = using(api(sandbox.url), lambda client: client.organizations())
+    assert [o.org_id for o in listed.items] == ["a", "b", "c"]
+    assert re.search(
+        r"list of organizations contradicts itself: .*2 different.*; read again, its total is 7, and it lists 2 "
+        r"different ones\. All 3 that were listed either time are counted.*set DEVIN_ORG_IDS",
+        listed.problem,
+    )
+    assert len(sandbox.requests) == len(pages) + 1
+
+
+@pytest.mark.parametrize("total", [None, "3", 3.0, True, [3]])
+def test_a_total_that_is_no_whole_number_is_not_believed(sandbox: Sandbox, total: object) -> None:
+    sandbox.fail(body=with_total(total, "a", "b"))
+    assert using(api(sandbox.url), lambda client: client.organizations()).problem == ""
+    assert len(sandbox.requests) == 1
+
+
+json_leaves = st.none() | st.booleans() | st.integers() | st.integers(-2, 2**64) | st.floats() | st.text()
+names = json_leaves | st.text(st.characters(exclude_categories=())) | st.lists(st.none())
+
+
+def test_an_odd_name_or_date_of_one_never_stops_the_others(sandbox: Sandbox) -> None:
+    with api(sandbox.url, max_tries=1).connected(Calls()) as (client, portal):
+
+        @settings(max_examples=150, deadline=None)
+        @given(names, names, st.sets(st.sampled_from(["org_name", "created_at"])))
+        @example("Team \ud83d", "", set())
+        @example("a\0b", "2024-05-06T07:08:09Z", set())
+        def ask(name: object, created_at: object, absent: set[str]) -> None:
+            odd = {k: v for k, v in item("b", name, created_at).items() if k not in absent}
+            sandbox.heal()
+            sandbox.fail(body=page(item("a"), odd, item("c")))
+            a, b, c = portal.call(client.organizations).items
+            assert (a.org_id, b.org_id, c.org_id) == ("a", "b", "c")
+            assert (b.org_name is None) == ("org_name" in absent or not isinstance(name, str))
+            if isinstance(b.org_name, str) and isinstance(name, str):
+                assert len(b.org_name) == len(name)
+                assert "\0" not in b.org_name
+                b.org_name.encode()
+            if "created_at" in absent or not isinstance(created_at, str):
+                assert b.created_at is None
+
+        ask()
+
+
+def test_an_odd_id_is_named_by_its_place(sandbox: Sandbox) -> None:
+    sandbox.fail(body=page(item("a"), item(""), item("c")))
+    with pytest.raises(ContractBroken, match="from number 0 on, item 2 of the page"):
+        organizations(api(sandbox.url))
+
+
 def test_a_page_that_is_empty_and_promises_more_breaks_the_contract(sandbox: Sandbox) -> None:
     sandbox.fail(body=page(item("org-1"), has_more=True))
     sandbox.fail(body=page(has_more=True), times=None)
@@ -681,6 +763,81 @@ def test_many_organizations_in_one_question_are_not_all_spelled_out(sandbox: San
     sandbox.fail(status=404)
     with pytest.raises(Rejected, match=r"of organizations o0, o1, o2 and 96 more and user u0 from 2025"):
         count(api(sandbox.url), org_ids=[f"o{n}" for n in range(99)], user_ids=["u0"])
+
+
+# What only stands between here and the API
+
+PAGE: dict[str, Any] = {"body": b"<html><title>Just a moment</title></html>", "content_type": "text/html"}
+NOT_OF_THE_API: dict[str, dict[str, Any]] = {
+    **{
+        f"{status} page": {"status": status, **PAGE}
+        for status in (301, 400, 404, 405, 407, 410, 413, 414, 422, 431, 451)
+    },
+    **{f"{status}": {"status": status} for status in (202, 206, 300, 405, 407, 409, 413, 414, 431, 451)},
+    "404 of text": {"status": 404, "body": b'{"detail": "no"}', "content_type": "text/plain"},
+    "422 of a list": {"status": 422, "body": b"[]"},
+    "400 of nothing": {"status": 400, "body": b""},
+}
+
+
+@pytest.mark.parametrize("fault", NOT_OF_THE_API.values(), ids=NOT_OF_THE_API.keys())
+def test_what_is_not_the_apis_own_answer_refuses_no_organization(sandbox: Sandbox, fault: dict[str, Any]) -> None:
+    sandbox.fail(**fault, times=None)
+    told = rf"organization org-7 from 2025-03-03T.*something between you and the API.*answered {fault['status']}"
+    with pytest.raises(Unavailable, match=told):
+        count(api(sandbox.url), org_ids=["org-7"])
+    assert len(sandbox.requests) == 1
+
+
+@pytest.mark.parametrize("fault", NOT_OF_THE_API.values(), ids=NOT_OF_THE_API.keys())
+def test_what_is_not_the_apis_own_answer_to_everyone_or_a_list_ends_the_load(
+    sandbox: Sandbox, fault: dict[str, Any]
+) -> None:
+    sandbox.fail(**fault, times=None)
+    for ask in (count, organizations):
+        with pytest.raises(Misrouted, match=f"something between you and the API.*answered {fault['status']}"):
+            ask(api(sandbox.url))
+    assert len(sandbox.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "advice"),
+    [
+        (302, "check DEVIN_API_URL"),
+        (407, "set both in HTTPS_PROXY"),
+        (413, "DEVIN_FETCH=direct"),
+        (414, "DEVIN_FETCH=direct"),
+        (431, "DEVIN_FETCH=direct"),
+        (451, "the administrator of your network"),
+    ],
+)
+def test_who_can_fix_it_is_told(sandbox: Sandbox, status: int, advice: str) -> None:
+    sandbox.fail(status=status, **PAGE)
+    with pytest.raises(Unavailable, match=f"as text/html .*{advice}.*asked again by the next command"):
+        count(api(sandbox.url), org_ids=["org-7"])
+
+
+@pytest.mark.parametrize("kind", ["application/json", "application/json; charset=utf-8", "Application/Problem+JSON"])
+def test_any_json_object_that_is_marked_as_one_is_the_apis(sandbox: Sandbox, kind: str) -> None:
+    sandbox.fail(status=404, body=b'{"detail": "unknown"}', content_type=kind)
+    with pytest.raises(Rejected):
+        count(api(sandbox.url), org_ids=["org-7"])
+
+
+@pytest.mark.parametrize("org_ids", [[], ["org-7"]], ids=["about everyone", "about one organization"])
+def test_a_firewalls_403_may_pass_and_says_nothing_of_the_key(sandbox: Sandbox, org_ids: list[str]) -> None:
+    sandbox.fail(status=403, **PAGE)
+    assert count(api(sandbox.url), org_ids=org_ids) == sandbox.truth(START, END, org_ids or None)
+    sandbox.fail(status=403, **PAGE, times=None)
+    with pytest.raises(SourceDown, match=r"answered 403 as text/html \(<html><title>Just a moment") as down:
+        count(api(sandbox.url), org_ids=org_ids)
+    assert KEY_VARIABLE not in str(down.value)
+
+
+def test_a_log_in_page_is_not_taken_for_the_api_that_refuses_the_key(sandbox: Sandbox) -> None:
+    sandbox.fail(status=401, **PAGE)
+    with pytest.raises(Misrouted, match="If nothing is on the way, the key in DEVIN_API_KEY may have ended"):
+        count(api(sandbox.url))
 
 
 # Where the key may go
@@ -1057,7 +1214,6 @@ def test_fields_beside_the_count_are_no_harm(sandbox: Sandbox) -> None:
     assert count(api(sandbox.url)) == 7
 
 
-json_leaves = st.none() | st.booleans() | st.integers() | st.integers(-2, 2**64) | st.floats() | st.text()
 json_values = st.recursive(json_leaves, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8)
 
 
