@@ -21,7 +21,9 @@ def checks_of(counted: Counted) -> Checks:
     noun = counted.noun
 
     @dg.asset_check(asset=asset, description=f"Each day's counts per {noun} sum to the source's own total.")
-    def counts_sum_to_control_totals(database: Database, settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
+    def counts_sum_to_control_totals(
+        database: dg.ResourceParam[Database], settings: dg.ResourceParam[Settings]
+    ) -> dg.AssetCheckResult:
         """More in the total is a warning if all were listed, and to be expected if the user chose whom to count."""
         totals = counted.totals.c
         with database.transaction(read_only=True) as connection:
@@ -70,7 +72,9 @@ def checks_of(counted: Counted) -> Checks:
         )
 
     @dg.asset_check(asset=asset, description=f"Every day between the first and the last loaded one has every {noun}.")
-    def every_cell_is_present(database: Database, settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
+    def every_cell_is_present(
+        database: dg.ResourceParam[Database], settings: dg.ResourceParam[Settings]
+    ) -> dg.AssetCheckResult:
         """One is expected on the days since its creation."""
         with database.transaction(read_only=True) as connection:
             gaps = reads.missing_cells(connection, counted, settings.chosen(counted))
@@ -84,7 +88,9 @@ def checks_of(counted: Counted) -> Checks:
         )
 
     @dg.asset_check(asset=asset, description="The latest day whose window is over is loaded.")
-    def latest_closed_day_is_present(database: Database, settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
+    def latest_closed_day_is_present(
+        database: dg.ResourceParam[Database], settings: dg.ResourceParam[Settings]
+    ) -> dg.AssetCheckResult:
         """A warning only: while history is backfilled, the latest day may still be to come."""
         latest = closed_days(daily_partitions(settings))[-1]
         with database.transaction(read_only=True) as connection:
@@ -97,7 +103,7 @@ def checks_of(counted: Counted) -> Checks:
         )
 
     @dg.asset_check(asset=asset, name=f"every_{noun}_is_available", description=f"The source counts every {noun}.")
-    def every_one_is_available(database: Database) -> dg.AssetCheckResult:
+    def every_one_is_available(database: dg.ResourceParam[Database]) -> dg.AssetCheckResult:
         """One that it refuses for good does not hold up the others, is tried again on each run, and is shown here."""
         with database.transaction(read_only=True) as connection:
             refused = reads.unavailable(connection, counted)
@@ -113,7 +119,7 @@ def checks_of(counted: Counted) -> Checks:
         )
 
     @dg.asset_check(asset=asset, description="No count of the days that were read last is negative.")
-    def no_count_is_negative(database: Database) -> dg.AssetCheckResult:
+    def no_count_is_negative(database: dg.ResourceParam[Database]) -> dg.AssetCheckResult:
         """The tables refuse negative counts; this finds what got in by another way on the days that were read last."""
         cells, totals = counted.cells.c, counted.totals.c
         last_run = sa.select(totals.run_id).order_by(totals.loaded_at.desc()).limit(1).scalar_subquery()
@@ -143,7 +149,7 @@ def checks_of(counted: Counted) -> Checks:
     additional_deps=[dg.AssetKey(ORGANIZATIONS.cells.name)],
     description="The day's total was the same when users and when organizations were counted.",
 )
-def control_totals_agree(database: Database) -> dg.AssetCheckResult:
+def control_totals_agree(database: dg.ResourceParam[Database]) -> dg.AssetCheckResult:
     """A warning: the source changed a total between the two readings, and the older one is out of date."""
     of_users, of_organizations = USERS.totals.c, ORGANIZATIONS.totals.c
     both = USERS.totals.join(ORGANIZATIONS.totals, of_users.day == of_organizations.day)

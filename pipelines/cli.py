@@ -10,7 +10,6 @@ import traceback
 import warnings
 from dataclasses import asdict, dataclass, field
 from datetime import date, timedelta
-from pathlib import Path
 from typing import Annotated, NoReturn
 
 import dagster as dg
@@ -36,7 +35,7 @@ from pipelines.screen import (
     show_table,
     speak,
 )
-from pipelines.settings import PROJECT, Settings, SettingsRefused, says_json
+from pipelines.settings import Settings, SettingsRefused, says_json
 from pipelines.status import status
 from resources.database import Database, WarehouseLocked, WarehouseUnusable
 from resources.devin_api import KEY_VARIABLE, Calls, Unauthorized, key_from_environment
@@ -298,14 +297,19 @@ def ui(
 ) -> None:
     """Start the Dagster UI on this machine, with the daemon that runs the schedule, until Ctrl-C."""
     Settings.load()
-    with runs.open_instance():
-        home = runs.dagster_home()
-    say(f"The Dagster UI: http://127.0.0.1:{port} (ends with Ctrl-C; the schedule runs as long as this does)")
-    # Dagster advises another command, which wants a layout of projects that is not this one's.
-    os.environ.setdefault("PYTHONWARNINGS", "ignore:Function `dev_command` is superseded")
-    os.chdir(home)  # Dagster leaves its scratch files where it is started
-    dagster = str(Path(sys.executable).parent / "dagster")
-    os.execv(dagster, [dagster, "dev", "-w", str(PROJECT / "workspace.yaml"), "-h", "127.0.0.1", "-p", str(port)])
+    from pipelines.webserver import (
+        ADDRESS,
+        CannotServe,
+        serve,
+    )  # here: it brings a web framework that no other command needs
+
+    with runs.open_instance() as instance:
+        say(f"The Dagster UI: http://{ADDRESS}:{port} (ends with Ctrl-C; the schedule runs as long as this does)")
+        os.chdir(runs.dagster_home())  # Dagster leaves its scratch files where it is started
+        try:
+            serve(instance, port)
+        except CannotServe as error:
+            _stop(str(error), MISSING)
 
 
 @app.command()

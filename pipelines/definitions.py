@@ -47,13 +47,20 @@ def definitions_for(settings: Settings, progress: Progress) -> dg.Definitions:
         sensors=[alerts_sensor(assets, checks, settings)] if settings.devin_alert_webhook_url else [],
         schedules=[daily_refresh_schedule(assets, partitions, settings)],
         resources={
-            "settings": settings.model_copy(update=dict.fromkeys(SECRETS)),  # who sends them reads them by itself
-            "progress": progress,
-            "devin_api": devin_api_for(settings),
-            "database": Database(url=settings.warehouse_url),
+            "settings": _fixed(settings.model_copy(update=dict.fromkeys(SECRETS))),  # who sends them reads them itself
+            "progress": _fixed(progress),
+            "devin_api": _fixed(devin_api_for(settings)),
+            "database": _fixed(Database(url=settings.warehouse_url)),
+            # Assets hand nothing to each other; stock writes files, to a folder that a run's config may name.
+            "io_manager": dg.mem_io_manager,
         },
         executor=dg.in_process_executor,
     )
+
+
+def _fixed(value: object) -> dg.ResourceDefinition:
+    """A resource that no run's config can change: whoever reaches the UI writes that. Dagster refuses any for it."""
+    return dg.ResourceDefinition(lambda _: value, config_schema={})
 
 
 def devin_api_for(settings: Settings) -> DevinAPI:

@@ -14,8 +14,8 @@ from warehouse.tables import ORGANIZATIONS
 def organizations(
     context: dg.AssetExecutionContext,
     settings: dg.ResourceParam[Settings],
-    devin_api: DevinAPI,
-    database: Database,
+    devin_api: dg.ResourceParam[DevinAPI],
+    database: dg.ResourceParam[Database],
     progress: dg.ResourceParam[Progress],
 ) -> dg.MaterializeResult:  # type: ignore[type-arg]  # with checks, Dagster knows it only bare
     """Those in DEVIN_ORG_IDS, or else every one that the source lists."""

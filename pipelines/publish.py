@@ -36,7 +36,9 @@ def published_snapshot_asset(deps: Sequence[dg.AssetKey]) -> dg.AssetsDefinition
         deps=deps,
         description="A copy of the warehouse that is replaced as a whole, and the same as Parquet files.",
     )
-    def published_snapshot(database: Database, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[None]:
+    def published_snapshot(
+        database: dg.ResourceParam[Database], settings: dg.ResourceParam[Settings]
+    ) -> dg.MaterializeResult[None]:
         snapshot = settings.published_snapshot
         assert snapshot is not None, "on a server analysts read the warehouse itself"
         try:

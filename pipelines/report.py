@@ -37,7 +37,9 @@ def activity_report_asset(deps: Sequence[dg.AssetKey]) -> dg.AssetsDefinition:
         deps=deps,
         description="A page with the trend, a calendar, the organizations and what speaks for the numbers.",
     )
-    def activity_report(database: Database, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[None]:
+    def activity_report(
+        database: dg.ResourceParam[Database], settings: dg.ResourceParam[Settings]
+    ) -> dg.MaterializeResult[None]:
         path = settings.published_report
         assert path is not None, "else there is no such asset"
         snapshot = settings.published_snapshot

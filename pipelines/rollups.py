@@ -23,19 +23,21 @@ def _rebuilt(database: Database, table: sa.Table, **parameters: int) -> dg.Mater
 
 
 @table_asset(tables.weekly_sessions, deps=[DAILY_SESSIONS])
-def weekly_sessions(database: Database) -> dg.MaterializeResult[None]:
+def weekly_sessions(database: dg.ResourceParam[Database]) -> dg.MaterializeResult[None]:
     """Sums per organization and ISO week."""
     return _rebuilt(database, tables.weekly_sessions)
 
 
 @table_asset(tables.monthly_sessions, deps=[DAILY_SESSIONS])
-def monthly_sessions(database: Database) -> dg.MaterializeResult[None]:
+def monthly_sessions(database: dg.ResourceParam[Database]) -> dg.MaterializeResult[None]:
     """Sums per organization and month."""
     return _rebuilt(database, tables.monthly_sessions)
 
 
 @table_asset(tables.enterprise_sessions, deps=[DAILY_SESSIONS])
-def enterprise_sessions(database: Database, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[None]:
+def enterprise_sessions(
+    database: dg.ResourceParam[Database], settings: dg.ResourceParam[Settings]
+) -> dg.MaterializeResult[None]:
     """The whole enterprise per day, with trailing sums and changes."""
     # The schedule reads a day for the last time on the last night of its look-back, which is that many days
     # minus one after the day has ended.

@@ -49,7 +49,7 @@ def daily_refresh_schedule(
         description=f"Loads the day that closed last, reads the {again} before it again, and loads what was missed.",
     )
     def daily_refresh_schedule(
-        context: dg.ScheduleEvaluationContext, database: Database
+        context: dg.ScheduleEvaluationContext, database: dg.ResourceParam[Database]
     ) -> list[dg.RunRequest] | dg.SkipReason:
         now: datetime = context.scheduled_execution_time
         closed = closed_days(partitions, now)

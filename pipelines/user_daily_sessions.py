@@ -26,8 +26,8 @@ def user_daily_sessions_asset(partitions: dg.DailyPartitionsDefinition) -> dg.As
     def user_daily_sessions(
         context: dg.AssetExecutionContext,
         settings: dg.ResourceParam[Settings],
-        devin_api: DevinAPI,
-        database: Database,
+        devin_api: dg.ResourceParam[DevinAPI],
+        database: dg.ResourceParam[Database],
         progress: dg.ResourceParam[Progress],
     ) -> dg.MaterializeResult[None]:
         return load_partitions(USERS, partitions, context, settings, devin_api, database, progress)

@@ -9,13 +9,12 @@ import shutil
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import dagster as dg
 import sqlalchemy as sa
 import tenacity
-from pydantic import Field
 
 from resources.files import replacing
 from resources.hosts import is_loopback
@@ -30,6 +29,7 @@ _WRITERS_LOCK = 0x646576696E73
 _REFUSED = re.compile(r"permission denied|must be owner of|no schema has been selected")
 _FATAL = "FATAL Error"
 _READ_ONLY = "in a read-only transaction"
+_TOKENS = ("MOTHERDUCK_TOKEN", "motherduck_token")
 
 
 class WarehouseUnusable(Exception):
@@ -41,22 +41,30 @@ class WarehouseLocked(WarehouseUnusable):
 
 
 def is_on_this_machine(url: sa.URL) -> bool:
-    """Whether the server is reached through a socket or the loopback interface."""
-    host = url.host or str(url.query.get("host", ""))
-    return not host or host.startswith("/") or is_loopback(host)
+    """Whether the server can be reached only through a socket or the loopback interface."""
+    if "service" in url.query or os.environ.get("PGSERVICE"):
+        return False  # a file says where
+    told = url.normalized_query
+    hosts = [url.host or "", *told.get("host", ())]
+    if not any(hosts):
+        hosts = [os.environ.get("PGHOST", "")]
+    hosts += told.get("hostaddr") or [os.environ.get("PGHOSTADDR", "")]
+    names = ",".join(hosts).split(",")
+    return all(not name or name.startswith(("/", "@")) or is_loopback(name) for name in names)
 
 
-class Database(dg.ConfigurableResource["Database"]):
+@dataclass(frozen=True)
+class Database:
     """A DuckDB file, a database of MotherDuck or one of PostgreSQL.
 
-    One transaction writes at a time; others wait. On a file readers wait as well, so keep transactions short.
+    `url` is duckdb:///path/to/file.duckdb, duckdb:///md:name or postgresql+psycopg://user:***@host/database. Where the
+    password is ***, the one of WAREHOUSE_URL in the environment is used, if that is the same address.
+    One transaction writes at a time; others wait, for `lock_timeout_seconds` at most. On a file readers wait as well,
+    so keep transactions short.
     """
 
-    url: str = Field(
-        description="duckdb:///path/to/file.duckdb, duckdb:///md:name or postgresql+psycopg://user:***@host/database. "
-        "Where the password is ***, the one of WAREHOUSE_URL in the environment is used."
-    )
-    lock_timeout_seconds: float = Field(default=30.0, description="How long to wait for another process's lock.")
+    url: str = field(repr=False)  # a caller's own may hold a password
+    lock_timeout_seconds: float = 30.0
 
     @contextmanager
     def transaction(self, *, read_only: bool = False) -> Iterator[sa.Connection]:
@@ -87,7 +95,7 @@ class Database(dg.ConfigurableResource["Database"]):
     @property
     def is_file(self) -> bool:
         """Whether it is a file on this machine, and not on a server."""
-        return self.is_duckdb and not str(sa.make_url(self.url).database).startswith("md:")
+        return self.is_duckdb and not str(sa.make_url(self.url).database).startswith(("md:", "motherduck:"))
 
     @property
     def path(self) -> Path:
@@ -138,9 +146,13 @@ class Database(dg.ConfigurableResource["Database"]):
             options["config"] = {"autoinstall_known_extensions": "false"}
             if read_only:
                 options["config"]["enable_external_access"] = "false"
-        elif not self.is_duckdb:
+        elif not (is_the_environments := _is_the_environments(url)):
+            self._refuse_secrets()
+        if not self.is_duckdb:
             if url.password == HIDDEN:
-                url = url.set(password=self._password())
+                url = url.set(password=sa.make_url(os.environ[URL_VARIABLE]).password)
+            if not is_the_environments:
+                options["passfile"] = f"{os.devnull}/none"  # a line of ~/.pgpass may be for every host
             if "sslmode" not in url.query and not is_on_this_machine(url):
                 options["sslmode"] = "require"  # the driver's own default falls back to no encryption
             milliseconds = max(1, int(self.lock_timeout_seconds * 1000))  # 0 would mean to wait for ever
@@ -151,15 +163,26 @@ class Database(dg.ConfigurableResource["Database"]):
             options["connect_timeout"] = 10
         return sa.create_engine(url, poolclass=sa.NullPool, connect_args=options)
 
-    def _password(self) -> str | None:
-        """The one of the URL in the environment. Raises WarehouseUnusable if there is none."""
-        told = os.environ.get(URL_VARIABLE)
-        if not told:
+    def _refuse_secrets(self) -> None:
+        """Raise WarehouseUnusable if a secret of the environment, which is for its own server, would be sent to this.
+
+        No caller can release it: it comes from the environment, so its address does too.
+        """
+        url = sa.make_url(self.url)
+        secret = _secret_for(url)
+        if secret is None:
+            return
+        if url.password == HIDDEN and not os.environ.get(URL_VARIABLE):
             raise WarehouseUnusable(
                 f"The password of the warehouse {self.name} is not known: set {URL_VARIABLE} in the environment of "
                 "every process that runs the job."
             )
-        return sa.make_url(told).password
+        raise WarehouseUnusable(
+            f"Not connected to {_with_user(self.url)}: the secret in {secret} is sent to "
+            f"{_with_user(os.environ.get(URL_VARIABLE, ''))} alone. If the first is the right warehouse, set "
+            f"{URL_VARIABLE} to it, with the same user, server, port, database and options, in the environment of "
+            "every process that runs the job."
+        )
 
     def _prepare(self, connection: sa.Connection, read_only: bool) -> None:
         connection.execute(sa.text("set time zone 'UTC'"))
@@ -238,3 +261,41 @@ class Database(dg.ConfigurableResource["Database"]):
                 "stored, everything before it is. Run the same again once it is back."
             )
         return WarehouseUnusable(f"The warehouse {self.name} cannot be opened: {short}. Check {URL_VARIABLE}.")
+
+
+def _is_the_environments(url: sa.URL) -> bool:
+    """Whether this is the address in WAREHOUSE_URL: the same in every part but the password.
+
+    The options count too: host, hostaddr, port, service and sslmode say where a password goes, and how safely.
+    """
+    try:
+        # As the settings have it, from where callers have it.
+        own = sa.make_url(sa.make_url(os.environ.get(URL_VARIABLE, "")).render_as_string(hide_password=True))
+    except sa.exc.ArgumentError:
+        return False
+    return url.set(password=HIDDEN) == own.set(password=HIDDEN)
+
+
+def _secret_for(url: sa.URL) -> str | None:
+    """Where in the environment the secret is that connecting to this server would send; None if none would be sent."""
+    names: tuple[str, ...]
+    if url.drivername == "duckdb":
+        names = _TOKENS
+    elif url.password == HIDDEN:
+        return URL_VARIABLE
+    elif "service" in url.query:
+        return f"the service {url.query['service']}"
+    else:
+        names = ("PGSERVICE",) if url.password else ("PGSERVICE", "PGPASSWORD")
+    return next((name for name in names if os.environ.get(name)), None)
+
+
+def _with_user(address: str) -> str:
+    """The address without its password and options."""
+    try:
+        url = sa.make_url(address)
+    except sa.exc.ArgumentError:
+        return f"the address in {URL_VARIABLE}"
+    return sa.URL.create(
+        url.drivername, url.username, host=url.host, port=url.port, database=url.database
+    ).render_as_string()

@@ -21,11 +21,9 @@ from functools import partial
 from typing import Any, Generic, Literal, TypeVar
 
 import aiohttp
-import dagster as dg
 import httpx
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from httpx_aiohttp import AiohttpTransport
-from pydantic import Field
 
 from resources.devin_versions import V2, V3, Listing, Params, VersionName, WindowEnd, check_key, version_for, zulu
 from resources.hosts import is_loopback, proxy_for
@@ -33,6 +31,8 @@ from resources.outage import GivenUp, Outage, Passing, Waiting, waiting
 from resources.pace import Pace
 
 KEY_VARIABLE = "DEVIN_API_KEY"
+URL_VARIABLE = "DEVIN_API_URL"
+DEFAULT_URL = "https://api.devin.ai"
 MAX_LISTED = 100_000
 # What servers and proxies take of an address is some 8,000 characters.
 MAX_IDS = 100
@@ -166,42 +166,37 @@ def check_url(url: str) -> str:
     return str(parsed).rstrip("/")
 
 
-class DevinAPI(dg.ConfigurableResource["DevinAPI"]):
-    """The Devin Enterprise API, v2 or v3. `connect()` gives a client that asks."""
+@dataclass(frozen=True)
+class DevinAPI:
+    """The Devin Enterprise API, v2 or v3. `connect()` gives a client that asks.
 
-    base_url: str = Field(default="https://api.devin.ai", description="Where the source is.")
-    version: Literal["auto", "v2", "v3"] = Field(
-        default="auto", description="Which version of the API is asked; auto goes by the key."
-    )
-    max_connections: int = Field(default=64, description="How many connections are kept at most.")
-    timeout_seconds: float = Field(
-        default=30.0, description="How long one try may take, from connecting to the last byte."
-    )
-    max_tries: int = Field(default=5, description="How often one question is tried in all.")
-    requests_per_minute: int | None = Field(default=None, description="Upper bound, spread evenly. None: no bound.")
-    backoff_seconds: float = Field(default=0.5, description="Upper bound of the first pause; doubles with each try.")
-    max_backoff_seconds: float = Field(
-        default=30.0, description="Upper bound of any pause that the source did not ask for."
-    )
-    patience_seconds: float = Field(
-        default=300.0,
-        description="How long nobody may be answered, and the longest pause that the source may ask for.",
-    )
-    bounds: Literal["start_date", "start"] = Field(
-        default="start_date",
-        description="Which pair of parameters carries the window in v2: start_date and end_date, or start and end. "
-        "The contract has both and describes only the first.",
-    )
+    `max_tries` is how often one question is tried in all, `timeout_seconds` how long one try may take, from connecting
+    to the last byte. `max_backoff_seconds` bounds a pause that the source did not ask for,
+    `patience_seconds` one that it did, and how long nobody may be answered. `bounds` is the pair of parameters that carries the window in v2: the contract has both, and
+    describes only start_date. `window_end` is whether the source counts the end of a window; if so, an earlier one is
+    sent.
+    """
 
-    window_end: WindowEnd = Field(
-        default="exclusive",
-        description="Whether the source counts the end of a window as part of it. If so, an earlier one is sent.",
-    )
+    base_url: str = DEFAULT_URL
+    version: Literal["auto", "v2", "v3"] = "auto"
+    max_connections: int = 64
+    timeout_seconds: float = 30.0
+    max_tries: int = 5
+    requests_per_minute: int | None = None
+    backoff_seconds: float = 0.5
+    max_backoff_seconds: float = 30.0
+    patience_seconds: float = 300.0
+    bounds: Literal["start_date", "start"] = "start_date"
+    window_end: WindowEnd = "exclusive"
 
     @asynccontextmanager
     async def connect(self, calls: Calls) -> "AsyncIterator[DevinClient]":
-        """A client for one event loop that counts in `calls`. Raises Unauthorized if no usable key is set."""
+        """A client for one event loop that counts in `calls`.
+
+        Raises Unauthorized if no usable key is set, or if it is not for this address.
+        """
         url = check_url(self.base_url)
+        _refuse_other_address(url)
         key, version = self._key_and_version()
         tls = httpx.create_ssl_context()
         async with httpx.AsyncClient(
@@ -661,6 +656,23 @@ def _creation_of(item: dict[str, Any], listing: Listing, version: V2 | V3) -> da
         return version.instant(item[listing.created_field]) if listing.created_field else None
     except (KeyError, TypeError, ValueError):
         return None
+
+
+def _refuse_other_address(url: str) -> None:
+    """Raise Unauthorized unless the environment says that the key is for `url`, which `check_url` returned.
+
+    No caller can release the key to another address: it comes from the environment, so its address does too.
+    """
+    try:
+        allowed = check_url(os.environ.get(URL_VARIABLE) or DEFAULT_URL)
+    except ValueError as error:
+        raise Unauthorized(f"{URL_VARIABLE} is refused: {error}. Nothing was asked.") from None
+    if url != allowed:
+        raise Unauthorized(
+            f"Nothing was asked of {url}: {KEY_VARIABLE} is sent to {allowed} alone. "
+            f"If {url} is the right address, set {URL_VARIABLE} to it in the environment of every process that runs "
+            "the job."
+        )
 
 
 def key_from_environment() -> str:

@@ -495,7 +495,7 @@ def test_the_password_is_in_nothing_that_is_shown(with_password: Settings) -> No
     resources = definitions_for(with_password, Progress()).resources
     assert resources is not None
     shown = f"{with_password!r} {with_password.model_dump()} {database!r} {database} {database.name} {database.url} "
-    shown += f"{resources!r} {resources['database'].model_dump()}"
+    shown += repr(resources)
     with pytest.raises(WarehouseUnusable) as unusable, database.transaction() as connection:
         connection.execute(sa.text("select pg_terminate_backend(pg_backend_pid())"))
     with pytest.raises(sa.exc.DBAPIError) as refused, database.transaction() as connection:

@@ -6,6 +6,7 @@ import gzip
 import ipaddress
 import json
 import logging
+import os
 import re
 import socket
 import socketserver
@@ -16,6 +17,7 @@ import traceback
 import tracemalloc
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,6 +35,7 @@ from resources.devin_api import (
     KEY_VARIABLE,
     LARGEST_COUNT,
     MAX_BODY_BYTES,
+    URL_VARIABLE,
     Calls,
     ContractBroken,
     DevinAPI,
@@ -61,6 +64,7 @@ Send = Callable[[bytes], object]
 
 
 def api(url: str, **fields: Any) -> DevinAPI:
+    os.environ[URL_VARIABLE] = url  # the key goes there alone; the fixture `environment` takes it back
     return DevinAPI(base_url=url, **{"backoff_seconds": 0, "patience_seconds": 0, **fields})
 
 
@@ -119,6 +123,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch, certificate: Path) -> None:
     monkeypatch.setenv(KEY_VARIABLE, KEY)
+    monkeypatch.setenv(URL_VARIABLE, "")
     # To load every root certificate takes longer than a question.
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
 
@@ -584,7 +589,7 @@ def test_neither_the_resource_nor_the_client_nor_the_log_shows_the_key(
     with caplog.at_level(logging.DEBUG):
         shown = using(asked, ask)
     assert sandbox.url in shown
-    assert KEY not in shown + repr(asked) + str(asked) + json.dumps(asked.model_dump(mode="json")) + caplog.text
+    assert KEY not in shown + repr(asked) + str(asked) + json.dumps(asdict(asked)) + caplog.text
 
 
 JSON_ESCAPED_KEY = f"\\u0061{KEY[1:]}"
