@@ -37,6 +37,13 @@ class CannotServe(Exception):
     """The UI can't be served, or not with the schedule. The message says why and what to do."""
 
 
+_REFUSAL = PlainTextResponse(
+    "A page of another site asked for this, and the Dagster UI answers its own pages alone. To open it, type its "
+    "address in the browser.\n",
+    status_code=403,
+)
+
+
 class OwnPagesOnly:
     """Lets requests through that no page of another site made; the others get 403 before Dagster sees them.
 
@@ -48,15 +55,12 @@ class OwnPagesOnly:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] in ("http", "websocket") and _is_from_elsewhere(Headers(scope=scope)):
-            refusal = PlainTextResponse(
-                "A page of another site asked for this, and the Dagster UI answers only its own pages. "
-                "To open it, type its address in the browser.\n",
-                status_code=403,
-            )
-            await refusal(scope, receive, send)
-        else:
+        if scope["type"] not in ("http", "websocket") or not _is_from_elsewhere(Headers(scope=scope)):
             await self.app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close"})  # before it is accepted, this is a 403
+        else:
+            await _REFUSAL(scope, receive, send)
 
 
 def _is_from_elsewhere(headers: Headers) -> bool:
@@ -71,8 +75,9 @@ def guarded(app: ASGIApp) -> ASGIApp:
 
 def serve(instance: dg.DagsterInstance, port: int) -> None:
     """Serve the UI at `port` of 127.0.0.1 and run the daemon, until SIGINT, SIGTERM or SIGHUP. Raises CannotServe."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)  # so that each of them ends the children too
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # So that each of them ends the children too, also where a shell started this in the background, deaf to SIGINT.
+        signal.signal(number, signal.default_int_handler)
     instance.optimize_for_webserver(statement_timeout=15_000, pool_recycle=3_600, max_overflow=20)
     try:
         with (

@@ -13,12 +13,15 @@ _ARGUMENTS = (
 
 
 @contextmanager
-def chromium() -> Iterator[Browser]:
-    """A browser with an empty profile, until the block ends. Ends the program, or the test, if there is none."""
+def chromium(*arguments: str) -> Iterator[Browser]:
+    """A browser with an empty profile and these arguments more, until the block ends.
+
+    Ends the program, or the test, if there is none.
+    """
     program = shutil.which("chromium") or shutil.which("google-chrome")
     if not program:
         raise SystemExit("There is no Chromium to look at pages with. On Debian: apt-get install chromium")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=list(_ARGUMENTS))
+        browser = playwright.chromium.launch(executable_path=program, args=[*_ARGUMENTS, *arguments])
         yield browser
         browser.close()

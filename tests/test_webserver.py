@@ -1,0 +1,254 @@
+"""No one who reaches the Dagster UI gets the key or the password from it, and pages of other sites do not reach it."""
+
+import http.server
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import pytest
+from playwright.sync_api import Page
+
+from pipelines.settings import PROJECT
+from tests.browser import chromium
+from tests.conftest import World
+from tests.test_cli import wait_until
+from tests.ui import dagster_ui
+
+DAY = "2025-04-01"
+PASSWORD = "not-for-others-7d1f"
+LAUNCH = """mutation Launch($params: ExecutionParams!) {
+  %s(executionParams: $params) {
+    __typename
+    ... on LaunchRunSuccess { run { runId } }
+    ... on RunConfigValidationInvalid { errors { message } }
+    ... on PythonError { message }
+  }
+}"""
+RUNS = "{ runsOrError { ... on Runs { results { runId status } } } }"
+
+
+class Witness:
+    """A server at another address that asks for a password as PostgreSQL does, and keeps all that anybody sends it."""
+
+    def __init__(self) -> None:
+        self.received: list[bytes] = []
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._socket.getsockname()[1]}"
+
+    def __enter__(self) -> "Witness":
+        threading.Thread(target=self._listen, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
+            # Encryption? No. Then, after the start-up message: your password in clear, please.
+            answers = [b"N", b"R\x00\x00\x00\x08\x00\x00\x00\x03"]
+            with connection:
+                while received := connection.recv(65536):
+                    self.received.append(received)
+                    if not answers:
+                        break
+                    connection.sendall(answers.pop(0))
+
+
+@pytest.fixture
+def witness() -> Iterator[Witness]:
+    with Witness() as other:
+        yield other
+
+
+def graphql(url: str, query: str, **variables: object) -> dict[str, Any]:
+    answer = httpx.post(f"{url}/graphql", json={"query": query, "variables": variables}, timeout=120).json()
+    assert "errors" not in answer, answer
+    data: dict[str, Any] = answer["data"]
+    return data
+
+
+def params(config: dict[str, Any], *, again: str = "") -> dict[str, Any]:
+    """A run of one day with this config, or the run `again` once more with it."""
+    tags = {"dagster/asset_partition_range_start": DAY, "dagster/asset_partition_range_end": DAY}
+    return {
+        "selector": {
+            "repositoryName": "__repository__",
+            "repositoryLocationName": "devin_session_metrics",
+            "jobName": "daily_refresh",
+        },
+        "mode": "default",
+        "runConfigData": config,
+        "executionMetadata": {
+            "tags": [{"key": key, "value": value} for key, value in tags.items()],
+            **({"parentRunId": again, "rootRunId": again} if again else {}),
+        },
+    }
+
+
+def launch(url: str, config: dict[str, Any], *, mutation: str = "launchRun", again: str = "") -> dict[str, Any]:
+    """What launching said, once the run is over if there is one."""
+    said: dict[str, Any] = graphql(url, LAUNCH % mutation, params=params(config, again=again))[mutation]
+    if "run" in said:
+        over = {"SUCCESS", "FAILURE", "CANCELED"}
+        wait_until(lambda: {run["status"] for run in runs(url)} <= over, "the run is over")
+    return said
+
+
+def runs(url: str) -> list[dict[str, str]]:
+    found: list[dict[str, str]] = graphql(url, RUNS)["runsOrError"]["results"]
+    return found
+
+
+def redirected(address: str) -> list[dict[str, Any]]:
+    """Configs of a run that would let each secret go to this address."""
+    url = f"postgresql+psycopg://writer:***@{address}/sessions?sslmode=disable"
+    return [
+        {"resources": {"devin_api": {"config": {"base_url": f"http://{address}"}}}},
+        {"resources": {"database": {"config": {"url": url}}}},
+        {"resources": {"settings": {"config": {"devin_api_url": f"http://{address}", "warehouse_url": url}}}},
+    ]
+
+
+def test_a_run_from_the_ui_needs_no_config_and_none_sends_the_key_elsewhere(world: World, witness: Witness) -> None:
+    with dagster_ui({}) as url:
+        launched = launch(url, {})
+        assert launched["__typename"] == "LaunchRunSuccess"
+        assert world.cells() == world.truth(DAY, DAY)
+        asked = len(world.source.requests)
+        for mutation, again in (
+            ("launchRun", ""),
+            ("launchPipelineExecution", ""),
+            ("launchRunReexecution", launched["run"]["runId"]),
+        ):
+            for config in redirected(witness.address):
+                said = launch(url, config, mutation=mutation, again=again)
+                assert witness.received == []
+                assert said["__typename"] == "RunConfigValidationInvalid"
+        assert [run["status"] for run in runs(url)] == ["SUCCESS"]
+        assert len(world.source.requests) == asked
+
+
+def test_no_config_of_a_run_sends_the_warehouses_password_elsewhere(world: World, witness: Witness) -> None:
+    own = f"postgresql+psycopg://writer:{PASSWORD}@127.0.0.1:1/sessions"
+    with dagster_ui({"WAREHOUSE_URL": own}) as url:
+        for config in redirected(witness.address):
+            said = launch(url, config)
+            assert witness.received == []
+            assert said["__typename"] == "RunConfigValidationInvalid"
+
+
+@contextmanager
+def another_site() -> Iterator[str]:
+    """The port of an empty page of somebody else, who sees to it that it loads at `localhost` and at 127.0.0.1."""
+
+    class Page(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(b"<!doctype html><title>Another site</title>")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield str(server.server_port)
+        server.shutdown()
+
+
+def fetched(page: Page, url: str, **options: object) -> int | str:
+    """The status of an answer that the page may see; else `opaque`, or why there is none."""
+    return page.evaluate(  # type: ignore[no-any-return]
+        "([url, options]) => fetch(url, options).then(a => a.type === 'opaque' ? 'opaque' : a.status, e => `${e}`)",
+        [url, options],
+    )
+
+
+def test_only_the_uis_own_pages_launch_a_run(world: World) -> None:
+    body = json.dumps({"query": LAUNCH % "launchRun", "variables": {"params": params({})}})
+    disguised = {"mode": "no-cors", "method": "POST", "headers": {"Content-Type": "text/plain; application/json"}}
+    in_address = f"?query={quote(LAUNCH % 'launchRun')}&variables={quote(json.dumps({'params': params({})}))}"
+    by_name = "--host-resolver-rules=MAP rebound.example 127.0.0.1"
+    with dagster_ui({}) as url, another_site() as port, chromium(by_name) as browser:
+        page = browser.new_page()
+        for host in ("localhost", "127.0.0.1"):
+            page.goto(f"http://{host}:{port}")
+            assert fetched(page, f"{url}/graphql", **disguised, body=body) == "opaque", "it was sent, and answered"
+            assert fetched(page, f"{url}/graphql{in_address}", mode="no-cors") == "opaque"
+            assert fetched(page, f"{url}/graphql{in_address}", mode="no-cors", method="POST") == "opaque"
+            assert runs(url) == []
+            opened = page.evaluate(
+                "url => new Promise(done => { const socket = new WebSocket(url, 'graphql-ws');"
+                " socket.onopen = () => done(true); socket.onerror = () => done(false); })",
+                f"{url.replace('http', 'ws')}/graphql",
+            )
+            assert opened is False
+            framed = page.evaluate(
+                "url => new Promise(done => { const frame = document.createElement('iframe');"
+                " document.body.append(frame); frame.onload = () => done(frames.length); frame.src = url; })",
+                url,
+            )
+            assert framed == 1
+            assert "alone" in page.frames[1].content(), "what it shows is the refusal"
+        rebound = url.replace("127.0.0.1", "rebound.example")
+        shown = page.goto(rebound)
+        assert shown and shown.status == 400
+        asks = {"method": "POST", "headers": {"Content-Type": "application/json"}, "body": body}
+        assert fetched(page, f"{rebound}/graphql", **asks) == 400
+        assert runs(url) == []
+        page.goto(url)
+        assert fetched(page, "/graphql", **asks) == 200
+        assert len(runs(url)) == 1, "the same, asked by a page of the UI, is a run"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_the_ui_ends_with_all_that_it_started(world: World, number: signal.Signals) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "pipelines.cli", "ui", "--port", str(port)]
+    # Whatever is started holds the pipe open, so it ends when the last of them has ended.
+    with subprocess.Popen(
+        command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        said = ""
+        for line in process.stdout:
+            said += line
+            if "Instance is configured with the following daemons" in line:
+                break
+        process.send_signal(number)
+        said += process.stdout.read()
+    assert process.returncode == 0
+    assert "Daemon threads shut down" in said
+    assert "Traceback" not in said
+
+
+def test_a_port_that_is_taken_is_a_sentence(world: World) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        command = [sys.executable, "-m", "pipelines.cli", "ui", "--port", port]
+        ended = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert f"The Dagster UI cannot listen on 127.0.0.1:{port}: Address already in use. Choose another" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_this_was_written_for_the_dagster_that_is_installed() -> None:
+    assert version("dagster-webserver").startswith("1.13."), (
+        "Compare pipelines/webserver.py with dagster_webserver() in dagster_webserver/cli.py, then name the new version"
+    )
