@@ -75,9 +75,10 @@ def guarded(app: ASGIApp) -> ASGIApp:
 
 def serve(instance: dg.DagsterInstance, port: int) -> None:
     """Serve the UI at `port` of 127.0.0.1 and run the daemon, until SIGINT, SIGTERM or SIGHUP. Raises CannotServe."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # So that each of them ends the children too, also where a shell started this in the background, deaf to SIGINT.
-        signal.signal(number, signal.default_int_handler)
+    # It is Python's own, but a shell that starts this in the background makes it, and its children, deaf to SIGINT.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))  # so that the children end as well
     instance.optimize_for_webserver(statement_timeout=15_000, pool_recycle=3_600, max_overflow=20)
     try:
         with (
