@@ -55,7 +55,7 @@ def checks_of(counted: Counted) -> Checks:
         return dg.AssetCheckResult(passed=True, metadata=metadata)
 
     @dg.asset_check(asset=asset, description="Days sum to what the source counts over several of them in one question.")
-    def blocks_add_up(database: Database) -> dg.AssetCheckResult:
+    def blocks_add_up(database: dg.ResourceParam[Database]) -> dg.AssetCheckResult:
         """Each difference was there in two readings, one after the other."""
         claims = counted.contradictions.c
         with database.transaction(read_only=True) as connection:

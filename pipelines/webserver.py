@@ -5,6 +5,7 @@ GraphQL from any of them. So its application is served here behind a check of bo
 what `dagster_webserver/cli.py` does in `dagster_webserver()`; look there when Dagster is upgraded.
 """
 
+import os
 import signal
 import socket
 import subprocess
@@ -109,9 +110,10 @@ def _listening(port: int) -> socket.socket:
     try:
         return socket.create_server((ADDRESS, port))
     except OSError as error:
+        why = os.strerror(error.errno or 0)  # newer Pythons add words of their own to the error's
         raise CannotServe(
-            f"The Dagster UI cannot listen on {ADDRESS}:{port}: {error.strerror}. Choose another port with --port, or "
-            "stop the program that uses this one."
+            f"The Dagster UI cannot listen on {ADDRESS}:{port}: {why}. Choose another port with --port, or stop the "
+            "program that uses this one."
         ) from None
 
 

@@ -170,11 +170,11 @@ def check_url(url: str) -> str:
 class DevinAPI:
     """The Devin Enterprise API, v2 or v3. `connect()` gives a client that asks.
 
-    `max_tries` is how often one question is tried in all, `timeout_seconds` how long one try may take, from connecting
-    to the last byte. `max_backoff_seconds` bounds a pause that the source did not ask for,
-    `patience_seconds` one that it did, and how long nobody may be answered. `bounds` is the pair of parameters that carries the window in v2: the contract has both, and
-    describes only start_date. `window_end` is whether the source counts the end of a window; if so, an earlier one is
-    sent.
+    `max_tries` is how often one question is tried in all, `timeout_seconds` how long one try may take, from
+    connecting to the last byte. `max_backoff_seconds` bounds a pause that the source did not ask for,
+    `patience_seconds` one that it did, and how long nobody may be answered. `bounds` is the pair of parameters that
+    carries the window in v2: the contract has both, and describes only start_date. `window_end` is whether the
+    source counts the end of a window; if so, an earlier one is sent.
     """
 
     base_url: str = DEFAULT_URL

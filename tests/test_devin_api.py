@@ -64,7 +64,8 @@ Send = Callable[[bytes], object]
 
 
 def api(url: str, **fields: Any) -> DevinAPI:
-    os.environ[URL_VARIABLE] = url  # the key goes there alone; the fixture `environment` takes it back
+    # The key goes there alone; the fixture `environment` takes it back. No variable can hold a NUL.
+    os.environ[URL_VARIABLE] = url.replace("\0", "")
     return DevinAPI(base_url=url, **{"backoff_seconds": 0, "patience_seconds": 0, **fields})
 
 

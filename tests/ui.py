@@ -82,7 +82,7 @@ def see_it_near(page: Page, url: str) -> None:
     near = page.get_by_role("button", name="zoom_in")
     for _ in range(8):
         near.click()
-    expect(page.get_by_text("5 / 5 Passed")).to_be_visible()
+    expect(page.get_by_text("6 / 6 Passed")).to_be_visible()
     expect(page.get_by_text("100% filled")).to_be_visible()
 
 
