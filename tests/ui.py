@@ -106,4 +106,4 @@ def see_the_plots(page: Page, url: str) -> None:
 def see_the_checks(page: Page, url: str) -> None:
     """All green."""
     page.goto(f"{url}/assets/daily_sessions?view=checks")
-    expect(page.get_by_text("Succeeded", exact=True)).to_have_count(5)
+    expect(page.get_by_text("Succeeded", exact=True)).to_have_count(6)
