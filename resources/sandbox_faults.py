@@ -7,6 +7,7 @@ import http.client
 import json
 import random
 import socket
+import struct
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -97,6 +98,10 @@ def _asked(scope: Scope) -> Asked:
     )
 
 
+Rewrite = Callable[[Asked, Any], Any]
+"""Makes another answer of the request and the JSON of the true one."""
+
+
 @dataclass
 class Fault:
     """One way to fail, made by `fail`. `hits` counts how often it struck; `heal` ends it."""
@@ -108,10 +113,19 @@ class Fault:
     drop: bool
     truncate: bool
     endless: bool
+    reset: bool
+    drip: float
+    garbage: bytes | None
+    rewrite: Rewrite | None
     when: Callable[[Asked], bool]
     chance: float
     times: int | None
     hits: int = 0
+
+    @property
+    def answers_nothing(self) -> bool:
+        """Whether what is sent, if anything, is no HTTP."""
+        return self.drop or self.reset or self.garbage is not None
 
     def heal(self) -> None:
         """Strike no more."""
@@ -143,6 +157,17 @@ class _Answer:
             content_type = PROBLEM if is_v3(path) else JSON
         headers = {"content-type": content_type, **fault.headers, "content-length": str(len(body))}
         return _Answer(fault.status, headers, body)
+
+    def rewrite(self, asked: Asked, rewrite: Rewrite) -> bool:
+        """Replace the body by what `rewrite` makes of it; whether that is anything else."""
+        if self.status != 200:
+            return False
+        body = json.dumps(rewrite(asked, json.loads(self.body))).encode()
+        if json.loads(body) == json.loads(self.body):
+            return False
+        self.body = body
+        self.headers["content-length"] = str(len(body))
+        return True
 
     async def send_head(self, send: Send) -> None:
         headers = [(name.encode(), value.encode()) for name, value in self.headers.items()]
@@ -196,6 +221,10 @@ class FaultyServer:
         drop: bool = False,
         truncate: bool = False,
         endless: bool = False,
+        reset: bool = False,
+        drip: float = 0.0,
+        garbage: bytes | None = None,
+        rewrite: Rewrite | None = None,
         when: Callable[[Asked], bool] | None = None,
         org_id: str | None = None,
         path: str | None = None,
@@ -205,13 +234,17 @@ class FaultyServer:
         """Spoil the next answers to requests with a good key that pass every filter; `times=None`: for ever.
 
         Without a status, or an argument that implies one, it is the true answer that is delayed (seconds),
-        cut short, dropped or made endless. The oldest fault that matches strikes, one a request. Without a body,
-        a status is explained in the form of the version that was asked: on v3 that is problem+json.
+        cut short, dropped or made endless, or whose body drips for so many seconds. `reset` ends the connection with
+        a TCP reset; `garbage` is sent in place of HTTP. The oldest fault that matches strikes, one a request. Without
+        a body, a status is explained in the form of the version that was asked: on v3 that is problem+json.
+
+        `rewrite` makes a lie of a true answer with status 200; where it returns the truth, nothing has struck.
         """
         if status is None:
             implied = ((retry_after, 429), (redirect_to, 302), (body, 200))
             status = next((code for argument, code in implied if argument is not None), None)
-        if status is None and not (delay or drop or truncate or endless):
+        other = delay or drop or truncate or endless or reset or drip or garbage is not None or rewrite
+        if status is None and not other:
             raise ValueError("this fault would change nothing")
         optional = {"content-type": content_type, "retry-after": retry_after, "location": redirect_to}
         fault = Fault(
@@ -222,6 +255,10 @@ class FaultyServer:
             drop=drop,
             truncate=truncate,
             endless=endless,
+            reset=reset,
+            drip=drip,
+            garbage=garbage,
+            rewrite=rewrite,
             when=lambda asked: (
                 (path is None or asked.path == path)
                 and (org_id is None or org_id in asked.org_ids)
@@ -303,20 +340,22 @@ class FaultyServer:
         state = scope.setdefault("state", {})
         await self._truly(scope, receive, answer.take)
         asked = _asked(scope)
-        fault = self._strike(asked) if state.get("authorized") else None
+        fault = self._strike(asked, answer) if state.get("authorized") else None
         if fault is not None:
             answer = answer.spoiled(fault, asked.path)
         answer.headers |= state.get("headers", {})
         # Logged before the first byte leaves: whoever has the answer, or gave up waiting, finds the entry.
-        self.requests.append(replace(asked, status=None if fault and fault.drop else answer.status))
+        self.requests.append(replace(asked, status=None if fault and fault.answers_nothing else answer.status))
         if fault is None:
             await answer.send_whole(send)
         else:
             await self._deliver_spoiled(answer, fault, scope, receive, send)
 
-    def _strike(self, asked: Asked) -> Fault | None:
+    def _strike(self, asked: Asked, answer: _Answer) -> Fault | None:
         for fault in list(self.faults):
             if fault.times == 0 or not fault.when(asked) or self._dice.random() >= fault.chance:
+                continue
+            if fault.rewrite and not answer.rewrite(asked, fault.rewrite):
                 continue
             fault.hits += 1
             if fault.times is not None:
@@ -331,9 +370,24 @@ class FaultyServer:
         connection = self._connections.get(scope["client"])
         if connection is None:
             return
-        if fault.drop:
-            connection.transport.abort()
+        if fault.answers_nothing:
+            if fault.garbage is not None:
+                connection.transport.write(fault.garbage)
+                connection.transport.close()
+            else:
+                if fault.reset:
+                    # Closed without lingering, a socket sends RST in place of FIN.
+                    wire = connection.transport.get_extra_info("socket")
+                    wire.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                connection.transport.abort()
             await _client_left(receive)
+        elif fault.drip:
+            await answer.send_head(send)
+            for byte in answer.body:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(_client_left(receive), fault.drip / len(answer.body))
+                await answer.send_body(send, bytes([byte]), more=True)
+            await answer.send_body(send, b"")
         elif fault.truncate:
             answer.headers["content-length"] = str(max(len(answer.body), 1))
             await answer.send_head(send)

@@ -1,0 +1,69 @@
+"""Plays every fault against the real command, and prints one table.
+
+    python -m tests.faults [--quick] [--family NAME] [--name PART] [--seed N] [--database NAME] [--jobs N]
+
+The exit code is 1 if anything was lost, doubled, wrong, silent or a traceback, or if a fault did not strike.
+"""
+
+import argparse
+import multiprocessing
+import os
+import sys
+import tempfile
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+
+from rich.console import Console
+
+from tests.conftest import PostgreSQL
+from tests.faults.families import FAMILIES, all_cases, play
+from tests.faults.table import Verdict, show
+
+def main() -> int:
+    """Play the cases that are asked for."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults")
+    parser.add_argument("--quick", action="store_true", help="only the share that the tests play too")
+    parser.add_argument("--family", choices=FAMILIES)
+    parser.add_argument("--name", default="", help="only cases whose name contains this")
+    parser.add_argument("--database", choices=("duckdb", "postgresql"))
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    asked = parser.parse_args()
+    wanted = {
+        number: case
+        for number, case in enumerate(all_cases(asked.seed))
+        if asked.family in (None, case.family)
+        and asked.database in (None, case.database)
+        and asked.name in case.name
+        and (case.is_quick or not asked.quick)
+    }
+    console = Console(stderr=True)
+    with tempfile.TemporaryDirectory(prefix="faults-", ignore_cleanup_errors=True) as folder:
+        server = None
+        if any(case.database == "postgresql" for case in wanted.values()):
+            server = PostgreSQL(folder)
+            server.without_waiting_for_the_disk()
+        # A process each: what a command forks from, and the source that it asks, share no interpreter with others.
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(asked.jobs, mp_context=context) as pool:
+            played: dict[Future[Verdict], int] = {}
+            for number, case in wanted.items():
+                url = server.database() if server and case.database == "postgresql" else None
+                played[pool.submit(play, number, asked.seed, url)] = number
+            verdicts = {}
+            for done, future in enumerate(as_completed(played), 1):
+                verdict = verdicts[played[future]] = future.result()
+                console.print(
+                    f"{done}/{len(played)} {verdict.family}/{verdict.name}: {verdict.seconds:.1f} s, "
+                    f"{len(verdict.problems) or 'no'} problems",
+                    markup=False,
+                    soft_wrap=True,
+                )
+        if server:
+            server.server.stop()
+    ordered = [verdicts[number] for number in sorted(verdicts)]
+    show(ordered, Console(width=None if sys.stdout.isatty() else 140))
+    return 1 if any(verdict.problems for verdict in ordered) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,49 @@
+"""What a case is, and how it is played."""
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Literal
+
+from resources.sandbox import Sandbox
+from tests.faults.oracle import DatabaseName, Stage
+from tests.faults.table import Verdict
+
+
+@dataclass(frozen=True)
+class Case:
+    """One fault, on a source and a warehouse of its own.
+
+    `play` lets it happen and has it judged. `may_miss`: whether it struck is up to chance. `untellable`: why no
+    question could find it out. `days` are those up to yesterday that are loaded.
+    """
+
+    family: str
+    name: str
+    play: Callable[[Stage], None]
+    database: DatabaseName = "duckdb"
+    days: int = 12
+    version: Literal["v2", "v3"] = "v2"
+    settings: Mapping[str, str] = field(default_factory=dict)
+    may_miss: bool = False
+    untellable: str = ""
+    is_quick: bool = False
+
+    def run(self, seed: int, postgresql_url: str | None = None) -> Verdict:
+        """Play it, on this PostgreSQL database if that is its kind."""
+        verdict = Verdict(self.family, self.name, may_miss=self.may_miss)
+        # No organization that begins late begins within the days that are loaded.
+        first_day = datetime.now(UTC).date() - timedelta(days=self.days + 70)
+        with (
+            tempfile.TemporaryDirectory(prefix="fault-", ignore_cleanup_errors=True) as folder,
+            Sandbox(seed=seed, organizations=5, first_day=first_day) as source,
+        ):
+            url = postgresql_url or f"duckdb:///{folder}/warehouse/warehouse.duckdb"
+            stage = Stage(verdict, source, Path(folder), url, self.days, self.settings, self.version)
+            self.play(stage)
+            stage.close()
+        if self.untellable:
+            verdict.untellable = self.untellable
+        return verdict

@@ -1,0 +1,61 @@
+"""What came of a case, and the table of all of them."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.table import Table
+
+KINDS = ("lost", "doubled", "wrong", "silent", "tracebacks")
+
+
+@dataclass
+class Verdict:
+    """What the oracle found in one case. Each kind is a list of sentences; `fired` says whether the fault struck."""
+
+    family: str
+    name: str
+    fired: bool = False
+    may_miss: bool = False
+    lost: list[str] = field(default_factory=list)
+    doubled: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    silent: list[str] = field(default_factory=list)
+    tracebacks: list[str] = field(default_factory=list)
+    untellable: str = ""
+    calls: int = 0
+    seconds: float = 0.0
+
+    @property
+    def problems(self) -> list[str]:
+        """Everything that must not be: a sentence each, with its kind."""
+        missed = [] if self.fired or self.may_miss else ["not fired: the fault never struck"]
+        return missed + [f"{kind}: {sentence}" for kind in KINDS for sentence in getattr(self, kind)]
+
+
+def show(verdicts: Sequence[Verdict], console: Console) -> None:
+    """The problems by name, then one row per family."""
+    for verdict in verdicts:
+        for problem in verdict.problems:
+            console.print(f"{verdict.family}/{verdict.name}: {problem}", markup=False, soft_wrap=True)
+    for verdict in verdicts:
+        if verdict.untellable:
+            console.print(f"{verdict.family}/{verdict.name}: {verdict.untellable}", markup=False, soft_wrap=True)
+    table = Table()
+    table.add_column("family")
+    for name in ("cases", "fired", *KINDS, "calls", "seconds"):
+        table.add_column(name, justify="right")
+    for family in dict.fromkeys(verdict.family for verdict in verdicts):
+        table.add_row(*_row(family, [verdict for verdict in verdicts if verdict.family == family]))
+    table.add_section()
+    table.add_row(*_row("all", verdicts))
+    console.print(table)
+
+
+def _row(name: str, verdicts: Sequence[Verdict]) -> Iterable[str]:
+    fired = sum(verdict.fired for verdict in verdicts)
+    hit = f"{fired} of {len(verdicts)}" if any(verdict.may_miss for verdict in verdicts) else f"{fired}"
+    # One case counts once in a column, however many cells it concerns.
+    found = (sum(bool(getattr(verdict, kind)) for verdict in verdicts) for kind in KINDS)
+    calls, seconds = sum(v.calls for v in verdicts), sum(v.seconds for v in verdicts)
+    return name, str(len(verdicts)), hit, *map(str, found), f"{calls:,}", f"{seconds:,.0f}"
