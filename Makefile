@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps
 
-.PHONY: help demo test bench check dev docs screenshots format lock clean
+.PHONY: help demo test proof bench check dev docs screenshots format lock clean
 
 help:  ## Show what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 16
@@ -12,6 +12,9 @@ demo: .venv/ready  ## Load 90 days of invented sessions into data/demo and show 
 
 test: .venv/ready  ## Run every test
 	$(BIN)/python -m pytest
+
+proof: .venv/ready  ## Play every fault, lie, kill and broken disk, and print one table (PROOF="--family lies" for a part)
+	$(BIN)/python -m tests.faults $(PROOF)
 
 bench: .venv/ready  ## Measure calls, speed, memory and recovery, and print one table (BENCH=--quick for a short one)
 	$(BIN)/python -m tests.bench $(BENCH)

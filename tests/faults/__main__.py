@@ -18,6 +18,7 @@ from tests.conftest import PostgreSQL
 from tests.faults.families import FAMILIES, all_cases, play
 from tests.faults.table import Verdict, show
 
+
 def main() -> int:
     """Play the cases that are asked for."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults")

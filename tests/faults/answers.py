@@ -1,4 +1,4 @@
-"""Every way in which an HTTP answer can be wrong, once, now and then, for one organization, for ever, from the middle on."""
+"""Every way in which an HTTP answer can be wrong: once, now and then, for one organization, for ever, later on."""
 
 import itertools
 import json

@@ -13,13 +13,13 @@ from pathlib import Path
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["pipelines.cli", "duckdb_sqlalchemy", "psycopg", "pyarrow.parquet"])
 
-MOST_SECONDS = 120.0
+MOST_SECONDS = 60.0
 """A command that is told to be patient for a few seconds and takes longer than this does not end."""
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended: its exit code (minus the signal that ended it; None if it had to be stopped), and its words."""
+    """How a command ended: its exit code (minus the signal that ended it; None if it had to be stopped), and its output."""
 
     code: int | None
     output: str

@@ -1,4 +1,4 @@
-"""Answers that keep the contract and are not the truth: each must be told, but for those that no question could tell."""
+"""Answers that keep the contract and are false: each must be reported, but for those that no question could find."""
 
 import itertools
 from collections.abc import Callable, Iterator

@@ -69,7 +69,9 @@ class Stored:
         cells = [((day, org), n) for day, org, n in rows("select day, org_id, sessions_count from daily_sessions")]
         totals = rows("select day, sessions_count from daily_totals")
         self.doubled += [f"cell {key} is stored {n} times" for key, n in Counter(k for k, _ in cells).items() if n > 1]
-        self.doubled += [f"total of {key} is stored {n} times" for key, n in Counter(d for d, _ in totals).items() if n > 1]
+        self.doubled += [
+            f"total of {key} is stored {n} times" for key, n in Counter(d for d, _ in totals).items() if n > 1
+        ]
         self.cells, self.totals = dict(cells), {day: count for day, count in totals}
         self.verdicts = {day: verdict for day, verdict in rows("select day, verdict from reconciliation")}
         self.revisions = [
@@ -106,7 +108,7 @@ class Stored:
             "enterprise_sessions": [(day, count, active[day]) for day, count in self.totals.items()],
         }
         return [
-            f"{name} is not the sum of what is stored: {len(there)} rows, {len(set(there) ^ set(expected[name]))} differ"
+            f"{name} is not the sum of what is stored: {len(set(there) ^ set(expected[name]))} rows differ"
             for name, there in self.rollups.items()
             if Counter(there) != Counter(expected[name])
         ]
@@ -187,7 +189,7 @@ class Stage:
         return Stage(verdict, self.source, folder, url, len(self.days), self._settings, self.version)
 
     def wait_for_words(self, command: Command) -> None:
-        """Wait until the command has its output, and with it its own signal handlers: from then on it is the command."""
+        """Wait until the command has its output, and with it its own signal handlers."""
         while not command.has_begun and command.is_running(0.005):
             pass
 
@@ -238,6 +240,13 @@ class Stage:
         """What the warehouse holds now."""
         return Stored(self.warehouse_url, self.folder / "copy.duckdb")
 
+    def is_readable(self) -> bool:
+        """Whether what is stored can be read, every cell of it, and is the truth."""
+        try:
+            return self.stored().cells == self.truth()
+        except (sa.exc.DBAPIError, duckdb.Error):
+            return False
+
     def judge(self, ended: Ended) -> None:
         """After a command that met a fault: what it stored, what it said of it, and what `status` says."""
         status = self.run("status", is_impatient=False)
@@ -258,14 +267,14 @@ class Stage:
         incorrect += [
             f"{day}: the total {stored.totals[day]} is stored, {count} is true"
             for day, count in totals.items()
-            if stored.totals.get(day, count) != count
-            and not stored.told(day)
-            and not self._total_was_true(stored, day)
+            if stored.totals.get(day, count) != count and not stored.told(day) and not self._total_was_true(stored, day)
         ]
         found.wrong += incorrect
         found.doubled += stored.doubled + stored.revisions_that_differ()
         contradicted = [day for day, verdict in stored.verdicts.items() if verdict == "contradiction"]
-        odd = [f"{len(missing)} cells are missing"] * bool(missing) + [f"{day} is contradicted" for day in contradicted[:1]]
+        odd = [f"{len(missing)} cells are missing"] * bool(missing) + [
+            f"{day} is contradicted" for day in contradicted[:1]
+        ]
         odd += incorrect[:1]
         if ended.code == 0:
             found.lost += [f"{day} {org} is not stored after exit code 0" for day, org in missing]
@@ -280,7 +289,9 @@ class Stage:
         found, stored, truth = self.verdict, self.stored(), self.truth()
         if ended.code != 0:
             found.lost.append(f"the command after healing ends with {ended.code}: {ended.output[-300:]!r}")
-        found.lost += [f"{day} {org} is not stored after healing" for day, org in truth if (day, org) not in stored.cells]
+        found.lost += [
+            f"{day} {org} is not stored after healing" for day, org in truth if (day, org) not in stored.cells
+        ]
         found.wrong += [
             f"{day} {org}: {stored.cells[day, org]} is stored after healing, {count} is true"
             for (day, org), count in truth.items()

@@ -1,5 +1,236 @@
-from collections.abc import Iterator
+"""Disks that are full or read-only, files that are locked or spoilt: the warehouse, what is published, Dagster's.
+
+A full disk is a file system in memory. Where none may be mounted, those cases do not fire.
+"""
+
+import random
+import shutil
+import sqlite3
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import duckdb
+import sqlalchemy as sa
+
 from tests.faults.cases import Case
+from tests.faults.oracle import Stage
+
+KB = 1024
+SIZE_OF_A_DISK = "size=48m"
+_PAGE = 4096
+
+Fault = Callable[[Path], AbstractContextManager[bool]]
+"""Spoils a file or folder meanwhile; whether it could."""
+
+
+@contextmanager
+def _disk(folder: Path) -> Iterator[bool]:
+    folder.mkdir(parents=True, exist_ok=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", SIZE_OF_A_DISK, "tmpfs", folder], capture_output=True)
+    try:
+        yield mounted.returncode == 0
+    finally:
+        if mounted.returncode == 0:
+            subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def _full(but_for: int) -> Fault:
+    @contextmanager
+    def full(folder: Path) -> Iterator[bool]:
+        ballast = folder / "ballast"
+        room = shutil.disk_usage(folder).free
+        ballast.write_bytes(b"\0" * max(0, room - but_for))
+        try:
+            yield True
+        finally:
+            ballast.unlink()
+
+    return full
+
+
+@contextmanager
+def _read_only(folder: Path) -> Iterator[bool]:
+    subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
+    try:
+        yield True
+    finally:
+        subprocess.run(["mount", "-o", "remount,rw", folder], check=True)
+
+
+def warehouse(stage: Stage) -> Path:
+    """The warehouse's file."""
+    return Path(str(sa.make_url(stage.warehouse_url).database))
+
+
+FOLDERS: dict[str, Callable[[Stage], Path]] = {
+    "the warehouse": lambda stage: warehouse(stage).parent,
+    "what is published": lambda stage: warehouse(stage).parent / "published",
+    "Dagster's home": lambda stage: stage.folder / "dagster",
+}
+
+
+def _on_a_disk(folder: Callable[[Stage], Path], fault: Fault, *, is_loaded: bool) -> Callable[[Stage], None]:
+    def play(stage: Stage) -> None:
+        with _disk(folder(stage)) as is_there:
+            if not is_there:
+                stage.verdict.may_miss = True
+                return
+            if is_loaded:
+                _load(stage)
+            with fault(folder(stage)) as stage.verdict.fired:
+                stage.judge(stage.run(*stage.backfill, *["--refresh"] * is_loaded))
+            stage.judge_healed()
+
+    return play
+
+
+def _load(stage: Stage) -> None:
+    ended = stage.run(*stage.backfill)
+    assert ended.code == 0, ended.output
+
+
+def _locked(stage: Stage) -> None:
+    """Another program has the warehouse open for writing, from before the command until after it."""
+    _load(stage)
+    with duckdb.connect(str(warehouse(stage))) as connection:
+        connection.execute("begin")
+        # What is stored can't be read meanwhile; what was said can.
+        ended = stage.run(*stage.backfill, "--refresh")
+        stage.verdict.fired = True
+    if ended.code == 0:
+        stage.verdict.silent.append("backfill: exit code 0, though the warehouse was locked throughout")
+    stage.judge_healed()
+
+
+def _locked_record(name: str) -> Callable[[Stage], None]:
+    def play(stage: Stage) -> None:
+        _load(stage)
+        path = next((stage.folder / "dagster").rglob(name))
+        connection = sqlite3.connect(path, isolation_level=None)
+        connection.execute("begin exclusive")
+        try:
+            ended = stage.run(*stage.backfill, "--refresh")
+            stage.judge(ended)
+            stage.verdict.fired = True
+        finally:
+            connection.close()
+        stage.judge_healed()
+
+    return play
+
+
+def _flip(path: Path, dice: random.Random) -> None:
+    spoilt = bytearray(path.read_bytes())
+    for _ in range(8):
+        spoilt[dice.randrange(len(spoilt))] ^= 1 << dice.randrange(8)
+    path.write_bytes(spoilt)
+
+
+def _blank(path: Path, dice: random.Random) -> None:
+    spoilt = bytearray(path.read_bytes())
+    begin = dice.randrange(max(1, len(spoilt) // _PAGE)) * _PAGE
+    spoilt[begin : begin + _PAGE] = bytes(len(spoilt[begin : begin + _PAGE]))
+    path.write_bytes(spoilt)
+
+
+def _cut(path: Path, dice: random.Random) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _empty(path: Path, dice: random.Random) -> None:
+    path.write_bytes(b"")
+
+
+def _garble(path: Path, dice: random.Random) -> None:
+    path.write_bytes(b"no file of any database\n" * 400)
+
+
+SPOILS: dict[str, Callable[[Path, random.Random], None]] = {
+    "eight bits flipped": _flip,
+    "a page zero": _blank,
+    "cut in half": _cut,
+    "empty": _empty,
+    "garbage": _garble,
+}
+
+
+def _spoilt_warehouse(spoil: Callable[[Path, random.Random], None], seed: str) -> Callable[[Stage], None]:
+    """What is spoilt is told, the published copy stays as good as it was, and what it holds can be had back."""
+
+    def play(stage: Stage) -> None:
+        _load(stage)
+        published = stage.stored()
+        path = warehouse(stage)
+        before = path.read_bytes()
+        spoil(path, random.Random(seed))
+        stage.verdict.fired = path.read_bytes() != before
+        ended = stage.run(*stage.backfill, "--refresh")
+        status = stage.run("status", is_impatient=False)
+        stage.verdict.wrong += [
+            f"after the warehouse was spoilt: {sentence}" for sentence in stage.published_that_differs(published)
+        ]
+        if ended.code == 0:
+            # Whatever was spoilt had no part in what is stored, or it was written anew.
+            stage.verdict.silent += [] if stage.is_readable() else [f"backfill and status: 0 and {status.code}"]
+        for leftover in path.parent.glob(f"{path.name}*"):
+            leftover.unlink()
+        stage.judge_healed()
+
+    return play
+
+
+def _spoilt_file(pattern: str, spoil: Callable[[Path, random.Random], None], seed: str) -> Callable[[Stage], None]:
+    """A published file, or one of Dagster's, is spoilt: the next load that changes anything makes all well again."""
+
+    def play(stage: Stage) -> None:
+        _load(stage)
+        dice = random.Random(seed)
+        paths = sorted(path for path in stage.folder.glob(pattern) if path.is_file())
+        path = dice.choice(paths)
+        before = path.read_bytes()
+        spoil(path, dice)
+        stage.verdict.fired = path.read_bytes() != before
+        stage.judge(stage.run(*stage.backfill, "--refresh"))
+        if "dagster" in pattern:
+            shutil.rmtree(stage.folder / "dagster")
+        stage.judge_healed("--refresh")
+
+    return play
+
 
 def cases(seed: int) -> Iterator[Case]:
-    yield from ()
+    """Each fault of a disk, and each file spoilt in each way."""
+    for name, folder in FOLDERS.items():
+        for but_for in (0, 64 * KB, 1024 * KB):
+            for is_loaded in (False, True):
+                words = f"{name} on a disk with {but_for // KB} KB left, {'loaded' if is_loaded else 'new'}"
+                play = _on_a_disk(folder, _full(but_for), is_loaded=is_loaded)
+                yield Case(
+                    "storage", words, play, is_quick=(name, but_for, is_loaded) == ("the warehouse", 64 * KB, True)
+                )
+        for is_loaded in (False, True):
+            words = f"{name} on a read-only disk, {'loaded' if is_loaded else 'new'}"
+            yield Case("storage", words, _on_a_disk(folder, _read_only, is_loaded=is_loaded))
+    yield Case("storage", "the warehouse locked by another program", _locked)
+    for record in ("runs.db", "index.db", "schedules.db"):
+        yield Case("storage", f"Dagster's {record} locked by another program", _locked_record(record))
+    for number, (way, spoil) in enumerate(SPOILS.items()):
+        for again in range(2):
+            dice = f"{seed}/storage/{number}/{again}"
+            yield Case(
+                "storage",
+                f"the warehouse: {way} ({again})",
+                _spoilt_warehouse(spoil, dice),
+                is_quick=number + again == 0,
+            )
+        for what, pattern in (
+            ("the snapshot", "warehouse/published/devin_sessions.duckdb"),
+            ("a Parquet file", "warehouse/published/parquet/**/*.parquet"),
+            ("Dagster's record of runs", "dagster/**/runs.db"),
+            ("Dagster's index", "dagster/**/index.db"),
+            ("a file of Dagster's", "dagster/**/*.db"),
+        ):
+            dice = f"{seed}/storage/{number}/{what}"
+            yield Case("storage", f"{what}: {way}", _spoilt_file(pattern, spoil, dice))
