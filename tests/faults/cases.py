@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from resources.sandbox import Sandbox
+from tests.faults.command import make_home
 from tests.faults.oracle import DatabaseName, Stage
 from tests.faults.table import Verdict
 
@@ -17,7 +18,7 @@ class Case:
     """One fault, on a source and a warehouse of its own.
 
     `play` lets it happen and has it judged. `may_miss`: whether it struck is up to chance. `untellable`: why no
-    question could find it out. `days` are those up to yesterday that are loaded.
+    question could find it out. `days` are those up to yesterday that are loaded. `has_home`: Dagster has run before.
     """
 
     family: str
@@ -29,6 +30,8 @@ class Case:
     settings: Mapping[str, str] = field(default_factory=dict)
     may_miss: bool = False
     untellable: str = ""
+    organizations: int = 5
+    has_home: bool = True
     is_quick: bool = False
 
     def run(self, seed: int, postgresql_url: str | None = None) -> Verdict:
@@ -38,10 +41,12 @@ class Case:
         first_day = datetime.now(UTC).date() - timedelta(days=self.days + 70)
         with (
             tempfile.TemporaryDirectory(prefix="fault-", ignore_cleanup_errors=True) as folder,
-            Sandbox(seed=seed, organizations=5, first_day=first_day) as source,
+            Sandbox(seed=seed, organizations=self.organizations, first_day=first_day) as source,
         ):
             url = postgresql_url or f"duckdb:///{folder}/warehouse/warehouse.duckdb"
             stage = Stage(verdict, source, Path(folder), url, self.days, self.settings, self.version)
+            if self.has_home:
+                make_home(Path(folder, "dagster"))
             self.play(stage)
             stage.close()
         if self.untellable:

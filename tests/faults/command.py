@@ -1,9 +1,13 @@
 """The real `devin-sessions` command as a process of its own, forked from one that has the imports behind it."""
 
+import atexit
+import functools
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +15,10 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["pipelines.cli", "duckdb_sqlalchemy", "psycopg", "pyarrow.parquet"])
+# The latter ones are what a first run would import.
+_FORKS.set_forkserver_preload(
+    ["pipelines.cli", "duckdb_sqlalchemy", "psycopg", "pyarrow.dataset", "dagster._core.storage.runs", "upath"]
+)
 
 MOST_SECONDS = 60.0
 """A command that is told to be patient for a few seconds and takes longer than this does not end."""
@@ -19,7 +26,7 @@ MOST_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended: its exit code (minus the signal that ended it; None if it had to be stopped), and its output."""
+    """How a command ended: its exit code (minus the signal that ended it; None if it was stopped), and its output."""
 
     code: int | None
     output: str
@@ -75,6 +82,31 @@ class Command:
         self._process.close()
         said = self._output.read_text(errors="replace") if self._output.exists() else ""
         return Ended(code, said, seconds)
+
+
+@functools.cache
+def _empty_home() -> Path:
+    """A Dagster home that was opened once and has no run: to make its databases takes longer than to load some days."""
+    home = Path(tempfile.mkdtemp(prefix="fault-home-"))
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
+    process = _FORKS.Process(target=_open_home, args=(home,))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    return home
+
+
+def _open_home(home: Path) -> None:
+    os.environ["DAGSTER_HOME"] = str(home)
+    from pipelines.runs import open_instance
+
+    with open_instance():
+        pass
+
+
+def make_home(home: Path) -> None:
+    """Make an empty Dagster home."""
+    shutil.copytree(_empty_home(), home, symlinks=True)
 
 
 def _main(arguments: tuple[str, ...], environment: Mapping[str, str], output: Path) -> None:

@@ -208,11 +208,15 @@ def cases(seed: int) -> Iterator[Case]:
                 words = f"{name} on a disk with {but_for // KB} KB left, {'loaded' if is_loaded else 'new'}"
                 play = _on_a_disk(folder, _full(but_for), is_loaded=is_loaded)
                 yield Case(
-                    "storage", words, play, is_quick=(name, but_for, is_loaded) == ("the warehouse", 64 * KB, True)
+                    "storage",
+                    words,
+                    play,
+                    has_home=False,
+                    is_quick=(name, but_for, is_loaded) == ("the warehouse", 64 * KB, True),
                 )
         for is_loaded in (False, True):
             words = f"{name} on a read-only disk, {'loaded' if is_loaded else 'new'}"
-            yield Case("storage", words, _on_a_disk(folder, _read_only, is_loaded=is_loaded))
+            yield Case("storage", words, _on_a_disk(folder, _read_only, is_loaded=is_loaded), has_home=False)
     yield Case("storage", "the warehouse locked by another program", _locked)
     for record in ("runs.db", "index.db", "schedules.db"):
         yield Case("storage", f"Dagster's {record} locked by another program", _locked_record(record))
