@@ -658,6 +658,45 @@ def test_a_truncated_answer_ends_before_its_announced_length(sandbox: Sandbox, c
     assert received.startswith(b'{"sess')
 
 
+def test_a_reset_request_is_cut_off_by_the_peer(sandbox: Sandbox, client: httpx.Client) -> None:
+    sandbox.fail(reset=True)
+    with pytest.raises(httpx.ReadError, match="reset"):
+        client.get(SESSIONS_PATH)
+    assert sandbox.requests[-1].status is None
+    assert client.get(SESSIONS_PATH).status_code == 200
+
+
+def test_garbage_comes_instead_of_http(sandbox: Sandbox, client: httpx.Client) -> None:
+    sandbox.fail(garbage=b"\x16\x03\x01 no HTTP\r\n\r\n")
+    with pytest.raises(httpx.RemoteProtocolError):
+        client.get(SESSIONS_PATH)
+    assert sandbox.requests[-1].status is None
+    assert client.get(SESSIONS_PATH).status_code == 200
+
+
+def test_a_dripping_body_is_the_truth_in_parts(sandbox: Sandbox, client: httpx.Client) -> None:
+    truth = ask(client, {})
+    fault = sandbox.fail(drip=0.2)
+    with client.stream("GET", SESSIONS_PATH) as answer:
+        parts = list(answer.iter_raw())
+    assert len(parts) > 1
+    assert json.loads(b"".join(parts)) == {"sessions_count": truth}
+    assert fault.hits == 1
+
+
+def test_a_lie_replaces_the_truth_and_only_counts_where_it_differs(sandbox: Sandbox, client: httpx.Client) -> None:
+    truth = ask(client, window(FIRST, NOW))
+    lie = sandbox.fail(
+        rewrite=lambda asked, answer: {"sessions_count": 7} if asked.start == FIRST else answer, times=None
+    )
+    assert ask(client, window(FIRST, NOW)) == 7
+    assert ask(client, window(FIRST + timedelta(days=1), NOW)) != 7
+    assert client.get(SESSIONS_PATH, params={"start_date": "nonsense"}).status_code == 422
+    assert lie.hits == 1
+    sandbox.heal()
+    assert ask(client, window(FIRST, NOW)) == truth
+
+
 def test_a_delayed_answer_is_the_truth_and_holds_up_no_other_request(sandbox: Sandbox, client: httpx.Client) -> None:
     truth = ask(client, {})
     sandbox.fail(delay=0.3)

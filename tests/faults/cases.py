@@ -13,6 +13,12 @@ from tests.faults.oracle import DatabaseName, Stage
 from tests.faults.table import Verdict
 
 
+def source_of(seed: int, days: int, organizations: int) -> Sandbox:
+    """A source for so many days up to yesterday, none of whose organizations begins within them."""
+    first_day = datetime.now(UTC).date() - timedelta(days=days + 70)
+    return Sandbox(seed=seed, organizations=organizations, first_day=first_day)
+
+
 @dataclass(frozen=True)
 class Case:
     """One fault, on a source and a warehouse of its own.
@@ -37,11 +43,9 @@ class Case:
     def run(self, seed: int, postgresql_url: str | None = None) -> Verdict:
         """Play it, on this PostgreSQL database if that is its kind."""
         verdict = Verdict(self.family, self.name, may_miss=self.may_miss)
-        # No organization that begins late begins within the days that are loaded.
-        first_day = datetime.now(UTC).date() - timedelta(days=self.days + 70)
         with (
             tempfile.TemporaryDirectory(prefix="fault-", ignore_cleanup_errors=True) as folder,
-            Sandbox(seed=seed, organizations=self.organizations, first_day=first_day) as source,
+            source_of(seed, self.days, self.organizations) as source,
         ):
             url = postgresql_url or f"duckdb:///{folder}/warehouse/warehouse.duckdb"
             stage = Stage(verdict, source, Path(folder), url, self.days, self.settings, self.version)

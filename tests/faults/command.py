@@ -71,6 +71,10 @@ class Command:
             return False
         return True
 
+    def kill(self) -> None:
+        """Kill it, unless it has ended."""
+        self._process.kill()
+
     def ended(self, within: float = MOST_SECONDS) -> Ended:
         """Wait for its end. It is killed after so many seconds, and has no exit code then."""
         self._process.join(within)

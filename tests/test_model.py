@@ -1,0 +1,285 @@
+"""Any order of loads, changes at the source, refusals, kills and settings leaves the warehouse as a model has it.
+
+The model is a few dictionaries: what each reading should have stored, and every change of it.
+"""
+
+import os
+import tempfile
+import threading
+from collections import Counter
+from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from pipelines import runs
+from pipelines.definitions import definitions_for
+from pipelines.progress import Progress
+from pipelines.settings import Settings
+from resources.sandbox import ORGANIZATIONS_PATH, SESSIONS_PATH, Asked
+from resources.sandbox_faults import Fault
+from tests.faults.cases import source_of
+from tests.faults.command import Command
+from tests.faults.oracle import Cell, Stored
+from warehouse.tables import ORGANIZATIONS
+
+DAYS = 14
+EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "4"))
+STEPS = 10
+
+ranges_of_days = st.tuples(st.integers(0, DAYS - 1), st.integers(0, DAYS - 1)).map(sorted)
+organizations = st.integers(0, 4)
+
+
+class Warehouse(RuleBasedStateMachine):
+    """One warehouse, its source, and what should be in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory(prefix="model-")
+        self.environment = pytest.MonkeyPatch()
+        self.last = datetime.now(UTC).date() - timedelta(days=1)
+        self.days = [self.last - timedelta(days=n) for n in reversed(range(DAYS))]
+        self.source = source_of(seed=3, days=DAYS, organizations=5)
+        self.source.start()
+        self.ids = [organization.org_id for organization in self.source.organizations]
+        self.listed = dict.fromkeys(self.ids[:3], "as it is")
+        self.chosen: list[str] = []
+        self.refused: dict[str, Fault] = {}
+        self.cells: dict[Cell, int] = {}
+        self.totals: dict[date, int] = {}
+        self.published: dict[Cell, int] = {}
+        self.history: dict[Cell, list[tuple[int, int]]] = {}
+        self.is_behind = False
+        self.commands = 0
+        self.source.fail(rewrite=self._listing, path=ORGANIZATIONS_PATH, times=None)
+        for name in Settings.model_fields:
+            self.environment.setenv(name.upper(), "")
+        for name, value in {
+            "DEVIN_API_URL": self.source.url,
+            "DEVIN_API_KEY": self.source.api_key,
+            "DEVIN_MAX_TRIES": "1",
+            "DEVIN_START_DATE": f"{self.days[0]}",
+            "DEVIN_REPORT_PATH": "off",
+            "WAREHOUSE_URL": self.url,
+            "DAGSTER_HOME": f"{self.folder.name}/dagster",
+        }.items():
+            self.environment.setenv(name, value)
+        self.instance = dg.DagsterInstance.ephemeral()
+
+    def teardown(self) -> None:
+        self.instance.dispose()
+        self.source.stop()
+        self.environment.undo()
+        self.folder.cleanup()
+
+    @property
+    def url(self) -> str:
+        return f"duckdb:///{self.folder.name}/warehouse/warehouse.duckdb"
+
+    def _listing(self, asked: Asked, page: Any) -> Any:
+        created_at = "2020-01-01T00:00:00Z"  # so that one that is listed late is missing on all days
+        items = [{"org_id": org_id, "org_name": name, "created_at": created_at} for org_id, name in self.listed.items()]
+        return {**page, "items": items, "total": len(items)}
+
+    def truth(self, day: date, org_id: str | None = None) -> int:
+        """What the source counts now."""
+        start = datetime.combine(day, time(), UTC)
+        return self.source.truth(start, start + timedelta(days=1), None if org_id is None else [org_id])
+
+    def _read(self, days: list[date], *, refresh: bool) -> tuple[dict[Cell, int], dict[date, int], set[date]]:
+        """What is to be stored after a load: the cells, the totals, and on which days the total may be the old one."""
+        cells, totals, either = dict(self.cells), dict(self.totals), set()
+        wanted = self.chosen or list(self.listed)
+        for day in days:
+            ids = [id_ for id_ in wanted if refresh or day not in self.totals or (day, id_) not in self.cells]
+            if not ids:
+                continue
+            if not refresh and day in self.totals and set(ids) <= self.refused.keys():
+                either.add(day)  # it may find out that they are still refused without a question about the day
+            totals[day] = self.truth(day)
+            cells |= {(day, id_): self.truth(day, id_) for id_ in ids if id_ not in self.refused}
+        return cells, totals, either
+
+    def _become(self, cells: dict[Cell, int], totals: dict[date, int]) -> None:
+        for key, count in cells.items():
+            if self.cells.get(key, count) != count:
+                self.history.setdefault(key, []).append((self.cells[key], count))
+        self.cells, self.totals = cells, totals
+
+    def stored(self) -> Stored:
+        """What the warehouse holds."""
+        return Stored(self.url, Path(self.folder.name, "copy.duckdb"))
+
+    @initialize()
+    def first_load(self) -> None:
+        """There is a warehouse."""
+        self.load([2, 9], refresh=False)
+
+    @rule(between=ranges_of_days, refresh=st.booleans())
+    def load(self, between: list[int], refresh: bool) -> None:
+        days = self.days[between[0] : between[1] + 1]
+        cells, totals, either = self._read(days, refresh=refresh)
+        progress = Progress()
+        definitions = definitions_for(Settings.load(), progress)
+        runs.run_range(definitions, self.instance, progress, ORGANIZATIONS, days[0], days[-1], refresh=refresh)
+        self.is_behind = False
+        stored = self.stored()
+        for day in either & stored.totals.keys():
+            if stored.totals[day] == self.totals[day]:
+                totals[day] = self.totals[day]
+        self._become(cells, totals)
+        wanted = self.chosen or list(self.listed)
+        lacking = {day for day in days for id_ in wanted if (day, id_) not in self.cells}
+        assert progress.incomplete.keys() == lacking
+        assert progress.contradictions == []
+        self.published = dict(self.cells)
+
+    @rule(between=ranges_of_days, question=st.integers(1, 40), refresh=st.booleans())
+    def kill_in_the_middle(self, between: list[int], question: int, refresh: bool) -> None:
+        """A process of its own that loads is killed at a question, or ends before it comes to it."""
+        days = self.days[between[0] : between[1] + 1]
+        cells, totals, _ = self._read(days, refresh=refresh)
+        reached = threading.Event()
+        asked = iter(range(1, 100_000))
+
+        def is_it(_: Asked) -> bool:
+            if next(asked) != question:
+                return False
+            reached.set()
+            return True
+
+        fault = self.source.fail(delay=60, when=is_it, path=SESSIONS_PATH, times=None)
+        self.source.faults.insert(0, self.source.faults.pop())  # before refusals
+        self.commands += 1
+        arguments = ("backfill", f"{days[0]}", f"{days[-1]}", *["--refresh"] * refresh)
+        command = Command(arguments, os.environ, Path(self.folder.name, f"output-{self.commands}"))
+        while command.is_running(0.005) and not reached.is_set():
+            pass
+        command.kill()
+        command.ended()
+        fault.heal()
+        stored = self.stored()
+        self.is_behind = True
+        # Each day is as it was or as it was to be, whole.
+        is_new = {
+            day
+            for day in days
+            if day in totals and self._of(day, stored.cells, stored.totals) == self._of(day, cells, totals)
+        }
+        became = self.cells | {(day, id_): n for (day, id_), n in cells.items() if day in is_new}
+        self._become(became, self.totals | {day: totals[day] for day in is_new})
+        snapshot = Path(self.folder.name, "warehouse", "published", "devin_sessions.duckdb")
+        if snapshot.exists():
+            published = Stored(f"duckdb:///{snapshot}", Path(self.folder.name, "copy.duckdb")).cells
+            assert published in (self.published, self.cells)
+            self.published = published
+
+    @staticmethod
+    def _of(day: date, cells: dict[Cell, int], totals: dict[date, int]) -> object:
+        return totals.get(day), {id_: n for (of_day, id_), n in cells.items() if of_day == day}
+
+    @rule(day=st.integers(0, DAYS - 1), number=organizations, count=st.integers(1, 9))
+    def sessions_come_late(self, day: int, number: int, count: int) -> None:
+        self.source.add_sessions(self.ids[number], datetime.combine(self.days[day], time(12), UTC), count)
+
+    @rule(day=st.integers(0, DAYS - 1), number=organizations)
+    def sessions_are_deleted(self, day: int, number: int) -> None:
+        start = datetime.combine(self.days[day], time(), UTC)
+        self.source.remove_sessions(self.ids[number], start, start + timedelta(hours=12))
+
+    @rule(number=organizations, name=st.sampled_from(["one name", "another name", "=HYPERLINK()"]))
+    def organization_is_new_or_renamed(self, number: int, name: str) -> None:
+        self.listed[self.ids[number]] = name
+
+    @precondition(lambda self: len(self.listed) > 1)
+    @rule(number=organizations)
+    def organization_is_gone(self, number: int) -> None:
+        self.listed.pop(self.ids[number], None)
+
+    @precondition(lambda self: not self.refused)
+    @rule(number=organizations, status=st.sampled_from([403, 404, 410]))
+    def organization_is_refused(self, number: int, status: int) -> None:
+        id_ = self.ids[number]
+        self.refused[id_] = self.source.fail(status=status, org_id=id_, path=SESSIONS_PATH, times=None)
+
+    @precondition(lambda self: self.refused)
+    @rule()
+    def organization_is_allowed_again(self) -> None:
+        for fault in self.refused.values():
+            fault.heal()
+        self.refused.clear()
+
+    @rule(
+        fetch=st.sampled_from(["auto", "direct", "differenced"]),
+        lookback=st.sampled_from([1, 3, 30]),
+        chosen=st.sets(organizations, max_size=3),
+    )
+    def settings_change(self, fetch: str, lookback: int, chosen: set[int]) -> None:
+        self.chosen = [self.ids[number] for number in sorted(chosen)]
+        self.environment.setenv("DEVIN_FETCH", fetch)
+        self.environment.setenv("DEVIN_LOOKBACK_DAYS", f"{lookback}")
+        self.environment.setenv("DEVIN_ORG_IDS", ",".join(self.chosen))
+
+    @rule()
+    def publish(self) -> None:
+        """The rollups and the snapshot alone."""
+        progress = Progress()
+        outcome = runs.run_downstream(definitions_for(Settings.load(), progress), self.instance, ORGANIZATIONS)
+        assert outcome.failures == []
+        self.is_behind = False
+        self.published = dict(self.cells)
+
+    @invariant()
+    def warehouse_is_the_model(self) -> None:
+        stored = self.stored()
+        assert stored.cells == self.cells
+        assert stored.totals == self.totals
+        assert stored.grid == self.cells
+        assert stored.doubled == []
+        changes: dict[Cell, list[tuple[int, int]]] = {}
+        for day, org_id, before, after in stored.revisions:
+            changes.setdefault((day, org_id), []).append((before, after))
+        assert changes == self.history
+        sums = Counter({day: 0 for day in self.totals})
+        for (day, _), count in self.cells.items():
+            sums[day] += count
+        verdicts = {
+            day: "proven" if total == sums[day] else "unattributed" if total > sums[day] else "contradiction"
+            for day, total in self.totals.items()
+        }
+        assert {day: verdict for day, verdict in stored.verdicts.items() if verdict != "not loaded"} == verdicts
+
+    @invariant()
+    def rollups_are_sums_and_the_snapshot_is_what_was_published(self) -> None:
+        if not self.is_behind and self.cells:
+            assert self.stored().rollups_that_differ() == []
+            snapshot = Path(self.folder.name, "warehouse", "published", "devin_sessions.duckdb")
+            copy = Path(self.folder.name, "copy.duckdb")
+            assert Stored(f"duckdb:///{snapshot}", copy).cells == self.published
+
+
+def test_the_warehouse_is_what_a_model_of_it_says_after_any_order_of_events() -> None:
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        Warehouse,
+        settings=settings(
+            max_examples=EXAMPLES,
+            stateful_step_count=STEPS,
+            deadline=None,
+            derandomize=True,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
