@@ -272,7 +272,7 @@ class Warehouse(RuleBasedStateMachine):
 
 
 def test_the_warehouse_is_what_a_model_of_it_says_after_any_order_of_events() -> None:
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         Warehouse,
         settings=settings(
             max_examples=EXAMPLES,

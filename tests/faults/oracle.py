@@ -27,11 +27,15 @@ Cell = tuple[date, str]
 IMPATIENT = {"DEVIN_MAX_TRIES": "2", "DEVIN_TIMEOUT_SECONDS": "5", "DEVIN_PATIENCE_SECONDS": "3"}
 """Settings under which a source that fails for good does so within seconds."""
 
-_TRACEBACK = re.compile(r"^(Traceback|Exception ignored).*", re.MULTILINE)
+# With the line after those that are indented: what was raised.
+_TRACEBACK = re.compile(r"^(?:Traceback|Exception ignored).*\n(?:[ \t].*\n|\n)*(.*)", re.MULTILINE)
 
 
 class Stored:
-    """All that a warehouse holds about organizations, as it was when this was made. Empty if there is none."""
+    """All that a warehouse holds about organizations, as it was when this was made.
+
+    Empty if there is none, or if it is `unreadable`, for the reason that stands there.
+    """
 
     def __init__(self, url: str, scratch: Path) -> None:
         self.cells: dict[Cell, int] = {}
@@ -41,6 +45,7 @@ class Stored:
         self.rollups: dict[str, list[tuple[Any, ...]]] = {}
         self.grid: dict[Cell, int] = {}
         self.doubled: list[str] = []
+        self.unreadable = ""
         path = sa.make_url(url).database
         if url.startswith("duckdb") and not (path and Path(path).exists()):
             return
@@ -55,12 +60,14 @@ class Stored:
             url = f"duckdb:///{scratch}"
         engine = sa.create_engine(url, poolclass=sa.NullPool)
         try:
-            with engine.connect() as connection:
-                there = set(connection.scalars(sa.text("select table_name from information_schema.tables")))
-                if "reconciliation" in there:
-                    self._read(connection)
-        finally:
-            engine.dispose()
+            connection = engine.connect()
+        except sa.exc.OperationalError as error:
+            self.unreadable = str(error.orig)
+            return
+        with connection:
+            there = set(connection.scalars(sa.text("select table_name from information_schema.tables")))
+            if "reconciliation" in there:
+                self._read(connection)
 
     def _read(self, connection: sa.Connection) -> None:
         def rows(sql: str) -> list[tuple[Any, ...]]:
@@ -196,7 +203,7 @@ class Stage:
     def end(self, command: Command, what: str) -> Ended:
         """Wait for the end of a command, and hold tracebacks and endlessness against it."""
         ended = command.ended()
-        self.verdict.tracebacks += [f"{what}: {found[0]}" for found in _TRACEBACK.finditer(ended.output)]
+        self.verdict.tracebacks += [f"{what}: {found[1][:200]}" for found in _TRACEBACK.finditer(ended.output)]
         if ended.code is None:
             self.verdict.silent.append(f"{what} had not ended after {ended.seconds:.0f} s")
         return ended

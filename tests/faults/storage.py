@@ -130,7 +130,8 @@ def _flip(path: Path, dice: random.Random) -> None:
 
 def _blank(path: Path, dice: random.Random) -> None:
     spoilt = bytearray(path.read_bytes())
-    begin = dice.randrange(max(1, len(spoilt) // _PAGE)) * _PAGE
+    used = [begin for begin in range(0, len(spoilt), _PAGE) if any(spoilt[begin : begin + _PAGE])]
+    begin = dice.choice(used)
     spoilt[begin : begin + _PAGE] = bytes(len(spoilt[begin : begin + _PAGE]))
     path.write_bytes(spoilt)
 
