@@ -13,7 +13,8 @@ demo: .venv/ready  ## Load 90 days of invented sessions into data/demo and show 
 test: .venv/ready  ## Run every test
 	$(BIN)/python -m pytest
 
-proof: .venv/ready  ## Play every fault, lie, kill and broken disk, and print one table (PROOF="--family lies" for a part)
+proof: .venv/ready  ## Play every fault, lie, kill and broken disk, and print one table (PROOF=--quick for a share)
+	$(if $(PROOF),,MODEL_EXAMPLES=40 $(BIN)/python -m pytest tests/test_model.py)
 	$(BIN)/python -m tests.faults $(PROOF)
 
 bench: .venv/ready  ## Measure calls, speed, memory and recovery, and print one table (BENCH=--quick for a short one)

@@ -8,6 +8,9 @@ from rich.table import Table
 
 KINDS = ("lost", "doubled", "wrong", "silent", "tracebacks")
 
+MOST_SHOWN = 6
+"""Problems of one case that are printed: a day that is lost takes all its cells along."""
+
 
 @dataclass
 class Verdict:
@@ -36,8 +39,10 @@ class Verdict:
 def show(verdicts: Sequence[Verdict], console: Console) -> None:
     """The problems by name, then one row per family."""
     for verdict in verdicts:
-        for problem in verdict.problems:
+        for problem in verdict.problems[:MOST_SHOWN]:
             console.print(f"{verdict.family}/{verdict.name}: {problem}", markup=False, soft_wrap=True)
+        if len(verdict.problems) > MOST_SHOWN:
+            console.print(f"{verdict.family}/{verdict.name}: {len(verdict.problems) - MOST_SHOWN} more of these")
     for verdict in verdicts:
         if verdict.untellable:
             console.print(f"{verdict.family}/{verdict.name}: {verdict.untellable}", markup=False, soft_wrap=True)
