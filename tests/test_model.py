@@ -7,6 +7,7 @@ import os
 import tempfile
 import threading
 from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
@@ -280,7 +281,7 @@ def test_the_warehouse_is_what_a_model_of_it_says_after_each_kind_of_event() -> 
     machine = Warehouse()
     whole = [0, DAYS - 1]
     try:
-        for event in (
+        events: list[Callable[[], Any]] = [
             lambda: machine.load([2, 9], refresh=False),
             lambda: machine.sessions_come_late([3, 8], number=0, count=5),
             lambda: machine.sessions_are_deleted([4, 6], number=1),
@@ -303,7 +304,8 @@ def test_the_warehouse_is_what_a_model_of_it_says_after_each_kind_of_event() -> 
             lambda: machine.settings_change("differenced", lookback=30, chosen=set()),
             lambda: machine.organization_is_gone(number=0),
             lambda: machine.load(whole, refresh=True),
-        ):
+        ]
+        for event in events:
             event()
             machine.warehouse_is_the_model()
             machine.rollups_are_sums_and_the_snapshot_is_what_was_published()
