@@ -1,6 +1,7 @@
 """The real `devin-sessions` command as a process of its own, forked from one that has the imports behind it."""
 
 import atexit
+import faulthandler
 import functools
 import multiprocessing
 import os
@@ -80,6 +81,8 @@ class Command:
         self._process.join(within)
         code = self._process.exitcode
         if code is None:
+            self.send(signal.SIGUSR1)  # says where each thread stands
+            self._process.join(1)
             self._process.kill()
             self._process.join()
         seconds = self.seconds
@@ -124,6 +127,7 @@ def _main(arguments: tuple[str, ...], environment: Mapping[str, str], output: Pa
     nothing = os.open(os.devnull, os.O_RDONLY)
     for descriptor, end in ((nothing, 0), (said, 1), (said, 2)):
         os.dup2(descriptor, end)
+    faulthandler.register(signal.SIGUSR1)
     from pipelines.cli import main
 
     main()
