@@ -228,7 +228,6 @@ def cases(seed: int) -> Iterator[Case]:
                 "storage",
                 f"the warehouse: {way} ({again})",
                 _spoilt_warehouse(spoil, dice),
-                is_quick=number + again == 0,
             )
         for what, pattern in (
             ("the snapshot", "warehouse/published/devin_sessions.duckdb"),
