@@ -15,7 +15,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from rich.console import Console
 
 from tests.conftest import PostgreSQL
-from tests.faults.families import FAMILIES, all_cases, play
+from tests.faults.families import all_cases, play
 from tests.faults.table import Verdict, show
 
 
@@ -23,7 +23,7 @@ def main() -> int:
     """Play the cases that are asked for."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults")
     parser.add_argument("--quick", action="store_true", help="only the share that the tests play too")
-    parser.add_argument("--family", choices=FAMILIES)
+    parser.add_argument("--family", choices=list(dict.fromkeys(case.family for case in all_cases(1))))
     parser.add_argument("--name", default="", help="only cases whose name contains this")
     parser.add_argument("--database", choices=("duckdb", "postgresql"))
     parser.add_argument("--seed", type=int, default=1)

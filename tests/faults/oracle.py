@@ -205,7 +205,8 @@ class Stage:
         ended = command.ended()
         self.verdict.tracebacks += [f"{what}: {found[1][:200]}" for found in _TRACEBACK.finditer(ended.output)]
         if ended.code is None:
-            self.verdict.silent.append(f"{what} had not ended after {ended.seconds:.0f} s: {ended.output[-3000:]}")
+            where = ended.output[max(0, ended.output.rfind("Current thread")) :][:800]
+            self.verdict.silent.append(f"{what} had not ended after {ended.seconds:.0f} s: {where}")
         return ended
 
     def run(self, *arguments: str, is_impatient: bool = True, **variables: str) -> Ended:
