@@ -6,6 +6,7 @@ The exit code is 1 if anything was lost, doubled, wrong, silent or a traceback, 
 """
 
 import argparse
+import contextlib
 import multiprocessing
 import os
 import sys
@@ -38,10 +39,14 @@ def main() -> int:
         and (case.is_quick or not asked.quick)
     }
     console = Console(stderr=True)
-    with tempfile.TemporaryDirectory(prefix="faults-", ignore_cleanup_errors=True) as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="faults-", ignore_cleanup_errors=True) as folder,
+        contextlib.ExitStack() as on_exit,
+    ):
         server = None
         if any(case.database == "postgresql" for case in wanted.values()):
             server = PostgreSQL(folder)
+            on_exit.callback(server.server.stop)  # after an interrupt too
             server.without_waiting_for_the_disk()
         # A process each: what a command forks from, and the source that it asks, share no interpreter with others.
         context = multiprocessing.get_context("spawn")
@@ -59,8 +64,6 @@ def main() -> int:
                     markup=False,
                     soft_wrap=True,
                 )
-        if server:
-            server.server.stop()
     ordered = [verdicts[number] for number in sorted(verdicts)]
     show(ordered, Console(width=None if sys.stdout.isatty() else 140))
     return 1 if any(verdict.problems for verdict in ordered) else 0
