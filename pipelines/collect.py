@@ -270,14 +270,17 @@ class _Block:
         """Hold everything against the totals above it, and read a second time what does not add up.
 
         Where the block was split, that also asks the cells that are still open, and the derived ones of days that
-        disagree with their control total. What disagrees even then with a total over several days is a contradiction.
+        disagree with their control total; where it was not, all of the days on which they exceed it. What disagrees
+        even then with a total over several days is a contradiction.
         """
         stretches = self._stretches()
         await self._all(question for stretch in stretches for question in self._questions_about(stretch))
         moved = [stretch for stretch in stretches if stretch.disagrees]
         if is_split:
             await self._ask_doubtful(moved)
-        await self._read_again(moved)
+        else:
+            await self._ask_days_with_too_much()
+        await self._read_again([stretch for stretch in moved if stretch.disagrees])
         for stretch in stretches:
             stretch.close()
         if is_split and len(self.answers) > 1:
@@ -302,6 +305,12 @@ class _Block:
         left = {id(a) for stretch in moved for a in stretch.days}
         disagreeing = [a for a in doubtful if a.is_whole and disagrees(a) and id(a) not in left]
         await self._all(map(self._control_total_of, disagreeing))
+
+    async def _ask_days_with_too_much(self) -> None:
+        """Ask the cells and the control totals again of days whose cells sum to more than their control total."""
+        exceeding = [a for a in self.answers if a.is_whole and a.rest < 0]
+        await self._ask_cells_again((a, org_id) for a in exceeding for org_id in a.counts)
+        await self._all(map(self._control_total_of, exceeding))
 
     async def _ask_cells_again(self, cells: Iterable[tuple[DayAnswers, str]]) -> None:
         """Ask these cells themselves, but none for a third time."""

@@ -276,8 +276,14 @@ class Load:
         for sentence in dict.fromkeys(
             _contradiction(found) for of_day in self._contradictions.values() for found in of_day
         ):
-            self.context.log.error(sentence)
-            self.progress.contradictions.append(sentence)
+            self._record_contradiction(sentence)
+        exceeding = [day for day, stored in self._days.items() if stored.unattributed_count < 0]
+        if exceeding:
+            self._record_contradiction(_excess(self.counted, sorted(exceeding)))
+
+    def _record_contradiction(self, sentence: str) -> None:
+        self.context.log.error(sentence)
+        self.progress.contradictions.append(sentence)
 
     def record_numbers(self, numbers: Numbers) -> None:
         """Show the numbers of the load on the asset in Dagster: one event, whatever the number of days."""
@@ -309,6 +315,15 @@ def _contradiction(found: collect.Contradiction) -> str:
         "and marked as a contradiction in the view reconciliation. Run devin-sessions probe to find out why, such as a "
         "wrong DEVIN_WINDOW_END, then read the days again: "
         f"devin-sessions backfill {found.first.day} {found.last.day} --refresh"
+    )
+
+
+def _excess(counted: Counted, days: Sequence[date]) -> str:
+    return (
+        f"The API contradicts itself: on {spelled(days)} the {counted.noun}s add up to more sessions than its own total "
+        "of the day. The counts are stored and marked as a contradiction in the view reconciliation. Run "
+        "devin-sessions probe to find out why, then read the days again: "
+        f"devin-sessions backfill {days[0]} {days[-1]} --refresh"
     )
 
 

@@ -391,6 +391,16 @@ def test_direct_takes_in_a_change_between_two_questions_and_calls_it_no_contradi
         assert is_flagged or of_day.counts == {org_id: source.truth(org_id, number) for org_id in orgs}
 
 
+def test_direct_reads_again_a_day_whose_cells_sum_to_more_than_its_total() -> None:
+    source = Source({("a", day): 1 for day in range(3)}, 3)
+    source.changes = {4: (("a", 1), 2)}  # after the totals, before its cell
+    answers = direct(source, ["a", "b"], workers=1)
+    assert [of_day.counts for of_day in answers] == [{"a": 1, "b": 0}, {"a": 3, "b": 0}, {"a": 1, "b": 0}]
+    assert [of_day.rest for of_day in answers] == [0, 0, 0]
+    again = [asked for asked in source.asked if source.asked.count(asked) > 1]
+    assert set(again) == {(1, 2, ()), (1, 2, ("a",)), (1, 2, ("b",))}
+
+
 def test_days_around_one_that_fails_are_held_against_their_own_totals() -> None:
     source = Source({("a", day): 1 for day in range(7)}, 7)
 

@@ -211,7 +211,9 @@ def test_sessions_of_unlisted_organizations_are_a_warning_and_kept_on_the_day(wo
     ]
 
 
-def test_a_source_that_contradicts_itself_is_an_error_and_kept_on_the_day(world: World) -> None:
+@pytest.mark.parametrize("fetch", ["direct", "differenced"])
+def test_a_source_that_contradicts_itself_is_an_error_and_kept_on_the_day(world: World, fetch: str) -> None:
+    world.configure(devin_fetch=fetch)
     (day,) = world.days("2025-04-01", "2025-04-01")
     zero = b'{"sessions_count": 0}'
     world.source.fail(body=zero, when=lambda asked: not asked.org_ids and asked.start == day.start, times=None)
@@ -222,6 +224,11 @@ def test_a_source_that_contradicts_itself_is_an_error_and_kept_on_the_day(world:
         "select sessions_count, orgs_sessions_count, unattributed_count from daily_totals"
     )
     assert (total, of_orgs, rest) == (0, sum(world.truth("2025-04-01", "2025-04-01").values()), -of_orgs)
+    (sentence,) = [s for s in world.progress.contradictions if "add up to more sessions than its own total" in s]
+    assert "2025-04-01" in sentence
+    world.source.heal()
+    assert world.run("2025-04-01", "2025-04-01").success
+    assert world.progress.contradictions == []
 
 
 @pytest.mark.parametrize("changed", [{"devin_timezone": "Europe/Berlin"}, {"devin_day_start_hour": "8"}])

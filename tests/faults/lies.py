@@ -137,6 +137,9 @@ UNTELLABLE = {
     "everything shifted": "a source of which every window is another one agrees with itself",
     "two organizations swapped": "a source that has two names swapped in every answer agrees with itself",
 }
+UNTELLABLE_TO_DIRECT = {
+    "two organizations swapped on single days": "a direct load asks no organization for several days at once",
+}
 # With one organization a question, there is no first or last of several.
 ONLY_DIFFERENCED = {"takes only the first of org_ids", "takes only the last of org_ids"}
 
@@ -178,18 +181,19 @@ def cases(seed: int) -> Iterator[Case]:
             if lie in ONLY_DIFFERENCED and fetch == "direct":
                 continue
             number += 1
+            untellable = UNTELLABLE | (UNTELLABLE_TO_DIRECT if fetch == "direct" else {})
             databases: list[DatabaseName] = ["duckdb", "postgresql"] if number % 4 == 0 else ["duckdb"]
             for database in databases:
                 yield Case(
                     family="lies",
                     name=f"{lie} ({fetch}, {days} days)" + " on PostgreSQL" * (database == "postgresql"),
-                    play=_play_list(lie) if lie in LISTS else _play_count(lie),
+                    play=_play_list(lie) if lie in LISTS else _play_count(lie, lie in untellable),
                     database=database,
                     days=70 if lie in ONLY_DIFFERENCED else days,
                     settings={"DEVIN_FETCH": fetch},
                     # Only organizations that were quiet in the block before are asked about together.
                     organizations=12 if lie in ONLY_DIFFERENCED else 5,
-                    untellable=UNTELLABLE.get(lie, ""),
+                    untellable=untellable.get(lie, ""),
                     is_quick=database == "duckdb" and (lie, fetch) == ("ignores the window", "direct") and days == 12,
                 )
     for database in ("duckdb", "postgresql"):
@@ -204,7 +208,7 @@ def cases(seed: int) -> Iterator[Case]:
             )
 
 
-def _play_count(lie: str) -> Callable[[Stage], None]:
+def _play_count(lie: str, is_untellable: bool) -> Callable[[Stage], None]:
     def play(stage: Stage) -> None:
         for day in stage.days[1:]:  # sessions of the very moment at which a day ends
             stage.source.add_sessions(stage.source.organizations[0].org_id, datetime.combine(day, time(), UTC))
@@ -218,7 +222,7 @@ def _play_count(lie: str) -> Callable[[Stage], None]:
         def rewrite(asked: Asked, true: Any) -> Any:
             return {**true, "sessions_count": answer(stage, asked, true["sessions_count"])}
 
-        _judged(stage, {"rewrite": rewrite, "path": SESSIONS_PATH}, lie in UNTELLABLE)
+        _judged(stage, {"rewrite": rewrite, "path": SESSIONS_PATH}, is_untellable)
 
     return play
 
