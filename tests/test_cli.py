@@ -9,7 +9,6 @@ import re
 import select
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -29,6 +28,7 @@ from pipelines import cli
 from resources.sandbox import Asked
 from tests.conftest import World
 from tests.test_database import another_process
+from tests.ui import dagster_ui
 
 PROJECT = Path(__file__).resolve().parents[1]
 PASSWORD = "5e884898da28"
@@ -709,48 +709,25 @@ def test_the_demo_shows_tables_and_touches_nothing_but_its_own_folder(world: Wor
 
 @pytest.mark.parametrize("warehouse_url", ["postgresql"], indirect=True)
 def test_the_ui_serves_the_graph_and_runs_the_schedule_and_shows_no_password(with_password: World) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pipelines.cli", "ui", "--port", str(port)],
-        cwd=PROJECT,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-    assert process.stdout is not None
-    try:
-        said = ""
-        for line in process.stdout:
-            said += line
-            if "Serving dagster-webserver" in line:
-                break
-        assert "the schedule runs as long as this does" in said
-        assert "Warning" not in said
-        question = {
-            "query": "query Shown($of: RepositorySelector!) { assetNodes { assetKey { path } } "
-            "schedulesOrError(repositorySelector: $of) "
-            "{ ... on Schedules { results { name scheduleState { status } } } } "
-            "allTopLevelResourceDetailsOrError(repositorySelector: $of) "
-            "{ ... on ResourceDetailsList { results { name configuredValues { key value } } } } }",
-            "variables": {
-                "of": {"repositoryName": "__repository__", "repositoryLocationName": "devin_session_metrics"}
-            },
-        }
-        # It says so a moment before it listens.
-        with httpx.Client(transport=httpx.HTTPTransport(retries=8)) as client:
-            answer = client.post(f"http://127.0.0.1:{port}/graphql", json=question, timeout=60).json()["data"]
-        assert len(answer["assetNodes"]) == 5
-        (schedule,) = answer["schedulesOrError"]["results"]
-        assert schedule == {"name": "daily_refresh_schedule", "scheduleState": {"status": "RUNNING"}}
-        resources = {r["name"]: r for r in answer["allTopLevelResourceDetailsOrError"]["results"]}
-        shown = {value["key"]: value["value"] for value in resources["database"]["configuredValues"]}
-        assert ":***@" in shown["url"]
-        assert PASSWORD not in json.dumps(answer)
-        assert (with_password.folder / "dagster" / "dagster.yaml").resolve() == PROJECT / "dagster.yaml"
-    finally:
-        # Its own end waits for others that it started; what it leaves behind holds the pipe open.
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
+    question = {
+        "query": "query Shown($of: RepositorySelector!) { assetNodes { assetKey { path } } "
+        "schedulesOrError(repositorySelector: $of) "
+        "{ ... on Schedules { results { name scheduleState { status } } } } "
+        "allTopLevelResourceDetailsOrError(repositorySelector: $of) "
+        "{ ... on ResourceDetailsList { results { name configuredValues { key value } } } } }",
+        "variables": {"of": {"repositoryName": "__repository__", "repositoryLocationName": "devin_session_metrics"}},
+    }
+    output = with_password.folder / "output"
+    with output.open("w") as file, dagster_ui({}, file) as url:
+        answer = httpx.post(f"{url}/graphql", json=question, timeout=60).json()["data"]
+    said = output.read_text()
+    assert "the schedule runs as long as this does" in said
+    assert "Warning" not in said
+    assert PASSWORD not in json.dumps(answer) + said
+    assert len(answer["assetNodes"]) == 5
+    (schedule,) = answer["schedulesOrError"]["results"]
+    assert schedule == {"name": "daily_refresh_schedule", "scheduleState": {"status": "RUNNING"}}
+    resources = {r["name"]: r["configuredValues"] for r in answer["allTopLevelResourceDetailsOrError"]["results"]}
+    assert "database" in resources
+    assert not any(resources.values()), "no run's config can change them, and the UI shows nothing of them"
+    assert (with_password.folder / "dagster" / "dagster.yaml").resolve() == PROJECT / "dagster.yaml"

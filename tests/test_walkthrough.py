@@ -41,6 +41,7 @@ NOT_RUN = {
     r"\.venv/bin/python -m pytest .*": "it runs tests such as this",
     r"make check|dg check defs": ".ci/run does, after the tests",
     r"make bench.*": "it measures for minutes; tests/test_bench_source.py tests its parts",
+    r"make proof.*": "it plays faults for most of an hour; tests/test_faults.py plays a share",
     r"make demo PYTHON=.*": "as make demo, where Python has another name",
     r"make \.venv/ready .*": "it installs; .ci/run does so before any test",
     r"git clone .*|git pull": "there is nothing to get it from",

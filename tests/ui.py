@@ -19,6 +19,7 @@ from pipelines.demo import FOLDER
 from pipelines.settings import PROJECT
 from warehouse import tables
 
+ENDING_SECONDS = 120
 PATIENCE = 60_000  # milliseconds; a page of the UI asks for its parts one after the other
 
 
@@ -45,7 +46,7 @@ def dagster_ui(environment: Mapping[str, str], output: IO[str] | int | None = No
         yield url
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait()
+        process.wait(ENDING_SECONDS)
 
 
 def load_the_demo(days: int, organizations: int) -> dict[str, str]:
