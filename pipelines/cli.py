@@ -386,7 +386,7 @@ def _published_is_behind(settings: Settings) -> bool:
     database, snapshot = Database(url=settings.warehouse_url), settings.published_snapshot
     published = [settings.published_report]
     if snapshot:
-        published += [snapshot, snapshot.parent / "parquet" / parquet.LAST_WRITTEN]
+        published += [snapshot, snapshot.parent / "parquet" / parquet.SUMS]
         written = database.path.stat().st_mtime if database.path.exists() else None
     else:
         with reading(database) as connection:

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import dagster as dg
+import sqlalchemy as sa
 from anyio.from_thread import BlockingPortal
 
 from pipelines import collect, telemetry
@@ -48,14 +49,17 @@ def load_partitions(
     days = as_days(partitions, context.partition_keys)
     load = Load(counted, context, settings, devin_api, database, progress)
     before = Numbers.of(progress)
+
+    def begin(connection: sa.Connection) -> tuple[list[str], set[date]]:
+        migrations.bring_forward(connection)
+        refuse_other_days(reads.windows(connection, counted), partitions, settings)
+        refuse_other_version(reads.api_versions(connection), devin_api.version_name, settings)
+        writes.store_history(connection, settings.devin_start_date, closed_days(partitions)[-1])
+        return reads.latest_listed(connection, counted), reads.days_of_runs(connection, counted, earlier_tries)
+
     try:
-        with database.transaction() as connection:
-            migrations.bring_forward(connection)
-            refuse_other_days(reads.windows(connection, counted), partitions, settings)
-            refuse_other_version(reads.api_versions(connection), devin_api.version_name, settings)
-            ids = reads.latest_listed(connection, counted)
-            loaded = reads.days_of_runs(connection, counted, _earlier_tries(context))
-            writes.store_history(connection, settings.devin_start_date, closed_days(partitions)[-1])
+        earlier_tries = _earlier_tries(context)
+        ids, loaded = database.write(begin)
         if not ids:
             raise dg.Failure(f"No {counted.noun} is known yet: materialize the asset {counted.listed.name} first.")
         days = [day for day in days if day.day not in loaded]
@@ -116,8 +120,9 @@ class Load:
                 self._load(again, asking)
 
     def _recent_activity(self, before: date) -> dict[str, tuple[float, float]]:
-        with self.database.transaction() as connection:
-            return reads.recent_activity(connection, self.counted, before - REMEMBERED, before)
+        return self.database.write(
+            lambda connection: reads.recent_activity(connection, self.counted, before - REMEMBERED, before)
+        )
 
     def _load(self, days: Sequence[Day], asking: "_Asking") -> None:
         """While one block is stored, the next is asked for its totals; more would be asked twice after a kill."""
@@ -154,9 +159,13 @@ class Load:
         ]
         refused = {id_: f"{a.day.day}: {error}" for a in whole for id_, error in a.refused.items()}
         answered = {id_ for a in whole for id_ in a.counts}
-        with self.database.transaction() as connection:
+
+        def store(connection: sa.Connection) -> dict[date, writes.StoredDay]:
             stored = writes.store_days(connection, self.counted, totals, cells)
             writes.store_availability(connection, self.counted, refused, answered, now)
+            return stored
+
+        stored = self.database.write(store)
         self.missing = {day: e for day, e in self.missing.items() if day not in stored}
         self.missing |= {a.day.day: a.failures[0] for a in answers if not a.is_whole}
         for a in whole:
