@@ -24,6 +24,7 @@ from pipelines.ledger import OlderWarehouse, missing_days, reading
 from pipelines.numbers import Numbers
 from pipelines.partitions import as_days, closed_days, daily_partitions, ranges, spelled
 from pipelines.probe import DAYS, probe
+from pipelines.restore import NotRestored, restore
 from pipelines.screen import (
     LiveProgress,
     as_text,
@@ -38,7 +39,7 @@ from pipelines.screen import (
 )
 from pipelines.settings import PROJECT, Settings, SettingsRefused, says_json
 from pipelines.status import status
-from resources.database import Database, WarehouseLocked, WarehouseUnusable
+from resources.database import Database, WarehouseDamaged, WarehouseLocked, WarehouseLost, WarehouseUnusable
 from resources.devin_api import KEY_VARIABLE, Calls, Unauthorized, key_from_environment
 from resources.devin_versions import version_for
 from warehouse import migrations, parquet, reads
@@ -69,7 +70,7 @@ def main() -> None:
         sys.exit(app(standalone_mode=not is_json))
     except (SettingsRefused, Incompatible, Unauthorized, UnfitWarehouse, runs.HomeUnusable) as error:
         _stop(str(error), WRONG_USE)
-    except (WarehouseLocked, OlderWarehouse) as error:
+    except (WarehouseLocked, WarehouseLost, WarehouseDamaged, OlderWarehouse, NotRestored) as error:
         _stop(str(error), MISSING)
     except WarehouseUnusable as error:
         _stop(str(error), WRONG_USE)
@@ -278,10 +279,27 @@ def query(
                 return
             rows = result.fetchmany(MOST_ROWS_SHOWN + 1)
         except sa.exc.DBAPIError as error:
+            if isinstance(database.explained(error, read_only=True), WarehouseLost | WarehouseDamaged):
+                raise  # the transaction says what it is
             _stop(f"The database refuses this SQL: {error.orig}", WRONG_USE)
     show_table("", columns, rows[:MOST_ROWS_SHOWN])
     if len(rows) > MOST_ROWS_SHOWN:
         say(f"Only the first {MOST_ROWS_SHOWN} rows are shown. For all of them, add --csv.")
+
+
+@app.command("restore")
+def restore_warehouse() -> None:
+    """Build a damaged warehouse again, from its own rows where they can be read, else from what is published of it.
+
+    Exit code 1 if something could not be had, with the command that loads it.
+    """
+    done = restore(Settings.load())
+    for sentence in done.done:
+        say(sentence, "restored")
+    for sentence in done.missing:
+        complain(sentence, "not_restored")
+    if done.missing:
+        raise typer.Exit(MISSING)
 
 
 @app.command()

@@ -44,13 +44,14 @@ _CUT_OFF = (
 _CONNECTION = "08"  # the class of SQLSTATEs about connections
 # DuckDB's errors have neither code nor class for these; their words are always English.
 _DAMAGED = re.compile(
-    r"Corrupt|Failed to deserialize|Serialization Error|Could not read|replaying WAL|[Cc]hecksum|INTERNAL Error"
+    "Corrupt|Failed to deserialize|Serialization Error|Could not read enough|Input/output error|replaying WAL|"
+    "INTERNAL Error"
 )
 _FATAL = "FATAL Error"
 _TRIES, _MOST_SECONDS_BETWEEN = 6, 8.0  # of one write: 20 s, in which a server that is restarted is there again
 
 _Result = TypeVar("_Result")
-_reached: set[str] = set()
+_reached: set[str] = set()  # addresses at which this process has had a connection
 
 
 class WarehouseUnusable(Exception):
@@ -126,6 +127,11 @@ class Database(dg.ConfigurableResource["Database"]):
     def _written(self, function: Callable[[sa.Connection], _Result]) -> _Result:
         with self.transaction() as connection:
             return function(connection)
+
+    @staticmethod
+    def url_of(path: Path) -> str:
+        """The URL of a DuckDB file."""
+        return sa.URL.create("duckdb", database=str(path)).render_as_string()
 
     @property
     def is_file(self) -> bool:
@@ -240,7 +246,7 @@ class Database(dg.ConfigurableResource["Database"]):
             )(engine.connect)
         except sa.exc.DBAPIError as error:
             raise self._explained(error) from None
-        _reached.add(self.name)
+        _reached.add(self.url)
         version = connection.dialect.server_version_info if not self.is_duckdb else None
         if version is not None and version < OLDEST_POSTGRESQL:
             connection.close()
@@ -317,7 +323,7 @@ class Database(dg.ConfigurableResource["Database"]):
 
     def _is_gone(self, error: BaseException | None) -> bool:
         """Whether a server that this process has reached before takes no connection now: its address is right."""
-        return isinstance(error, psycopg.OperationalError) and error.sqlstate is None and self.name in _reached
+        return isinstance(error, psycopg.OperationalError) and error.sqlstate is None and self.url in _reached
 
 
 _RESTORE = "To rebuild it: devin-sessions restore"

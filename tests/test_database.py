@@ -25,7 +25,7 @@ import sqlalchemy as sa
 from pipelines.definitions import definitions_for
 from pipelines.progress import Progress
 from pipelines.settings import Settings
-from resources.database import Database, WarehouseLocked, WarehouseUnusable
+from resources.database import Database, WarehouseDamaged, WarehouseLocked, WarehouseUnusable
 from tests.conftest import PostgreSQL
 
 PASSWORD = "p@ss/w:rd-5e884898"
@@ -619,7 +619,7 @@ def test_a_file_of_another_kind_is_refused_and_left_as_it_is(tmp_path: Path, con
 
 def test_a_damaged_file_is_refused_in_one_line(database: Database) -> None:
     database.path.write_bytes(database.path.read_bytes()[:9000])
-    with pytest.raises(WarehouseUnusable, match=r"cannot be opened: .*Check WAREHOUSE_URL\.$") as refused:
+    with pytest.raises(WarehouseDamaged, match=r"is damaged \(.*\)\. .* devin-sessions restore$") as refused:
         numbers(database)
     assert "\n" not in str(refused.value)
 

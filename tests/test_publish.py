@@ -198,6 +198,7 @@ def test_a_snapshot_is_replaced_whole_and_nothing_unfinished_is_left(world: Worl
         CELLS,
         "2025-01.parquet",
         "2025-02.parquet",
+        "SHA256SUMS",
         *(f"{name}.parquet" for name in one_file_tables()),
     }
 
@@ -238,7 +239,7 @@ def test_parquet_holds_the_counts_in_a_file_a_month_and_any_other_table_in_one(w
     result = world.run(FIRST, LAST)
     folder = parquet_of(world)
     months = [f"{CELLS}/{month}.parquet" for month in MONTHS]
-    assert set(files_in(folder)) == {*months, *(f"{name}.parquet" for name in one_file_tables())}
+    assert set(files_in(folder)) == {*months, "SHA256SUMS", *(f"{name}.parquet" for name in one_file_tables())}
     assert told(result)["parquet_files_written"] == len(files_in(folder))
     held = relations(snapshot_of(world))
     for month in MONTHS:

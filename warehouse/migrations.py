@@ -60,8 +60,8 @@ def bring_forward(connection: sa.Connection) -> None:
     tables.create(connection)
     if found == 1:
         # The second version brought revisions, users and views, and rollups that know what they have yet to take in.
-        _mark_everything_stale(connection)
-        _take_history_from_what_is_loaded(connection)
+        mark_everything_stale(connection)
+        take_history_from_what_is_loaded(connection)
     connection.execute(sa.delete(warehouse_version))
     connection.execute(sa.insert(warehouse_version).values(version=VERSION))
 
@@ -72,13 +72,13 @@ def _ours_since(found: int) -> set[str]:
     return {0: ours, 1: ours - _NAMES_OF_VERSION_1}.get(found, set())  # the third only reads session_grid otherwise
 
 
-def _take_history_from_what_is_loaded(connection: sa.Connection) -> None:
+def take_history_from_what_is_loaded(connection: sa.Connection) -> None:
     days = ORGANIZATIONS.totals.c.day
     first_and_last = sa.select(sa.func.min(days), sa.func.max(days)).having(sa.func.count() > 0)
     connection.execute(sa.insert(history).from_select(["first_day", "last_day"], first_and_last))
 
 
-def _mark_everything_stale(connection: sa.Connection) -> None:
+def mark_everything_stale(connection: sa.Connection) -> None:
     for rollup in ROLLUPS:
         connection.execute(sa.delete(stale_days).where(stale_days.c.rollup == rollup.name))
         days = sa.select(sa.literal(rollup.name), ORGANIZATIONS.totals.c.day)
