@@ -8,7 +8,8 @@ import sys
 import threading
 import traceback
 import warnings
-from dataclasses import asdict, dataclass, field
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field, replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -198,11 +199,12 @@ def show_status(
 ) -> None:
     """How much of history is loaded and proven, the last runs, the next, and what to do: exit code 1 if anything."""
     settings = Settings.load()
-    if runs.home_is_there():
-        with runs.open_instance() as instance:
+    try:
+        with runs.open_instance() if runs.home_is_there() else nullcontext() as instance:
             found = status(settings, instance)
-    else:
+    except runs.HomeUnusable as error:
         found = status(settings, None)
+        found = replace(found, schedule="unknown", to_do=[*found.to_do, str(error)])
     if as_json or settings.devin_log_format == "json":
         told = {noun: asdict(of_noun.coverage) for noun, of_noun in found.counted.items()}
         for noun, of_noun in found.counted.items():
