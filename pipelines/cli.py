@@ -8,7 +8,8 @@ import sys
 import threading
 import traceback
 import warnings
-from dataclasses import asdict, dataclass, field
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field, replace
 from datetime import date, timedelta
 from typing import Annotated, NoReturn
 
@@ -23,6 +24,7 @@ from pipelines.ledger import OlderWarehouse, missing_days, reading
 from pipelines.numbers import Numbers
 from pipelines.partitions import as_days, closed_days, daily_partitions, ranges, spelled
 from pipelines.probe import DAYS, PATIENCE_SECONDS, probe
+from pipelines.restore import NotRestored, restore
 from pipelines.screen import (
     LiveProgress,
     as_text,
@@ -37,7 +39,7 @@ from pipelines.screen import (
 )
 from pipelines.settings import Settings, SettingsRefused, says_json
 from pipelines.status import status
-from resources.database import Database, WarehouseLocked, WarehouseUnusable
+from resources.database import Database, WarehouseDamaged, WarehouseLocked, WarehouseLost, WarehouseUnusable
 from resources.devin_api import KEY_VARIABLE, Calls, Unauthorized, key_from_environment
 from resources.devin_versions import version_for
 from warehouse import migrations, parquet, reads
@@ -68,7 +70,7 @@ def main() -> None:
         sys.exit(app(standalone_mode=not is_json))
     except (SettingsRefused, Incompatible, Unauthorized, UnfitWarehouse, runs.HomeUnusable) as error:
         _stop(str(error), WRONG_USE)
-    except (WarehouseLocked, OlderWarehouse) as error:
+    except (WarehouseLocked, WarehouseLost, WarehouseDamaged, OlderWarehouse, NotRestored) as error:
         _stop(str(error), MISSING)
     except WarehouseUnusable as error:
         _stop(str(error), WRONG_USE)
@@ -203,11 +205,12 @@ def show_status(
 ) -> None:
     """How much of history is loaded and proven, the last runs, the next, and what to do: exit code 1 if anything."""
     settings = Settings.load()
-    if runs.home_is_there():
-        with runs.open_instance() as instance:
+    try:
+        with runs.open_instance() if runs.home_is_there() else nullcontext() as instance:
             found = status(settings, instance)
-    else:
+    except runs.HomeUnusable as error:
         found = status(settings, None)
+        found = replace(found, schedule="unknown", to_do=[*found.to_do, str(error)])
     if as_json or settings.devin_log_format == "json":
         told = {noun: asdict(of_noun.coverage) for noun, of_noun in found.counted.items()}
         for noun, of_noun in found.counted.items():
@@ -285,10 +288,27 @@ def query(
                 return
             rows = result.fetchmany(MOST_ROWS_SHOWN + 1)
         except sa.exc.DBAPIError as error:
+            if isinstance(database.explained(error, read_only=True), WarehouseLost | WarehouseDamaged):
+                raise  # the transaction says what it is
             _stop(f"The database refuses this SQL: {error.orig}", WRONG_USE)
     show_table("", columns, rows[:MOST_ROWS_SHOWN])
     if len(rows) > MOST_ROWS_SHOWN:
         say(f"Only the first {MOST_ROWS_SHOWN} rows are shown. For all of them, add --csv.")
+
+
+@app.command("restore")
+def restore_warehouse() -> None:
+    """Build a damaged warehouse again, from its own rows where they can be read, else from what is published of it.
+
+    Exit code 1 if something could not be had, with the command that loads it.
+    """
+    done = restore(Settings.load())
+    for sentence in done.done:
+        say(sentence, "restored")
+    for sentence in done.missing:
+        complain(sentence, "not_restored")
+    if done.missing:
+        raise typer.Exit(MISSING)
 
 
 @app.command()
@@ -398,7 +418,7 @@ def _published_is_behind(settings: Settings) -> bool:
     database, snapshot = Database(url=settings.warehouse_url), settings.published_snapshot
     published = [settings.published_report]
     if snapshot:
-        published += [snapshot, snapshot.parent / "parquet" / parquet.LAST_WRITTEN]
+        published += [snapshot, snapshot.parent / "parquet" / parquet.SUMS]
         written = database.path.stat().st_mtime if database.path.exists() else None
     else:
         with reading(database) as connection:

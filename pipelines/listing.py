@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
+import sqlalchemy as sa
 
 from pipelines.catalogue import table_asset
 from pipelines.compatibility import Incompatible, refuse_other_version
@@ -59,11 +60,14 @@ def store_listing(
                 f"or set {variable}.",
                 allow_retries=False,
             )
-        with database.transaction() as connection:
+
+        def store(connection: sa.Connection) -> None:
             migrations.bring_forward(connection)
             if not chosen:
                 refuse_other_version(reads.api_versions(connection), devin_api.version_name, settings)
             writes.store_listed(connection, counted, found, datetime.now(UTC))
+
+        database.write(store)
     except (DevinAPIError, WarehouseUnusable, Incompatible, UnfitWarehouse) as error:
         raise dg.Failure(str(error), allow_retries=False) from error
     context.log.info(f"{len(found)} {counted.noun}s {'configured' if chosen else 'listed by the source'}")

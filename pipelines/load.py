@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import dagster as dg
+import sqlalchemy as sa
 from anyio.from_thread import BlockingPortal
 
 from pipelines import collect, telemetry
@@ -49,16 +50,22 @@ def load_partitions(
     days = as_days(partitions, context.partition_keys)
     load = Load(counted, partitions, context, settings, devin_api, database, progress)
     before = Numbers.of(progress)
+
+    def begin(connection: sa.Connection) -> tuple[list[str], set[date], dict[date, set[str]], dict[str, str]]:
+        migrations.bring_forward(connection)
+        refuse_other_days(reads.windows(connection, counted), partitions, settings)
+        refuse_other_version(reads.api_versions(connection), devin_api.version_name, settings)
+        writes.store_history(connection, settings.devin_start_date, closed_days(partitions)[-1])
+        return (
+            reads.latest_listed(connection, counted),
+            reads.days_of_runs(connection, counted, earlier_tries),
+            reads.missing_ids(connection, counted, [day.day for day in days], settings.chosen(counted)),
+            reads.unavailable(connection, counted),
+        )
+
     try:
-        with database.transaction() as connection:
-            migrations.bring_forward(connection)
-            refuse_other_days(reads.windows(connection, counted), partitions, settings)
-            refuse_other_version(reads.api_versions(connection), devin_api.version_name, settings)
-            ids = reads.latest_listed(connection, counted)
-            loaded = reads.days_of_runs(connection, counted, _earlier_tries(context))
-            lacking = reads.missing_ids(connection, counted, [day.day for day in days], settings.chosen(counted))
-            refused = reads.unavailable(connection, counted)
-            writes.store_history(connection, settings.devin_start_date, closed_days(partitions)[-1])
+        earlier_tries = _earlier_tries(context)
+        ids, loaded, lacking, refused = database.write(begin)
         if not ids:
             raise dg.Failure(f"No {counted.noun} is known yet: materialize the asset {counted.listed.name} first.")
         complete_before = context.run.tags.get(COMPLETE_BEFORE, "")
@@ -163,8 +170,10 @@ class Load:
         asking.refused |= still.keys()
         if still:
             reasons = {id_: f"{last[id_].day}: {error}" for id_, error in still.items()}
-            with self.database.transaction() as connection:
-                writes.store_availability(connection, self.counted, reasons, (), datetime.now(UTC))
+            now = datetime.now(UTC)
+            self.database.write(
+                lambda connection: writes.store_availability(connection, self.counted, reasons, (), now)
+            )
         return {day: [id_ for id_ in ids if id_ not in still] for day, ids in wanted.items()}
 
     def _lacks(self, day: date, ids: set[str]) -> None:
@@ -172,8 +181,9 @@ class Load:
         self.progress.lacks(day, ids)
 
     def _recent_activity(self, before: date) -> dict[str, tuple[float, float]]:
-        with self.database.transaction() as connection:
-            return reads.recent_activity(connection, self.counted, before - REMEMBERED, before)
+        return self.database.write(
+            lambda connection: reads.recent_activity(connection, self.counted, before - REMEMBERED, before)
+        )
 
     def _load(self, wanted: Wanted, asking: "_Asking") -> None:
         """While one block is stored, the next is asked for its totals; more would be asked twice after a kill."""
@@ -232,9 +242,13 @@ class Load:
         ]
         refused = {id_: f"{a.day.day}: {error}" for a in whole for id_, error in a.refused.items()}
         answered = {id_ for a in whole for id_ in a.counts}
-        with self.database.transaction() as connection:
+
+        def store(connection: sa.Connection) -> dict[date, StoredDay]:
             stored = writes.store_days(connection, self.counted, totals, cells, contradictions)
             writes.store_availability(connection, self.counted, refused, answered, now)
+            return stored
+
+        stored = self.database.write(store)
         self.missing = {day: e for day, e in self.missing.items() if day not in stored}
         self.missing |= {a.day.day: a.failures[0] for a in answers if not a.is_whole}
         for a in whole:
@@ -320,8 +334,8 @@ def _contradiction(found: collect.Contradiction) -> str:
 
 def _excess(counted: Counted, days: Sequence[date]) -> str:
     return (
-        f"The API contradicts itself: on {spelled(days)} the {counted.noun}s add up to more sessions than its own total "
-        "of the day. The counts are stored and marked as a contradiction in the view reconciliation. Run "
+        f"The API contradicts itself: on {spelled(days)} the {counted.noun}s add up to more sessions than its own "
+        "total of the day. The counts are stored and marked as a contradiction in the view reconciliation. Run "
         "devin-sessions probe to find out why, then read the days again: "
         f"devin-sessions backfill {days[0]} {days[-1]} --refresh"
     )

@@ -48,6 +48,12 @@ def published_snapshot_asset(deps: Sequence[dg.AssetKey]) -> dg.AssetsDefinition
                     exported = parquet.export(connection, snapshot.parent / "parquet", replacing)
         except WarehouseUnusable as error:
             raise dg.Failure(str(error), allow_retries=False) from error
+        except parquet.Spoilt as error:
+            raise dg.Failure(
+                f"{error} The disk or the memory of this machine may be failing. Check them, then run the same "
+                "command again.",
+                allow_retries=False,
+            ) from error
         except OSError as error:
             raise dg.Failure(
                 f"The Parquet files beside {snapshot} could not be written: {error.strerror or error}. Those that are "

@@ -13,10 +13,12 @@ DAILY_SESSIONS = dg.AssetKey(tables.daily_sessions.name)
 
 
 def _rebuilt(database: Database, table: sa.Table, **parameters: int) -> dg.MaterializeResult[None]:
+    def built(connection: sa.Connection) -> int:
+        migrations.bring_forward(connection)
+        return writes.rebuild(connection, table, **parameters)
+
     try:
-        with database.transaction() as connection:
-            migrations.bring_forward(connection)
-            rows_built = writes.rebuild(connection, table, **parameters)
+        rows_built = database.write(built)
     except (WarehouseUnusable, UnfitWarehouse) as error:
         raise dg.Failure(str(error), allow_retries=False) from error
     return dg.MaterializeResult(metadata={"rows_built": rows_built})

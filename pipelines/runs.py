@@ -1,15 +1,21 @@
 """Running the job in this process, recorded in the Dagster instance like any other run."""
 
 import contextlib
+import errno
 import os
 import socket
-from collections.abc import Iterable
+import sqlite3
+import textwrap
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import sqlalchemy as sa
+import yaml
+from dagster_shared.check import CheckError
 from filelock import FileLock
 
 from pipelines.progress import Progress
@@ -27,7 +33,18 @@ _HOST, _PID = "devin-sessions/host", "devin-sessions/process"
 
 
 class HomeUnusable(Exception):
-    """DAGSTER_HOME is no folder that Dagster can keep its record of runs in. The message is for the user."""
+    """Dagster's record of runs, in DAGSTER_HOME, can't be used. The message is for the user."""
+
+
+# What comes out of Dagster when its files can't be read or written; what an asset raises is in the run's events.
+_OF_ITS_FILES = (OSError, sqlite3.Error, sa.exc.DBAPIError)
+_OF_ITS_CONFIGURATION = (
+    yaml.YAMLError,
+    UnicodeDecodeError,
+    CheckError,
+    dg.DagsterInvalidConfigError,
+    dg.DagsterInvariantViolationError,
+)
 
 
 @dataclass
@@ -46,11 +63,16 @@ def dagster_home() -> Path:
     """
     home = _home()
     os.environ["DAGSTER_HOME"] = str(home)
+    os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "1000")  # only then does Dagster store events in batches
     try:
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        configuration = home / "dagster.yaml"
+        is_dangling = configuration.is_symlink() and not configuration.exists()
+        if is_dangling or (configuration.is_file() and not configuration.stat().st_size):
+            configuration.unlink()  # Dagster would take its own defaults, telemetry among them
         with contextlib.suppress(FileExistsError):  # by an earlier start, or by one at the same time
-            (home / "dagster.yaml").symlink_to(PROJECT / "dagster.yaml")
+            configuration.symlink_to(PROJECT / "dagster.yaml")
     except OSError as error:
         raise HomeUnusable(
             f"DAGSTER_HOME={home} can't be the folder of Dagster's record of runs: {error.strerror}. Name a folder in "
@@ -61,7 +83,8 @@ def dagster_home() -> Path:
 
 def home_is_there() -> bool:
     """Whether anything was ever run: what only looks makes no instance. Raises HomeUnusable."""
-    return _home().is_dir()
+    with using_the_record():
+        return _home().is_dir()
 
 
 def _home() -> Path:
@@ -71,11 +94,55 @@ def _home() -> Path:
     return home
 
 
-def open_instance() -> dg.DagsterInstance:
-    """The instance of `dagster_home`; a context manager."""
-    # Dagster makes its tables when it first opens the folder, and fails if another process does so at that moment.
-    with FileLock(dagster_home() / "opening.lock"):
-        return dg.DagsterInstance.get()
+@contextlib.contextmanager
+def open_instance() -> Iterator[dg.DagsterInstance]:
+    """The instance of `dagster_home`, all of whose files can be read. Raises HomeUnusable."""
+    with contextlib.ExitStack() as stack:
+        # Dagster makes its tables when it first opens the folder, and fails if another process does so at that moment.
+        with using_the_record(), FileLock(dagster_home() / "opening.lock"):
+            try:
+                instance = stack.enter_context(dg.DagsterInstance.get())
+            except _OF_ITS_CONFIGURATION as error:
+                raise HomeUnusable(
+                    f"Dagster's configuration {_home() / 'dagster.yaml'} can't be used: {_in_one_line(error)}. This is "
+                    "about the record of runs, not about the warehouse. Fix that file, or delete it: the next command "
+                    "links the project's own in its place."
+                ) from error
+            instance.get_runs(limit=1)
+            instance.all_instigator_state()
+            instance.get_latest_materialization_event(PUBLISHED_SNAPSHOT)
+        yield instance
+
+
+@contextlib.contextmanager
+def using_the_record() -> Iterator[None]:
+    """For what reads or writes Dagster's record of runs. Raises HomeUnusable for what is wrong with its files."""
+    try:
+        yield
+    except _OF_ITS_FILES as error:
+        home = _home()
+        raise HomeUnusable(
+            f"Dagster's record of runs in {home} can't be used: {_in_one_line(error)}. The warehouse is not concerned: "
+            f"what is stored there is kept. {_advice(error, home)} Then run the same command again."
+        ) from error
+
+
+def _advice(error: Exception, home: Path) -> str:
+    original = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+    code = getattr(original, "sqlite_errorcode", 0) & 0xFF  # what is above says more of the same
+    number = original.errno if isinstance(original, OSError) else 0
+    if code == sqlite3.SQLITE_FULL or number in (errno.ENOSPC, errno.EDQUOT):
+        return "The disk is full: make room."
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return "Another process keeps it locked: end it, or wait for it."
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM) or number in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "Fix the permissions of that directory and of the files in it, or set DAGSTER_HOME to another."
+    return f"If its files are damaged, move them aside (mv {home} {home}.damaged), which costs the list of past runs."
+
+
+def _in_one_line(error: Exception) -> str:
+    said = str(error.orig) if isinstance(error, sa.exc.DBAPIError) else str(error)
+    return textwrap.shorten(said, 300, placeholder=" …").rstrip(".") or type(error).__name__
 
 
 def run_range(
@@ -93,9 +160,13 @@ def run_range(
     Unless it is to `refresh`, days that are loaded already are only asked for what they lack. If it stored only a part,
     what is downstream still follows. `progress` is the one of the definitions.
     """
+    try:
+        with using_the_record():
+            _close_dead_runs(instance)
+    except HomeUnusable as error:
+        return Outcome([str(error)])
     downstream = _downstream(definitions, counted)
     selection = [dg.AssetKey(counted.listed.name), dg.AssetKey(counted.cells.name), *downstream]
-    _close_dead_runs(instance)
     stored_before = len(progress.stored)
     complete_before = None if refresh else last + timedelta(days=1)
     tags = range_tags(first.isoformat(), last.isoformat(), complete_before)
@@ -119,12 +190,16 @@ def _downstream(definitions: dg.Definitions, counted: Counted) -> list[dg.AssetK
 
 
 def _run(definitions: dg.Definitions, instance: dg.DagsterInstance, **options: Any) -> Outcome:
-    result = definitions.resolve_job_def(JOB).execute_in_process(
-        instance=instance,
-        run_config=_QUIET,
-        raise_on_error=False,
-        **options | {"tags": options.get("tags", {}) | _this_process()},
-    )
+    try:
+        with using_the_record():
+            result = definitions.resolve_job_def(JOB).execute_in_process(
+                instance=instance,
+                run_config=_QUIET,
+                raise_on_error=False,
+                **options | {"tags": options.get("tags", {}) | _this_process()},
+            )
+    except HomeUnusable as error:
+        return Outcome([str(error)])
     outcome = Outcome()
     for event in result.all_events:
         if event.is_step_failure:

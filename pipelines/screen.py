@@ -150,6 +150,7 @@ def show_runs(runs: Sequence[Run], schedule: Schedule, next_tick: datetime) -> N
             "running": f"{at}.",
             "not running": f"{at}, if the schedule runs by then. It does not now: start devin-sessions ui or, on a "
             "server, the service of the daemon.",
+            "unknown": f"{at}, if the schedule runs by then.",
             "switched off": "Next run: none, the schedule is switched off. Switch it on in the Dagster UI: Automation.",
         }[schedule]
     )

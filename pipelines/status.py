@@ -9,6 +9,7 @@ import dagster as dg
 
 from pipelines.ledger import missing_days, reading
 from pipelines.partitions import closed_days, daily_partitions, ranges, spelled
+from pipelines.runs import using_the_record
 from pipelines.schedules import HOURS_AFTER_CLOSE, JOB, MINUTE, SCHEDULE
 from pipelines.settings import Settings
 from resources.database import Database
@@ -16,7 +17,7 @@ from warehouse import reads
 from warehouse.tables import USERS, Counted
 
 RUNS_SHOWN = 5
-Schedule = Literal["running", "switched off", "not running"]
+Schedule = Literal["running", "switched off", "not running", "unknown"]
 _SILENCE = timedelta(minutes=3)  # the daemon gives a sign of life every 30 seconds
 
 
@@ -51,7 +52,10 @@ class Status:
 
 
 def status(settings: Settings, instance: dg.DagsterInstance | None) -> Status:
-    """The state of the warehouse, and of the runs in `instance` if there is one. Changes nothing."""
+    """The state of the warehouse, and of the runs in `instance` if there is one. Changes nothing.
+
+    Raises HomeUnusable if the runs can't be read.
+    """
     days = closed_days(daily_partitions(settings))
     counted: dict[str, OfCounted] = {}
     to_do: list[str] = []
@@ -66,7 +70,8 @@ def status(settings: Settings, instance: dg.DagsterInstance | None) -> Status:
             )
             counted[f"{each.noun}s"] = state
             to_do += _to_do(each, missing, state)
-    runs, schedule = (_last_runs(instance), _schedule(instance)) if instance else ([], "not running")
+    with using_the_record():
+        runs, schedule = (_last_runs(instance), _schedule(instance)) if instance else ([], "not running")
     return Status(counted, runs, schedule, _next_tick(settings), to_do)
 
 

@@ -7,17 +7,21 @@ import os
 import re
 import shutil
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import duckdb
+import psycopg
 import sqlalchemy as sa
 import tenacity
+from psycopg import errors
 
 from resources.files import replacing
 from resources.hosts import is_loopback
+from resources.intact import read_through
 
 URL_VARIABLE = "WAREHOUSE_URL"
 HIDDEN = "***"
@@ -26,14 +30,40 @@ OLDEST_POSTGRESQL = (14,)
 _WRITERS_LOCK = 0x646576696E73
 
 
-_REFUSED = re.compile(r"permission denied|must be owner of|no schema has been selected")
+# PostgreSQL's errors go by their SQLSTATE: their words are in the language of the server.
+_REFUSED = (errors.InsufficientPrivilege.sqlstate, errors.InvalidSchemaName.sqlstate)
+_BUSY = (errors.SerializationFailure.sqlstate, errors.DeadlockDetected.sqlstate)
+_CUT_OFF = (
+    errors.AdminShutdown.sqlstate,
+    errors.CrashShutdown.sqlstate,
+    errors.CannotConnectNow.sqlstate,
+    errors.IdleSessionTimeout.sqlstate,
+    errors.IdleInTransactionSessionTimeout.sqlstate,
+)
+_CONNECTION = "08"  # the class of SQLSTATEs about connections
+# DuckDB's errors have neither code nor class for these; their words are always English.
+_DAMAGED = re.compile(
+    "Corrupt|Failed to deserialize|Serialization Error|Could not read enough|Input/output error|replaying WAL|"
+    "INTERNAL Error"
+)
 _FATAL = "FATAL Error"
-_READ_ONLY = "in a read-only transaction"
 _TOKENS = ("MOTHERDUCK_TOKEN", "motherduck_token")
+_TRIES, _MOST_SECONDS_BETWEEN = 6, 8.0  # of one write: 20 s, in which a server that is restarted is there again
+
+_Result = TypeVar("_Result")
+_reached: set[str] = set()  # addresses at which this process has had a connection
 
 
 class WarehouseUnusable(Exception):
     """The database can't be opened or used. The message says why and what to do."""
+
+
+class WarehouseLost(WarehouseUnusable):
+    """The connection, or the transaction, was cut off: the same again may go well. Nothing of it is stored."""
+
+
+class WarehouseDamaged(WarehouseUnusable):
+    """Blocks of the file can't be read. The message says what keeps its data and what to do."""
 
 
 class WarehouseLocked(WarehouseUnusable):
@@ -81,16 +111,35 @@ class Database:
                 with connection.begin():
                     self._prepare(connection, read_only)
                     yield connection
-            except sa.exc.DBAPIError as error:
-                fatal = (_FATAL,) if read_only else (_FATAL, _READ_ONLY)
-                said = str(error.orig)
-                if (
-                    isinstance(error, sa.exc.OperationalError)
-                    or _REFUSED.search(said)
-                    or any(told in said for told in fatal)
-                ):
-                    raise self._explained(error) from None
+            except (sa.exc.DBAPIError, psycopg.Error, duckdb.Error) as error:
+                if unusable := self.explained(error, read_only=read_only):
+                    raise unusable from None
                 raise
+
+    def write(self, function: Callable[[sa.Connection], _Result]) -> _Result:
+        """What `function` returns, called with the connection of a `transaction`.
+
+        If the connection is lost, or another transaction is in the way, it is all undone and `function` is called again
+        a little later, up to six times in all; what it does must depend on nothing but the database and what it was
+        given. Raises WarehouseUnusable.
+        """
+        tries = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(WarehouseLost),
+            wait=tenacity.wait_random_exponential(0.5, _MOST_SECONDS_BETWEEN),
+            stop=tenacity.stop_after_attempt(_TRIES),
+            reraise=True,
+        )
+        result: _Result = tries(self._written, function)
+        return result
+
+    def _written(self, function: Callable[[sa.Connection], _Result]) -> _Result:
+        with self.transaction() as connection:
+            return function(connection)
+
+    @staticmethod
+    def url_of(path: Path) -> str:
+        """The URL of a DuckDB file."""
+        return sa.URL.create("duckdb", database=str(path)).render_as_string()
 
     @property
     def is_file(self) -> bool:
@@ -118,24 +167,28 @@ class Database:
     def copy_to(self, target: Path) -> None:
         """Copy the file, checkpointed, to `target`, by an atomic replace: whoever has the old copy open keeps it.
 
-        No transaction writes meanwhile. Raises WarehouseUnusable; then the old copy is left as it was.
+        No transaction writes while it is copied. The copy is read through before it replaces the old one. Raises
+        WarehouseUnusable, or WarehouseDamaged if it can't be read; then the old copy is left as it was.
         """
         try:
-            self._copy_to(target)
+            with replacing(target) as to:
+                with self._connected(self._engine(read_only=False)) as connection:
+                    connection.exec_driver_sql("checkpoint")
+                    with self.path.open("rb") as source:
+                        shutil.copyfileobj(source, to, 4 * 1024 * 1024)
+                to.flush()
+                if why := read_through(Path(to.name)).why:
+                    raise WarehouseDamaged(
+                        f"The warehouse file {self.path} is damaged ({_shortened(why)}): a copy of it can't be read "
+                        f"whole. The last published copy, {target}, is kept. {_RESTORE}"
+                    )
         except sa.exc.DBAPIError as error:
             raise self._explained(error) from None
-
-    def _copy_to(self, target: Path) -> None:
-        with self._connected(self._engine(read_only=False)) as connection:
-            connection.exec_driver_sql("checkpoint")
-            try:
-                with replacing(target) as to, self.path.open("rb") as source:
-                    shutil.copyfileobj(source, to, 4 * 1024 * 1024)
-            except OSError as error:
-                raise WarehouseUnusable(
-                    f"The snapshot {target} could not be written: {error.strerror}. The last one is kept. "
-                    "Mend that (a full disk? rights?) and run the same again."
-                ) from None
+        except OSError as error:
+            raise WarehouseUnusable(
+                f"The snapshot {target} could not be written: {error.strerror}. The last one is kept. "
+                "Mend that (a full disk? rights?) and run the same again."
+            ) from None
 
     def _engine(self, read_only: bool) -> sa.Engine:
         url = sa.make_url(self.url)
@@ -216,6 +269,7 @@ class Database:
             )(engine.connect)
         except sa.exc.DBAPIError as error:
             raise self._explained(error) from None
+        _reached.add(self.url)
         version = connection.dialect.server_version_info if not self.is_duckdb else None
         if version is not None and version < OLDEST_POSTGRESQL:
             connection.close()
@@ -225,42 +279,74 @@ class Database:
             )
         return connection
 
-    def _explained(self, error: sa.exc.DBAPIError) -> WarehouseUnusable:
-        said = " ".join(str(error.orig).split()) or type(error.orig).__name__
-        short = textwrap.shorten(said, 300, placeholder=" …")
+    def explained(self, error: Exception, *, read_only: bool = False) -> WarehouseUnusable | None:
+        """What a driver's or SQLAlchemy's error says about the database; None if it is about the SQL alone."""
+        original = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+        state = getattr(original, "sqlstate", None)
+        if state == errors.ReadOnlySqlTransaction.sqlstate:
+            is_about_database = not read_only  # else the caller's own SQL tried to write
+        else:
+            is_about_database = (
+                isinstance(original, duckdb.OperationalError | duckdb.InternalError | psycopg.OperationalError)
+                or (isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated)
+                or state in (*_REFUSED, *_BUSY, *_CUT_OFF)
+                or (self.is_duckdb and _FATAL in str(original))
+            )
+        return self._explained(error) if is_about_database else None
+
+    def _explained(self, error: Exception) -> WarehouseUnusable:
+        original = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+        said = " ".join(str(original).split()) or type(original).__name__
+        short = _shortened(said)
+        state = getattr(original, "sqlstate", None) or ""
+        user = sa.make_url(self.url).username
         holder = re.search(r"held in (.+?) \(PID (\d+)\)", said)
         who = f"process {holder[2]} ({holder[1]})" if holder else "another process"
-        if "Could not set lock" in said or "lock timeout" in said:
+        if "Could not set lock" in said or state == errors.LockNotAvailable.sqlstate:
             return WarehouseLocked(
                 f"The warehouse {self.name} is locked by {who}, and stayed so for {self.lock_timeout_seconds:g} s. "
                 "Close what has it open (a DuckDB shell, a notebook, another run) and run the same again."
             )
         if "not a valid DuckDB database file" in said:
             return WarehouseUnusable(
-                f"{self.name} is not a DuckDB file. Set {URL_VARIABLE} to another path, or move that file away."
+                f"{self.name} is not a DuckDB file. Set {URL_VARIABLE} to another path, or move that file away. "
+                "If it was your warehouse: devin-sessions restore"
             )
-        if "No space left" in said or "disk full" in said:
+        if "No space left" in said or state == errors.DiskFull.sqlstate:
             return WarehouseUnusable(
                 f"The disk of the warehouse {self.name} is full. What was being stored is not stored, everything "
                 "before it is. Make room and run the same again."
             )
-        if "password authentication failed" in said:
-            user = sa.make_url(self.url).username
+        if self.is_file and _DAMAGED.search(said):
+            return WarehouseDamaged(
+                f"The DuckDB file {self.name} is damaged ({short}). What was being stored is not stored. {_RESTORE}"
+            )
+        # libpq gives no SQLSTATE for a connection that was refused.
+        if state == errors.InvalidPassword.sqlstate or "password authentication failed" in said:
             return WarehouseUnusable(
                 f"The warehouse {self.name} refuses user {user} with this password. Check {URL_VARIABLE}."
             )
-        if _REFUSED.search(said):
-            user = sa.make_url(self.url).username
+        if state in _REFUSED:
             return WarehouseUnusable(
                 f"The warehouse {self.name} refuses user {user}: {short}. Give it the rights of a writer; "
                 "docs/postgresql-roles.sql says how."
             )
-        if error.connection_invalidated:
-            return WarehouseUnusable(
+        if state in _BUSY:
+            return WarehouseLost(
+                f"Another transaction kept getting in the way in the warehouse {self.name}: {short}. What was being "
+                "stored is not stored, everything before it is. Run the same command again."
+            )
+        is_invalidated = isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated
+        if is_invalidated or state in _CUT_OFF or state.startswith(_CONNECTION) or self._is_gone(original):
+            return WarehouseLost(
                 f"The connection to the warehouse {self.name} was lost: {short} What was being stored is not "
                 "stored, everything before it is. Run the same again once it is back."
             )
         return WarehouseUnusable(f"The warehouse {self.name} cannot be opened: {short}. Check {URL_VARIABLE}.")
+
+    def _is_gone(self, error: BaseException | None) -> bool:
+        """Whether a server that this process has reached before takes no connection now: its address is right."""
+        return isinstance(error, psycopg.OperationalError) and error.sqlstate is None and self.url in _reached
 
 
 def _is_the_environments(url: sa.URL) -> bool:
@@ -299,3 +385,10 @@ def _with_user(address: str) -> str:
     return sa.URL.create(
         url.drivername, url.username, host=url.host, port=url.port, database=url.database
     ).render_as_string()
+
+
+_RESTORE = "To rebuild it: devin-sessions restore"
+
+
+def _shortened(said: str) -> str:
+    return textwrap.shorten(said, 300, placeholder=" …")

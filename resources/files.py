@@ -1,5 +1,6 @@
 """How a published file is replaced: as a whole or not at all, and whoever was let in stays so."""
 
+import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,13 +12,15 @@ from typing import BinaryIO
 def replacing(path: Path, like: Path | None = None) -> Iterator[BinaryIO]:
     """What is written to the file takes the place of `path` when the block ends; if it raises, `path` stays.
 
+    Until then it is under the file's own `name`, where it can be read after a flush.
+
     The rights are those of the file before or, for a new one, of `like`; else it is the owner's alone. One process at
     a time. Raises OSError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.unfinished")  # what a killed run left is overwritten
     try:
-        with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        with io.BufferedWriter(io.FileIO(unfinished, "w", opener=_for_the_owner)) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -28,3 +31,7 @@ def replacing(path: Path, like: Path | None = None) -> Iterator[BinaryIO]:
     finally:
         with suppress(OSError):
             unfinished.unlink()
+
+
+def _for_the_owner(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

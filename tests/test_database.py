@@ -25,7 +25,7 @@ import sqlalchemy as sa
 from pipelines.definitions import definitions_for
 from pipelines.progress import Progress
 from pipelines.settings import Settings
-from resources.database import Database, WarehouseLocked, WarehouseUnusable
+from resources.database import Database, WarehouseDamaged, WarehouseLocked, WarehouseLost, WarehouseUnusable
 from tests.conftest import PostgreSQL
 
 PASSWORD = "p@ss/w:rd-5e884898"
@@ -619,7 +619,7 @@ def test_a_file_of_another_kind_is_refused_and_left_as_it_is(tmp_path: Path, con
 
 def test_a_damaged_file_is_refused_in_one_line(database: Database) -> None:
     database.path.write_bytes(database.path.read_bytes()[:9000])
-    with pytest.raises(WarehouseUnusable, match=r"cannot be opened: .*Check WAREHOUSE_URL\.$") as refused:
+    with pytest.raises(WarehouseDamaged, match=r"is damaged \(.*\)\. .* devin-sessions restore$") as refused:
         numbers(database)
     assert "\n" not in str(refused.value)
 
@@ -655,3 +655,63 @@ def test_a_path_with_letters_that_an_address_escapes_is_that_path(tmp_path: Path
     assert database.path == path
     with duckdb.connect(str(path), read_only=True) as connection:
         assert connection.execute("from numbers").fetchall() == [(4,)]
+
+
+# A transaction that is cut off
+
+
+def test_a_write_whose_connection_is_cut_is_tried_again_and_stored_once(on_postgresql: Database) -> None:
+    tries = []
+
+    def store(connection: sa.Connection) -> str:
+        tries.append(connection)
+        insert(connection, 2)
+        if len(tries) == 1:
+            server_process = connection.execute(sa.text("select pg_backend_pid()")).scalar_one()
+            with on_postgresql.transaction(read_only=True) as another:
+                another.execute(sa.text("select pg_terminate_backend(:pid, 30000)"), {"pid": server_process})
+        insert(connection, 3)
+        return "stored"
+
+    assert on_postgresql.write(store) == "stored"
+    assert len(tries) == 2
+    assert numbers(on_postgresql) == [1, 2, 3]
+
+
+def test_a_reader_whose_connection_is_cut_is_told_that_it_was_lost(on_postgresql: Database) -> None:
+    with (
+        pytest.raises(WarehouseLost, match="was lost"),
+        on_postgresql.transaction(read_only=True) as connection,
+    ):
+        server_process = connection.execute(sa.text("select pg_backend_pid()")).scalar_one()
+        with on_postgresql.transaction(read_only=True) as another:
+            another.execute(sa.text("select pg_terminate_backend(:pid, 30000)"), {"pid": server_process})
+        connection.execute(sa.text("select 1"))
+
+
+def test_a_write_that_another_transaction_gets_in_the_way_of_is_tried_again(on_postgresql: Database) -> None:
+    serializable = Database(url=sa.make_url(on_postgresql.url).render_as_string(hide_password=False))
+    tries = []
+
+    def store(connection: sa.Connection) -> None:
+        tries.append(connection)
+        insert(connection, 10 + len(tries))
+        if len(tries) == 1:
+            connection.execute(sa.text("do $$ begin raise exception 'hin und her' using errcode = '40001'; end $$"))
+
+    serializable.write(store)
+    assert len(tries) == 2
+    assert numbers(on_postgresql) == [1, 12]
+
+
+@pytest.mark.parametrize("state", ["22012", "23505", "42P01", "55P03"])
+def test_a_write_that_would_fail_again_is_tried_once(on_postgresql: Database, state: str) -> None:
+    tries = []
+
+    def store(connection: sa.Connection) -> None:
+        tries.append(connection)
+        connection.execute(sa.text(f"do $$ begin raise exception 'nein' using errcode = '{state}'; end $$"))
+
+    with pytest.raises((WarehouseUnusable, sa.exc.DBAPIError)):
+        on_postgresql.write(store)
+    assert len(tries) == 1

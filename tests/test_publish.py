@@ -198,6 +198,7 @@ def test_a_snapshot_is_replaced_whole_and_nothing_unfinished_is_left(world: Worl
         CELLS,
         "2025-01.parquet",
         "2025-02.parquet",
+        "SHA256SUMS",
         *(f"{name}.parquet" for name in one_file_tables()),
     }
 
@@ -238,7 +239,7 @@ def test_parquet_holds_the_counts_in_a_file_a_month_and_any_other_table_in_one(w
     result = world.run(FIRST, LAST)
     folder = parquet_of(world)
     months = [f"{CELLS}/{month}.parquet" for month in MONTHS]
-    assert set(files_in(folder)) == {*months, *(f"{name}.parquet" for name in one_file_tables())}
+    assert set(files_in(folder)) == {*months, "SHA256SUMS", *(f"{name}.parquet" for name in one_file_tables())}
     assert told(result)["parquet_files_written"] == len(files_in(folder))
     held = relations(snapshot_of(world))
     for month in MONTHS:
@@ -318,6 +319,56 @@ SPOILED = {
     "broken off": b"PAR1 and no more",
     "without sense": b"PAR1" + b"\xff" * 64 + (64).to_bytes(4, "little") + b"PAR1",
 }
+
+
+HEADER, BLOCK = 3 * 4096, 262144  # of a DuckDB file, in bytes
+
+
+def flip_a_bit(path: Path, at: int) -> None:
+    with path.open("r+b") as file:
+        file.seek(at)
+        (byte,) = file.read(1)
+        file.seek(at)
+        file.write(bytes([byte ^ 1]))
+
+
+def spoil_rows(path: Path, table: str) -> None:
+    """Flip one bit in a block that holds rows of the table in a DuckDB file."""
+    with duckdb.connect(str(path), read_only=True) as connection:
+        blocks = connection.execute(
+            "select block_id, block_offset from pragma_storage_info(?) where block_id >= 0", [table]
+        ).fetchall()
+    block, offset = blocks[0]
+    flip_a_bit(path, HEADER + block * BLOCK + 8 + offset)
+
+
+@pytest.mark.parametrize("table", [CELLS, "organizations", "monthly_sessions"])
+def test_a_warehouse_with_a_spoilt_block_is_not_published_over_the_last_good_copy(world: World, table: str) -> None:
+    assert world.run(FIRST, LAST).success
+    snapshot = snapshot_of(world)
+    before = snapshot.read_bytes()
+    spoil_rows(world.database.path, table)
+    result = publish(world)
+    assert not result.success
+    said = world.failures(result)
+    assert f"The warehouse file {world.database.path} is damaged (IO Error: Corrupt database file: " in said
+    assert f"The last published copy, {snapshot}, is kept." in said
+    assert said.endswith("devin-sessions restore")
+    assert snapshot.read_bytes() == before
+    assert {path.name for path in snapshot.parent.iterdir()} == {snapshot.name, "parquet"}
+
+
+def test_every_byte_of_a_month_is_as_it_was_written_or_the_month_is_written_again(world: World) -> None:
+    assert world.run(FIRST, LAST).success
+    path = month_of(world, "2025-01")
+    good = path.read_bytes()
+    for at in range(0, len(good), len(good) // 7):
+        flip_a_bit(path, at)
+        assert told(publish(world))["parquet_files_unchanged"] == len(MONTHS) - 1
+        assert path.read_bytes() == good
+    sums = subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=parquet_of(world), check=False)
+    assert sums.returncode == 0
+    assert told(publish(world))["parquet_files_unchanged"] == len(MONTHS)
 
 
 @pytest.mark.parametrize("content", SPOILED.values(), ids=SPOILED)

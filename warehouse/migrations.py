@@ -67,8 +67,8 @@ def bring_forward(connection: sa.Connection) -> None:
         _forget_absurd_days(connection)
     if found == 1:
         # The second version brought revisions, users and views, and rollups that know what they have yet to take in.
-        _mark_everything_stale(connection)
-        _take_history_from_what_is_loaded(connection)
+        mark_everything_stale(connection)
+        take_history_from_what_is_loaded(connection)
     connection.execute(sa.delete(warehouse_version))
     connection.execute(sa.insert(warehouse_version).values(version=VERSION))
 
@@ -112,13 +112,13 @@ def _mark_stale(connection: sa.Connection, rollup: sa.Table, days: list[date]) -
     connection.execute(sa.insert(stale_days), [{"rollup": rollup.name, "day": day} for day in days])
 
 
-def _take_history_from_what_is_loaded(connection: sa.Connection) -> None:
+def take_history_from_what_is_loaded(connection: sa.Connection) -> None:
     days = ORGANIZATIONS.totals.c.day
     first_and_last = sa.select(sa.func.min(days), sa.func.max(days)).having(sa.func.count() > 0)
     connection.execute(sa.insert(history).from_select(["first_day", "last_day"], first_and_last))
 
 
-def _mark_everything_stale(connection: sa.Connection) -> None:
+def mark_everything_stale(connection: sa.Connection) -> None:
     for rollup in ROLLUPS:
         connection.execute(sa.delete(stale_days).where(stale_days.c.rollup == rollup.name))
         days = sa.select(sa.literal(rollup.name), ORGANIZATIONS.totals.c.day)

@@ -1,0 +1,241 @@
+"""A damaged warehouse built again, from itself where its rows can be read, else from what is published of it."""
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import tenacity
+
+from pipelines.ledger import missing_days
+from pipelines.partitions import closed_days, daily_partitions, spelled
+from pipelines.publish import publishing
+from pipelines.settings import Settings
+from resources.database import Database, WarehouseLocked, WarehouseUnusable
+from resources.intact import Found, read_through
+from warehouse import migrations, restoring
+from warehouse.restoring import Source
+
+
+class NotRestored(Exception):
+    """Nothing was restored, and the warehouse is as it was. The message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """What to tell the user: what was done, and what could not be had or has to be loaded again."""
+
+    done: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+
+
+def restore(settings: Settings) -> Done:
+    """Build the warehouse again if it is damaged or gone, and keep the damaged file under another name.
+
+    Until the new file takes its place nothing is changed, so that it can be killed and run again. Raises NotRestored,
+    WarehouseLocked, WarehouseUnusable or UnfitWarehouse.
+    """
+    database, snapshot = Database(url=settings.warehouse_url), settings.published_snapshot
+    if snapshot is None:
+        raise NotRestored(
+            f"The warehouse {database.name} is on a server. Restore it from your own backup, such as one of pg_dump: "
+            "docs/deployment.md says how."
+        )
+    path = database.path
+    try:
+        with publishing(snapshot.parent), tempfile.TemporaryDirectory(prefix=".restoring-", dir=path.parent) as folder:
+            _put_back(path)
+            return _restore(settings, database, snapshot, Path(folder))
+    except OSError as error:
+        raise WarehouseUnusable(
+            f"The warehouse {path} could not be restored: {error.strerror or error}. It is as it was. Fix that (disk "
+            "full? permissions?) and run the same command again."
+        ) from error
+
+
+def _restore(settings: Settings, database: Database, snapshot: Path, folder: Path) -> Done:
+    path, before = database.path, _state_of(database.path)
+    found = Found(problem="there is no such file")
+    sources: list[Source] = []
+    if before:
+        with _held(database):
+            pass  # no run has it open
+        found, sources = _look_at(path, folder)
+        if not found.why:
+            return _only_published(path, snapshot)
+    of_snapshot = _source("the published copy", snapshot, read_through(snapshot)) if snapshot.exists() else None
+    of_parquet = restoring.parquet_source(snapshot.parent / "parquet")
+    sources += [source for source in (of_snapshot, of_parquet) if source]
+    if not any(source.whole for source in sources):
+        raise NotRestored(
+            f"The warehouse {path} can't be restored ({found.why}): nothing that can be read is published in "
+            f"{snapshot.parent}. Copy a backup of {snapshot.name} there and run the same command again; or move "
+            f"{path} away and load history again: devin-sessions backfill --missing"
+        )
+    new = Database(url=Database.url_of(folder / "new.duckdb"))
+    days = closed_days(daily_partitions(settings))
+    with new.transaction() as connection:
+        restored = restoring.restore(connection, sources, settled_after_days=settings.devin_lookback_days - 1)
+        missing = sorted({d for each in settings.counted for d in missing_days(connection, settings, each, days)})
+    if why := read_through(new.path).why:
+        raise NotRestored(
+            f"What was restored can't be read ({why}), so the warehouse {path} is as it was. The disk or the memory of "
+            "this machine may be failing."
+        )
+    aside = _swap(database, new.path, before)
+    names = list(dict.fromkeys(restored.sources.values()))
+    as_of = f"as of {restored.as_of:%Y-%m-%d %H:%M} UTC" if restored.as_of else "without a day"
+    done = [f"Restored the warehouse {path} from {' and '.join(names)}, {as_of}. What was wrong: {found.why}"]
+    if aside:
+        done.append(f"The damaged file is kept: {aside}. Delete it when you no longer need it.")
+    told = [f"Could not be had: {part} ({why})" for part, why in restored.lost.items()]
+    if restored.dropped:
+        told.append(f"Left out, since their counts could not be had whole: {spelled(sorted(restored.dropped))}.")
+    if names != [_ITSELF] and restored.as_of:
+        first = max(settings.devin_start_date, restored.as_of.date() - timedelta(days=settings.devin_lookback_days))
+        if days and first <= days[-1]:
+            done.append(
+                "Days that were read after that are missing, or are as they were then. To read the last ones again: "
+                f"devin-sessions backfill {first} {days[-1]} --refresh"
+            )
+    if missing:
+        sentence = f"Not loaded: {spelled(missing)}. To load: devin-sessions backfill --missing"
+        (told if told else done).append(sentence)
+    return Done(done, told)
+
+
+_ITSELF = "its own rows"
+
+
+def _look_at(path: Path, folder: Path) -> tuple[Found, list[Source]]:
+    """What is wrong with the file, and what can be read of it: with the log beside it, and without."""
+    found = read_through(path)
+    sources = [_source(_ITSELF, _linked(path, folder / "whole.duckdb", with_log=True), found)]
+    if not found.why:
+        keys = folder / "keys.duckdb"
+        shutil.copyfile(path, keys)
+        if _log_of(path).exists():
+            shutil.copyfile(_log_of(path), _log_of(keys))
+        found = read_through(keys, with_keys=True)
+        for file in (keys, _log_of(keys)):
+            file.unlink(missing_ok=True)
+    elif _log_of(path).exists():
+        without = _linked(path, folder / "without_log.duckdb", with_log=False)
+        sources.append(_source("its own rows before the last run", without, read_through(without)))
+    return found, [source for source in sources if source]
+
+
+def _source(name: str, file: Path, found: Found) -> Source | None:
+    """What can be had of a DuckDB file. Raises NewerWarehouse."""
+    if found.problem:
+        return None
+    version = migrations.VERSION
+    if "warehouse_version" not in found.spoilt:
+        with Database(url=Database.url_of(file)).transaction(read_only=True) as connection:
+            version = migrations.refuse_newer(connection)
+    if not version:
+        return None  # somebody else's file
+    return Source(name, found.whole, file=file, version=version, problems=found.spoilt)
+
+
+def _only_published(path: Path, snapshot: Path) -> Done:
+    done = [f"Nothing to restore: all of the warehouse {path} can be read."]
+    if snapshot.exists() and (why := read_through(snapshot).why):
+        aside = _aside(snapshot)
+        snapshot.rename(aside)
+        done.append(
+            f"The published copy is damaged ({why}) and is now {aside}. To publish a new one: "
+            "devin-sessions backfill --missing"
+        )
+    return Done(done)
+
+
+def _swap(database: Database, new: Path, before: os.stat_result | None) -> Path | None:
+    """Put the new file in the place of the old one, which is kept. Returns where."""
+    path = database.path
+    with _held(database):
+        if _identity(_state_of(path)) != _identity(before):
+            raise NotRestored(f"Another process wrote to the warehouse {path} meanwhile. Run the same command again.")
+        aside = None
+        if before:
+            new.chmod(before.st_mode & 0o777)
+            aside = _aside(path)
+            try:
+                aside.hardlink_to(path)  # so that the old file is in its place until the new one is
+            except OSError:
+                shutil.copy2(path, aside)
+            if _log_of(path).exists():
+                _log_of(path).rename(_log_of(aside))
+        new.replace(path)
+        descriptor = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    return aside
+
+
+def _put_back(path: Path) -> None:
+    """Undo what a restore that was killed had set aside."""
+    for aside in path.parent.glob(f"{path.name}.damaged-*"):
+        if path.exists() and aside.samefile(path):
+            if _log_of(aside).exists():
+                _log_of(aside).rename(_log_of(path))
+            aside.unlink()
+
+
+@contextmanager
+def _held(database: Database) -> Iterator[None]:
+    """Nobody else opens the file meanwhile, if it is there. Raises WarehouseLocked."""
+    if not database.path.exists():
+        yield
+        return
+    with database.path.open("r+b") as file:
+        try:
+            tenacity.Retrying(
+                retry=tenacity.retry_if_exception_type(BlockingIOError),
+                wait=tenacity.wait_random_exponential(0.02, 0.5),
+                stop=tenacity.stop_after_delay(database.lock_timeout_seconds),
+                reraise=True,
+            )(fcntl.lockf, file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the lock that DuckDB takes
+        except BlockingIOError:
+            raise WarehouseLocked(
+                f"The warehouse {database.name} is locked by another process, and stayed so for "
+                f"{database.lock_timeout_seconds:g} s. Close what has it open (a DuckDB shell, a notebook, a run) and "
+                "run the same command again."
+            ) from None
+        yield
+
+
+def _linked(path: Path, to: Path, *, with_log: bool) -> Path:
+    """The same file under a name that has a log beside it, or none."""
+    for source, target in (
+        (path, to),
+        *([(_log_of(path), _log_of(to))] if with_log and _log_of(path).exists() else []),
+    ):
+        try:
+            target.hardlink_to(source)
+        except OSError:
+            shutil.copyfile(source, target)
+    return to
+
+
+def _log_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.wal")
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%S}")
+
+
+def _state_of(path: Path) -> os.stat_result | None:
+    return path.stat() if path.exists() else None
+
+
+def _identity(state: os.stat_result | None) -> tuple[int, int, int] | None:
+    return (state.st_ino, state.st_size, state.st_mtime_ns) if state else None

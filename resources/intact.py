@@ -1,0 +1,129 @@
+"""Whether a DuckDB file can be read whole: every row, and every index that a query may use.
+
+DuckDB checks the checksum of a block when it reads the block, and not before. A block that is in the wrong place passes
+that check, and can keep DuckDB busy for ever or end its process: so it reads in a process of its own.
+"""
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+_SECONDS, _SECONDS_PER_MEGABYTE = 60.0, 0.5  # reading takes 0.001 s a megabyte, and the keys 0.1
+_KEYS = "keys"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was read of a file: its `whole` tables, why the `spoilt` ones could not be, why it could not be opened.
+
+    `keys_problem` says why the keys can't be written to, although every row can be read.
+    """
+
+    whole: frozenset[str] = frozenset()
+    spoilt: dict[str, str] = field(default_factory=dict)
+    problem: str = ""
+    keys_problem: str = ""
+
+    @property
+    def why(self) -> str:
+        """What DuckDB said first, in one line; empty if the file is whole."""
+        return self.problem or next(iter(self.spoilt.values()), "") or self.keys_problem
+
+
+def read_through(path: Path, *, with_keys: bool = False) -> Found:
+    """Read all of the file at `path`. Raises OSError.
+
+    `with_keys` also reads the indexes of keys of several columns, which only writers use. That takes 7 s a million
+    rows, and leaves nothing in the file: give it a copy.
+    """
+    command = [sys.executable, "-m", __name__, str(path), *([_KEYS] if with_keys else [])]
+    patience = _SECONDS + path.stat().st_size / 1e6 * _SECONDS_PER_MEGABYTE
+    # In a session of its own: Ctrl-C is for the caller, who then ends this process.
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True) as child:
+        try:
+            said, _ = child.communicate(timeout=patience)
+            end = f"DuckDB ended with exit code {child.returncode} while it read it" if child.returncode else ""
+        except subprocess.TimeoutExpired:
+            child.kill()
+            said, _ = child.communicate()
+            end = f"DuckDB did not come to an end of reading it in {patience:.0f} s"
+        except BaseException:
+            child.kill()
+            raise
+    lines = [json.loads(line) for line in said.splitlines(keepends=True) if line.endswith(b"\n")]
+    if not lines or "problem" in lines[0]:
+        return Found(problem=lines[0]["problem"] if lines else end)
+    reasons = dict.fromkeys(lines[0]["tables"], end) | {line["table"]: line["why"] for line in lines if "table" in line}
+    spoilt = {table: why for table, why in reasons.items() if why}
+    keys_problem = next((line["keys"] for line in lines if "keys" in line), end)
+    return Found(frozenset(reasons.keys() - spoilt.keys()), spoilt, keys_problem=keys_problem)
+
+
+def main(path: str, *with_keys: str) -> None:
+    """The process that reads: one JSON object a line, first the tables, then each, then the keys."""
+    options: dict[str, Any] = {"autoinstall_known_extensions": "false", "enable_external_access": "false"}
+    try:
+        connection = duckdb.connect(path, read_only=not with_keys, config=options)
+        rows = connection.execute("select table_name from duckdb_tables() order by estimated_size").fetchall()
+    except duckdb.Error as error:
+        _say(problem=_in_one_line(error))
+        return
+    tables = [name for (name,) in rows]
+    _say(tables=tables)
+    # So that DuckDB looks for every row of a table in its index.
+    connection.execute("set index_scan_percentage = 1.0")
+    connection.execute("set index_scan_max_count = 9223372036854775807")
+    for name in tables:
+        _say(table=name, why=_problem_of(connection, name))
+    if with_keys:
+        _say(keys=_problem_of_keys(connection, tables))
+
+
+def _problem_of(connection: duckdb.DuckDBPyConnection, name: str) -> str:
+    try:
+        table = connection.table(name)
+        table.aggregate(f"bit_xor(hash({', '.join(map(_quoted, table.columns))}))").fetchall()
+        keys = connection.execute(
+            "select constraint_column_names from duckdb_constraints() "
+            "where table_name = ? and constraint_type = 'PRIMARY KEY' and len(constraint_column_names) = 1",
+            [name],
+        ).fetchall()
+        for ((key,),) in keys:
+            lowest = table.min(_quoted(key)).fetchone()
+            if lowest and lowest[0] is not None:
+                at_least = duckdb.ColumnExpression(key) >= duckdb.ConstantExpression(lowest[0])
+                table.filter(at_least).aggregate("count(*)").fetchall()
+    except duckdb.Error as error:
+        return _in_one_line(error)
+    return ""
+
+
+def _problem_of_keys(connection: duckdb.DuckDBPyConnection, tables: list[str]) -> str:
+    try:
+        for name in tables:
+            connection.execute(f"delete from {_quoted(name)}")  # takes each row out of each index when it commits
+    except duckdb.Error as error:
+        return _in_one_line(error)
+    return ""
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _in_one_line(error: duckdb.Error) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _say(**what: object) -> None:
+    sys.stdout.write(json.dumps(what) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,253 @@
+"""A damaged warehouse is built again: from its own rows, the snapshot, Parquet, or what they have between them."""
+
+import gzip
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from pipelines import cli
+from tests.conftest import PostgreSQL, World
+from tests.test_cli import PROJECT, devin_sessions, snapshot_of, sums
+from tests.test_publish import BLOCK, CELLS, HEADER, flip_a_bit, month_of, parquet_of, relations, spoil_rows
+
+FIRST, LAST = "2025-01-20", "2025-02-10"
+
+
+def spoil_keys(path: Path) -> None:
+    """Flip one bit in each block that holds neither rows nor what describes them, but keys alone."""
+    with duckdb.connect(str(path), read_only=True) as connection:
+        used = {block for (block,) in connection.execute("select block_id from pragma_metadata_info()").fetchall()}
+        for (table,) in connection.execute("select table_name from duckdb_tables()").fetchall():
+            rows = connection.execute("select block_id, additional_block_ids from pragma_storage_info(?)", [table])
+            for block, more in rows.fetchall():
+                used |= {block, *(more or [])}
+    for block in range((path.stat().st_size - HEADER) // BLOCK):
+        if block not in used:
+            flip_a_bit(path, HEADER + block * BLOCK + 100)
+
+
+def asides(world: World) -> list[Path]:
+    return sorted(world.folder.glob("warehouse.duckdb.damaged-*[0-9]"))
+
+
+def all_of(path: Path) -> dict[str, list[tuple[object, ...]]]:
+    """Every row of every table and view, but for the days that rollups have yet to take in."""
+    found: dict[str, list[tuple[object, ...]]] = {**relations(path)}
+    found.pop("stale_days", None)
+    return found
+
+
+def blank(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+@pytest.fixture
+def loaded(world: World) -> World:
+    """Three weeks, published."""
+    assert world.run(FIRST, LAST).success
+    return world
+
+
+SPOILED: dict[str, Callable[[Path], object]] = {
+    "its header": lambda path: flip_a_bit(path, 100),
+    "its counts": lambda path: spoil_rows(path, CELLS),
+    "a rollup": lambda path: spoil_rows(path, "weekly_sessions"),
+    "its keys": spoil_keys,
+    "cut off": lambda path: os.truncate(path, path.stat().st_size // 2),
+    "empty": blank,
+    "of another kind": lambda path: path.write_bytes(b"day,count\n" * 9999),
+    "gone": lambda path: path.unlink(),
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILED.values(), ids=SPOILED)
+def test_a_damaged_warehouse_is_what_it_was_after_a_restore(loaded: World, spoil: Callable[[Path], None]) -> None:
+    path = loaded.database.path
+    before, mode = all_of(path), path.stat().st_mode
+    spoil(path)
+    damaged = path.read_bytes() if path.exists() else None
+    code, out, err = devin_sessions("restore")
+    assert (code, err) == (0, "")
+    assert f"Restored the warehouse {path} from " in out
+    assert all_of(path) == before
+    assert path.stat().st_mode == mode
+    assert [file.read_bytes() for file in asides(loaded)] == ([damaged] if damaged is not None else [])
+    code, out, err = devin_sessions("backfill", FIRST, "2025-02-12")
+    assert (code, err) == (0, "")
+    assert "2 of 2 days loaded" in out
+    assert loaded.cells() == loaded.truth(FIRST, "2025-02-12")
+    assert len(set(sums(loaded).values())) == 1
+
+
+def test_what_was_read_after_the_copy_is_kept_where_only_keys_or_rollups_are_spoilt(loaded: World) -> None:
+    path = loaded.database.path
+    published = snapshot_of(loaded).read_bytes()
+    assert loaded.run("2025-02-11", "2025-02-12").success
+    snapshot_of(loaded).write_bytes(published)
+    spoil_keys(path)
+    code, out, _ = devin_sessions("restore")
+    assert (code, "from its own rows, as of" in out) == (0, True)
+    assert loaded.cells() == loaded.truth(FIRST, "2025-02-12")
+
+
+def test_what_was_read_after_the_copy_is_named_with_the_command_that_reads_it(loaded: World) -> None:
+    published = snapshot_of(loaded).read_bytes()
+    assert loaded.run("2025-02-11", "2025-02-12").success
+    snapshot_of(loaded).write_bytes(published)
+    blank(loaded.database.path)
+    code, out, _ = devin_sessions("restore")
+    assert (code, "from the published copy, as of" in out) == (0, True)
+    assert "To read the last ones again: devin-sessions backfill " in out
+    assert "2025-02-11…" in out and "To load: devin-sessions backfill --missing" in out
+    assert loaded.cells() == loaded.truth(FIRST, LAST)
+
+
+def test_without_a_copy_it_is_built_from_parquet(loaded: World) -> None:
+    before = all_of(loaded.database.path)
+    loaded.database.path.unlink()
+    blank(snapshot_of(loaded))
+    code, out, err = devin_sessions("restore")
+    assert (code, err) == (0, "")
+    assert "from the Parquet files, as of" in out
+    after = all_of(loaded.database.path)
+    history = before.pop("history"), after.pop("history")
+    assert history[1] != [], "the views need it"
+    for views in ("calendar", "session_grid", "reconciliation"):  # which reach as far as history is known to
+        before.pop(views), after.pop(views)
+    assert after == before
+
+
+@pytest.mark.parametrize("name", ["organizations", "daily_totals", "session_revisions", "2025-01", "2025-02"])
+@pytest.mark.parametrize("copy_of", [None, "daily_totals", CELLS])
+def test_what_can_be_had_nowhere_is_named_and_its_days_are_loaded_again(
+    loaded: World, name: str, copy_of: str | None
+) -> None:
+    blank(loaded.database.path)
+    snapshot = snapshot_of(loaded)
+    if copy_of:
+        spoil_rows(snapshot, copy_of)
+    else:
+        blank(snapshot)
+    file = month_of(loaded, name) if name[0] == "2" else parquet_of(loaded) / f"{name}.parquet"
+    flip_a_bit(file, file.stat().st_size // 3)
+    code, out, err = devin_sessions("restore")
+    truth = loaded.truth(FIRST, LAST)
+    is_lost = copy_of is None or (copy_of == CELLS) == (name[0] == "2") == (name != copy_of)
+    if copy_of == "daily_totals":
+        is_lost = name == "daily_totals"
+    assert code == (cli.MISSING if is_lost else 0), (out, err)
+    assert ("Could not be had: " in err and name in err) == is_lost
+    cells = loaded.cells()
+    assert cells.items() <= truth.items()
+    assert {day for day, _ in cells} == {day for (day,) in loaded.rows("select day from daily_totals")}
+    assert len(cells) == 5 * len({day for day, _ in cells}), "no day is there in part"
+    code, _, err = devin_sessions("backfill", FIRST, LAST)
+    assert (code, err) == (0, "")
+    assert loaded.cells() == truth
+    assert len(set(sums(loaded).values())) == 1
+
+
+def test_a_copy_of_an_older_release_is_brought_forward(world: World) -> None:
+    assert world.run("2025-04-01", "2025-04-01").success
+    shutil.rmtree(snapshot_of(world).parent)
+    snapshot_of(world).parent.mkdir()
+    with gzip.open(PROJECT / "tests" / "warehouse_v1" / "warehouse.duckdb.gz") as old:
+        snapshot_of(world).write_bytes(old.read())
+    before = relations(snapshot_of(world))
+    world.database.path.unlink()
+    code, _, err = devin_sessions("restore")
+    assert (code, err) == (0, "")
+    after = relations(world.database.path)
+    for table in ("daily_sessions", "daily_totals", "weekly_sessions", "enterprise_sessions"):
+        assert after[table] == before[table] != []
+    assert after["session_grid"] != []
+
+
+def test_a_warehouse_that_is_whole_is_left_and_a_spoilt_copy_set_aside(loaded: World) -> None:
+    before = loaded.database.path.read_bytes()
+    spoil_rows(snapshot_of(loaded), CELLS)
+    code, out, _ = devin_sessions("restore")
+    assert code == 0
+    assert "Nothing to restore: all of the warehouse" in out
+    assert "The published copy is damaged (IO Error: Corrupt database file" in out
+    assert loaded.database.path.read_bytes() == before
+    assert devin_sessions("backfill", FIRST, LAST)[0] == 0
+    assert all_of(snapshot_of(loaded)) == all_of(loaded.database.path)
+
+
+def test_where_nothing_is_published_nothing_is_changed(loaded: World) -> None:
+    blank(loaded.database.path)
+    shutil.rmtree(snapshot_of(loaded).parent)
+    code, _, err = devin_sessions("restore")
+    assert code == cli.MISSING
+    assert "can't be restored" in err and "devin-sessions backfill --missing" in err
+    assert loaded.database.path.read_bytes() == b""
+    assert asides(loaded) == []
+
+
+def test_a_run_that_has_the_file_open_is_waited_for_and_then_named(loaded: World, tmp_path: Path) -> None:
+    path = loaded.database.path
+    hold = f"import duckdb, sys; c = duckdb.connect({str(path)!r}); print('open', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", hold]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout and other.stdout.readline() == "open\n"
+        code, _, err = devin_sessions("restore")
+        other.communicate("")
+    assert code == cli.MISSING
+    assert f"The warehouse {path} is locked by another process" in err
+
+
+def test_a_restore_that_is_killed_between_its_last_steps_is_taken_up_again(loaded: World) -> None:
+    path = loaded.database.path
+    before = all_of(path)
+    spoil_keys(path)
+    killed = path.with_name(f"{path.name}.damaged-20250101T000000")
+    killed.hardlink_to(path)  # what it had done so far, but for the last step
+    code, _, err = devin_sessions("restore")
+    assert (code, err) == (0, "")
+    assert all_of(path) == before
+    assert len(asides(loaded)) == 1 and not killed.exists()
+
+
+def test_a_restore_that_is_killed_leaves_the_old_file_or_the_new(loaded: World) -> None:
+    path = loaded.database.path
+    before = all_of(path)
+    spoil_rows(path, CELLS)
+    damaged = path.read_bytes()
+    command = [sys.executable, "-m", "pipelines.cli", "restore"]
+    process = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not list(loaded.folder.glob(".restoring-*/new.duckdb")) and process.poll() is None:
+        pass
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert path.read_bytes() == damaged or all_of(path) == before
+    code, _, err = devin_sessions("restore")
+    assert (code, err) == (0, "")
+    assert all_of(path) == before
+
+
+def test_a_warehouse_on_a_server_is_restored_from_its_own_backup(world: World, postgresql: PostgreSQL) -> None:
+    world.configure(warehouse_url=postgresql.database())
+    code, _, err = devin_sessions("restore")
+    assert code == cli.MISSING
+    assert "is on a server. Restore it from your own backup, such as one of pg_dump" in err
+
+
+def test_query_and_backfill_name_a_damaged_file_and_the_command(loaded: World) -> None:
+    spoil_rows(loaded.database.path, CELLS)
+    spoil_rows(snapshot_of(loaded), CELLS)
+    for path, command in (
+        (snapshot_of(loaded), ["query", "select sum(sessions_count) from daily_sessions"]),
+        (loaded.database.path, ["backfill", FIRST, LAST, "--refresh"]),
+    ):
+        code, _, err = devin_sessions(*command)
+        assert code == cli.MISSING
+        assert f"The DuckDB file {path} is damaged (IO Error: Corrupt database file" in err
+        assert "devin-sessions restore" in err

@@ -1,0 +1,227 @@
+"""How a warehouse is filled again from files that hold its tables: DuckDB files, of any release, and Parquet files."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import sqlalchemy as sa
+
+from warehouse import migrations, parquet, tables, writes
+from warehouse.tables import ORGANIZATIONS, USERS, Counted
+
+_MADE_FROM_OTHERS = {*(rollup.name for rollup in tables.ROLLUPS), tables.stale_days.name, tables.warehouse_version.name}
+_NEEDED_BY_RUNS_ALONE = {tables.history.name}  # which the next load writes
+_REGISTERED = "rows_of_a_file"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where tables can be had: a DuckDB `file`, of a `version`, whose `whole` tables can be read, or a `folder`."""
+
+    name: str
+    whole: frozenset[str]
+    file: Path | None = None
+    version: int = migrations.VERSION
+    folder: Path | None = None
+    problems: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def has_all(self) -> bool:
+        """Whether every table can be had here that is not made from others."""
+        return (
+            self.file is not None
+            and bool(self.whole)
+            and not self.problems.keys() - _MADE_FROM_OTHERS - {*_NEEDED_BY_RUNS_ALONE}
+        )
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What came of it: the source of each table, what of which table could not be had and why, and the days taken out.
+
+    `as_of` is when the latest of the days was read. `dropped` days had counts that their total does not prove.
+    """
+
+    sources: dict[str, str]
+    lost: dict[str, str]
+    as_of: datetime | None
+    dropped: set[date]
+
+
+def parquet_source(folder: Path) -> Source | None:
+    """What can be had of the Parquet files in `folder`; None if there are none. `problems` are by table or by month."""
+    problems: dict[str, str] = {}
+    seen: dict[str, bool] = {}
+    for path in sorted(folder.rglob("*.parquet")):
+        table = path.parent.name if path.parent != folder else path.stem
+        name = path.relative_to(folder).as_posix().removesuffix(".parquet")
+        try:
+            parquet.read(path)
+        except (OSError, pa.ArrowException, ValueError) as error:
+            problems[name] = " ".join(str(error).split())
+        seen[table] = seen.get(table, True) and name not in problems
+    if not seen:
+        return None
+    whole = frozenset(table for table, is_whole in seen.items() if is_whole)
+    return Source("the Parquet files", whole, folder=folder, problems=problems)
+
+
+def restore(connection: sa.Connection, sources: Sequence[Source], **parameters: Any) -> Restored:
+    """Fill the empty DuckDB file of `connection` from the first of `sources` that have each table.
+
+    Counts and totals come from one source if any has both. If not, or if months are missing, days whose counts don't
+    add up to what their total says are left out, so that they count as not loaded. Rollups and views are made from the
+    rest; `parameters` are those of `writes.rebuild`.
+    """
+    chosen = _choose(sources)
+    whole = next((source for source in sources if source.has_all), None)
+    layout = chosen.get(ORGANIZATIONS.cells.name)
+    if layout and layout.file and layout.version < migrations.VERSION:
+        quoted = connection.dialect.identifier_preparer.quote
+        old, new = quoted(_attached(connection, layout.file)), quoted(_name_of(connection))
+        connection.exec_driver_sql(f"copy from database {old} to {new} (schema)")
+        internal: set[str] = set()
+    else:
+        migrations.bring_forward(connection)
+        internal = {tables.warehouse_version.name}
+    names = _tables_in(connection) - _MADE_FROM_OTHERS | (
+        {tables.warehouse_version.name} & _tables_in(connection) - internal
+    )
+    lost: dict[str, str] = {}
+    for name in sorted(names):
+        lost |= _fill(connection, name, chosen.get(name), sources)
+    migrations.bring_forward(connection)
+    tables.create(connection)  # the comments, which no copy has
+    dropped = (
+        set() if whole else {day for counted in (ORGANIZATIONS, USERS) for day in _drop_unproven(connection, counted)}
+    )
+    _rebuild(connection, **parameters)
+    loaded_at = ORGANIZATIONS.totals.c.loaded_at
+    return Restored(
+        {name: source.name for name, source in chosen.items() if name in names},
+        lost,
+        connection.scalar(sa.select(sa.func.max(loaded_at))),
+        dropped,
+    )
+
+
+def _choose(sources: Sequence[Source]) -> dict[str, Source]:
+    """The first source that has all; else of each table the first that has it whole, counts and totals together."""
+    for source in sources:
+        if source.has_all:
+            return dict.fromkeys(source.whole, source)
+    chosen: dict[str, Source] = {}
+    for source in sources:
+        for name in source.whole:
+            chosen.setdefault(name, source)
+    for counted in (ORGANIZATIONS, USERS):
+        pair = {counted.cells.name, counted.totals.name}
+        both = next((source for source in sources if pair <= source.whole), None)
+        if both:
+            chosen |= dict.fromkeys(pair, both)
+    return chosen
+
+
+def _fill(connection: sa.Connection, name: str, source: Source | None, sources: Sequence[Source]) -> dict[str, str]:
+    """Copy the rows of a table. Returns what could not be had, and why."""
+    if source and source.file:
+        attached = _attached(connection, source.file)
+        return _insert(connection, name, sa.table(name, schema=attached), _columns(connection, name, attached))
+    folder = source.folder if source else next((s.folder for s in sources if s.folder), None)
+    lost = {}
+    if folder:
+        monthly = sorted((folder / name).glob("*.parquet"))
+        for path in monthly or [folder / f"{name}.parquet"]:
+            part = f"{name}/{path.stem}" if monthly else name
+            try:
+                rows = parquet.read(path)
+            except FileNotFoundError:
+                break
+            except (OSError, pa.ArrowException, ValueError) as error:
+                lost[part] = " ".join(str(error).split())
+                continue
+            driver_connection: Any = connection.connection.driver_connection
+            driver_connection.register(_REGISTERED, rows)
+            try:
+                lost |= _insert(connection, name, sa.table(_REGISTERED), rows.column_names, part)
+            finally:
+                driver_connection.unregister(_REGISTERED)
+        else:
+            return lost
+    if name in _NEEDED_BY_RUNS_ALONE or not any(name in {*s.whole, *s.problems} for s in sources):
+        return lost
+    return lost | {name: next((s.problems[name] for s in sources if name in s.problems), "no file has it")}
+
+
+def _insert(
+    connection: sa.Connection, name: str, incoming: sa.TableClause, columns: Sequence[str], part: str = ""
+) -> dict[str, str]:
+    there = _columns(connection, name)
+    common = [column for column in there if column in columns]
+    known = tables.metadata.tables.get(name)
+    lacking = (
+        [c.name for c in known.columns if c.name in there and c.name not in common and not c.nullable]
+        if known is not None
+        else []
+    )
+    if lacking:
+        return {part or name: f"another release wrote it, without {', '.join(lacking)}"}
+    rows: Any = sa.select(*(sa.column(c) for c in common)).select_from(incoming)
+    connection.execute(sa.insert(sa.table(name, *(sa.column(c) for c in common))).from_select(common, rows))
+    return {}
+
+
+def _drop_unproven(connection: sa.Connection, counted: Counted) -> set[date]:
+    """Take out the days whose counts are not those of their total, with what there is of them."""
+    cells, totals = counted.cells, counted.totals
+    of_day = (
+        sa.select(cells.c.day, sa.func.sum(cells.c.sessions_count).label("sessions"), sa.func.count().label("cells"))
+        .group_by(cells.c.day)
+        .subquery()
+    )
+    is_proven = (sa.func.coalesce(of_day.c.sessions, 0) == totals.c[f"{counted.prefix}_sessions_count"]) & (
+        sa.func.coalesce(of_day.c.cells, 0) >= totals.c[f"{counted.prefix}_loaded"]
+    )
+    both = totals.outerjoin(of_day, of_day.c.day == totals.c.day)
+    unproven = set(connection.scalars(sa.select(totals.c.day).select_from(both).where(~is_proven)))
+    without_total = sa.select(cells.c.day).where(cells.c.day.not_in(sa.select(totals.c.day))).distinct()
+    dropped = unproven | set(connection.scalars(without_total))
+    for table in (cells, totals):
+        connection.execute(sa.delete(table).where(table.c.day.in_(dropped)))
+    return dropped
+
+
+def _rebuild(connection: sa.Connection, **parameters: Any) -> None:
+    migrations.mark_everything_stale(connection)
+    if not connection.scalar(sa.select(sa.func.count()).select_from(tables.history)):
+        migrations.take_history_from_what_is_loaded(connection)
+    for rollup in tables.ROLLUPS:
+        writes.rebuild(connection, rollup, **(parameters if rollup is tables.enterprise_sessions else {}))
+
+
+def _attached(connection: sa.Connection, file: Path) -> str:
+    """The name under which the file's tables can be read until the connection is closed."""
+    driver_connection: Any = connection.connection.driver_connection
+    quoted = str(file).replace("'", "''")
+    driver_connection.execute(f"attach if not exists '{quoted}' (read_only)")
+    return file.stem
+
+
+def _name_of(connection: sa.Connection) -> str:
+    return str(connection.scalar(sa.text("select current_database()")))
+
+
+def _tables_in(connection: sa.Connection) -> set[str]:
+    rows = sa.text("select table_name from duckdb_tables() where database_name = current_database() and not temporary")
+    return set(connection.scalars(rows))
+
+
+def _columns(connection: sa.Connection, table: str, database: str | None = None) -> list[str]:
+    rows = sa.text(
+        "select column_name from duckdb_columns() where table_name = :table and schema_name = 'main' "
+        "and database_name = coalesce(:database, current_database()) order by column_index"
+    )
+    return list(connection.scalars(rows, {"table": table, "database": database}))
