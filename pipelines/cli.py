@@ -1,6 +1,5 @@
 """The `devin-sessions` command. Exit codes: 0 all loaded, 1 something is missing, 2 wrong use or settings."""
 
-import csv
 import json
 import logging
 import os
@@ -14,20 +13,19 @@ from datetime import date, timedelta
 from typing import Annotated, NoReturn
 
 import dagster as dg
-import sqlalchemy as sa
 import typer
 
-from pipelines import runs
+from pipelines import interrupts, runs
 from pipelines.compatibility import Incompatible, refuse_other_days, refuse_other_version
 from pipelines.definitions import definitions_for, devin_api_for
 from pipelines.ledger import OlderWarehouse, missing_days, reading
 from pipelines.numbers import Numbers
 from pipelines.partitions import as_days, closed_days, daily_partitions, ranges, spelled
 from pipelines.probe import DAYS, PATIENCE_SECONDS, probe
+from pipelines.query import Refused, answered, first_rows, write_csv
 from pipelines.restore import NotRestored, restore
 from pipelines.screen import (
     LiveProgress,
-    as_text,
     complain,
     say,
     show_calendar,
@@ -37,7 +35,7 @@ from pipelines.screen import (
     show_table,
     speak,
 )
-from pipelines.settings import Settings, SettingsRefused, says_json
+from pipelines.settings import Settings, SettingsRefused, exposed_env_file, says_json
 from pipelines.status import status
 from resources.database import Database, WarehouseDamaged, WarehouseLocked, WarehouseLost, WarehouseUnusable
 from resources.devin_api import KEY_VARIABLE, Calls, Unauthorized, key_from_environment
@@ -46,7 +44,7 @@ from warehouse import migrations, parquet, reads
 from warehouse.migrations import UnfitWarehouse
 from warehouse.tables import ORGANIZATIONS, USERS, Counted
 
-MISSING, WRONG_USE, INTERRUPTED = 1, 2, 130
+MISSING, WRONG_USE = 1, 2
 MOST_ROWS_SHOWN = 200
 
 app = typer.Typer(
@@ -66,8 +64,13 @@ def main() -> None:
     is_json = says_json()
     speak(in_json=is_json)
     try:
+        interrupts.ready()
+        if exposed := exposed_env_file():
+            complain(exposed, "env_file_exposed")
         # What the library of the command line prints by itself is no JSON.
         sys.exit(app(standalone_mode=not is_json))
+    except interrupts.Interrupted:
+        _stop("Interrupted. What is stored is kept. To go on, run the same command again.", interrupts.exit_code())
     except (SettingsRefused, Incompatible, Unauthorized, UnfitWarehouse, runs.HomeUnusable) as error:
         _stop(str(error), WRONG_USE)
     except (WarehouseLocked, WarehouseLost, WarehouseDamaged, OlderWarehouse, NotRestored) as error:
@@ -81,6 +84,8 @@ def main() -> None:
             raise
         complain(f"{type(error).__name__}: {error}", "crashed", traceback=traceback.format_exc())
         raise SystemExit(MISSING) from None
+    finally:
+        interrupts.over()
 
 
 @app.command()
@@ -104,7 +109,7 @@ def backfill(
         days = _days_between(_day("FIRST", first), _day("LAST", last), settings)
         command = f"devin-sessions backfill {first} {last}" + (" --refresh" if refresh else "")
     _bring_forward(settings)
-    unloaded, is_behind = _ledger(settings, days)
+    unloaded, contradicted, is_behind = _ledger(settings, days)
     wanted = dict.fromkeys(settings.counted, days) if refresh else unloaded
 
     loads: list[_Loaded] = []
@@ -118,6 +123,14 @@ def backfill(
             loads[0].outcomes.append(runs.run_downstream(definitions, instance, ORGANIZATIONS))
     if not any(wanted.values()):
         say(f"Nothing to do: {spelled(days)} loaded already. To read them again, add --refresh.", "nothing_to_do")
+        if contradicted:
+            complain(
+                f"Contradicted by the source itself: {spelled(contradicted)}. Run devin-sessions probe to find out "
+                f"why, then read them again: devin-sessions backfill {contradicted[0]} {contradicted[-1]} --refresh",
+                "contradicted",
+                days=contradicted,
+            )
+            raise typer.Exit(MISSING)
     for sentence in dict.fromkeys(s for load in loads for s in load.progress.warnings):
         complain(sentence, "metrics_not_sent")
     outcomes = [outcome for load in loads for outcome in load.outcomes]
@@ -139,7 +152,7 @@ def backfill(
             is_interrupted=is_interrupted,
         )
     if is_interrupted:
-        raise typer.Exit(INTERRUPTED)
+        raise typer.Exit(interrupts.exit_code())
     if still or any(load.progress.contradictions or load.is_broken_off for load in loads):
         raise typer.Exit(MISSING)
 
@@ -244,7 +257,7 @@ def probe_source(
 ) -> None:
     """Ask the source a handful of questions and say how it behaves and what to set. Stores nothing.
 
-    Exit code 1 if anything is bad.
+    Exit code 1 if anything is bad, or if the source does not answer.
     """
     settings = Settings.load()
     partitions = daily_partitions(settings)
@@ -259,40 +272,33 @@ def probe_source(
         typer.echo(json.dumps([asdict(finding) for finding in findings]))
     else:
         show_findings(findings)
-    if any(finding.verdict == "bad" for finding in findings):
+    if findings[0].verdict == "unknown" or any(finding.verdict == "bad" for finding in findings):
         raise typer.Exit(MISSING)
 
 
 @app.command()
 def query(
     sql: Annotated[str, typer.Argument(metavar="SQL", help='What to ask, such as "select * from weekly_sessions".')],
-    as_csv: Annotated[bool, typer.Option("--csv", help="Comma-separated values with a header, for files.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Comma-separated values with a header, for programs.")] = False,
+    for_excel: Annotated[
+        bool, typer.Option("--excel", help="The same for Excel and other spreadsheets: no text becomes a formula.")
+    ] = False,
 ) -> None:
     """Ask the published snapshot, or the warehouse on a server, in SQL. Nothing can be changed."""
     settings = Settings.load()
-    snapshot = settings.published_snapshot
-    if snapshot and not snapshot.exists():
-        _stop(f"There is no snapshot at {snapshot} yet. First load some days: {_EXAMPLE}", MISSING)
-    database = Database(url=f"duckdb:///{snapshot}" if snapshot else settings.warehouse_url)
-    with database.transaction(read_only=True) as connection:
-        try:
-            # PostgreSQL's driver takes a % for a parameter.
-            result = connection.exec_driver_sql(sql if database.is_duckdb else sql.replace("%", "%%"))
-            if not result.returns_rows:
-                _stop("This SQL answers with no rows at all. Ask for some, as with select.", WRONG_USE)
-            columns = list(result.keys())
-            if as_csv:
-                writer = csv.writer(sys.stdout, lineterminator="\n")
-                writer.writerow(columns)
-                writer.writerows([as_text(value) for value in row] for row in result)
+    if as_csv and for_excel:
+        _stop("Choose one of --csv, for programs, and --excel, for spreadsheets.", WRONG_USE)
+    try:
+        with answered(settings, sql) as answer:
+            if as_csv or for_excel:
+                write_csv(answer, for_people=for_excel)
                 return
-            rows = result.fetchmany(MOST_ROWS_SHOWN + 1)
-        except sa.exc.DBAPIError as error:
-            if isinstance(database.explained(error, read_only=True), WarehouseLost | WarehouseDamaged):
-                raise  # the transaction says what it is
-            _stop(f"The database refuses this SQL: {error.orig}", WRONG_USE)
-    show_table("", columns, rows[:MOST_ROWS_SHOWN])
-    if len(rows) > MOST_ROWS_SHOWN:
+            rows, has_more = first_rows(answer, MOST_ROWS_SHOWN)
+            columns = answer.columns
+    except Refused as error:
+        _stop(str(error), MISSING if error.is_for_later else WRONG_USE)
+    show_table("", columns, rows)
+    if has_more:
         say(f"Only the first {MOST_ROWS_SHOWN} rows are shown. For all of them, add --csv.")
 
 
@@ -323,7 +329,7 @@ def ui(
         serve,
     )  # here: it brings a web framework that no other command needs
 
-    with runs.open_instance() as instance:
+    with runs.open_instance(for_the_ui=True) as instance:
         say(f"The Dagster UI: http://{ADDRESS}:{port} (ends with Ctrl-C; the schedule runs as long as this does)")
         os.chdir(runs.dagster_home())  # Dagster leaves its scratch files where it is started
         try:
@@ -357,7 +363,7 @@ def sandbox(
         say("  export WAREHOUSE_URL=duckdb:///data/sandbox/warehouse.duckdb DAGSTER_HOME=$PWD/data/sandbox/dagster")
         try:
             threading.Event().wait()
-        except KeyboardInterrupt:
+        except (interrupts.Interrupted, KeyboardInterrupt):
             say(f"Stopped after {len(source.requests):,} requests.")
 
 
@@ -373,9 +379,6 @@ def demo(
     from pipelines.demo import run_demo  # here: it brings a web framework that no other command needs
 
     run_demo(days, organizations, with_ui=with_ui)
-
-
-_EXAMPLE = "devin-sessions backfill FIRST LAST"
 
 
 def _stop(sentence: str, code: int) -> NoReturn:
@@ -429,19 +432,21 @@ def _published_is_behind(settings: Settings) -> bool:
     return any(path and (not path.exists() or path.stat().st_mtime < written) for path in published)
 
 
-def _ledger(settings: Settings, days: list[date]) -> tuple[dict[Counted, list[date]], bool]:
-    """Which of `days` are not loaded, and whether the rollups have yet to take in any that are.
+def _ledger(settings: Settings, days: list[date]) -> tuple[dict[Counted, list[date]], list[date], bool]:
+    """Which of `days` are not loaded, which contradict themselves, and whether the rollups have yet to take in any.
 
     Raises Incompatible if the settings make other days, or ask another version of the API.
     """
     version = version_for(key_from_environment(), settings.devin_api_version)
-    unloaded = {}
+    unloaded: dict[Counted, list[date]] = {}
+    contradicted: set[date] = set()
     with reading(Database(url=settings.warehouse_url)) as connection:
         refuse_other_version(reads.api_versions(connection), version, settings)
         for counted in settings.counted:
             refuse_other_days(reads.windows(connection, counted), daily_partitions(settings), settings)
             unloaded[counted] = missing_days(connection, settings, counted, days)
-        return unloaded, reads.rollups_are_behind(connection)
+            contradicted |= reads.contradicted_days(connection, counted) & {*days}
+        return unloaded, sorted(contradicted), reads.rollups_are_behind(connection)
 
 
 if __name__ == "__main__":

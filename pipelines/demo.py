@@ -51,7 +51,7 @@ def run_demo(days: int, organizations: int, *, with_ui: bool) -> None:
             raise SystemExit(1)
         _show(settings)
         if with_ui:
-            subprocess.run([sys.executable, "-m", "pipelines.cli", "ui"], check=False)
+            subprocess.run([sys.executable, "-m", "pipelines", "ui"], check=False)
         else:
             _show_next_steps()
 

@@ -15,9 +15,13 @@ from typing import Any
 import dagster as dg
 import sqlalchemy as sa
 import yaml
+from dagster._core.instance.ref import InstanceRef
+from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
+from dagster._core.utils import make_new_run_id
 from dagster_shared.check import CheckError
 from filelock import FileLock
 
+from pipelines import interrupts
 from pipelines.progress import Progress
 from pipelines.publish import PUBLISHED_SNAPSHOT
 from pipelines.report import ACTIVITY_REPORT
@@ -28,6 +32,13 @@ from warehouse.tables import ORGANIZATIONS, Counted
 
 # The user's screen shows progress and sentences; Dagster's own log is in the instance and its UI.
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+_PRINTS_ITSELF = {
+    "compute_logs": {
+        "module": NoOpComputeLogManager.__module__,
+        "class": NoOpComputeLogManager.__name__,
+    }
+}
 
 _HOST, _PID = "devin-sessions/host", "devin-sessions/process"
 
@@ -45,6 +56,9 @@ _OF_ITS_CONFIGURATION = (
     dg.DagsterInvalidConfigError,
     dg.DagsterInvariantViolationError,
 )
+
+
+_INTERRUPTS = (dg.DagsterExecutionInterruptedError.__name__, KeyboardInterrupt.__name__)
 
 
 @dataclass
@@ -95,13 +109,19 @@ def _home() -> Path:
 
 
 @contextlib.contextmanager
-def open_instance() -> Iterator[dg.DagsterInstance]:
-    """The instance of `dagster_home`, all of whose files can be read. Raises HomeUnusable."""
+def open_instance(*, for_the_ui: bool = False) -> Iterator[dg.DagsterInstance]:
+    """The instance of `dagster_home`, all of whose files can be read. Raises HomeUnusable.
+
+    Unless it is `for_the_ui`, runs of this process print where the process does: to capture what a step prints, Dagster
+    points the process's own output at a file, so that no progress is seen, and starts two processes that an interrupt
+    ends with a traceback.
+    """
     with contextlib.ExitStack() as stack:
         # Dagster makes its tables when it first opens the folder, and fails if another process does so at that moment.
         with using_the_record(), FileLock(dagster_home() / "opening.lock"):
             try:
-                instance = stack.enter_context(dg.DagsterInstance.get())
+                reference = InstanceRef.from_dir(str(_home()), overrides={} if for_the_ui else _PRINTS_ITSELF)
+                instance = stack.enter_context(dg.DagsterInstance.from_ref(reference))
             except _OF_ITS_CONFIGURATION as error:
                 raise HomeUnusable(
                     f"Dagster's configuration {_home() / 'dagster.yaml'} can't be used: {_in_one_line(error)}. This is "
@@ -190,26 +210,54 @@ def _downstream(definitions: dg.Definitions, counted: Counted) -> list[dg.AssetK
 
 
 def _run(definitions: dg.Definitions, instance: dg.DagsterInstance, **options: Any) -> Outcome:
+    outcome = Outcome(is_interrupted=bool(interrupts.received()))
+    if outcome.is_interrupted:
+        return outcome
+    run_id = make_new_run_id()
+    # Dagster books a run as failed that is interrupted, unless that was asked for.
+    instance.add_event_listener(run_id, lambda entry: _ask_to_cancel(instance, entry))
     try:
         with using_the_record():
             result = definitions.resolve_job_def(JOB).execute_in_process(
                 instance=instance,
+                run_id=run_id,
                 run_config=_QUIET,
                 raise_on_error=False,
                 **options | {"tags": options.get("tags", {}) | _this_process()},
             )
     except HomeUnusable as error:
         return Outcome([str(error)])
-    outcome = Outcome()
-    for event in result.all_events:
-        if event.is_step_failure:
-            if is_interrupt(event):
-                outcome.is_interrupted = True
-                continue
-            outcome.failures.append(failure_told(event, result.run_id))
-    for check in result.get_asset_check_evaluations():
-        outcome.checks[check.asset_check_key] = check
+    except interrupts.Interrupted:  # outside of Dagster's own handlers
+        outcome.is_interrupted = True
+    else:
+        for event in result.all_events:
+            if event.is_step_failure:
+                if is_interrupt(event):
+                    outcome.is_interrupted = True
+                else:
+                    outcome.failures.append(failure_told(event, result.run_id))
+        for check in result.get_asset_check_evaluations():
+            outcome.checks[check.asset_check_key] = check
+        outcome.is_interrupted |= not result.success and bool(interrupts.received())
+    if outcome.is_interrupted:
+        with using_the_record():
+            _book_as_canceled(instance, run_id)
     return outcome
+
+
+def _ask_to_cancel(instance: dg.DagsterInstance, entry: dg.EventLogEntry) -> None:
+    event = entry.dagster_event
+    if event and event.is_step_failure and is_interrupt(event):
+        run = instance.get_run_by_id(entry.run_id)
+        if run and run.status is dg.DagsterRunStatus.STARTED:
+            instance.report_run_canceling(run, "Interrupted on the terminal.")
+
+
+def _book_as_canceled(instance: dg.DagsterInstance, run_id: str) -> None:
+    """For an interrupt between two steps."""
+    run = instance.get_run_by_id(run_id)
+    if run and run.status not in (dg.DagsterRunStatus.CANCELED, dg.DagsterRunStatus.SUCCESS):
+        instance.report_run_canceled(run, "Interrupted on the terminal. What it had stored is kept.")
 
 
 def checks_told(outcomes: Iterable[Outcome], severity: dg.AssetCheckSeverity) -> list[str]:
@@ -222,7 +270,7 @@ def checks_told(outcomes: Iterable[Outcome], severity: dg.AssetCheckSeverity) ->
 def is_interrupt(event: dg.DagsterEvent) -> bool:
     """Whether a step failed only because somebody stopped it."""
     error = event.step_failure_data.error
-    return error is not None and error.cls_name == dg.DagsterExecutionInterruptedError.__name__
+    return error is not None and error.cls_name in _INTERRUPTS
 
 
 def failure_told(event: dg.DagsterEvent, run_id: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from types import TracebackType
 from typing import Any
+from unicodedata import category
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -60,7 +61,7 @@ def _warn(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -
 
 def _write(console: Console, level: str, sentence: str, event: str, fields: Mapping[str, Any]) -> None:
     if not _Log.is_json:
-        console.print(Text(sentence), soft_wrap=True)
+        console.print(_told(sentence), soft_wrap=True)
         return
     now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     line = {"time": now, "level": level, "event": event, "message": sentence, **fields}
@@ -85,9 +86,9 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], **
     table = Table(title=title or None, title_justify="left", title_style="bold", header_style="bold", **options)
     for index, name in enumerate(columns):
         is_number = any(isinstance(row[index], int | float) and not isinstance(row[index], bool) for row in rows)
-        table.add_column(Text(name), justify="right" if is_number else "left", overflow="fold")
+        table.add_column(Text(printable(name, but="\n")), justify="right" if is_number else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text("NULL", style="dim") if value is None else Text(shown(value)) for value in row))
+        table.add_row(*(Text("NULL", style="dim") if value is None else Text(printable(shown(value))) for value in row))
     return table
 
 
@@ -166,8 +167,28 @@ def show_findings(findings: Iterable[Finding]) -> None:
         table.add_column(name, overflow="fold")
     for finding in findings:
         verdict = Text(finding.verdict, style=_STYLES[finding.verdict])
-        table.add_row(verdict, Text(finding.question), Text(finding.seen), Text(finding.advice))
+        table.add_row(
+            verdict, *(Text(printable(t, but="\n")) for t in (finding.question, finding.seen, finding.advice))
+        )
     out.print(table)
+
+
+def _told(sentences: str) -> Text:
+    return Text(printable(sentences, but="\n"))
+
+
+def printable(text: str, *, but: str = "") -> str:
+    """`text` in which what a terminal would act on, or not show, is an escape like `\\x1b`.
+
+    What makes text run the other way and what has no width are among that. All spaces stay, and what is in `but`.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in but or category(c) == "Zs" else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()
 
 
 def shown(value: object) -> str:
@@ -224,7 +245,7 @@ class LiveProgress(Progress):
     @property
     def _doing(self) -> str:
         if self.calls.waiting:
-            return escape(str(self.calls.waiting))
+            return escape(printable(str(self.calls.waiting)))
         return f"{max(self.stored)} stored" if self.stored else "Asking"
 
     def waiting(self, waiting: Waiting) -> None:

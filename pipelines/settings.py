@@ -6,6 +6,7 @@ itself, so that no object of Dagster's ever holds them.
 
 import os
 import re
+import stat
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -26,6 +27,7 @@ from warehouse.tables import ORGANIZATIONS, USERS, Counted
 PROJECT = Path(__file__).resolve().parents[1]
 """The project's folder: relative paths in settings start here, whatever the working directory is."""
 
+ENV_FILE = PROJECT / ".env"
 
 DISCOVER = "discover"
 
@@ -346,8 +348,19 @@ def says_json() -> bool:
     return os.environ.get("DEVIN_LOG_FORMAT") == "json"
 
 
+def exposed_env_file() -> str:
+    """What to say if others on this machine can read the file with the key; empty if not."""
+    try:
+        mode = ENV_FILE.stat().st_mode
+    except FileNotFoundError:
+        return ""
+    if os.name != "posix" or not mode & (stat.S_IRWXG | stat.S_IRWXO):
+        return ""
+    return f"Other users of this machine can read {ENV_FILE} and the key in it. To change that: chmod 600 {ENV_FILE}"
+
+
 def _read_env_file() -> None:
-    load_dotenv(PROJECT / ".env", override=False)
+    load_dotenv(ENV_FILE, override=False)
 
 
 def _split(value: object, pattern: str, noun: str) -> object:

@@ -115,6 +115,11 @@ class Database:
                 if unusable := self.explained(error, read_only=read_only):
                     raise unusable from None
                 raise
+            except RuntimeError as error:
+                # DuckDB wraps what a signal's handler raises in the middle of a query.
+                if error.__cause__ and not isinstance(error.__cause__, Exception):
+                    raise error.__cause__ from None
+                raise
 
     def write(self, function: Callable[[sa.Connection], _Result]) -> _Result:
         """What `function` returns, called with the connection of a `transaction`.

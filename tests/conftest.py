@@ -50,11 +50,20 @@ class PostgreSQL:
             connection.exec_driver_sql("select pg_reload_conf()")
 
     def database(self) -> str:
-        """The URL of a new, empty database."""
+        """The URL of a new, empty database, for the role that owns it and may do nothing else."""
         name = f"test_{uuid.uuid4().hex}"
         with self._administrator() as connection:
-            connection.exec_driver_sql(f"create database {name}")
-            return connection.engine.url.set(database=name).render_as_string(hide_password=False)
+            connection.exec_driver_sql(f"create role {name} login")
+            connection.exec_driver_sql(f"create database {name} owner {name}")
+            return connection.engine.url.set(username=name, database=name).render_as_string(hide_password=False)
+
+    def empower(self, url: str, power: str) -> None:
+        """Make the role of this database a superuser, or a member of another role."""
+        role = sa.make_url(url).username
+        with self._administrator() as connection:
+            connection.exec_driver_sql(
+                f"alter role {role} superuser" if power == "superuser" else f"grant {power} to {role}"
+            )
 
     @contextmanager
     def _administrator(self) -> Iterator[sa.Connection]:

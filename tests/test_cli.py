@@ -7,6 +7,7 @@ import json
 import os
 import re
 import select
+import shlex
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import duckdb
@@ -25,8 +27,8 @@ import pytest
 import sqlalchemy as sa
 
 from pipelines import cli
-from resources.sandbox import Asked
-from tests.conftest import World
+from resources.sandbox import ORGANIZATIONS_PATH, SESSIONS_PATH, Asked
+from tests.conftest import PostgreSQL, World
 from tests.test_database import another_process
 from tests.ui import dagster_ui
 
@@ -35,7 +37,7 @@ PASSWORD = "5e884898da28"
 
 
 def start(*arguments: str, cwd: Path = PROJECT, stdout: int = subprocess.PIPE) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "pipelines.cli", *arguments]
+    command = [sys.executable, "-m", "pipelines", *arguments]
     return subprocess.Popen(command, cwd=cwd, text=True, stdout=stdout, stderr=subprocess.PIPE)
 
 
@@ -406,7 +408,7 @@ def test_after_a_kill_the_same_command_goes_on_where_it_was(each_world: World, h
     out, err = process.communicate(timeout=60)
     assert "Traceback" not in err
     if how is signal.SIGINT:
-        assert process.returncode == cli.INTERRUPTED
+        assert process.returncode == 130
         assert "62 of 91 days loaded" in out
         assert "Interrupted. Still to load: 2025-03-04…2025-04-01" in err
     assert world.cells() == world.truth("2025-01-01", "2025-03-03")
@@ -421,7 +423,9 @@ def test_after_a_kill_the_same_command_goes_on_where_it_was(each_world: World, h
     assert {row[0] for row in world.rows("select day from enterprise_sessions")} == {d for d, _ in world.cells()}
     with dg.DagsterInstance.get() as instance:
         ended = [run.status for run in instance.get_runs()]
-    assert ended == [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE], "no run seems to go on for ever"
+    status = dg.DagsterRunStatus
+    expected = status.CANCELED if how is signal.SIGINT else status.FAILURE
+    assert ended == [status.SUCCESS, expected], "no run seems to go on for ever"
 
 
 @contextmanager
@@ -697,7 +701,7 @@ def test_the_demo_shows_tables_and_touches_nothing_but_its_own_folder(world: Wor
     query = next(line.strip() for line in out.splitlines() if "query" in line)
     variable, _, words = query.partition(" ")
     shown = subprocess.run(
-        f"{variable} {sys.executable} -m pipelines.cli {words[words.index('query') :]}",
+        f"{variable} {sys.executable} -m pipelines {words[words.index('query') :]}",
         shell=True,
         cwd=project,
         capture_output=True,
@@ -731,3 +735,118 @@ def test_the_ui_serves_the_graph_and_runs_the_schedule_and_shows_no_password(wit
     assert "database" in resources
     assert not any(resources.values()), "no run's config can change them, and the UI shows nothing of them"
     assert (with_password.folder / "dagster" / "dagster.yaml").resolve() == PROJECT / "dagster.yaml"
+
+
+NAME = "org_name"
+NASTY = "\x1b]0;owned\x07\x1b[2J\u202eevil\u200b\x9b31m\u2028\tTab\nLine"
+
+
+def test_nothing_that_the_source_names_acts_on_the_terminal(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    first = world.source.organizations[0]
+
+    def renamed(asked: Asked, page: Any) -> Any:
+        return {
+            **page,
+            "items": [item | {NAME: NASTY} if item["org_id"] == first.org_id else item for item in page["items"]],
+        }
+
+    world.source.fail(rewrite=renamed, path=ORGANIZATIONS_PATH, times=None)
+    assert devin_sessions("backfill", "2025-04-01", "2025-04-02")[0] == 0
+    names = "select org_name from organizations"
+    code, shown = in_this_process(capsys, world.environment, "query", names)
+    assert code == 0
+    assert r"\x1b]0;owned\x07\x1b[2J\u202eevil\u200b\x9b31m\u2028\tTab\nLine" in shown
+
+    refusal = json.dumps({"detail": NASTY}).encode()
+    world.source.fail(status=403, org_id=first.org_id, times=None, body=refusal)
+    for command in (("backfill", "2025-04-01", "2025-04-03"), ("status",), ("probe", "--until", "2025-04-03")):
+        _, out, err = devin_sessions(*command)
+        assert "owned" in out + err
+        shown += out + err
+    assert [c for c in shown if not c.isprintable() and c != "\n"] == []
+
+    with duckdb.connect(str(snapshot_of(world)), read_only=True) as connection:
+        stored = {name for (name,) in connection.execute(names).fetchall()}
+    process = start("query", "--csv", names)
+    out, _ = process.communicate(timeout=120)
+    assert NASTY in stored
+    assert NASTY in {name for (name,) in csv.reader(io.StringIO(out, newline=""))}, "a program gets it as it is"
+
+
+@pytest.mark.parametrize("warehouse_url", ["duckdb", "postgresql"], indirect=True)
+def test_for_a_spreadsheet_no_text_is_a_formula_and_numbers_stay_numbers(each_world: World) -> None:
+    assert devin_sessions("backfill", "2025-04-01", "2025-04-02")[0] == 0
+    dangers = ("=1+1", "+1", "-1", "@sum(1)", "\t=1", "\r=1", 'Zoë, "quoted"', "")
+    columns = ", ".join("'" + danger.replace("'", "''") + f"' as c{n}" for n, danger in enumerate(dangers))
+    command = [sys.executable, "-m", "pipelines", "query", "--excel", f'select {columns}, -5 as "=n"']
+    written = subprocess.run(command, cwd=PROJECT, capture_output=True, check=True, timeout=120).stdout
+    assert written.startswith(b"\xef\xbb\xbf")
+    header, row = csv.reader(io.StringIO(written.decode("utf-8-sig"), newline=""))
+    assert header[-1] == "'=n"
+    assert row == [*(f"'{danger}" for danger in dangers[:6]), 'Zoë, "quoted"', "", "-5"]
+    code, _, err = devin_sessions("query", "--csv", "--excel", "select 1")
+    assert (code, "Choose one" in err) == (cli.WRONG_USE, True)
+
+
+@pytest.mark.parametrize("warehouse_url", ["duckdb", "postgresql"], indirect=True)
+def test_an_answer_without_end_is_fetched_only_as_far_as_it_is_shown(each_world: World) -> None:
+    assert devin_sessions("backfill", "2025-04-01", "2025-04-02")[0] == 0
+    table = "range(100000000000)" if each_world.database.is_duckdb else "generate_series(1, 100000000000)"
+    # In the list of columns, a series is not computed before it is fetched.
+    endless = f"select * from {table}" if each_world.database.is_duckdb else f"select {table}"
+    code, out, _ = devin_sessions("query", endless)
+    assert code == 0
+    assert f"Only the first {cli.MOST_ROWS_SHOWN} rows are shown" in out
+    head = f"{sys.executable} -m pipelines query --csv {shlex.quote(endless)} | head -n 3"
+    done = subprocess.run(head, shell=True, cwd=PROJECT, capture_output=True, text=True, check=True, timeout=120)
+    assert len(done.stdout.splitlines()) == 3
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("power", ["superuser", "pg_execute_server_program", "pg_write_server_files"])
+@pytest.mark.parametrize("warehouse_url", ["postgresql"], indirect=True)
+def test_nobody_queries_a_server_with_power_over_its_machine(
+    each_world: World, power: str, postgresql: PostgreSQL, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert each_world.run("2025-04-01", "2025-04-02").success
+    made = each_world.folder / "made"
+    harm = ("query", f"copy (select 1) to program 'touch {made}'")
+    code, shown = in_this_process(capsys, each_world.environment, *harm)
+    assert (code, "permission denied" in shown) == (cli.WRONG_USE, True)
+
+    postgresql.empower(each_world.settings.warehouse_url, power)
+    for command in (harm, ("query", "select 1"), ("query", "--csv", "set role none; select 1")):
+        code, shown = in_this_process(capsys, each_world.environment, *command)
+        assert code == cli.WRONG_USE
+        assert "is refused for queries" in shown
+        assert power in shown
+        assert "docs/postgresql-roles.sql" in shown
+    assert not made.exists()
+
+
+def test_a_file_with_the_key_that_others_can_read_is_said(world: World) -> None:
+    project = copy_of_the_project(world.folder / "project")
+    (project / ".env").write_text("DEVIN_LOG_FORMAT=text\n")
+    for mode, is_said in ((0o644, True), (0o640, True), (0o600, False)):
+        (project / ".env").chmod(mode)
+        _, _, err = devin_sessions("status", cwd=project)
+        assert (f"chmod 600 {project / '.env'}" in err) == is_said
+
+
+def test_a_probe_that_reaches_nothing_fails(world: World) -> None:
+    world.configure(devin_api_url="http://127.0.0.1:1")
+    code, out, _ = devin_sessions("probe", "--until", "2025-04-03")
+    assert (code, "unknown" in out) == (cli.MISSING, True)
+
+
+def test_days_that_are_contradicted_are_not_well_because_they_are_loaded(world: World) -> None:
+    zero = b'{"sessions_count": 0}'
+    world.source.fail(body=zero, when=lambda asked: not asked.org_ids, path=SESSIONS_PATH, times=None)
+    assert devin_sessions("backfill", "2025-04-01", "2025-04-02")[0] == cli.MISSING
+    code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-02")
+    assert (code, "Nothing to do" in out) == (cli.MISSING, True)
+    assert "Contradicted by the source itself: 2025-04-01…2025-04-02" in err
+    world.source.heal()
+    command = err[err.rindex("devin-sessions backfill") :].split()[1:]
+    assert devin_sessions(*command)[0] == 0
+    assert devin_sessions("backfill", "2025-04-01", "2025-04-02")[0] == 0

@@ -221,7 +221,7 @@ def test_a_restore_that_is_killed_leaves_the_old_file_or_the_new(loaded: World) 
     before = all_of(path)
     spoil_rows(path, CELLS)
     damaged = path.read_bytes()
-    command = [sys.executable, "-m", "pipelines.cli", "restore"]
+    command = [sys.executable, "-m", "pipelines", "restore"]
     process = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not list(loaded.folder.glob(".restoring-*/new.duckdb")) and process.poll() is None:
         pass

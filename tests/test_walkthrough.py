@@ -547,7 +547,7 @@ def test_the_readme_leads_from_a_key_to_sql(person: Person, source: Sandbox) -> 
     assert re.search(rf" {whole_year} ", of_parquet)
 
     person.follows(SPREADSHEETS)
-    with (person.clone / "monthly_sessions.csv").open(encoding="utf-8") as file:
+    with (person.clone / "monthly_sessions.csv").open(encoding="utf-8-sig") as file:
         assert sum(int(row["sessions_count"]) for row in csv.DictReader(file)) == whole_year
     person.follows(WRONG_USE)
     assert "Nothing to do" in person.said["devin-sessions backfill 2025-01-01 2025-01-31"]

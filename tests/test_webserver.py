@@ -220,7 +220,7 @@ def test_only_the_uis_own_pages_launch_a_run(world: World) -> None:
 def test_the_ui_ends_with_all_that_it_started(world: World, number: signal.Signals) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "pipelines.cli", "ui", "--port", str(port)]
+    command = [sys.executable, "-m", "pipelines", "ui", "--port", str(port)]
     # Whatever is started holds the pipe open, so it ends when the last of them has ended.
     with subprocess.Popen(
         command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
@@ -241,7 +241,7 @@ def test_the_ui_ends_with_all_that_it_started(world: World, number: signal.Signa
 def test_a_port_that_is_taken_is_a_sentence(world: World) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        command = [sys.executable, "-m", "pipelines.cli", "ui", "--port", port]
+        command = [sys.executable, "-m", "pipelines", "ui", "--port", port]
         ended = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
     assert ended.returncode == 1
     assert f"The Dagster UI cannot listen on 127.0.0.1:{port}: Address already in use. Choose another" in ended.stderr

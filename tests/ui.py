@@ -31,7 +31,7 @@ def dagster_ui(environment: Mapping[str, str], output: IO[str] | int | None = No
     """
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "pipelines.cli", "ui", "--port", str(port)]
+    command = [sys.executable, "-m", "pipelines", "ui", "--port", str(port)]
     process = subprocess.Popen(
         command, cwd=PROJECT, env={**os.environ, **environment}, start_new_session=True, stdout=output, stderr=output
     )
@@ -51,7 +51,7 @@ def dagster_ui(environment: Mapping[str, str], output: IO[str] | int | None = No
 
 def load_the_demo(days: int, organizations: int) -> dict[str, str]:
     """Load it, and return the environment in which the UI shows it."""
-    command = [sys.executable, "-m", "pipelines.cli", "demo"]
+    command = [sys.executable, "-m", "pipelines", "demo"]
     amount = ["--days", str(days), "--organizations", str(organizations)]
     subprocess.run([*command, *amount], cwd=PROJECT, check=True, stdout=subprocess.DEVNULL)
     return {

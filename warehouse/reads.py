@@ -57,8 +57,10 @@ def api_versions(connection: sa.Connection) -> set[str]:
 
 
 def contradicted_days(connection: sa.Connection, counted: Counted) -> set[date]:
-    """The days that do not sum, with those they were read with, to the source's own count of all of them."""
-    return set(connection.scalars(sa.select(counted.contradictions.c.day)))
+    """The days whose cells exceed their total, or that do not sum with others to the source's own count of all."""
+    totals = counted.totals.c
+    exceeded = sa.select(totals.day).where(totals.unattributed_count < 0)
+    return set(connection.scalars(sa.union(exceeded, sa.select(counted.contradictions.c.day))))
 
 
 def rollups_are_behind(connection: sa.Connection) -> bool:
@@ -209,7 +211,7 @@ def day_states(
             return "partial"
         if day in contradicted:
             return "contradiction"
-        return "proven" if rest[day] == 0 else "unattributed" if rest[day] > 0 else "contradiction"
+        return "unattributed" if rest[day] else "proven"
 
     return {day: state(day) for day in days}
 

@@ -128,7 +128,7 @@ def _environment(
 
 
 def _backfill(world: World) -> list[str]:
-    return ["-m", "pipelines.cli", "backfill", str(world.dates[0]), str(world.dates[-1])]
+    return ["-m", "pipelines", "backfill", str(world.dates[0]), str(world.dates[-1])]
 
 
 @contextmanager
@@ -528,9 +528,7 @@ def _night(day: date, url: str, it: Source) -> _Night:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         began = time.perf_counter()
-        with _started(
-            ["-m", "pipelines.cli", "backfill", str(day), str(day)], folder, it.url, more=settings
-        ) as process:
+        with _started(["-m", "pipelines", "backfill", str(day), str(day)], folder, it.url, more=settings) as process:
             process.wait()
             seconds = time.perf_counter() - began
         if process.returncode:

@@ -118,8 +118,8 @@ def make_home(home: Path) -> None:
 
 def _main(arguments: tuple[str, ...], environment: Mapping[str, str], output: Path) -> None:
     # As a shell starts a command: what the fork inherited is not what this is about.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = ["devin-sessions", *arguments]
@@ -128,6 +128,6 @@ def _main(arguments: tuple[str, ...], environment: Mapping[str, str], output: Pa
     for descriptor, end in ((nothing, 0), (said, 1), (said, 2)):
         os.dup2(descriptor, end)
     faulthandler.register(signal.SIGUSR1)
-    from pipelines.cli import main
+    from pipelines.__main__ import main
 
     main()

@@ -22,8 +22,8 @@ DAYS = 70  # three blocks
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 ENDED_BY = {
     signal.SIGKILL: {-signal.SIGKILL},
-    signal.SIGTERM: {-signal.SIGTERM, 128 + signal.SIGTERM, 1, 130},
-    signal.SIGINT: {130},
+    signal.SIGTERM: {128 + signal.SIGTERM},
+    signal.SIGINT: {128 + signal.SIGINT},
 }
 _GLANCE = 0.002
 

@@ -1,0 +1,15 @@
+"""Where the command begins: first what handles signals, then what takes seconds to import."""
+
+from pipelines import interrupts
+
+
+def main() -> None:
+    """The entry point of `devin-sessions` and of `python -m pipelines`."""
+    interrupts.begin()
+    from pipelines.cli import main as command
+
+    command()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""Ctrl-C and SIGTERM at any moment, and the progress of a load, on a terminal as a person has it."""
+
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from tests.conftest import World
+from tests.test_cli import PROJECT, Held, start, wait_until
+
+ENDING_SECONDS = 60
+
+
+class Terminal:
+    """A command on a terminal of its own, with what it has shown there so far."""
+
+    def __init__(self, *arguments: str) -> None:
+        self._ours, theirs = pty.openpty()
+        self.shown = ""
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "pipelines", *arguments],
+            cwd=PROJECT,
+            preexec_fn=lambda: os.login_tty(theirs),  # its controlling terminal, so that ^C is a signal
+            env={**os.environ, "TERM": "xterm", "COLUMNS": "120"},
+        )
+        os.close(theirs)
+
+    def shows(self, pattern: str) -> str:
+        """Wait until something like this is shown."""
+        deadline = time.monotonic() + ENDING_SECONDS
+        while not (found := re.search(pattern, self.shown)):
+            assert time.monotonic() < deadline, f"{pattern} is not in …{self.shown[-500:]}"
+            self._read(deadline)
+        return found[0]
+
+    def type(self, keys: bytes) -> None:
+        os.write(self._ours, keys)
+
+    def ended(self) -> int:
+        """Its exit code."""
+        deadline = time.monotonic() + ENDING_SECONDS
+        while self._read(deadline):
+            pass
+        return self.process.wait(ENDING_SECONDS)
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait(ENDING_SECONDS)
+        os.close(self._ours)
+
+    def _read(self, deadline: float) -> bool:
+        ready, _, _ = select.select([self._ours], [], [], max(0.0, deadline - time.monotonic()))
+        assert ready, f"nothing more after …{self.shown[-500:]}"
+        try:
+            part = os.read(self._ours, 65536)
+        except OSError:  # what a terminal has for an end
+            return False
+        self.shown += part.decode(errors="replace")
+        return bool(part)
+
+
+@pytest.fixture
+def terminals() -> Iterator[list[Terminal]]:
+    opened: list[Terminal] = []
+    yield opened
+    for terminal in opened:
+        terminal.close()
+
+
+def statuses() -> list[dg.DagsterRunStatus]:
+    with dg.DagsterInstance.get() as instance:
+        return [run.status for run in instance.get_runs()]
+
+
+def test_on_a_terminal_counts_move_while_days_load_and_ctrl_c_ends_cleanly(
+    world: World, terminals: list[Terminal]
+) -> None:
+    third_block = Held(world, datetime(2025, 3, 4, tzinfo=UTC))
+    terminal = Terminal("backfill", "2025-01-01", "2025-04-01")
+    terminals.append(terminal)
+    assert third_block.reached.wait(ENDING_SECONDS)
+    terminal.shows(r"2025-03-03 stored")
+    moved = {int(count) for count in re.findall(r"(\d+)/455", terminal.shown)}
+    assert len(moved) > 2, "the bar moves while the source still has to answer"
+    terminal.type(b"\x03")
+    assert terminal.ended() == 130
+    assert "Interrupted. Still to load: 2025-03-04…2025-04-01" in terminal.shown
+    assert "Traceback" not in terminal.shown
+    assert world.cells() == world.truth("2025-01-01", "2025-03-03")
+    assert statuses() == [dg.DagsterRunStatus.CANCELED]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_source_does_not_answer_cancels_the_run(world: World, number: signal.Signals) -> None:
+    held = Held(world, datetime(2025, 4, 1, tzinfo=UTC))
+    process = start("backfill", "2025-04-01", "2025-04-02")
+    assert held.reached.wait(ENDING_SECONDS)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=ENDING_SECONDS)
+    assert process.returncode == 128 + number
+    assert "Interrupted. Still to load: 2025-04-01…2025-04-02" in err
+    assert "Traceback" not in err
+    assert statuses() == [dg.DagsterRunStatus.CANCELED]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_during_the_imports_is_a_sentence(tmp_path: Path, number: signal.Signals) -> None:
+    reached = tmp_path / "reached"
+    os.mkfifo(reached)
+    (tmp_path / "dagster.py").write_text(
+        f"import threading\nopen({str(reached)!r}, 'w').close()\nthreading.Event().wait()\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from pipelines.__main__ import main; main()", "status"],
+        cwd=PROJECT,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        text=True,
+        stderr=subprocess.PIPE,
+    )
+    reached.read_bytes()
+    process.send_signal(number)
+    _, err = process.communicate(timeout=ENDING_SECONDS)
+    assert (process.returncode, err) == (128 + number, "Interrupted before anything was done.\n")
+
+
+@pytest.mark.parametrize("seconds", [0.5, 2, 8])
+def test_a_signal_in_the_middle_of_a_query_is_a_sentence(world: World, seconds: float) -> None:
+    assert world.run("2025-04-01", "2025-04-02").success
+    process = start("query", "select count(*) from range(1000000000000) numbers(number) where number % 7 = 3")
+    spent = Path(f"/proc/{process.pid}/stat")
+
+    def has_spent() -> bool:
+        *_, user, system = spent.read_text().rpartition(")")[2].split()[:13]
+        return int(user) + int(system) >= seconds * os.sysconf("SC_CLK_TCK")
+
+    wait_until(has_spent, "so much of the processor's time is spent")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=ENDING_SECONDS)
+    assert process.returncode == 130
+    assert err.startswith("Interrupted")
+    assert "Traceback" not in err
