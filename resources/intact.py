@@ -7,6 +7,7 @@ that check, and can keep DuckDB busy for ever or end its process: so it reads in
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ _KEYS = "keys"
 class Found:
     """What was read of a file: its `whole` tables, why the `spoilt` ones could not be, why it could not be opened.
 
-    `keys_problem` says why the keys can't be written to, although every row can be read.
+    `keys_problem` says why rows can't be found or changed by their keys, although they can be read.
     """
 
     whole: frozenset[str] = frozenset()
@@ -79,15 +80,31 @@ def main(path: str, *with_keys: str) -> None:
     connection.execute("set index_scan_percentage = 1.0")
     connection.execute("set index_scan_max_count = 9223372036854775807")
     for name in tables:
-        _say(table=name, why=_problem_of(connection, name))
+        _say(table=name, why=_problem(lambda: _read_rows(connection, name)))  # noqa: B023  # called at once
+    keys = _problem(lambda: _read_by_keys(connection, tables))
     if with_keys:
-        _say(keys=_problem_of_keys(connection, tables))
+        keys = keys or _problem(lambda: _delete_by_keys(connection, tables))
+    _say(keys=keys)
 
 
-def _problem_of(connection: duckdb.DuckDBPyConnection, name: str) -> str:
+def _problem(read: Callable[[], None]) -> str:
+    """What DuckDB says if it can't."""
     try:
+        read()
+    except duckdb.Error as error:
+        return _in_one_line(error)
+    return ""
+
+
+def _read_rows(connection: duckdb.DuckDBPyConnection, name: str) -> None:
+    table = connection.table(name)
+    table.aggregate(f"bit_xor(hash({', '.join(map(_quoted, table.columns))}))").fetchall()
+
+
+def _read_by_keys(connection: duckdb.DuckDBPyConnection, tables: list[str]) -> None:
+    """Find every row by its key, where that is one column."""
+    for name in tables:
         table = connection.table(name)
-        table.aggregate(f"bit_xor(hash({', '.join(map(_quoted, table.columns))}))").fetchall()
         keys = connection.execute(
             "select constraint_column_names from duckdb_constraints() "
             "where table_name = ? and constraint_type = 'PRIMARY KEY' and len(constraint_column_names) = 1",
@@ -98,18 +115,11 @@ def _problem_of(connection: duckdb.DuckDBPyConnection, name: str) -> str:
             if lowest and lowest[0] is not None:
                 at_least = duckdb.ColumnExpression(key) >= duckdb.ConstantExpression(lowest[0])
                 table.filter(at_least).aggregate("count(*)").fetchall()
-    except duckdb.Error as error:
-        return _in_one_line(error)
-    return ""
 
 
-def _problem_of_keys(connection: duckdb.DuckDBPyConnection, tables: list[str]) -> str:
-    try:
-        for name in tables:
-            connection.execute(f"delete from {_quoted(name)}")  # takes each row out of each index when it commits
-    except duckdb.Error as error:
-        return _in_one_line(error)
-    return ""
+def _delete_by_keys(connection: duckdb.DuckDBPyConnection, tables: list[str]) -> None:
+    for name in tables:
+        connection.execute(f"delete from {_quoted(name)}")  # takes each row out of each index when it commits
 
 
 def _quoted(name: str) -> str:

@@ -49,13 +49,14 @@ class PostgreSQL:
                 connection.exec_driver_sql(f"alter system set {name} = off")
             connection.exec_driver_sql("select pg_reload_conf()")
 
-    def database(self) -> str:
-        """The URL of a new, empty database, for the role that owns it and may do nothing else."""
+    def database(self, *, as_superuser: bool = False) -> str:
+        """The URL of a new, empty database, for the role that owns it and may do nothing else, or for the superuser."""
         name = f"test_{uuid.uuid4().hex}"
         with self._administrator() as connection:
             connection.exec_driver_sql(f"create role {name} login")
             connection.exec_driver_sql(f"create database {name} owner {name}")
-            return connection.engine.url.set(username=name, database=name).render_as_string(hide_password=False)
+            url = connection.engine.url.set(database=name)
+            return (url if as_superuser else url.set(username=name)).render_as_string(hide_password=False)
 
     def empower(self, url: str, power: str) -> None:
         """Make the role of this database a superuser, or a member of another role."""

@@ -148,7 +148,7 @@ def test_the_commands_of_the_readme_run_on_the_snapshot_and_the_parquet_files(
     world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load(world, "2025-04-15", "2025-05-04")
-    for first, arguments in zip((15, 101), readme_commands(".venv/bin/devin-sessions query "), strict=True):
+    for first, arguments in zip((15, 101, 11), readme_commands(".venv/bin/devin-sessions query "), strict=True):
         code, shown = in_this_process(capsys, monkeypatch, "query", *arguments)
         assert code == 0, f"{arguments}: {shown}"
         assert shown.count("\n") >= first, f"{arguments}: {shown}"

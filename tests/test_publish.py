@@ -240,7 +240,7 @@ def test_parquet_holds_the_counts_in_a_file_a_month_and_any_other_table_in_one(w
     folder = parquet_of(world)
     months = [f"{CELLS}/{month}.parquet" for month in MONTHS]
     assert set(files_in(folder)) == {*months, "SHA256SUMS", *(f"{name}.parquet" for name in one_file_tables())}
-    assert told(result)["parquet_files_written"] == len(files_in(folder))
+    assert told(result)["parquet_files_written"] == len(files_in(folder)) - 1, "what lists them is none"
     held = relations(snapshot_of(world))
     for month in MONTHS:
         of_month = [row for row in held[CELLS] if row[0].isoformat().startswith(month)]
