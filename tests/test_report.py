@@ -21,8 +21,9 @@ import sqlalchemy as sa
 from filelock import FileLock, Timeout
 from playwright.sync_api import Page
 
-from pipelines import cli, report
+from pipelines import checks, cli, report
 from pipelines.schedules import JOB
+from pipelines.settings import Settings
 from resources.database import Database
 from tests.browser import chromium
 from tests.conftest import World
@@ -182,8 +183,10 @@ def written(database: Database, folder: Path) -> Path:
     """The report of what is stored."""
     with database.transaction(read_only=True) as connection:
         shown = activity(connection)
+        first = shown.days[0].day if shown.days else LAST
+        found = [*checks.verdicts(connection, Settings(devin_start_date=first))]
     path = folder / "report.html"
-    path.write_text(report.as_page(shown, report.library()), encoding="utf-8")
+    path.write_text(report.as_page(shown, found, report.library()), encoding="utf-8")
     return path
 
 
@@ -431,7 +434,7 @@ def test_on_a_phone_the_page_is_as_wide_as_its_screen_with_every_table_open(
     looked = look(written(database, tmp_path), 360, is_mobile=True, has_touch=True)
     looked.page.evaluate("document.querySelectorAll('details').forEach(details => details.open = true)")
     assert looked.page.evaluate("[innerWidth, document.documentElement.scrollWidth]") == [360, 360]
-    for cell in looked.page.locator("table.trust td:last-child").all():
+    for cell in looked.page.locator("table.quality td:last-child").all():
         box = cell.bounding_box()
         assert box and box["width"] > 300, "a sentence has the whole line"
 
@@ -590,8 +593,8 @@ def test_names_are_text_and_never_markup(database: Database, tmp_path: Path, loo
     looked.page.locator("summary", has_text="Organizations as a table").click()
     first = looked.page.locator("details[open] tbody th").all_text_contents()
     assert first == [*list(NAMES.values())[:5], "f", "<b>bold</b> g", "<b>bold</b> h"]
-    assert "<img src=x onerror=alert(1)> since" in looked.text("table.trust")
-    assert "<script>alert(3)</script>" in looked.text("table.trust")
+    assert "<img src=x onerror=alert(1)> since" in looked.text("table.quality")
+    assert "<script>alert(3)</script>" in looked.text("table.quality")
     labels = looked.page.locator("#organizations .role-axis-label text").all_text_contents()
     assert "<b>bold</b> g" in labels
     assert NAMES["a"] and NAMES["a"] in looked.tooltip("#organizations .layer_0_marks path >> nth=0")
@@ -631,8 +634,8 @@ def test_an_empty_warehouse_says_what_to_do(database: Database, tmp_path: Path, 
     looked = look(written(database, tmp_path))
     assert "No day is loaded yet. To load all of history: devin-sessions backfill" in looked.text("header")
     assert looked.page.locator(".chart").count() == 0
-    assert "Coverage ! look 0 of 0 days are loaded." in looked.text("table.trust")
-    assert looked.text("table.trust").endswith("Last loaded ! look Never.")
+    assert "Coverage ! look 0 of 0 days are loaded." in looked.text("table.quality")
+    assert looked.text("table.quality").endswith("Last loaded ! look Never.")
     assert looked.console == []
 
 
@@ -648,8 +651,8 @@ def test_days_that_are_not_loaded_are_outlines_and_never_zeros(database: Databas
         str(n) if n is not None else "not loaded" for n in counts
     ]
     assert "Last 7 days unknown" in looked.text(".tiles")
-    assert "Coverage ! look 7 of 10 days are loaded." in looked.text("table.trust")
-    assert "devin-sessions backfill --missing" in looked.text("table.trust")
+    assert "Coverage ! look 7 of 10 days are loaded." in looked.text("table.quality")
+    assert "devin-sessions backfill --missing" in looked.text("table.quality")
 
 
 def test_what_speaks_against_the_numbers_is_said(database: Database, tmp_path: Path, look: Look) -> None:
@@ -657,7 +660,7 @@ def test_what_speaks_against_the_numbers_is_said(database: Database, tmp_path: P
     fill(database, {"a": [5] * 10, "b": [1] * 10}, unattributed=-1)
     with database.transaction() as connection:
         writes.store_availability(connection, ORGANIZATIONS, {"b": "403 No"}, (), datetime(2025, 5, 1, tzinfo=UTC))
-    trust = look(written(database, tmp_path)).text("table.trust")
+    trust = look(written(database, tmp_path)).text("table.quality")
     assert "Reconciliation ! look On 0 of 10 loaded days" in trust
     assert "On 10 they are more: the source contradicts itself." in trust
     assert "-10 sessions in all belong to no organization" in trust
@@ -693,7 +696,7 @@ def test_every_share_of_history_can_be_drawn(database: Database, tmp_path: Path,
 
 def test_what_speaks_for_the_numbers_is_said_too(database: Database, tmp_path: Path, look: Look) -> None:
     fill(database, {"a": [2] * 10})
-    assert look(written(database, tmp_path)).text("table.trust") == (
+    assert look(written(database, tmp_path)).text("table.quality") == (
         "Coverage ✓ well 10 of 10 days are loaded. "
         "Reconciliation ✓ well On 10 of 10 loaded days the organizations add up to the source's own total. "
         "Unattributed ✓ well Every session belongs to an organization that was counted. "
@@ -712,7 +715,7 @@ def test_what_holds_for_some_days_or_many_organizations_is_told_apart(
     with database.transaction() as connection:
         refused = dict.fromkeys(organizations, "403 No")
         writes.store_availability(connection, ORGANIZATIONS, refused, (), datetime(2025, 5, 1, tzinfo=UTC))
-    trust = look(written(database, tmp_path)).text("table.trust")
+    trust = look(written(database, tmp_path)).text("table.quality")
     assert "Coverage ! look 9 of 10 days are loaded." in trust
     assert "Reconciliation ✓ well On 3 of 9 loaded days" in trust
     assert "Unattributed ! look 18 sessions in all belong to no organization" in trust
