@@ -84,11 +84,14 @@ def header(shown: Activity) -> str:
     until = shown.up_to_the_last_loaded(len(shown.days))
     window = window_of(len(until), until)
     later = len(shown.days) - len(until)
-    words = "every day is loaded" if window.is_complete else f"{_loaded(window)} days are loaded"
+    is_whole = window.is_complete and not shown.partial_days
+    words = "every day is loaded" if is_whole else f"{_loaded(window)} days are loaded"
+    if shown.partial_days:
+        words += f", {shown.partial_days:,} of them without some organizations"
     words = f"{until[0].day} to {last.day}: {words}."
     if later:
         words += f" The {'day' if later == 1 else f'{later:,} days'} of history after that {_are(later)} not loaded."
-    return words if window.is_complete and not later else f"{words} To load the rest:"
+    return words if is_whole and not later else f"{words} To load the rest:"
 
 
 def _are(number: int) -> str:

@@ -598,7 +598,7 @@ def test_the_page_marks_what_the_checks_of_the_same_run_say(world: World, look: 
     if state == "unattributed":
         world.source.add_sessions("org-not-listed", at, count=3)
     if state == "refused":
-        world.configure(devin_org_ids=f"{busiest},org-unknown")
+        world.source.fail(status=403, org_id=busiest, times=None)
     result = world.run(f"{first}", f"{first if state == 'gap' else last}")
     if state == "gap":
         result = world.run(f"{last}", f"{last}")

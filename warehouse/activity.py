@@ -74,11 +74,13 @@ class OrganizationLately:
 class Activity:
     """All of it. Without a loaded day every sequence but `days` is empty.
 
-    `active_organizations` had a session of late. Of `perhaps_active` that is not known, for want of counts; of
-    `incomplete_organizations` a count is missing on a day of late that is loaded.
+    `partial_days` are loaded but for organizations that the source did not count. `active_organizations` had a session
+    of late. Of `perhaps_active` that is not known, for want of counts; of `incomplete_organizations` a count is missing
+    on a day of late that is loaded.
     """
 
     days: Sequence[DayOfEnterprise]
+    partial_days: int
     weeks: Sequence[PeriodOfEnterprise]
     months: Sequence[PeriodOfEnterprise]
     organizations: Sequence[OrganizationLately]
@@ -128,6 +130,7 @@ def activity(connection: sa.Connection) -> Activity:
     latest, restated, restated_by = _restated(connection)
     return Activity(
         days=days,
+        partial_days=connection.scalar(_PARTIAL_DAYS) or 0,
         weeks=_periods(days, "week")[-WEEKS:],
         months=_periods(days, "month")[-MONTHS:],
         organizations=[replace(org, weeks=weeks.get(org.org_id, ())) for org in most],
@@ -144,6 +147,13 @@ def activity(connection: sa.Connection) -> Activity:
 
 
 _IS_LISTED = sa.select(tables.organizations.c.org_id, tables.organizations.c.is_listed)
+
+
+_PARTIAL_DAYS = (
+    sa.select(sa.func.count())
+    .select_from(tables.reconciliation)
+    .where(tables.reconciliation.c.orgs_loaded < tables.reconciliation.c.orgs_expected)
+)
 
 
 def _rank(org: OrganizationLately) -> tuple[int, str]:
