@@ -226,7 +226,9 @@ def top_organizations(named: Sequence[tuple[str, OrganizationLately]], descripti
         x=alt.X("sessions:Q", title="sessions", axis=alt.Axis(tickMinStep=1, tickCount=5))
     )
     ticks = base.mark_tick(aria=False, thickness=3, color={"expr": "ink"}).encode(x="before:Q")
-    return _spec(alt.layer(bars, ticks), rows, description, 20 * len(rows))
+    # Of unknowns alone Vega would make an infinite axis.
+    layers = [bars, ticks] if any(org.before.is_complete for _, org in named) else [bars]
+    return _spec(alt.layer(*layers), rows, description, 20 * len(rows))
 
 
 def small_multiple(org: OrganizationLately, description: str) -> Spec:

@@ -254,8 +254,9 @@ def _organizations_figure(shown: Activity) -> Figure:
         )
         for number, (name, org) in enumerate(small, 1)
     ]
-    more = (
-        f"The tick is the {RECENT_DAYS} days before, where all of them are loaded. "
+    tick = f"The tick is the {RECENT_DAYS} days before, where all of them are loaded. "
+    more = tick if any(org.before.is_complete for org in orgs) else ""
+    more += (
         f"Small charts: whole weeks among the last {WEEKS}, each on its own scale; a gap is a week that is not whole."
     )
     return Figure(

@@ -866,7 +866,9 @@ def test_tiles_words_and_tables_tell_what_was_counted(database: Database, tmp_pa
         ["Name of c", "28", "28 of 28", "28", "28 of 28", "+0%"],
     ]
     said = looked.text("section:has(#organizations) > p")
-    assert said.startswith("Name of a had most sessions in the last 28 days: 114. The tick is the 28 days before.")
+    assert said.startswith(
+        "Name of a had most sessions in the last 28 days: 114. The tick is the 28 days before, where"
+    )
     with database.transaction() as connection:
         connection.execute(sa.update(tables.enterprise_sessions).values(is_settled=True))
     assert "Sessions on 15 Jun 2025 8 settled" in look(written(database, tmp_path)).text(".tiles")

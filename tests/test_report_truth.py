@@ -314,6 +314,7 @@ def test_what_is_not_loaded_is_unknown_in_every_number_and_word(database: Databa
     )
     if by_rank:
         assert said.startswith(f"{NAMES[by_rank[0]]} had most sessions {span}: {sum_lately(by_rank[0]):,}.")
+        assert ("The tick is the 28 days before" in said) == any(row[3] != "\N{EN DASH}" for row in expected_rows)
         ticks = {row["organization"]: row["before"] for row in page.charts["organizations"]}
         assert ticks == {
             row[0]: None if row[3] == "\N{EN DASH}" else int(row[3].replace(",", "")) for row in expected_rows
