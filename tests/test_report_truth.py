@@ -286,11 +286,11 @@ def test_what_is_not_loaded_is_unknown_in_every_number_and_word(database: Databa
             )
             for _, shown, changed, of in expected
         ]
-        whole = [row for row in expected if row[3].split()[0] == row[3].split()[2]]
-        if whole:
-            end = "." if whole[-1][2] == "\N{EN DASH}" else f", {whole[-1][2]} to the one before."
+        whole_rows = [row for row in expected if row[3].split()[0] == row[3].split()[2]]
+        if whole_rows:
+            end = "." if whole_rows[-1][2] == "\N{EN DASH}" else f", {whole_rows[-1][2]} to the one before."
             assert page.words(heading).startswith(
-                f"The last whole one, {whole[-1][0]}, has {whole[-1][1]} sessions{end}"
+                f"The last whole one, {whole_rows[-1][0]}, has {whole_rows[-1][1]} sessions{end}"
             )
         else:
             assert page.words(heading).startswith(f"No whole {heading.lower()[:-1]} is loaded yet.")
