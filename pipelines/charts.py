@@ -5,12 +5,13 @@ are in a table beside it, so its marks are silent.
 """
 
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from datetime import date
 from typing import Any
 
 import altair as alt
 
-from warehouse.activity import DayOfEnterprise, OrganizationLately, PeriodOfEnterprise
+from warehouse.activity import DayOfEnterprise, OrganizationLately
 
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
@@ -44,9 +45,20 @@ def _spec(
     return spec | {"datasets": {ROWS.name: list(rows)}, "params": [{"name": n, "value": c} for n, c in COLOURS.items()]}
 
 
-def spelled_change(change: float | None) -> str:
+@dataclass(frozen=True)
+class Bar:
+    """A period's sum, None if no day of it is loaded; the rest is what pointing at it shows."""
+
+    period: str
+    sessions: int | None
+    is_whole: bool
+    days: str
+    change: str
+
+
+def spelled_change(change: float) -> str:
     """A change of 0.1 as +10%."""
-    return "unknown" if change is None else f"{change:+.0%}"
+    return f"{change:+.0%}"
 
 
 def _day(day: date) -> str:
@@ -90,7 +102,7 @@ def trend(days: Sequence[DayOfEnterprise], description: str, *, with_days: bool)
         x=_time("day", "%d %b" if with_days else "%b %Y"), y=_count("sessions a day"), color=colour, tooltip=tooltip
     )
     lines = base.transform_filter(f"datum.what !== '{DAY}'").mark_line(
-        aria=False, strokeWidth=2, invalid="break-paths-show-domains"
+        aria=False, strokeWidth=2, strokeCap="round", invalid="break-paths-show-domains"
     )
     if DAY not in known:
         return _spec(lines.properties(), rows, description, 220)
@@ -161,17 +173,9 @@ def heat_map(year: int, days: Sequence[DayOfEnterprise], most: int, description:
     return _spec(alt.layer(loaded, lacking), rows, description, 112)
 
 
-def periods(found: Sequence[PeriodOfEnterprise], form: str, description: str) -> Spec:
-    """Sums of weeks or months in order; the incomplete ones pale."""
-    rows = [
-        {
-            "period": f"{period.first_day:{form}}",
-            "sessions": period.sessions_count,
-            "days": "complete" if period.is_complete else "not every day is loaded",
-            "change": spelled_change(period.change),
-        }
-        for period in found
-    ]
+def periods(found: Sequence[Bar], description: str) -> Spec:
+    """Sums of weeks or months in order; the incomplete ones pale, and a gap where nothing is loaded."""
+    rows = [asdict(bar) for bar in found]
     bars = (
         alt.Chart(ROWS)
         .mark_bar(aria=False, color={"expr": "colour1"})
@@ -180,7 +184,7 @@ def periods(found: Sequence[PeriodOfEnterprise], form: str, description: str) ->
                 "period:O", title=None, sort=None, axis=alt.Axis(labelOverlap="greedy", labelSeparation=8, labelAngle=0)
             ),
             y=_count(),
-            opacity=alt.condition("datum.days === 'complete'", alt.value(0.9), alt.value(0.4)),
+            opacity=alt.condition("datum.is_whole", alt.value(0.9), alt.value(0.4)),
             tooltip=[
                 alt.Tooltip("period:O", title=" "),
                 alt.Tooltip("sessions:Q", format=","),
@@ -193,8 +197,17 @@ def periods(found: Sequence[PeriodOfEnterprise], form: str, description: str) ->
 
 
 def top_organizations(named: Sequence[tuple[str, OrganizationLately]], description: str) -> Spec:
-    """Sessions lately, most first, with a tick where the same number of days before was."""
-    rows = [{"organization": name, "sessions": org.sessions_count, "before": org.before} for name, org in named]
+    """Sessions lately, most first, with a tick where the same number of days before was, if that is known."""
+    rows = [
+        {
+            "organization": name,
+            "sessions": org.lately.sessions_count,
+            "days": f"{org.lately.days_loaded} of {org.lately.days}",
+            "before": org.before.whole,
+            "earlier": "unknown" if org.before.whole is None else f"{org.before.whole:,}",
+        }
+        for name, org in named
+    ]
     base = alt.Chart(ROWS).encode(
         y=alt.Y(
             "organization:N",
@@ -205,22 +218,31 @@ def top_organizations(named: Sequence[tuple[str, OrganizationLately]], descripti
         tooltip=[
             alt.Tooltip("organization:N", title=" "),
             alt.Tooltip("sessions:Q", format=","),
-            alt.Tooltip("before:Q", format=","),
+            alt.Tooltip("days:N", title="days loaded"),
+            alt.Tooltip("earlier:N", title="before"),
         ],
     )
     bars = base.mark_bar(aria=False, color={"expr": "colour1"}, opacity=0.85).encode(
         x=alt.X("sessions:Q", title="sessions", axis=alt.Axis(tickMinStep=1, tickCount=5))
     )
     ticks = base.mark_tick(aria=False, thickness=3, color={"expr": "ink"}).encode(x="before:Q")
-    return _spec(alt.layer(bars, ticks), rows, description, 20 * len(rows))
+    # Of unknowns alone Vega would make an infinite axis.
+    layers = [bars, ticks] if any(org.before.is_complete for _, org in named) else [bars]
+    return _spec(alt.layer(*layers), rows, description, 20 * len(rows))
 
 
 def small_multiple(org: OrganizationLately, description: str) -> Spec:
-    """An organization's complete weeks."""
+    """An organization's complete weeks, with gaps for the others."""
     rows = [{"week": _day(week), "sessions": count} for week, count in org.weeks]
     line = (
         alt.Chart(ROWS)
-        .mark_area(aria=False, line={"strokeWidth": 2}, opacity=0.35, color={"expr": "colour1"})
+        .mark_area(
+            aria=False,
+            line={"strokeWidth": 2, "strokeCap": "round"},
+            opacity=0.35,
+            color={"expr": "colour1"},
+            invalid="break-paths-show-domains",
+        )
         .encode(
             x=_time("week", "%b"),
             y=alt.Y("sessions:Q", title=None, axis=alt.Axis(tickMinStep=1, tickCount=2)),

@@ -1,11 +1,14 @@
 """What the report says and shows, in the order of its page."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 
+import dagster as dg
+
 from pipelines import charts
+from pipelines.checks import Verdict
 from warehouse.activity import (
     RECENT_DAYS,
     RESTATED_DAYS,
@@ -14,6 +17,8 @@ from warehouse.activity import (
     DayOfEnterprise,
     OrganizationLately,
     PeriodOfEnterprise,
+    Window,
+    window_of,
 )
 
 DAYS_ONE_BY_ONE = 91  # a longer trend shows means alone
@@ -49,39 +54,79 @@ def names_of(organizations: Sequence[OrganizationLately]) -> list[str]:
     ]
 
 
+UNKNOWN = "\N{EN DASH}"
+
+
 def _spelled(number: float | None, form: str = ",.0f") -> str:
-    return "unknown" if number is None else format(number, form)
+    return UNKNOWN if number is None else format(number, form)
+
+
+def _sum(window: Window) -> str:
+    """What is known of it; unknown if nothing is."""
+    return _spelled(window.sessions_count if window.days_loaded else None)
+
+
+def _loaded(window: Window) -> str:
+    return f"{window.days_loaded:,} of {window.days:,}"
 
 
 def _change(now: float | None, before: float | None) -> str:
     if now is None or before is None:
-        return charts.spelled_change(None)
+        return UNKNOWN
     return charts.spelled_change(now / before - 1) if before else ("none before" if now else "±0%")
+
+
+def header(shown: Activity) -> str:
+    """Which days the page is about, and how many of them are loaded."""
+    last = shown.last_loaded
+    if last is None:
+        return "No day is loaded yet. To load all of history:"
+    until = shown.up_to_the_last_loaded(len(shown.days))
+    window = window_of(len(until), until)
+    later = len(shown.days) - len(until)
+    is_whole = window.is_complete and not shown.partial_days
+    words = "every day is loaded" if is_whole else f"{_loaded(window)} days are loaded"
+    if shown.partial_days:
+        words += f", {shown.partial_days:,} of them without some organizations"
+    words = f"{until[0].day} to {last.day}: {words}."
+    if later:
+        words += f" The {'day' if later == 1 else f'{later:,} days'} of history after that {_are(later)} not loaded."
+    return words if is_whole and not later else f"{words} To load the rest:"
+
+
+def _are(number: int) -> str:
+    return "is" if number == 1 else "are"
 
 
 def tiles(shown: Activity) -> list[tuple[str, str, str]]:
     """What, how much, and a word on it."""
-    week, week_before = shown.sum_of(7), shown.sum_of(7, before=7)
-    lately, lately_before = shown.sum_of(RECENT_DAYS), shown.sum_of(RECENT_DAYS, before=RECENT_DAYS)
     last = shown.last_loaded
     return [
         (
             f"Sessions on {last.day:%d %b %Y}" if last else "Sessions",
             _spelled(last.sessions_count if last else None),
-            "may still change" if last and not last.is_settled else "settled",
+            "settled" if last and last.is_settled else "may still change",
         ),
-        ("Last 7 days", _spelled(week), f"{_change(week, week_before)} to the 7 before"),
-        (
-            f"Last {RECENT_DAYS} days",
-            _spelled(lately),
-            f"{_change(lately, lately_before)} to the {RECENT_DAYS} before",
-        ),
+        _sum_tile(shown, 7),
+        _sum_tile(shown, RECENT_DAYS),
         (
             f"Active organizations, {RECENT_DAYS} days",
-            _spelled(shown.active_organizations),
-            f"of {shown.organizations_listed:,} known",
+            ("at least " if shown.perhaps_active else "") + _spelled(shown.active_organizations),
+            f"of {shown.known_organizations:,} known"
+            + (f"; {shown.perhaps_active:,} lack counts" if shown.perhaps_active else ""),
         ),
     ]
+
+
+def _sum_tile(shown: Activity, days: int) -> tuple[str, str, str]:
+    now, before = shown.window(days), shown.window(days, before=days)
+    if not now.is_complete:
+        word = f"{_loaded(now)} days loaded"
+    elif before.is_complete:
+        word = f"{_change(now.whole, before.whole)} to the {days} before"
+    else:
+        word = f"{UNKNOWN} to the {days} before: {_loaded(before)} days loaded"
+    return f"Last {days} days", _sum(now), word
 
 
 def figures(shown: Activity) -> list[Figure]:
@@ -104,35 +149,44 @@ def _calendar_figure(shown: Activity) -> Figure:
         "Each square is a day, stronger with more sessions; a dashed one is not loaded.",
         [Chart(f"year-{y}", str(y), heat_map(y)) for y in years],
         ["month", "sessions", "days loaded"],
-        [
-            [f"{month:%B %Y}", _spelled(sum(loaded)), f"{len(loaded)} of {of_month}"]
-            for month, loaded, of_month in _months(shown.days)
-        ],
+        [[f"{month:%B %Y}", _sum(window), _loaded(window)] for month, window in _months(shown.days)],
     )
 
 
 def _periods_figure(heading: str, found: Sequence[PeriodOfEnterprise]) -> Figure:
     noun = heading.lower().removesuffix("s")
     short, long = {"week": ("%d %b %y", "week of %d %B %Y"), "month": ("%b %y", "%B %Y")}[noun]
-    whole = [period for period in found if period.is_complete]
+    whole = [period for period in found if period.window.is_complete]
     words = f"No whole {noun} is loaded yet."
     if whole:
-        words = f"The last whole one, {whole[-1].first_day:{long}}, has {whole[-1].sessions_count:,} sessions"
-        words += "." if whole[-1].change is None else f", {whole[-1].change:+.0%} to the one before."
+        last = whole[-1]
+        words = f"The last whole one, {last.first_day:{long}}, has {last.window.sessions_count:,} sessions"
+        words += "." if last.before is None else f", {_change(last.window.whole, last.before)} to the one before."
     return Figure(
         heading,
-        f"{words} Pale ones are not whole.",
-        [Chart(heading.lower(), "", charts.periods(found, short, f"Sessions by {noun}. {words}"))],
-        [noun, "sessions", "change", "days"],
+        f"{words} Pale ones are not whole; a gap is one of which no day is loaded.",
+        [Chart(heading.lower(), "", charts.periods([_bar(p, short) for p in found], f"Sessions by {noun}. {words}"))],
+        [noun, "sessions", "change", "days loaded"],
         [
             [
                 f"{period.first_day:{long}}",
-                _spelled(period.sessions_count),
-                charts.spelled_change(period.change),
-                "all" if period.is_complete else "some are not loaded",
+                _sum(period.window),
+                _change(period.window.whole, period.before),
+                _loaded(period.window),
             ]
             for period in reversed(found)
         ],
+    )
+
+
+def _bar(period: PeriodOfEnterprise, form: str) -> charts.Bar:
+    window = period.window
+    return charts.Bar(
+        f"{period.first_day:{form}}",
+        window.sessions_count if window.days_loaded else None,
+        window.is_complete,
+        f"{_loaded(window)} days loaded",
+        _change(window.whole, period.before),
     )
 
 
@@ -147,6 +201,8 @@ def _trend_figure(shown: Activity) -> Figure:
     if known:
         most, on = max(known, key=lambda pair: pair[0])
         words = f"Between {lately[0].day} and {lately[-1].day} the most on one day were {most:,}, on {on:%A %d %B %Y}."
+        if len(known) < len(lately):
+            words += f" {len(known):,} of these {len(lately):,} days are loaded; the others are gaps."
     drawn = [Chart("trend", f"{len(lately)} days", trend(lately, with_days=True))]
     if len(shown.days) > len(lately) and any(day.mean_of_7_days is not None for day in shown.days):
         drawn.append(Chart("history", "All of history", trend(shown.days, with_days=False)))
@@ -170,13 +226,23 @@ def _trend_figure(shown: Activity) -> Figure:
 def _organizations_figure(shown: Activity) -> Figure:
     orgs = shown.organizations
     names = names_of(orgs)
-    words = f"No organization had a session in the last {RECENT_DAYS} days."
+    window = shown.window(RECENT_DAYS)
+    span = (
+        f"in the last {RECENT_DAYS} days"
+        if window.is_complete
+        else f"on the {window.days_loaded} of the last {RECENT_DAYS} days that are loaded"
+    )
+    words = f"No organization that was counted had a session {span}."
     if orgs:
-        share = sum(org.sessions_count for org in orgs)
+        share = sum(org.lately.sessions_count for org in orgs)
         others = shown.active_organizations - len(orgs)
-        words = f"{names[0]} had most sessions in the last {RECENT_DAYS} days: {orgs[0].sessions_count:,}."
+        words = f"{names[0]} had most sessions {span}: {orgs[0].lately.sessions_count:,}."
         if others:
-            words += f" These {len(orgs)} had {share:,} together; {others:,} more organizations were active."
+            at_least = "at least " if shown.perhaps_active else ""
+            words += f" These {len(orgs)} had {share:,} together; {at_least}{others:,} more organizations were active."
+    lacking = shown.incomplete_organizations
+    if lacking:
+        words += f" {lacking:,} organization{'s lack' if lacking > 1 else ' lacks'} counts on some of these days."
     small = [(name, org) for name, org in zip(names, orgs, strict=True) if org.weeks]
     drawn = [Chart("organizations", "", charts.top_organizations(list(zip(names, orgs, strict=True)), words))]
     drawn += [
@@ -188,77 +254,77 @@ def _organizations_figure(shown: Activity) -> Figure:
         )
         for number, (name, org) in enumerate(small, 1)
     ]
-    more = (
-        f"The tick is the {RECENT_DAYS} days before. Small charts: the last {WEEKS} whole weeks, each on its own scale."
+    tick = f"The tick is the {RECENT_DAYS} days before, where all of them are loaded. "
+    more = tick if any(org.before.is_complete for org in orgs) else ""
+    more += (
+        f"Small charts: whole weeks among the last {WEEKS}, each on its own scale; a gap is a week that is not whole."
     )
     return Figure(
         "Organizations",
         f"{words} {more}" if orgs else words,
         drawn if orgs else [],
-        ["organization", f"last {RECENT_DAYS} days", f"{RECENT_DAYS} before", "change"],
+        ["organization", f"last {RECENT_DAYS} days", "days loaded", f"{RECENT_DAYS} before", "days loaded", "change"],
         [
-            [name, _spelled(org.sessions_count), _spelled(org.before), _change(org.sessions_count, org.before)]
+            [
+                name,
+                _sum(org.lately),
+                _loaded(org.lately),
+                _spelled(org.before.whole),
+                _loaded(org.before),
+                _change(org.lately.whole, org.before.whole),
+            ]
             for name, org in zip(names, orgs, strict=True)
         ],
     )
 
 
-def _months(days: Sequence[DayOfEnterprise]) -> list[tuple[date, list[int], int]]:
-    """Each month, latest first: the counts of its loaded days, and how many days of history it has."""
-    found: dict[date, list[int | None]] = {}
+def _months(days: Sequence[DayOfEnterprise]) -> list[tuple[date, Window]]:
+    """Each month, latest first, as far as history reaches."""
+    found: dict[date, list[DayOfEnterprise]] = {}
     for day in days:
-        found.setdefault(day.day.replace(day=1), []).append(day.sessions_count)
-    return [
-        (month, [count for count in counts if count is not None], len(counts))
-        for month, counts in sorted(found.items(), reverse=True)
-    ]
+        found.setdefault(day.day.replace(day=1), []).append(day)
+    return [(month, window_of(len(of_month), of_month)) for month, of_month in sorted(found.items(), reverse=True)]
 
 
-def trust(shown: Activity) -> list[tuple[bool, str, str]]:
-    """Whether all is well, about what, and how it stands."""
-    trust = shown.trust
-    of = trust.days_by_verdict
-    missing, contradicting = of.get("not loaded", 0), of.get("contradiction", 0)
-    loaded = trust.days - missing
-    proven = of.get("proven", 0)
-    rows = [
-        (
-            missing == 0 and loaded > 0,
-            "Coverage",
-            f"{loaded:,} of {trust.days:,} days are loaded."
-            + (" To load the rest: devin-sessions backfill --missing" if missing else ""),
-        ),
-        (
-            contradicting == 0,
-            "Reconciliation",
-            f"On {proven:,} of {loaded:,} loaded days the organizations add up to the source's own total."
-            + (f" On {contradicting:,} they are more: the source contradicts itself." if contradicting else ""),
-        ),
-        (
-            trust.unattributed == 0,
-            "Unattributed",
-            f"{trust.unattributed:,} sessions in all belong to no organization that was counted."
-            if trust.unattributed
-            else "Every session belongs to an organization that was counted.",
-        ),
-        (
-            True,
-            "Restatements",
-            f"{trust.restated:,} counts were changed in the last {RESTATED_DAYS} days, by {trust.restated_by:+,} "
-            "sessions together; session_revisions has both values of each."
-            if trust.restated
-            else f"No stored count was changed in the last {RESTATED_DAYS} days.",
-        ),
-        (
-            not trust.unavailable,
-            "Unavailable organizations",
-            "The source counts every organization."
-            if not trust.unavailable
-            else "The source refuses "
-            + "; ".join(f"{name} since {since:%Y-%m-%d} ({why})" for _, name, since, why in trust.unavailable[:10])
-            + (f" and {len(trust.unavailable) - 10} more." if len(trust.unavailable) > 10 else "."),
-        ),
-    ]
-    last = trust.last_loaded_at
-    rows.append((last is not None, "Last loaded", f"{last:%Y-%m-%d %H:%M} UTC." if last else "Never."))
-    return rows
+@dataclass(frozen=True)
+class Mark:
+    """One line about the quality of the data: about what, how it stands, and in which words."""
+
+    title: str
+    kind: str
+    sentence: str
+
+    @property
+    def spelled(self) -> str:
+        return {"good": "✓ passed", "warn": "! warning", "bad": "✗ failed", "none": UNKNOWN}[self.kind]
+
+
+def quality(shown: Activity, verdicts: Iterable[tuple[str, Verdict]]) -> list[Mark]:
+    """A mark for each check, as Dagster would give it; none if there is nothing yet that could be wrong."""
+    marks = []
+    for title, verdict in verdicts:
+        if verdict.passed:
+            kind = "good" if shown.last_loaded else "none"
+        else:
+            kind = "warn" if verdict.severity is dg.AssetCheckSeverity.WARN else "bad"
+        marks.append(
+            Mark(title, kind, verdict.sentence if kind != "none" else "Nothing is loaded that could be checked.")
+        )
+    restated = (
+        f"{shown.restated:,} counts were changed in the last {RESTATED_DAYS} days, by {shown.restated_by:+,} sessions "
+        "together; session_revisions has both values of each."
+        if shown.restated
+        else f"No stored count was changed in the last {RESTATED_DAYS} days."
+    )
+    return [*marks, Mark("Restatements", "none", restated)] if shown.last_loaded else marks
+
+
+def worst(marks: Sequence[Mark]) -> Mark:
+    """One line for all of them: the worst, and how many are as bad."""
+    for kind, verb in (("bad", "failed"), ("warn", "gave a warning")):
+        found = [mark for mark in marks if mark.kind == kind]
+        if found:
+            checks = f"{len(found)} check{'s' if len(found) > 1 else ''} {verb}"
+            return Mark(checks, kind, ", ".join(mark.title for mark in found))
+    passed = [mark for mark in marks if mark.kind == "good"]
+    return Mark(f"all {len(passed)} checks passed", "good", "") if passed else Mark("nothing to check yet", "none", "")

@@ -1,5 +1,7 @@
 "use strict";
-// Draws the charts in the page's colours, and again when those change.
+// Says how old the page is by the clock of who reads it; draws the charts in its colours, again when those change.
+const STALE_HOURS = 36; // each night reads again: one that did not is noticed
+const FAST_CLOCK_HOURS = 1; // clocks may differ so much
 const charts = JSON.parse(document.getElementById("charts").textContent);
 const isDark = matchMedia("(prefers-color-scheme: dark)");
 
@@ -40,5 +42,33 @@ async function draw() {
   document.documentElement.dataset.drawn = isDark.matches ? "dark" : "light";
 }
 
+function spelledAge(hours) {
+  const [number, unit] = hours >= 48 ? [hours / 24, "day"] : hours >= 1 ? [hours, "hour"] : [hours * 60, "minute"];
+  const whole = Math.floor(Math.max(number, 0));
+  return `${whole.toLocaleString("en")} ${unit}${whole === 1 ? "" : "s"}`;
+}
+
+function showAge() {
+  const read = document.getElementById("read");
+  if (!read) return; // nothing is loaded
+  const hoursSince = (time) => (Date.now() - Date.parse(time.dateTime)) / 3600000;
+  const isAhead = hoursSince(read) < -FAST_CLOCK_HOURS;
+  const isStale = hoursSince(read) > STALE_HOURS;
+  for (const place of document.querySelectorAll("[data-age]")) {
+    const hours = hoursSince(document.getElementById(place.dataset.age));
+    place.textContent = isAhead ? "" : ` (${spelledAge(hours)} ago)`;
+  }
+  const mark = document.getElementById("age");
+  mark.className = `mark ${isStale || isAhead ? "bad" : "good"}`;
+  mark.textContent = isAhead ? "? unknown" : isStale ? "✗ stale" : "✓ fresh";
+  const warning = document.getElementById("stale");
+  warning.hidden = !isStale && !isAhead;
+  warning.textContent = isAhead
+    ? "✗ The age of this page is unknown: the clock of this device is behind. "
+    : `✗ Stale: the data was last read ${spelledAge(hoursSince(read))} ago. `;
+}
+
+showAge();
+setInterval(showAge, 60000); // a page may stay open for days
 isDark.addEventListener("change", draw);
 draw();

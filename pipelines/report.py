@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +15,7 @@ from markupsafe import Markup
 from platformdirs import user_cache_path
 
 from pipelines.catalogue import GROUP, OWNERS
+from pipelines.checks import Verdict, listing_verdicts, verdicts
 from pipelines.ledger import OlderWarehouse, reading
 from pipelines.publish import publishing
 from pipelines.settings import Settings
@@ -35,10 +36,12 @@ def activity_report_asset(deps: Sequence[dg.AssetKey]) -> dg.AssetsDefinition:
         owners=OWNERS,
         kinds={"html"},
         deps=deps,
-        description="A page with the trend, a calendar, the organizations and what speaks for the numbers.",
+        description="A page with the trend, a calendar, the organizations and the quality of the data.",
     )
     def activity_report(
-        database: dg.ResourceParam[Database], settings: dg.ResourceParam[Settings]
+        context: dg.AssetExecutionContext,
+        database: dg.ResourceParam[Database],
+        settings: dg.ResourceParam[Settings],
     ) -> dg.MaterializeResult[None]:
         path = settings.published_report
         assert path is not None, "else there is no such asset"
@@ -49,7 +52,8 @@ def activity_report_asset(deps: Sequence[dg.AssetKey]) -> dg.AssetsDefinition:
             with publishing(path.parent):
                 with reading(source) as connection:
                     shown = activity(connection)
-                page = as_page(shown, library())
+                    found = [*verdicts(connection, settings), *listing_verdicts(context.instance, settings)]
+                page = as_page(shown, found, library())
                 with replacing(path) as file:
                     file.write(page.encode())
         except (WarehouseUnusable, OlderWarehouse, UnfitWarehouse) as error:
@@ -98,8 +102,8 @@ def picture(shown: Activity) -> str:
     return base64.b64encode(vlc.vegalite_to_png(spec)).decode()
 
 
-def as_page(shown: Activity, script: str) -> str:
-    """The whole page. `script` is the charts' library."""
+def as_page(shown: Activity, verdicts: Iterable[tuple[str, Verdict]], script: str) -> str:
+    """The whole page. `verdicts` are those of the checks, each with its title; `script` is the charts' library."""
     from pipelines import figures  # here: as above
 
     shown_figures = figures.figures(shown) if shown.last_loaded else []
@@ -115,12 +119,15 @@ def as_page(shown: Activity, script: str) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    marks = figures.quality(shown, verdicts)
     drawing = Path(__file__).with_name("report.js").read_text(encoding="utf-8")
     return environment.get_template("report.html").render(
         shown=shown,
         tiles=figures.tiles(shown),
         figures=shown_figures,
-        trust=figures.trust(shown),
+        header=figures.header(shown),
+        marks=marks,
+        worst=figures.worst(marks),
         specs=Markup(told),  # escaped above
         library=Markup(script),
         drawing=Markup(drawing),

@@ -65,8 +65,10 @@ def test_what_is_of_late_ends_with_the_last_loaded_day_and_not_with_history(data
     assert [day.day for day in found.up_to_the_last_loaded(5)] == [last - timedelta(days=n) for n in (4, 3, 2, 1, 0)]
     assert len(found.up_to_the_last_loaded(1000)) == 87
     for days, before in ((7, 0), (7, 7), (28, 0), (28, 28), (50, 0)):
-        assert found.sum_of(days, before=before) == total(counts, last - timedelta(days=before), days)
-    assert found.sum_of(28, before=28) is None, "a day of those is not loaded"
+        window = found.window(days, before=before)
+        assert window.whole == total(counts, last - timedelta(days=before), days)
+    assert found.window(28, before=28).whole is None, "a day of those is not loaded"
+    assert found.window(28, before=28).days_loaded == 27
 
 
 def test_the_top_organizations_are_those_with_most_sessions_in_28_days_beside_the_28_before(
@@ -82,10 +84,10 @@ def test_the_top_organizations_are_those_with_most_sessions_in_28_days_beside_th
     before = {org_id: total({org_id: row}, last - timedelta(days=28), 28) for org_id, row in counts.items()}
     expected = sorted((org_id for org_id in counts if lately[org_id]), key=lambda org_id: (-lately[org_id], org_id))
     found = shown(database)
-    assert [(org.org_id, org.sessions_count, org.before) for org in found.organizations] == [
+    assert [(org.org_id, org.lately.whole, org.before.whole) for org in found.organizations] == [
         (org_id, lately[org_id], before[org_id]) for org_id in expected[:MOST_ORGS]
     ]
-    assert (found.active_organizations, found.organizations_listed) == (28, 30)
+    assert (found.active_organizations, found.perhaps_active, found.known_organizations) == (28, 0, 30)
 
 
 def test_nobody_is_a_top_organization_without_a_session_of_late(database: Database) -> None:
@@ -108,9 +110,13 @@ def test_each_small_chart_has_the_last_26_weeks_and_only_whole_ones(database: Da
     assert all(not org.weeks for org in found[MOST_SMALL_MULTIPLES:])
     for org in found[:MOST_SMALL_MULTIPLES]:
         assert list(org.weeks) == [
-            (monday, total({org.org_id: counts[org.org_id]}, monday + timedelta(days=6), 7))
+            (
+                monday,
+                None
+                if lacking - monday in map(timedelta, range(7))
+                else total({org.org_id: counts[org.org_id]}, monday + timedelta(days=6), 7),
+            )
             for monday in mondays
-            if lacking - monday not in map(timedelta, range(7))
         ]
 
 
@@ -136,16 +142,23 @@ def test_a_period_is_whole_with_all_its_days_and_changes_only_from_a_whole_one_t
     def sum_in(first: date) -> int:
         return sum(count for day, count in of_day.items() if first_day(day) == first)
 
+    in_order = list(dict.fromkeys(first_day(day) for day in history))
+    with_days = [first for first in in_order if any(first_day(day) == first for day in of_day)]
     expected = []
-    for first in dict.fromkeys(first_day(day) for day in history if day in of_day):
-        before = first_day(first - timedelta(days=1))
-        has_change = is_whole(first) and is_whole(before) and sum_in(before) > 0
-        change = round(sum_in(first) / sum_in(before) - 1, 4) if has_change else None
-        expected.append((first, sum_in(first), is_whole(first), change))
+    for first in in_order:
+        if with_days[0] <= first <= with_days[-1]:
+            before = first_day(first - timedelta(days=1))
+            of_period = sum(first_day(day) == first for day in of_day)
+            is_known_before = before in in_order and is_whole(before)
+            expected.append(
+                (first, sum_in(first), of_period, is_whole(first), sum_in(before) if is_known_before else None)
+            )
     found = shown(database).weeks if period == "week" else shown(database).months
     shown_of_them = {"week": WEEKS, "month": MONTHS}[period]
-    assert [(p.first_day, p.sessions_count, p.is_complete, p.change) for p in found] == expected[-shown_of_them:]
-    assert {None, -1.0} < {change for *_, change in expected}
+    assert [
+        (p.first_day, p.window.sessions_count, p.window.days_loaded, p.window.is_complete, p.before) for p in found
+    ] == expected[-shown_of_them:]
+    assert {None, 0} < {before for *_, before in expected}
 
 
 def test_of_a_long_history_the_last_weeks_and_months_are_shown(database: Database) -> None:
@@ -155,36 +168,58 @@ def test_of_a_long_history_the_last_weeks_and_months_are_shown(database: Databas
     assert (len(found.months), found.months[-1].first_day) == (MONTHS, date(2025, 6, 1))
 
 
-def test_trust_is_told_of_all_history_and_restatements_of_the_last_30_days(database: Database) -> None:
+def test_restatements_are_those_of_the_last_30_days(database: Database) -> None:
     fill(database, {"a": [2] * 60 + [None] * 3, "b": [1] * 60 + [None] * 3}, unattributed=3)
     fill(database, {"a": [None] * 20 + [7] + [2] * 39 + [None] * 3, "b": [None] * 20 + [1] * 40 + [None] * 3})
     fill(database, {"a": [None] * 58 + [5, 1] + [None] * 3, "b": [None] * 58 + [1] * 2 + [None] * 3}, unattributed=-1)
-    trust = shown(database).trust
-    assert trust.days == 63
-    assert trust.days_by_verdict == {"not loaded": 3, "unattributed": 20, "proven": 38, "contradiction": 2}
-    assert trust.unattributed == 20 * 3 - 2
-    assert trust.last_loaded_at == datetime(2025, 6, 16, 0, 5, tzinfo=UTC), "four days after the last one"
-    assert (trust.restated, trust.restated_by) == (2, 2), "the one of the 21st day is too long ago"
+    found = shown(database)
+    assert len(found.days) == 63
+    assert found.last_loaded_at == datetime(2025, 6, 16, 0, 5, tzinfo=UTC), "four days after the last one"
+    assert (found.restated, found.restated_by) == (2, 2), "the one of the 21st day is too long ago"
 
 
-def test_unavailable_are_those_that_are_still_listed_the_longest_first(database: Database) -> None:
-    fill(database, {"a": [1], "b": [1], "c": [1], "d": [1]}, {"a": "A", "b": None, "c": "C", "d": "D"})
-    at = datetime(2025, 5, 1, tzinfo=UTC)
+def test_an_organization_is_known_on_days_before_its_creation_and_where_it_has_a_count(database: Database) -> None:
+    rows: dict[str, list[int | None]] = {
+        "always": [1] * 56,
+        "created": [None] * 40 + [2] * 16,
+        "late": [None] * 40 + [2] * 16,
+        "refused": [3] * 50 + [None] * 3 + [3] * 3,
+        "quiet": [0] * 28 + [None] + [0] * 27,
+        "gone": [4] * 30 + [None] * 26,
+    }
+    fill(database, rows)
+    listed = {"always": None, "created": LAST - timedelta(days=15), "late": None, "refused": None, "quiet": None}
     with database.transaction() as connection:
-        for days, org_id in ((3, "a"), (2, "b"), (1, "c")):
-            refused = {org_id: f"403 for {org_id}"}
-            writes.store_availability(connection, ORGANIZATIONS, refused, (), at + timedelta(days=days))
-        found = [{"org_id": org_id, "org_name": None, "created_at": None} for org_id in "abd"]
-        writes.store_listed(connection, ORGANIZATIONS, found, at + timedelta(days=9))
-    assert list(shown(database).trust.unavailable) == [
-        ("b", "b", at + timedelta(days=2), "403 for b"),
-        ("a", "A", at + timedelta(days=3), "403 for a"),
-    ]
+        found = [
+            {
+                "org_id": org_id,
+                "org_name": org_id,
+                "created_at": day and datetime(day.year, day.month, day.day, tzinfo=UTC),
+            }
+            for org_id, day in listed.items()
+        ]
+        writes.store_listed(connection, ORGANIZATIONS, found, datetime(2025, 6, 20, tzinfo=UTC))
+    of = shown(database)
+    known = {
+        org.org_id: (org.lately.days_loaded, org.lately.whole, org.before.days_loaded, org.before.whole)
+        for org in of.organizations
+    }
+    assert known == {
+        "always": (28, 28, 28, 28),
+        "created": (28, 32, 28, 0),
+        "late": (16, None, 0, None),
+        "refused": (25, None, 28, 84),
+        "gone": (2, None, 28, 112),
+    }
+    assert (of.active_organizations, of.perhaps_active, of.known_organizations) == (5, 1, 6), (
+        "quiet may have been active"
+    )
+    assert of.incomplete_organizations == 3, "late, refused and quiet; the source lists the other no longer"
 
 
 def test_an_empty_warehouse_has_nothing_of_late(database: Database) -> None:
     found = shown(database)
     assert (found.days, found.weeks, found.months, found.organizations) == ([], [], [], [])
     assert found.last_loaded is None
-    assert (found.sum_of(7), found.up_to_the_last_loaded(7), found.active_organizations) == (None, [], 0)
-    assert (found.trust.days, found.trust.unattributed, found.trust.last_loaded_at) == (0, 0, None)
+    assert (found.window(7).whole, found.up_to_the_last_loaded(7), found.active_organizations) == (None, [], 0)
+    assert (found.restated, found.last_loaded_at) == (0, None)

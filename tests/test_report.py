@@ -21,8 +21,9 @@ import sqlalchemy as sa
 from filelock import FileLock, Timeout
 from playwright.sync_api import Page
 
-from pipelines import cli, report
+from pipelines import checks, cli, report
 from pipelines.schedules import JOB
+from pipelines.settings import Settings
 from resources.database import Database
 from tests.browser import chromium
 from tests.conftest import World
@@ -34,6 +35,7 @@ from warehouse.tables import ORGANIZATIONS
 
 ARTIFACTS = Path(__file__).resolve().parents[1] / "data" / "screenshots"
 LAST = date(2025, 6, 15)
+UNKNOWN = "\N{EN DASH}"
 
 
 class Mark(NamedTuple):
@@ -113,16 +115,23 @@ def look() -> Iterator[Look]:
         browser = cache(lambda: stack.enter_context(chromium()))
 
         def open_page(
-            path: Path, width: int = 1440, scheme: Literal["light", "dark"] = "light", **options: Any
+            path: Path,
+            width: int = 1440,
+            scheme: Literal["light", "dark"] = "light",
+            clock: datetime | None = None,
+            **options: Any,
         ) -> Looked:
             page = browser().new_page(viewport={"width": width, "height": 900}, color_scheme=scheme, **options)
+            if clock:
+                page.clock.install(time=clock)
             looked = Looked(page)
             page.on("console", lambda message: looked.console.append(f"{message.type}: {message.text}"))
             page.on("pageerror", lambda error: looked.console.append(f"error: {error}"))
             page.on("request", lambda request: looked.requests.append(request.url))
             page.on("dialog", lambda dialog: looked.console.append(f"dialog: {dialog.message}"))
             page.goto(path.as_uri())
-            page.wait_for_selector("html[data-drawn]")
+            if options.get("java_script_enabled", True):
+                page.wait_for_selector("html[data-drawn]")
             return looked
 
         yield open_page
@@ -182,8 +191,10 @@ def written(database: Database, folder: Path) -> Path:
     """The report of what is stored."""
     with database.transaction(read_only=True) as connection:
         shown = activity(connection)
+        first = shown.days[0].day if shown.days else LAST
+        found = [*checks.verdicts(connection, Settings(devin_start_date=first))]
     path = folder / "report.html"
-    path.write_text(report.as_page(shown, report.library()), encoding="utf-8")
+    path.write_text(report.as_page(shown, found, report.library()), encoding="utf-8")
     return path
 
 
@@ -234,9 +245,10 @@ def test_its_numbers_are_those_of_the_warehouse(loaded: World, look: Look) -> No
         ("February 2025", f"{total('2025-02-01', '2025-02-28'):,}"),
         ("January 2025", f"{total('2025-01-01', '2025-01-31'):,}"),
     ]
-    assert months[0][3] == "some are not loaded"
-    assert "! look" in looked.text("tr:has(th:text-is('Coverage'))")
-    assert "100 of " in looked.text("tr:has(th:text-is('Coverage'))")
+    assert [month[3] for month in months] == ["10 of 30", "31 of 31", "28 of 28", "31 of 31"]
+    header = looked.text("header")
+    assert "2025-01-01 to 2025-04-10: every day is loaded." in header
+    assert "days of history after that are not loaded. To load the rest: devin-sessions backfill --missing" in header
 
 
 def test_dagster_shows_the_trend_and_where_the_page_is(world: World) -> None:
@@ -289,8 +301,8 @@ def test_a_page_is_replaced_whole_and_who_was_let_in_stays_so(world: World) -> N
     path.chmod(0o644)
     with path.open(encoding="utf-8") as old:
         assert world.run("2025-04-03", "2025-04-03").success
-        assert "<p>2025-04-01 to 2025-04-02, " in old.read()
-    assert "<p>2025-04-01 to 2025-04-03, " in path.read_text(encoding="utf-8")
+        assert "<p>2025-04-01 to 2025-04-02: " in old.read()
+    assert "<p>2025-04-01 to 2025-04-03: " in path.read_text(encoding="utf-8")
     assert path.stat().st_mode & 0o777 == 0o644
     assert [found.name for found in path.parent.iterdir()] == [path.name]
 
@@ -431,7 +443,7 @@ def test_on_a_phone_the_page_is_as_wide_as_its_screen_with_every_table_open(
     looked = look(written(database, tmp_path), 360, is_mobile=True, has_touch=True)
     looked.page.evaluate("document.querySelectorAll('details').forEach(details => details.open = true)")
     assert looked.page.evaluate("[innerWidth, document.documentElement.scrollWidth]") == [360, 360]
-    for cell in looked.page.locator("table.trust td:last-child").all():
+    for cell in looked.page.locator("table.quality td:last-child").all():
         box = cell.bounding_box()
         assert box and box["width"] > 300, "a sentence has the whole line"
 
@@ -479,7 +491,7 @@ def test_texts_and_charts_stand_out_in_light_and_in_dark(
     assert min(contrast(looked.colour(name), paper) for name in ("colour0", "outline")) > 2.5
     assert contrast(looked.colour("none"), paper) < 1.5, "none is next to nothing"
     well, look_here = (looked.page.locator(f"td.{name}").first for name in ("good", "bad"))
-    assert (well.inner_text(), look_here.inner_text()) == ("✓ well", "! look")
+    assert (well.inner_text(), look_here.inner_text()) == ("✓ passed", "✗ failed")
     colours = [cell.evaluate("cell => getComputedStyle(cell).color") for cell in (well, look_here)]
     assert colours == [looked.colour("good"), looked.colour("bad")]
     assert colours[0] != colours[1]
@@ -534,8 +546,8 @@ def test_the_keyboard_leads_past_the_charts_and_into_each_table(database: Databa
     box = skip.bounding_box()
     assert box and box["x"] >= 0 and box["y"] >= 0, "it is seen as soon as it is reached"
     page.keyboard.press("Enter")
-    assert page.locator(":target").inner_text() == "What speaks for the numbers"
-    for heading in ("Trend", "Calendar", "Organizations", "Weeks", "Months", "What speaks for the numbers"):
+    assert page.locator(":target").inner_text() == "Data quality"
+    for heading in ("Trend", "Calendar", "Organizations", "Weeks", "Months", "Data quality"):
         assert page.get_by_role("region", name=heading, exact=True).count() == 1
     page.locator("summary", has_text="Trend as a table").focus()
     for key in ("Enter", "Tab"):
@@ -561,6 +573,149 @@ def test_whoever_looks_from_another_time_zone_sees_the_same_days(
         seen.append((texts, [round(bar.left) for bar in bars], tooltips))
     assert seen[0][2] == ["day Sun 15 Jun 2025 59 sessions", "day Sun 15 Jun 2025 day sessions 59"]
     assert seen[1:] == [seen[0]] * 2
+
+
+# The quality of the data
+
+
+def marks_of(looked: Looked) -> list[list[str]]:
+    """About what, which mark, and the sentence, of each line."""
+    rows: list[list[str]] = looked.page.locator("table.quality tbody").evaluate(
+        "body => [...body.rows].map(row => [...row.cells].map(cell => cell.textContent))"
+    )
+    return rows
+
+
+@pytest.mark.parametrize("state", ["sound", "unattributed", "contradiction", "lower total", "refused", "gap"])
+def test_the_page_marks_what_the_checks_of_the_same_run_say(world: World, look: Look, state: str) -> None:
+    last = datetime.now(UTC).date() - timedelta(days=1)
+    first = last - timedelta(days=5)
+    path = world.folder / "page" / "report.html"
+    world.configure(devin_start_date=f"{first}", devin_report_path=str(path))
+    at = datetime(first.year, first.month, first.day, 12, tzinfo=UTC)
+    busiest = world.source.organizations[0].org_id
+    world.source.add_sessions(busiest, at)
+    if state == "unattributed":
+        world.source.add_sessions("org-not-listed", at, count=3)
+    if state == "refused":
+        world.source.fail(status=403, org_id=busiest, times=None)
+    result = world.run(f"{first}", f"{first if state == 'gap' else last}")
+    if state == "gap":
+        result = world.run(f"{last}", f"{last}")
+    if state in ("contradiction", "lower total"):
+        with world.database.transaction() as connection:
+            spoil(connection, state, first)
+        world.run(f"{last}", f"{last}")
+    result = world.run(f"{last}", f"{last}")
+    assert result.success, world.failures(result)
+    checked = {
+        (evaluation.passed, evaluation.severity.value, evaluation.description)
+        for evaluation in result.get_asset_check_evaluations()
+        if evaluation.check_name != "list_is_whole"
+    }
+    looked = look(path)
+    shown = {
+        (mark == "✓ passed", sentence)
+        for title, mark, sentence in marks_of(looked)
+        if title not in ("Restatements", "Age", "List of organizations")
+    }
+    assert shown == {(passed, sentence) for passed, _, sentence in checked}
+    lists = [mark for title, mark, _ in marks_of(looked) if title == "List of organizations"]
+    assert lists == ["✓ passed"]
+    severities = {severity for passed, severity, _ in checked if not passed}
+    summary = looked.text("#summary")
+    if state == "sound":
+        assert summary == "✓ Data quality: all 7 checks passed"
+    else:
+        assert severities, state
+        assert summary.startswith("✗" if "ERROR" in severities else "!"), summary
+        assert looked.page.locator("#summary").get_attribute("class") == ("bad" if "ERROR" in severities else "warn")
+
+
+def spoil(connection: sa.Connection, state: str, day: date) -> None:
+    """What a source that contradicts itself leaves behind."""
+    if state == "lower total":
+        totals = tables.daily_totals.c
+        lower = sa.update(tables.daily_totals).where(totals.day == day)
+        connection.execute(lower.values(unattributed_count=-2))
+        return
+    claim = {
+        "day": day,
+        "org_id": None,
+        "first_day": day,
+        "last_day": day + timedelta(days=1),
+        "block_sessions_count": 9,
+        "stored_sessions_count": 8,
+        "read_at": datetime.now(UTC),
+        "run_id": "run",
+    }
+    connection.execute(sa.insert(tables.contradictions).values(claim))
+
+
+@pytest.mark.parametrize(
+    ("hours", "mark", "said"),
+    [
+        (5, "✓ fresh", ""),
+        (35, "✓ fresh", ""),
+        (37, "✗ stale", "✗ Stale: the data was last read 37 hours ago."),
+        (24 * 20, "✗ stale", "✗ Stale: the data was last read 20 days ago."),
+        (-9, "? unknown", "✗ The age of this page is unknown: the clock of this device is behind."),
+    ],
+)
+def test_the_age_is_by_the_clock_of_who_reads(
+    database: Database, tmp_path: Path, look: Look, hours: int, mark: str, said: str
+) -> None:
+    fill(database, {"a": [1] * 10})
+    read_at = datetime(2025, 6, 19, 0, 5, tzinfo=UTC)
+    looked = look(written(database, tmp_path), clock=read_at + timedelta(hours=hours, minutes=5))
+    assert {row[0]: row[1] for row in marks_of(looked)}["Age"] == mark
+    assert looked.text("#summary").startswith(said or "! Data quality")
+    looked.page.clock.run_for(1000 * 3600 * 48)
+    assert {row[0]: row[1] for row in marks_of(looked)}["Age"] == "✗ stale", "a page that stays open grows old"
+
+
+def test_without_javascript_the_age_is_a_time_and_no_praise(database: Database, tmp_path: Path, look: Look) -> None:
+    fill(database, {"a": [1] * 10})
+    looked = look(written(database, tmp_path), java_script_enabled=False)
+    rows = {row[0]: row[1:] for row in marks_of(looked)}
+    assert rows["Age"] == [UNKNOWN, "Last read 2025-06-19 00:05 UTC."]
+    assert "Last read 2025-06-19 00:05 UTC; this page was written 20" in looked.text("header")
+    assert "ago" not in looked.text("header")
+
+
+def test_every_command_on_any_page_is_accepted(world: World) -> None:
+    last = datetime.now(UTC).date() - timedelta(days=1)
+    first = last - timedelta(days=9)
+    path = world.folder / "page" / "report.html"
+    world.configure(devin_start_date=f"{first}", devin_report_path=str(path))
+    found: set[str] = set()
+
+    def commands() -> set[str]:
+        text = re.sub(r"<[^>]+>", "", path.read_text(encoding="utf-8").partition("<script")[0])
+        assert text.count("devin-sessions ")
+        words = r"devin-sessions ([a-z]+(?: (?:--[a-z]+|\d{4}-\d\d-\d\d))*)"
+        return set(re.findall(words, text))
+
+    assert report_alone(world).success
+    assert commands() == {"backfill --missing", f"backfill {last} {last}"}
+    found |= commands()
+    at = datetime(first.year, first.month, first.day, 12, tzinfo=UTC)
+    world.source.add_sessions("org-not-listed", at, count=3)
+    world.configure(devin_start_date=f"{first - timedelta(days=5)}")
+    assert world.run(f"{first - timedelta(days=5)}", f"{first}").success
+    found |= commands()
+    with world.database.transaction() as connection:
+        for day in (first - timedelta(days=4), first):
+            spoil(connection, "contradiction", day)
+            spoil(connection, "lower total", day)
+    world.configure(devin_start_date=f"{first}")
+    assert world.run(f"{last}", f"{last}").success
+    found |= commands()
+    assert {"probe", f"backfill {first} {first} --refresh"} <= found
+    assert not any(f"{first - timedelta(days=4)}" in command for command in found), "those days are no part of history"
+    for command in found:
+        code, _, err = devin_sessions(*command.split())
+        assert code != cli.WRONG_USE, (command, err)
 
 
 # What is shown
@@ -590,8 +745,7 @@ def test_names_are_text_and_never_markup(database: Database, tmp_path: Path, loo
     looked.page.locator("summary", has_text="Organizations as a table").click()
     first = looked.page.locator("details[open] tbody th").all_text_contents()
     assert first == [*list(NAMES.values())[:5], "f", "<b>bold</b> g", "<b>bold</b> h"]
-    assert "<img src=x onerror=alert(1)> since" in looked.text("table.trust")
-    assert "<script>alert(3)</script>" in looked.text("table.trust")
+    assert "<script>alert(3)</script>" in looked.text("table.quality")
     labels = looked.page.locator("#organizations .role-axis-label text").all_text_contents()
     assert "<b>bold</b> g" in labels
     assert NAMES["a"] and NAMES["a"] in looked.tooltip("#organizations .layer_0_marks path >> nth=0")
@@ -616,7 +770,7 @@ def test_a_script_that_got_in_all_the_same_would_not_run_nor_reach_the_network(
         assert looked.drawn(), "while the page's own scripts run"
         looked.page.keyboard.press("Tab")
         looked.page.keyboard.press("Enter")
-        assert looked.page.url == f"{path.as_uri()}#trust", "what it calls its base is not"
+        assert looked.page.url == f"{path.as_uri()}#quality", "what it calls its base is not"
         server.settimeout(0)
         with pytest.raises(BlockingIOError):
             server.accept()
@@ -629,10 +783,13 @@ def test_a_script_that_got_in_all_the_same_would_not_run_nor_reach_the_network(
 
 def test_an_empty_warehouse_says_what_to_do(database: Database, tmp_path: Path, look: Look) -> None:
     looked = look(written(database, tmp_path))
-    assert "No day is loaded yet. To load all of history: devin-sessions backfill" in looked.text("header")
+    header = looked.text("header")
+    assert "No day is loaded yet. To load all of history: devin-sessions backfill --missing" in header
+    assert "! Data quality: 1 check gave a warning: Latest day" in header
     assert looked.page.locator(".chart").count() == 0
-    assert "Coverage ! look 0 of 0 days are loaded." in looked.text("table.trust")
-    assert looked.text("table.trust").endswith("Last loaded ! look Never.")
+    marks = {row[0]: row[1] for row in marks_of(looked)}
+    assert marks.pop("Latest day") == "! warning"
+    assert set(marks.values()) == {UNKNOWN}, "of nothing nothing is proven"
     assert looked.console == []
 
 
@@ -647,22 +804,9 @@ def test_days_that_are_not_loaded_are_outlines_and_never_zeros(database: Databas
     assert [row.split("\t")[1] for row in reversed(shown)] == [
         str(n) if n is not None else "not loaded" for n in counts
     ]
-    assert "Last 7 days unknown" in looked.text(".tiles")
-    assert "Coverage ! look 7 of 10 days are loaded." in looked.text("table.trust")
-    assert "devin-sessions backfill --missing" in looked.text("table.trust")
-
-
-def test_what_speaks_against_the_numbers_is_said(database: Database, tmp_path: Path, look: Look) -> None:
-    fill(database, {"a": [2] * 10, "b": [1] * 10}, unattributed=3)
-    fill(database, {"a": [5] * 10, "b": [1] * 10}, unattributed=-1)
-    with database.transaction() as connection:
-        writes.store_availability(connection, ORGANIZATIONS, {"b": "403 No"}, (), datetime(2025, 5, 1, tzinfo=UTC))
-    trust = look(written(database, tmp_path)).text("table.trust")
-    assert "Reconciliation ! look On 0 of 10 loaded days" in trust
-    assert "On 10 they are more: the source contradicts itself." in trust
-    assert "-10 sessions in all belong to no organization" in trust
-    assert "10 counts were changed in the last 30 days, by +30 sessions" in trust
-    assert "Unavailable organizations ! look The source refuses Name of b since 2025-05-01 (403 No)." in trust
+    assert "Last 7 days 12 6 of 7 days loaded" in looked.text(".tiles")
+    assert "Coverage ✗ failed Days that lack counts: 2025-06-07…2025-06-08, 2025-06-12" in looked.text("table.quality")
+    assert "7 of 10 days are loaded. To load the rest: devin-sessions backfill --missing" in looked.text("header")
 
 
 @pytest.mark.parametrize("organizations", [1, 1000])
@@ -691,41 +835,12 @@ def test_every_share_of_history_can_be_drawn(database: Database, tmp_path: Path,
         assert len(looked.drawn()) == looked.page.locator(".chart").count(), days
 
 
-def test_what_speaks_for_the_numbers_is_said_too(database: Database, tmp_path: Path, look: Look) -> None:
-    fill(database, {"a": [2] * 10})
-    assert look(written(database, tmp_path)).text("table.trust") == (
-        "Coverage ✓ well 10 of 10 days are loaded. "
-        "Reconciliation ✓ well On 10 of 10 loaded days the organizations add up to the source's own total. "
-        "Unattributed ✓ well Every session belongs to an organization that was counted. "
-        "Restatements ✓ well No stored count was changed in the last 30 days. "
-        "Unavailable organizations ✓ well The source counts every organization. "
-        "Last loaded ✓ well 2025-06-19 00:05 UTC."
-    )
-
-
-def test_what_holds_for_some_days_or_many_organizations_is_told_apart(
-    database: Database, tmp_path: Path, look: Look
-) -> None:
-    organizations = [f"org-{n:02}" for n in range(13)]
-    fill(database, {org_id: [1] * 6 + [None] * 4 for org_id in organizations}, unattributed=3)
-    fill(database, {org_id: [None] * 6 + [1] * 3 + [None] for org_id in organizations})
-    with database.transaction() as connection:
-        refused = dict.fromkeys(organizations, "403 No")
-        writes.store_availability(connection, ORGANIZATIONS, refused, (), datetime(2025, 5, 1, tzinfo=UTC))
-    trust = look(written(database, tmp_path)).text("table.trust")
-    assert "Coverage ! look 9 of 10 days are loaded." in trust
-    assert "Reconciliation ✓ well On 3 of 9 loaded days" in trust
-    assert "Unattributed ! look 18 sessions in all belong to no organization" in trust
-    assert "Name of org-09 since 2025-05-01 (403 No) and 3 more." in trust
-    assert "org-10" not in trust
-
-
 def test_tiles_words_and_tables_tell_what_was_counted(database: Database, tmp_path: Path, look: Look) -> None:
     counts = {"a": [2] * 28 + [4] * 28, "b": [0] * 28 + [3] * 28, "c": [1] * 56, "d": [9] * 28 + [0] * 28}
     counts["a"][30] = 6
     fill(database, counts, settled_after_days=9)
     looked = look(written(database, tmp_path))
-    assert looked.text("header p") == "2025-04-21 to 2025-06-15, as loaded by 2025-06-19 00:05 UTC."
+    assert "2025-04-21 to 2025-06-15: every day is loaded. Last read 2025-06-19 00:05 UTC" in looked.text("header")
     tiles = [" ".join(tile.split()) for tile in looked.page.locator(".tiles li").all_inner_texts()]
     assert tiles == [
         "Sessions on 15 Jun 2025 8 may still change",
@@ -740,18 +855,20 @@ def test_tiles_words_and_tables_tell_what_was_counted(database: Database, tmp_pa
     assert [row[1:] for row in reversed(shown)] == [
         [
             f"{number}",
-            f"{sum(a_day[n - 6 : n + 1]) / 7:.1f}" if n >= 6 else "unknown",
-            f"{sum(a_day[n - 27 : n + 1]) / 28:.1f}" if n >= 27 else "unknown",
+            f"{sum(a_day[n - 6 : n + 1]) / 7:.1f}" if n >= 6 else UNKNOWN,
+            f"{sum(a_day[n - 27 : n + 1]) / 28:.1f}" if n >= 27 else UNKNOWN,
         ]
         for n, number in enumerate(a_day)
     ]
     assert looked.rows("Organizations") == [
-        ["Name of a", "114", "56", "+104%"],
-        ["Name of b", "84", "0", "none before"],
-        ["Name of c", "28", "28", "+0%"],
+        ["Name of a", "114", "28 of 28", "56", "28 of 28", "+104%"],
+        ["Name of b", "84", "28 of 28", "0", "28 of 28", "none before"],
+        ["Name of c", "28", "28 of 28", "28", "28 of 28", "+0%"],
     ]
     said = looked.text("section:has(#organizations) > p")
-    assert said.startswith("Name of a had most sessions in the last 28 days: 114. The tick is the 28 days before.")
+    assert said.startswith(
+        "Name of a had most sessions in the last 28 days: 114. The tick is the 28 days before, where"
+    )
     with database.transaction() as connection:
         connection.execute(sa.update(tables.enterprise_sessions).values(is_settled=True))
     assert "Sessions on 15 Jun 2025 8 settled" in look(written(database, tmp_path)).text(".tiles")
@@ -766,10 +883,12 @@ def test_weeks_and_months_that_are_not_whole_are_told_from_those_that_are(
     weeks = [sum(range(n, min(n + 7, 54))) for n in range(0, 56, 7)]
     change = f"{weeks[6] / weeks[5] - 1:+.0%}"
     said = f"The last whole one, week of 02 June 2025, has {weeks[6]:,} sessions, {change} to the one before."
-    assert looked.text("section:has(#weeks) > p") == f"{said} Pale ones are not whole."
+    assert looked.text("section:has(#weeks) > p") == (
+        f"{said} Pale ones are not whole; a gap is one of which no day is loaded."
+    )
     assert looked.rows("Weeks")[:2] == [
-        ["week of 09 June 2025", f"{weeks[7]:,}", "unknown", "some are not loaded"],
-        ["week of 02 June 2025", f"{weeks[6]:,}", change, "all"],
+        ["week of 09 June 2025", f"{weeks[7]:,}", UNKNOWN, "5 of 7"],
+        ["week of 02 June 2025", f"{weeks[6]:,}", change, "7 of 7"],
     ]
     assert [row[0] for row in looked.rows("Months")] == ["June 2025", "May 2025", "April 2025"]
     assert looked.rows("Calendar") == [
@@ -866,4 +985,7 @@ def test_a_chart_that_cannot_be_drawn_says_so_and_the_others_are(
 def test_the_only_link_is_one_within_the_page(database: Database, tmp_path: Path, look: Look) -> None:
     fill(database, {"a": [1] * 10})
     looked = look(written(database, tmp_path))
-    assert looked.page.locator("a").evaluate_all("links => links.map(a => a.getAttribute('href'))") == ["#trust"]
+    assert looked.page.locator("a").evaluate_all("links => links.map(a => a.getAttribute('href'))") == [
+        "#quality",
+        "#quality",
+    ]

@@ -1,8 +1,8 @@
 """The numbers that the activity report shows: read from the tables and views as any analyst would."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
 
 import sqlalchemy as sa
 
@@ -29,50 +29,68 @@ class DayOfEnterprise:
 
 
 @dataclass(frozen=True)
+class Window:
+    """Sessions over `days` days, as far as they are known: on `days_loaded` of them."""
+
+    days: int
+    days_loaded: int
+    sessions_count: int
+
+    @property
+    def is_complete(self) -> bool:
+        return self.days_loaded == self.days
+
+    @property
+    def whole(self) -> int | None:
+        """The sessions of all its days; None if they are not known."""
+        return self.sessions_count if self.is_complete else None
+
+
+@dataclass(frozen=True)
 class PeriodOfEnterprise:
-    """One ISO week or month, by its first day. `change` is to the one before: 0.1 is 10 % more; None if unknown."""
+    """One ISO week or month, by its first day, and the sessions of the one `before` it if all its days are loaded."""
 
     first_day: date
-    sessions_count: int
-    is_complete: bool
-    change: float | None
+    window: Window
+    before: int | None
 
 
 @dataclass(frozen=True)
 class OrganizationLately:
-    """Sessions of one organization in the last RECENT_DAYS days that are loaded, and in as many before them."""
+    """Sessions of one organization in the RECENT_DAYS days up to the last loaded one, and in as many before them.
+
+    A day counts as loaded if this organization has a count there, or did not exist yet. `weeks` are in order; those
+    without a count of every day are None.
+    """
 
     org_id: str
     org_name: str | None
-    sessions_count: int
-    before: int
-    weeks: Sequence[tuple[date, int]] = ()
-
-
-@dataclass(frozen=True)
-class Trust:
-    """What speaks for the numbers, and what does not."""
-
-    days: int
-    days_by_verdict: dict[str, int]
-    unattributed: int
-    restated: int
-    restated_by: int
-    unavailable: Sequence[tuple[str, str, datetime, str]]
-    last_loaded_at: datetime | None
+    lately: Window
+    before: Window
+    weeks: Sequence[tuple[date, int | None]] = ()
 
 
 @dataclass(frozen=True)
 class Activity:
-    """All of it. Without a loaded day every sequence but `days` is empty."""
+    """All of it. Without a loaded day every sequence but `days` is empty.
+
+    `partial_days` are loaded but for organizations that the source did not count. `active_organizations` had a session
+    of late. Of `perhaps_active` that is not known, for want of counts; of `incomplete_organizations` a count is missing
+    on a day of late that is loaded.
+    """
 
     days: Sequence[DayOfEnterprise]
+    partial_days: int
     weeks: Sequence[PeriodOfEnterprise]
     months: Sequence[PeriodOfEnterprise]
     organizations: Sequence[OrganizationLately]
-    organizations_listed: int
+    known_organizations: int
     active_organizations: int
-    trust: Trust
+    perhaps_active: int
+    incomplete_organizations: int
+    restated: int
+    restated_by: int
+    last_loaded_at: datetime | None
 
     @property
     def last_loaded(self) -> DayOfEnterprise | None:
@@ -84,30 +102,62 @@ class Activity:
         until = [day for day in self.days if self.last_loaded and day.day <= self.last_loaded.day]
         return until[-days:]
 
-    def sum_of(self, days: int, before: int = 0) -> int | None:
-        """Sessions of so many days up to so many before the latest loaded one; None unless all of them are loaded."""
+    def window(self, days: int, before: int = 0) -> Window:
+        """So many days up to so many before the latest loaded one. Days before history are not loaded."""
         if self.last_loaded is None:
-            return None
+            return Window(days, 0, 0)
         last = self.last_loaded.day - timedelta(days=before)
-        counts = [d.sessions_count for d in self.days if last - timedelta(days=days) < d.day <= last]
-        known = [count for count in counts if count is not None]
-        return sum(known) if len(known) == days else None
+        return window_of(days, [d for d in self.days if last - timedelta(days=days) < d.day <= last])
+
+
+def window_of(days: int, found: Sequence[DayOfEnterprise]) -> Window:
+    """Over so many days, of which those `found` are days of history."""
+    counts = [day.sessions_count for day in found if day.sessions_count is not None]
+    return Window(days, len(counts), sum(counts))
 
 
 def activity(connection: sa.Connection) -> Activity:
     """Read it. The rollups should be up to date."""
     days = _days(connection)
     last = max((day.day for day in days if day.sessions_count is not None), default=None)
-    listed = connection.scalar(sa.select(sa.func.count()).select_from(tables.organizations)) or 0
+    known = _organizations(connection, days[0].day, last) if last else []
+    listed = {org_id for org_id, is_listed in connection.execute(_IS_LISTED) if is_listed}
+    most = sorted((org for org in known if org.lately.sessions_count), key=_rank)[:MOST_ORGS]
+    weeks = _whole_weeks(connection, last, [org.org_id for org in most[:MOST_SMALL_MULTIPLES]]) if last else {}
+    loaded_lately = sum(
+        day.sessions_count is not None for day in days if last and 0 <= (last - day.day).days < RECENT_DAYS
+    )
+    latest, restated, restated_by = _restated(connection)
     return Activity(
         days=days,
-        weeks=_periods(connection, "week")[-WEEKS:],
-        months=_periods(connection, "month")[-MONTHS:],
-        organizations=_organizations(connection, last) if last else [],
-        organizations_listed=listed,
-        active_organizations=_active(connection, last) if last else 0,
-        trust=_trust(connection, days),
+        partial_days=connection.scalar(_PARTIAL_DAYS) or 0,
+        weeks=_periods(days, "week")[-WEEKS:],
+        months=_periods(days, "month")[-MONTHS:],
+        organizations=[replace(org, weeks=weeks.get(org.org_id, ())) for org in most],
+        known_organizations=len(known),
+        active_organizations=sum(org.lately.sessions_count > 0 for org in known),
+        perhaps_active=sum(
+            org.org_id in listed and not org.lately.sessions_count and not org.lately.is_complete for org in known
+        ),
+        incomplete_organizations=sum(org.org_id in listed and org.lately.days_loaded < loaded_lately for org in known),
+        restated=restated,
+        restated_by=restated_by,
+        last_loaded_at=latest,
     )
+
+
+_IS_LISTED = sa.select(tables.organizations.c.org_id, tables.organizations.c.is_listed)
+
+
+_PARTIAL_DAYS = (
+    sa.select(sa.func.count())
+    .select_from(tables.reconciliation)
+    .where(tables.reconciliation.c.orgs_loaded < tables.reconciliation.c.orgs_expected)
+)
+
+
+def _rank(org: OrganizationLately) -> tuple[int, str]:
+    return -org.lately.sessions_count, org.org_id
 
 
 def _days(connection: sa.Connection) -> list[DayOfEnterprise]:
@@ -115,7 +165,7 @@ def _days(connection: sa.Connection) -> list[DayOfEnterprise]:
     rows = connection.execute(
         sa.select(
             reconciliation.day,
-            enterprise.sessions_count,
+            reconciliation.control_total,
             enterprise.trailing_7_day_count / 7.0,
             enterprise.trailing_28_day_count / 28.0,
             enterprise.is_settled,
@@ -136,103 +186,103 @@ def _rounded(number: float | None, digits: int) -> float | None:
     return None if number is None else round(float(number), digits)
 
 
-def _periods(connection: sa.Connection, name: str) -> list[PeriodOfEnterprise]:
-    """Each week or month with a loaded day, in order."""
-    calendar, enterprise = tables.calendar.c, tables.enterprise_sessions.c
-    period = calendar[name]
-    rows = connection.execute(
-        sa.select(period, sa.func.sum(enterprise.sessions_count), sa.func.count(enterprise.day))
-        .select_from(tables.calendar.outerjoin(tables.enterprise_sessions, enterprise.day == calendar.day))
-        .group_by(period)
-        .order_by(period)
-    )
+def _periods(days: Sequence[DayOfEnterprise], name: str) -> list[PeriodOfEnterprise]:
+    """Each week or month from the first to the last one with a loaded day, in order."""
+    found: dict[date, list[DayOfEnterprise]] = {}
+    for day in days:
+        first_day = day.day.replace(day=1) if name == "month" else day.day - timedelta(days=day.day.weekday())
+        found.setdefault(first_day, []).append(day)
     periods: list[PeriodOfEnterprise] = []
-    previous: int | None = None  # sessions of the one before, if it is whole
-    for first_day, total, loaded in rows:
+    before: int | None = None
+    for first_day, of_period in sorted(found.items()):
         week_later, month_later = first_day + timedelta(days=7), (first_day + timedelta(days=31)).replace(day=1)
         following = week_later if name == "week" else month_later
-        is_complete = loaded == (following - first_day).days
-        change = total / previous - 1 if is_complete and previous else None
-        if loaded:
-            periods.append(PeriodOfEnterprise(first_day, int(total), is_complete, _rounded(change, 4)))
-        previous = int(total) if is_complete else None
+        window = window_of((following - first_day).days, of_period)
+        if periods or window.days_loaded:
+            periods.append(PeriodOfEnterprise(first_day, window, before))
+        before = window.whole
+    while periods and not periods[-1].window.days_loaded:
+        periods.pop()
     return periods
 
 
-def _organizations(connection: sa.Connection, last: date) -> list[OrganizationLately]:
-    """The MOST_ORGS with most sessions lately; the first MOST_SMALL_MULTIPLES with their complete weeks."""
-    cells, organizations = tables.daily_sessions.c, tables.organizations.c
-    lately = cells.day > last - timedelta(days=RECENT_DAYS)
-    now = sa.func.coalesce(sa.func.sum(cells.sessions_count).filter(lately), 0)
-    before = sa.func.coalesce(sa.func.sum(cells.sessions_count).filter(~lately), 0)
+def _organizations(connection: sa.Connection, history: date, last: date) -> list[OrganizationLately]:
+    """Every organization that was ever listed, without its weeks. Days before `history` are not looked at."""
+    cells, organizations, totals = tables.daily_sessions.c, tables.organizations.c, tables.daily_totals.c
+    first, middle = max(history, last - timedelta(days=2 * RECENT_DAYS - 1)), last - timedelta(days=RECENT_DAYS)
+    counts = (
+        sa.select(cells.org_id, cells.day, cells.sessions_count, totals.window_end)
+        .select_from(tables.daily_sessions.join(tables.daily_totals, totals.day == cells.day))
+        .where(cells.day.between(first, last))
+        .subquery()
+    )
+    existed = organizations.created_at.is_(None) | (organizations.created_at < counts.c.window_end)
+
+    def of(is_in_window: sa.ColumnElement[bool]) -> list[sa.ColumnElement[int]]:
+        return [
+            sa.func.coalesce(sa.func.sum(counts.c.sessions_count).filter(is_in_window), 0),
+            sa.func.count(counts.c.day).filter(is_in_window, existed),
+        ]
+
     rows = connection.execute(
-        sa.select(cells.org_id, organizations.org_name, now, before)
-        .select_from(tables.daily_sessions.join(tables.organizations, organizations.org_id == cells.org_id))
-        .where(cells.day > last - timedelta(days=2 * RECENT_DAYS), cells.day <= last)
-        .group_by(cells.org_id, organizations.org_name)
-        .having(now > 0)
-        .order_by(now.desc(), cells.org_id)
-        .limit(MOST_ORGS)
+        sa.select(
+            organizations.org_id,
+            organizations.org_name,
+            organizations.created_at,
+            *of(counts.c.day > middle),
+            *of(counts.c.day <= middle),
+        )
+        .select_from(tables.organizations.outerjoin(counts, counts.c.org_id == organizations.org_id))
+        .group_by(organizations.org_id, organizations.org_name, organizations.created_at)
     ).all()
-    weekly = tables.weekly_sessions.c
-    drawn = [row.org_id for row in rows[:MOST_SMALL_MULTIPLES]]
-    next_day = last + timedelta(days=1)
-    since = next_day - timedelta(days=next_day.weekday(), weeks=WEEKS)
-    weeks: dict[str, list[tuple[date, int]]] = {org_id: [] for org_id in drawn}
-    for org_id, week, count in connection.execute(
-        sa.select(weekly.org_id, weekly.week, weekly.sessions_count)
-        .where(weekly.org_id.in_(drawn), weekly.week >= since, weekly.is_complete)
-        .order_by(weekly.week)
-    ):
-        weeks[org_id].append((week, count))
+    loaded = connection.execute(sa.select(totals.day, totals.window_end).where(totals.day.between(first, last))).all()
+
+    def before_creation(created_at: datetime | None, *, is_lately: bool) -> int:
+        """Loaded days that were over when it was created: it had no session there, asked or not."""
+        ends = [end for day, end in loaded if (day > middle) == is_lately]
+        return sum(end <= created_at for end in ends) if created_at else 0
+
     return [
-        OrganizationLately(org_id, name, int(count), int(earlier), weeks.get(org_id, ()))
-        for org_id, name, count, earlier in rows
+        OrganizationLately(
+            org_id,
+            name,
+            Window(RECENT_DAYS, days + before_creation(created_at, is_lately=True), int(count)),
+            Window(RECENT_DAYS, days_before + before_creation(created_at, is_lately=False), int(count_before)),
+        )
+        for org_id, name, created_at, count, days, count_before, days_before in rows
     ]
 
 
-def _active(connection: sa.Connection, last: date) -> int:
-    """Organizations with a session lately."""
-    cells = tables.daily_sessions.c
-    of_these = sa.select(sa.func.count(cells.org_id.distinct())).where(
-        cells.day > last - timedelta(days=RECENT_DAYS), cells.day <= last, cells.sessions_count > 0
-    )
-    return connection.scalar(of_these) or 0
+def _whole_weeks(
+    connection: sa.Connection, last: date, org_ids: Sequence[str]
+) -> dict[str, list[tuple[date, int | None]]]:
+    """For each of `org_ids`, the last WEEKS weeks from its first to its last complete one; None for the others."""
+    weekly = tables.weekly_sessions.c
+    next_day = last + timedelta(days=1)
+    since = next_day - timedelta(days=next_day.weekday(), weeks=WEEKS)
+    whole: dict[str, dict[date, int]] = {}
+    for org_id, week, count in connection.execute(
+        sa.select(weekly.org_id, weekly.week, weekly.sessions_count)
+        .where(weekly.org_id.in_(org_ids), weekly.week >= since, weekly.is_complete)
+        .order_by(weekly.week)
+    ):
+        whole.setdefault(org_id, {})[week] = count
+    mondays = [since + timedelta(weeks=n) for n in range(WEEKS)]
+    return {
+        org_id: [(monday, found.get(monday)) for monday in mondays if min(found) <= monday <= max(found)]
+        for org_id, found in whole.items()
+    }
 
 
-def _trust(connection: sa.Connection, days: Sequence[DayOfEnterprise]) -> Trust:
-    totals, revisions, organizations = tables.daily_totals.c, tables.session_revisions.c, tables.organizations.c
-    verdicts: dict[str, int] = {}
-    for day in days:
-        verdicts[day.verdict] = verdicts.get(day.verdict, 0) + 1
-    latest, unattributed = connection.execute(
-        sa.select(sa.func.max(totals.loaded_at), sa.func.coalesce(sa.func.sum(totals.unattributed_count), 0))
-    ).one()
-    since = (latest or datetime.now(UTC)) - timedelta(days=RESTATED_DAYS)
-    restated, restated_by = connection.execute(
+def _restated(connection: sa.Connection) -> tuple[datetime | None, int, int]:
+    """When a day was last read, and how many counts were changed in RESTATED_DAYS up to then, by how many sessions."""
+    revisions = tables.session_revisions.c
+    latest = connection.scalar(sa.select(sa.func.max(tables.daily_totals.c.loaded_at)))
+    if latest is None:
+        return None, 0, 0
+    number, by = connection.execute(
         sa.select(
             sa.func.count(), sa.func.coalesce(sa.func.sum(revisions.new_count - revisions.previous_count), 0)
-        ).where(revisions.revised_at > since)
+        ).where(revisions.revised_at > latest - timedelta(days=RESTATED_DAYS))
     ).one()
-    refused = connection.execute(
-        sa.select(
-            organizations.org_id,
-            sa.func.coalesce(organizations.org_name, organizations.org_id),
-            organizations.unavailable_since,
-            organizations.unavailable_reason,
-        )
-        .where(
-            organizations.unavailable_since.is_not(None),
-            organizations.is_listed,
-        )
-        .order_by(organizations.unavailable_since, organizations.org_id)
-    )
-    return Trust(
-        days=len(days),
-        days_by_verdict=verdicts,
-        unattributed=int(unattributed),
-        restated=restated,
-        restated_by=int(restated_by),
-        unavailable=[(row[0], row[1], row[2], row[3]) for row in refused],
-        last_loaded_at=latest,
-    )
+    return latest, number, int(by)
