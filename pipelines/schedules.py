@@ -31,9 +31,9 @@ def cron(settings: Settings) -> str:
     return f"{MINUTE} {(settings.devin_day_start_hour + HOURS_AFTER_CLOSE) % 24} * * *"
 
 
-def next_tick(settings: Settings, after: datetime) -> datetime:
-    """When the daemon starts the next scheduled run, in DEVIN_TIMEZONE: as it finds that itself, clock changes too."""
-    return get_next_cron_tick(cron(settings), after, settings.devin_timezone)
+def next_tick(settings: Settings, since: datetime) -> datetime:
+    """When the daemon starts a scheduled run next, at `since` or later, in DEVIN_TIMEZONE; clock changes included."""
+    return get_next_cron_tick(cron(settings), since, settings.devin_timezone)
 
 
 def daily_refresh_schedule(
