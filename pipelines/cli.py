@@ -16,6 +16,7 @@ import dagster as dg
 import typer
 
 from pipelines import interrupts, runs
+from pipelines.behind import behind
 from pipelines.compatibility import Incompatible, refuse_other_days, refuse_other_version
 from pipelines.definitions import definitions_for, devin_api_for
 from pipelines.ledger import OlderWarehouse, missing_days, reading
@@ -40,7 +41,7 @@ from pipelines.status import status
 from resources.database import Database, WarehouseDamaged, WarehouseLocked, WarehouseLost, WarehouseUnusable
 from resources.devin_api import KEY_VARIABLE, Calls, Unauthorized, key_from_environment
 from resources.devin_versions import version_for
-from warehouse import migrations, parquet, reads
+from warehouse import migrations, reads
 from warehouse.migrations import UnfitWarehouse
 from warehouse.tables import ORGANIZATIONS, USERS, Counted
 
@@ -109,7 +110,8 @@ def backfill(
         days = _days_between(_day("FIRST", first), _day("LAST", last), settings)
         command = f"devin-sessions backfill {first} {last}" + (" --refresh" if refresh else "")
     _bring_forward(settings)
-    unloaded, contradicted, is_behind = _ledger(settings, days)
+    unloaded, contradicted = _ledger(settings, days)
+    is_behind = bool(behind(settings).assets)
     wanted = dict.fromkeys(settings.counted, days) if refresh else unloaded
 
     loads: list[_Loaded] = []
@@ -118,7 +120,7 @@ def backfill(
             loads.append(_Loaded(counted, wanted[counted], refresh))
             if not any(load.has_no_point for load in loads):
                 loads[-1].run(settings, instance)
-        if not wanted[ORGANIZATIONS] and (is_behind or _published_is_behind(settings)):
+        if is_behind and loads[0].leaves_what_follows:
             definitions = definitions_for(settings, loads[0].progress)
             loads[0].outcomes.append(runs.run_downstream(definitions, instance, ORGANIZATIONS))
     if not any(wanted.values()):
@@ -176,6 +178,13 @@ class _Loaded:
         """Whether nothing after it can go well either: interrupted, the source is down, or not one day is stored."""
         is_over = self.progress.calls.gave_up or any(outcome.is_interrupted for outcome in self.outcomes)
         return is_over or (self.is_broken_off and not self.progress.stored)
+
+    @property
+    def leaves_what_follows(self) -> bool:
+        """Whether no run of it got as far as the rollups, the snapshot and the report, and nobody stopped it."""
+        if any(outcome.is_interrupted for outcome in self.outcomes):
+            return False
+        return not self.wanted or (self.is_broken_off and not self.progress.stored)
 
     @property
     def missing(self) -> set[date]:
@@ -236,6 +245,7 @@ def show_status(
             "runs": [asdict(run) for run in found.runs],
             "schedule": found.schedule,
             "next_tick": found.next_tick,
+            "behind": found.behind,
             "to_do": found.to_do,
         }
         typer.echo(json.dumps(whole, default=lambda value: value.isoformat()))
@@ -416,24 +426,8 @@ def _bring_forward(settings: Settings) -> None:
             migrations.bring_forward(connection)
 
 
-def _published_is_behind(settings: Settings) -> bool:
-    """Whether the warehouse was written after what is published of it, as by a run that ended in between."""
-    database, snapshot = Database(url=settings.warehouse_url), settings.published_snapshot
-    published = [settings.published_report]
-    if snapshot:
-        published += [snapshot, snapshot.parent / "parquet" / parquet.SUMS]
-        written = database.path.stat().st_mtime if database.path.exists() else None
-    else:
-        with reading(database) as connection:
-            days = reads.last_read(connection, ORGANIZATIONS).values()
-        written = max(days).timestamp() if days else None
-    if written is None:
-        return False
-    return any(path and (not path.exists() or path.stat().st_mtime < written) for path in published)
-
-
-def _ledger(settings: Settings, days: list[date]) -> tuple[dict[Counted, list[date]], list[date], bool]:
-    """Which of `days` are not loaded, which contradict themselves, and whether the rollups have yet to take in any.
+def _ledger(settings: Settings, days: list[date]) -> tuple[dict[Counted, list[date]], list[date]]:
+    """Which of `days` are not loaded, and which contradict themselves.
 
     Raises Incompatible if the settings make other days, or ask another version of the API.
     """
@@ -446,7 +440,7 @@ def _ledger(settings: Settings, days: list[date]) -> tuple[dict[Counted, list[da
             refuse_other_days(reads.windows(connection, counted), daily_partitions(settings), settings)
             unloaded[counted] = missing_days(connection, settings, counted, days)
             contradicted |= reads.contradicted_days(connection, counted) & {*days}
-        return unloaded, sorted(contradicted), reads.rollups_are_behind(connection)
+        return unloaded, sorted(contradicted)
 
 
 if __name__ == "__main__":

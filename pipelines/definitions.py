@@ -7,6 +7,7 @@ import dagster as dg
 from pipelines.alerts import alerts_sensor
 from pipelines.checks import checks_of, control_totals_agree
 from pipelines.daily_sessions import daily_sessions_asset
+from pipelines.follow import follow_sensor
 from pipelines.organizations import organizations
 from pipelines.partitions import daily_partitions
 from pipelines.progress import Progress
@@ -41,10 +42,13 @@ def definitions_for(settings: Settings, progress: Progress) -> dg.Definitions:
         assets += last
     if settings.published_report:
         assets.append(activity_report_asset([asset.key for asset in last]))
+    sensors = [follow_sensor(settings)]
+    if settings.devin_alert_webhook_url:
+        sensors.append(alerts_sensor(assets, checks, settings))
     return dg.Definitions(
         assets=assets,
         asset_checks=checks,
-        sensors=[alerts_sensor(assets, checks, settings)] if settings.devin_alert_webhook_url else [],
+        sensors=sensors,
         schedules=[daily_refresh_schedule(assets, partitions, settings)],
         resources={
             "settings": _fixed(settings.model_copy(update=dict.fromkeys(SECRETS))),  # who sends them reads them itself

@@ -1,8 +1,11 @@
 """Assets `weekly_sessions`, `monthly_sessions`, `enterprise_sessions`: what their SQL files select, kept up to date."""
 
+import textwrap
+
 import dagster as dg
 import sqlalchemy as sa
 
+from pipelines.behind import CATCH_UP
 from pipelines.catalogue import table_asset
 from pipelines.settings import Settings
 from resources.database import Database, WarehouseUnusable
@@ -21,6 +24,14 @@ def _rebuilt(database: Database, table: sa.Table, **parameters: int) -> dg.Mater
         rows_built = database.write(built)
     except (WarehouseUnusable, UnfitWarehouse) as error:
         raise dg.Failure(str(error), allow_retries=False) from error
+    except sa.exc.DBAPIError as error:  # whatever it is, it is about this rollup alone
+        why = textwrap.shorten(" ".join(str(error.orig).split()), 300, placeholder=" …")
+        raise dg.Failure(
+            f"The rollup {table.name} could not be built from the stored days: {why}. It keeps its earlier rows. The "
+            f"other rollups, the snapshot and the report go on without it. To try again: {CATCH_UP}. If it fails "
+            "again, report it.",
+            allow_retries=False,
+        ) from error
     return dg.MaterializeResult(metadata={"rows_built": rows_built})
 
 

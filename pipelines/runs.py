@@ -63,10 +63,11 @@ _INTERRUPTS = (dg.DagsterExecutionInterruptedError.__name__, KeyboardInterrupt._
 
 @dataclass
 class Outcome:
-    """How one run ended: what failed, as sentences, and what its checks found."""
+    """How one run ended: what failed, as sentences and as assets, and what its checks found."""
 
     failures: list[str] = field(default_factory=list)
     checks: dict[dg.AssetCheckKey, dg.AssetCheckEvaluation] = field(default_factory=dict)
+    failed: set[dg.AssetKey] = field(default_factory=set)
     is_interrupted: bool = False
 
 
@@ -198,9 +199,16 @@ def run_range(
 
 
 def run_downstream(definitions: dg.Definitions, instance: dg.DagsterInstance, counted: Counted) -> Outcome:
-    """One run of the rollups, the snapshot and the report alone."""
+    """One run of the rollups, the snapshot and the report alone.
+
+    If a rollup fails, the others and what is published follow all the same, in a run of their own.
+    """
     selection = _downstream(definitions, counted)
-    return _run(definitions, instance, asset_selection=selection) if selection else Outcome()
+    outcome = _run(definitions, instance, asset_selection=selection) if selection else Outcome()
+    published = [key for key in selection if key in (PUBLISHED_SNAPSHOT, ACTIVITY_REPORT)]
+    if outcome.failures and outcome.failed.isdisjoint(published) and published:
+        outcome.failures += _run(definitions, instance, asset_selection=published).failures
+    return outcome
 
 
 def _downstream(definitions: dg.Definitions, counted: Counted) -> list[dg.AssetKey]:
@@ -236,6 +244,7 @@ def _run(definitions: dg.Definitions, instance: dg.DagsterInstance, **options: A
                     outcome.is_interrupted = True
                 else:
                     outcome.failures.append(failure_told(event, result.run_id))
+                    outcome.failed.add(dg.AssetKey(event.step_key or ""))
         for check in result.get_asset_check_evaluations():
             outcome.checks[check.asset_check_key] = check
         outcome.is_interrupted |= not result.success and bool(interrupts.received())

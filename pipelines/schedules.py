@@ -3,6 +3,7 @@
 from datetime import date, datetime
 
 import dagster as dg
+from dagster._utils.schedules import get_next_cron_tick
 
 from pipelines.ledger import OlderWarehouse, missing_days, reading
 from pipelines.partitions import closed_days, ranges
@@ -25,6 +26,16 @@ def range_tags(first: str, last: str, complete_before: date | None = None) -> di
     return tags if complete_before is None else tags | {COMPLETE_BEFORE: complete_before.isoformat()}
 
 
+def cron(settings: Settings) -> str:
+    """When the schedule runs, in DEVIN_TIMEZONE."""
+    return f"{MINUTE} {(settings.devin_day_start_hour + HOURS_AFTER_CLOSE) % 24} * * *"
+
+
+def next_tick(settings: Settings, since: datetime) -> datetime:
+    """When the daemon starts a scheduled run next, at `since` or later, in DEVIN_TIMEZONE; clock changes included."""
+    return get_next_cron_tick(cron(settings), since, settings.devin_timezone)
+
+
 def daily_refresh_schedule(
     assets: list[dg.AssetsDefinition], partitions: dg.DailyPartitionsDefinition, settings: Settings
 ) -> dg.ScheduleDefinition:
@@ -43,7 +54,7 @@ def daily_refresh_schedule(
     @dg.schedule(
         name=SCHEDULE,
         job=job,
-        cron_schedule=f"{MINUTE} {(settings.devin_day_start_hour + HOURS_AFTER_CLOSE) % 24} * * *",
+        cron_schedule=cron(settings),
         execution_timezone=settings.devin_timezone,
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description=f"Loads the day that closed last, reads the {again} before it again, and loads what was missed.",

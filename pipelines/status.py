@@ -3,14 +3,14 @@
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Literal
-from zoneinfo import ZoneInfo
 
 import dagster as dg
 
+from pipelines.behind import CATCH_UP, behind
 from pipelines.ledger import missing_days, reading
 from pipelines.partitions import closed_days, daily_partitions, ranges, spelled
 from pipelines.runs import using_the_record
-from pipelines.schedules import HOURS_AFTER_CLOSE, JOB, MINUTE, SCHEDULE
+from pipelines.schedules import JOB, SCHEDULE, next_tick
 from pipelines.settings import Settings
 from resources.database import Database
 from warehouse import reads
@@ -42,12 +42,16 @@ class OfCounted:
 
 @dataclass(frozen=True)
 class Status:
-    """All of it. `to_do` is empty if nothing needs doing; `next_tick` is when the schedule asks for the next run."""
+    """All of it. `to_do` is empty if nothing needs doing; `next_tick` is when the schedule asks for the next run.
+
+    `behind` names the assets that are older than the stored days.
+    """
 
     counted: dict[str, OfCounted]
     runs: list[Run]
     schedule: Schedule
     next_tick: datetime
+    behind: list[str] = field(default_factory=list)
     to_do: list[str] = field(default_factory=list)
 
 
@@ -70,9 +74,12 @@ def status(settings: Settings, instance: dg.DagsterInstance | None) -> Status:
             )
             counted[f"{each.noun}s"] = state
             to_do += _to_do(each, missing, state)
+    late = behind(settings).assets
+    if late:
+        to_do.append(f"Behind the stored days: {', '.join(late)}. To catch up: {CATCH_UP}")
     with using_the_record():
         runs, schedule = (_last_runs(instance), _schedule(instance)) if instance else ([], "not running")
-    return Status(counted, runs, schedule, _next_tick(settings), to_do)
+    return Status(counted, runs, schedule, next_tick(settings, datetime.now(UTC)), late, to_do)
 
 
 def _to_do(counted: Counted, missing: list[date], state: OfCounted) -> list[str]:
@@ -114,10 +121,3 @@ def _schedule(instance: dg.DagsterInstance) -> Schedule:
     beat = instance.get_daemon_heartbeats().get("SCHEDULER")
     is_alive = beat and datetime.now(UTC) - datetime.fromtimestamp(beat.timestamp, UTC) < _SILENCE
     return "running" if is_alive else "not running"
-
-
-def _next_tick(settings: Settings) -> datetime:
-    now = datetime.now(ZoneInfo(settings.devin_timezone))
-    hour = (settings.devin_day_start_hour + HOURS_AFTER_CLOSE) % 24
-    tick = now.replace(hour=hour, minute=MINUTE, second=0, microsecond=0)
-    return tick if tick > now else tick + timedelta(days=1)

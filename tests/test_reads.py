@@ -75,7 +75,7 @@ def test_an_empty_warehouse_answers_every_question(connection: sa.Connection, co
     assert reads.windows(connection, counted) == {}
     assert reads.last_read(connection, counted) == {}
     assert reads.api_versions(connection) == set()
-    assert reads.rollups_are_behind(connection) is False
+    assert reads.rollups_behind(connection) == []
     assert reads.days_of_runs(connection, counted, ["run"]) == set()
     assert reads.recent_activity(connection, counted, JANUARY_30, days_after(9)) == {}
     assert reads.unavailable(connection, counted) == {}
@@ -133,12 +133,13 @@ def test_activity_counts_days_and_sessions_from_the_first_day_to_before_the_last
 
 def test_rollups_are_behind_until_each_has_taken_in_what_was_loaded(connection: sa.Connection) -> None:
     store(connection, ORGANIZATIONS, {JANUARY_30: {"a": 1}})
-    for table in tables.ROLLUPS:
-        assert reads.rollups_are_behind(connection) is True
+    names = [table.name for table in tables.ROLLUPS]
+    for number, table in enumerate(tables.ROLLUPS):
+        assert reads.rollups_behind(connection) == names[number:]
         writes.rebuild(connection, table, **({"settled_after_days": 2} if table is tables.enterprise_sessions else {}))
-    assert reads.rollups_are_behind(connection) is False
+    assert reads.rollups_behind(connection) == []
     store(connection, USERS, {JANUARY_30: {"u": 1}})
-    assert reads.rollups_are_behind(connection) is False, "no rollup is about users"
+    assert reads.rollups_behind(connection) == [], "no rollup is about users"
 
 
 def test_coverage_counts_loaded_and_reconciled_days_of_those_expected(

@@ -133,7 +133,8 @@ def test_machines_get_all_of_it_as_json(world: World, capsys: pytest.CaptureFixt
     code, shown = in_this_process(capsys, world.environment, "status", "--json")
     told = json.loads(shown)
     assert code == cli.MISSING
-    assert list(told) == ["organizations", "runs", "schedule", "next_tick", "to_do"]
+    assert list(told) == ["organizations", "runs", "schedule", "next_tick", "behind", "to_do"]
+    assert told["behind"] == []
     of_organizations = told["organizations"]
     assert of_organizations["days"][FIRST] == "partial"
     assert (of_organizations["days_loaded"], of_organizations["days_reconciled"]) == (0, 0)

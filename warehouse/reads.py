@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from warehouse.tables import ORGANIZATIONS, USERS, Counted, monthly_sessions, stale_days
+from warehouse.tables import ORGANIZATIONS, ROLLUPS, USERS, Counted, monthly_sessions, stale_days
 
 DayState = Literal["missing", "partial", "proven", "unattributed", "contradiction"]
 
@@ -63,9 +63,10 @@ def contradicted_days(connection: sa.Connection, counted: Counted) -> set[date]:
     return set(connection.scalars(sa.union(exceeded, sa.select(counted.contradictions.c.day))))
 
 
-def rollups_are_behind(connection: sa.Connection) -> bool:
-    """Whether a rollup has yet to take in days that are loaded, as after a run that was killed in between."""
-    return bool(connection.scalar(sa.select(sa.exists().select_from(stale_days))))
+def rollups_behind(connection: sa.Connection) -> list[str]:
+    """The rollups that have yet to take in days that are loaded, as after a run that was killed in between."""
+    names = set(connection.scalars(sa.select(stale_days.c.rollup)))
+    return [rollup.name for rollup in ROLLUPS if rollup.name in names]
 
 
 def days_of_runs(connection: sa.Connection, counted: Counted, run_ids: Sequence[str]) -> set[date]:

@@ -1,0 +1,72 @@
+"""Which of the rollups, the snapshot and the report are older than the days that are stored."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from pipelines.ledger import reading
+from pipelines.publish import PUBLISHED_SNAPSHOT
+from pipelines.report import ACTIVITY_REPORT
+from pipelines.settings import Settings
+from resources.database import Database
+from warehouse import parquet, reads
+from warehouse.tables import ORGANIZATIONS
+
+CATCH_UP = "devin-sessions backfill --missing"
+
+
+@dataclass(frozen=True)
+class Behind:
+    """Names of the assets that are older than the days stored by `stored_at` (None: no day is stored)."""
+
+    rollups: list[str]
+    published: list[str]
+    stored_at: datetime | None
+
+    @property
+    def assets(self) -> list[str]:
+        """All of them, in the order in which they are built."""
+        return [*self.rollups, *self.published]
+
+
+def behind(settings: Settings) -> Behind:
+    """What has yet to follow the stored days, as after days loaded in the UI or a run that was killed.
+
+    Raises WarehouseUnusable, UnfitWarehouse or OlderWarehouse.
+    """
+    database = Database(url=settings.warehouse_url)
+    with reading(database) as connection:
+        return _behind(connection, database, settings)
+
+
+def _behind(connection: sa.Connection, database: Database, settings: Settings) -> Behind:
+    read = [reads.last_read(connection, counted).values() for counted in settings.counted]
+    stored_at = max((moment for moments in read for moment in moments), default=None)
+    if stored_at is None:
+        return Behind([], [], None)
+    rollups = reads.rollups_behind(connection)
+    snapshot, report = settings.published_snapshot, settings.published_report
+    if snapshot:
+        # Whatever a transaction changed is to be published. After a kill it may be in the log beside the file.
+        written = max(path.stat().st_mtime for path in _files(database.path) if path.exists())
+    else:
+        days = reads.last_read(connection, ORGANIZATIONS).values()
+        written = max(days).timestamp() if days else 0.0
+    published = {
+        PUBLISHED_SNAPSHOT.to_user_string(): [snapshot, snapshot.parent / "parquet" / parquet.SUMS]
+        if snapshot
+        else [],
+        ACTIVITY_REPORT.to_user_string(): [report] if report else [],
+    }
+    late = [name for name, paths in published.items() if any(_is_older(path, written) for path in paths)]
+    return Behind(rollups, late, stored_at)
+
+
+def _files(database: Path) -> list[Path]:
+    return [database, database.with_name(f"{database.name}.wal")]
+
+
+def _is_older(path: Path, moment: float) -> bool:
+    return not path.exists() or path.stat().st_mtime < moment

@@ -1,0 +1,242 @@
+"""Days that were loaded by whatever run reach the rollups, the snapshot and the report, and each once."""
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+import pytest
+import sqlalchemy as sa
+import tenacity
+
+from pipelines import cli
+from pipelines.behind import CATCH_UP, behind
+from pipelines.follow import SENSOR, follow_sensor
+from pipelines.schedules import JOB, next_tick, range_tags
+from tests.conftest import World
+from tests.test_cli import devin_sessions, in_snapshot, in_this_process
+from tests.test_webserver import LAUNCH, graphql
+from tests.ui import dagster_ui
+
+DAY = "2025-04-01"
+ROLLUPS = ["weekly_sessions", "monthly_sessions", "enterprise_sessions"]
+EVERYTHING = [*ROLLUPS, "published_snapshot", "activity_report"]
+LOADED = ["organizations", "daily_sessions"]
+# 2 ** 62 each: together more than a bigint holds. They are in one month, and in two weeks.
+TOO_MANY_A_MONTH = """
+    update daily_sessions set sessions_count = 4611686018427387904 where day in ('2025-04-01', '2025-04-08')
+"""
+
+
+@pytest.fixture
+def reported(world: World) -> World:
+    """With a report too."""
+    world.configure(devin_report_path="")
+    return world
+
+
+class Daemon:
+    """The sensor as the daemon evaluates it, tick by tick, with the time between runs that it waits for set to none."""
+
+    def __init__(self, world: World) -> None:
+        self.world, self.cursor = world, ""
+        self.skipped = ""
+
+    def tick(self) -> list[list[str]]:
+        """The assets of each run that the sensor asks for."""
+        context = dg.build_sensor_context(self.world.instance, cursor=self.cursor or None)
+        asked = follow_sensor(self.world.settings, quiet=timedelta(0)).evaluate_tick(context)
+        self.cursor = asked.cursor or ""
+        self.skipped = asked.skip_message or ""
+        return [[key.to_user_string() for key in request.asset_selection or ()] for request in asked.run_requests or ()]
+
+
+def run_of(world: World, assets: Sequence[str], first: str = "", last: str = "", **tags: str) -> bool:
+    """A run of these assets alone, as the UI makes them. Returns whether it succeeded."""
+    result = world.definitions.resolve_job_def(JOB).execute_in_process(
+        instance=world.instance,
+        tags=(range_tags(first, last or first) if first else {}) | tags,
+        asset_selection=[dg.AssetKey(asset) for asset in assets],
+        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+        raise_on_error=False,
+    )
+    return result.success
+
+
+def follow_up(world: World, assets: Sequence[str]) -> bool:
+    return run_of(world, assets, **{"dagster/sensor_name": SENSOR})
+
+
+def test_a_day_loaded_in_the_ui_reaches_rollups_snapshot_and_report_by_itself(reported: World) -> None:
+    world = reported
+    tags = [{"key": key, "value": value} for key, value in range_tags(DAY, DAY).items()]
+    launched = {
+        "selector": {
+            "repositoryName": "__repository__",
+            "repositoryLocationName": "devin_session_metrics",
+            "jobName": JOB,
+            "assetSelection": [{"path": [name]} for name in LOADED],
+        },
+        "mode": "default",
+        "runConfigData": {},
+        "executionMetadata": {"tags": tags},
+    }
+    in_time = tenacity.Retrying(
+        retry=tenacity.retry_if_result(lambda is_there: not is_there),
+        wait=tenacity.wait_fixed(0.5),
+        stop=tenacity.stop_after_delay(240),
+    )
+    report, snapshot = world.settings.published_report, world.settings.published_snapshot
+    assert report and snapshot
+    with dagster_ui({}) as url:
+        assert graphql(url, LAUNCH % "launchRun", params=launched)["launchRun"]["__typename"] == "LaunchRunSuccess"
+        in_time(lambda: snapshot.exists() and report.exists())
+    expected = sum(world.truth(DAY, DAY).values())
+    for table in ROLLUPS:
+        assert in_snapshot(world, f"select sum(sessions_count)::bigint from {table}") == [(expected,)]
+    assert DAY in report.read_text(encoding="utf-8")
+    with dg.DagsterInstance.from_config(str(world.folder / "dagster")) as instance:
+        own, loading = (run for run in instance.get_runs())
+    assert own.tags["dagster/sensor_name"] == SENSOR
+    assert {key.to_user_string() for key in own.asset_selection or ()} == {*EVERYTHING}
+    assert {key.to_user_string() for key in loading.asset_selection or ()} == {*LOADED}
+
+
+def test_days_loaded_alone_are_followed_once_by_one_run_however_many_runs_loaded_them(reported: World) -> None:
+    daemon = Daemon(reported)
+    assert daemon.tick() == []
+    for day in ("2025-04-01", "2025-04-02", "2025-04-03"):
+        assert run_of(reported, LOADED, day)
+    assert daemon.tick() == [EVERYTHING]
+    assert daemon.tick() == [], "nothing has ended since"
+    assert follow_up(reported, EVERYTHING)
+    assert daemon.tick() == []
+    assert daemon.skipped == "Nothing is behind."
+    assert in_snapshot(reported, "select count(*) from enterprise_sessions") == [(3,)]
+
+
+def test_the_job_and_the_command_leave_nothing_to_follow(reported: World) -> None:
+    daemon = Daemon(reported)
+    daemon.tick()
+    assert reported.run("2025-04-01", "2025-04-02").success
+    assert daemon.tick() == []
+    assert daemon.skipped == "Nothing is behind."
+
+
+def test_days_that_a_failed_run_stored_are_followed_too(reported: World) -> None:
+    daemon = Daemon(reported)
+    daemon.tick()
+    second = reported.days("2025-04-02", "2025-04-02")[0]
+    reported.configure(devin_fetch="direct")
+    reported.source.fail(status=503, when=lambda asked: asked.start == second.start, times=None)
+    assert not reported.run("2025-04-01", "2025-04-03").success
+    assert reported.cells()
+    assert daemon.tick() == [EVERYTHING]
+    assert follow_up(reported, EVERYTHING)
+    assert daemon.tick() == []
+
+
+def test_what_is_under_way_is_waited_for(reported: World) -> None:
+    daemon = Daemon(reported)
+    assert run_of(reported, LOADED, DAY)
+    job = reported.definitions.resolve_job_def(JOB)
+    other = reported.instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
+    assert daemon.tick() == []
+    reported.instance.report_run_canceled(other)
+    assert daemon.tick() == [EVERYTHING]
+
+
+def test_a_run_that_ended_just_now_may_be_one_of_several(reported: World) -> None:
+    assert run_of(reported, LOADED, DAY)
+    asked = follow_sensor(reported.settings, quiet=timedelta(hours=1)).evaluate_tick(
+        dg.build_sensor_context(reported.instance)
+    )
+    assert not asked.run_requests
+    assert "just now" in str(asked.skip_message)
+
+
+def test_a_rollup_that_fails_stops_neither_the_others_nor_what_is_published(reported: World) -> None:
+    world, daemon = reported, Daemon(reported)
+    assert run_of(world, LOADED, "2025-04-01", "2025-04-08")
+    with world.database.transaction() as connection:
+        connection.execute(sa.text(TOO_MANY_A_MONTH))
+    assert daemon.tick() == [EVERYTHING]
+    assert not follow_up(world, EVERYTHING)
+    assert behind(world.settings).rollups == ["monthly_sessions"]
+    published = ["published_snapshot", "activity_report"]
+    assert daemon.tick() == [published], "what failed is not tried for ever"
+    assert follow_up(world, published)
+    assert daemon.tick() == []
+    assert daemon.skipped == "Still behind: monthly_sessions."
+    assert in_snapshot(world, "select count(*) from enterprise_sessions") == [(8,)]
+
+
+def test_the_command_names_a_rollup_that_fails_and_publishes_the_others(reported: World) -> None:
+    world = reported
+    assert run_of(world, LOADED, "2025-04-01", "2025-04-08")
+    with world.database.transaction() as connection:
+        connection.execute(sa.text(TOO_MANY_A_MONTH))
+    code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-08")
+    assert code == cli.MISSING
+    assert "The rollup monthly_sessions could not be built from the stored days:" in err
+    assert err.count("could not be built") == 1
+    assert in_snapshot(world, "select count(*) from enterprise_sessions") == [(8,)]
+    assert in_snapshot(world, "select count(distinct week) from weekly_sessions") == [(2,)]
+    assert in_snapshot(world, "select count(*) from monthly_sessions") == [(0,)]
+    assert world.settings.published_report and world.settings.published_report.exists()
+    assert behind(world.settings).assets == ["monthly_sessions"]
+
+
+def test_status_names_what_is_behind_and_the_command_that_catches_up(
+    reported: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world = reported
+    yesterday = datetime.now(UTC).date() - timedelta(days=1)
+    world.configure(devin_start_date=f"{yesterday - timedelta(days=1)}")
+    assert run_of(world, LOADED, f"{yesterday - timedelta(days=1)}", f"{yesterday}")
+    code, shown = in_this_process(capsys, world.environment, "status", "--json")
+    told: dict[str, Any] = json.loads(shown)
+    assert (code, told["behind"]) == (cli.MISSING, EVERYTHING)
+    (advice,) = told["to_do"]
+    assert advice == f"Behind the stored days: {', '.join(EVERYTHING)}. To catch up: {CATCH_UP}"
+    code, _, err = devin_sessions(*CATCH_UP.split()[1:])
+    assert (code, err) == (0, "")
+    code, shown = in_this_process(capsys, world.environment, "status", "--json")
+    assert (code, json.loads(shown)["behind"]) == (0, [])
+
+
+def test_on_a_server_the_rollups_and_the_report_are_what_can_be_behind(each_world: World) -> None:
+    world = each_world
+    world.configure(devin_report_path=f"{world.folder}/report.html")
+    assert behind(world.settings).assets == []
+    assert run_of(world, LOADED, DAY)
+    everything = EVERYTHING if world.settings.published_snapshot else [*ROLLUPS, "activity_report"]
+    assert behind(world.settings).assets == everything
+    assert run_of(world, everything)
+    assert behind(world.settings).assets == []
+    assert run_of(world, LOADED, DAY)
+    assert behind(world.settings).assets == everything, "the same day, read again"
+
+
+@pytest.mark.parametrize(
+    ("zone", "switch", "hour", "ticks"),
+    [
+        # 02:30 does not exist on the first day, and comes twice on the second.
+        ("Europe/Berlin", "2025-03-30", 0, ["29T02:30:00+01:00", "30T03:00:00+02:00", "31T02:30:00+02:00"]),
+        ("Europe/Berlin", "2025-10-26", 0, ["25T02:30:00+02:00", "26T02:30:00+01:00", "27T02:30:00+01:00"]),
+        ("America/New_York", "2025-03-09", 0, ["08T02:30:00-05:00", "09T03:00:00-04:00", "10T02:30:00-04:00"]),
+        ("America/New_York", "2025-11-02", 23, ["01T01:30:00-04:00", "02T01:30:00-05:00", "03T01:30:00-05:00"]),
+    ],
+)
+def test_the_next_run_is_when_the_daemon_starts_it_where_clocks_change(
+    world: World, zone: str, switch: str, hour: int, ticks: list[str]
+) -> None:
+    world.configure(devin_timezone=zone, devin_day_start_hour=str(hour))
+    at = datetime.fromisoformat(f"{date.fromisoformat(switch) - timedelta(days=1)}T00:00:00+00:00")
+    found = []
+    for _ in ticks:
+        tick = next_tick(world.settings, at)
+        found.append(tick.isoformat())
+        at = tick.astimezone(UTC) + timedelta(seconds=1)
+    assert [moment[8:] for moment in found] == ticks

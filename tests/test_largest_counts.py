@@ -1,0 +1,61 @@
+"""The largest counts that are stored go through every sum: rollups, snapshot, Parquet, report and status."""
+
+from datetime import UTC, date, datetime, timedelta
+
+from pipelines import runs
+from pipelines.definitions import definitions_for
+from pipelines.progress import Progress
+from pipelines.status import status
+from tests.conftest import World
+from tests.test_cli import in_snapshot
+from warehouse import migrations, writes
+from warehouse.tables import LARGEST_COUNT, ORGANIZATIONS
+
+DAYS, ORGANIZATIONS_COUNTED = 400, 1000
+FIRST = date(2025, 1, 1)
+
+
+def test_they_roll_up_are_published_and_reported(each_world: World) -> None:
+    world = each_world
+    world.configure(devin_report_path=f"{world.folder}/report.html")
+    at = datetime(2026, 6, 1, tzinfo=UTC)
+    ids = [f"org-{number:04}" for number in range(ORGANIZATIONS_COUNTED)]
+    by = {"api_version": "v2", "loaded_at": at, "run_id": "run"}
+    with world.database.transaction() as connection:
+        migrations.bring_forward(connection)
+        found = [{"org_id": id_, "org_name": id_, "created_at": None} for id_ in ids]
+        writes.store_listed(connection, ORGANIZATIONS, found, at)
+        writes.store_history(connection, FIRST, FIRST + timedelta(days=DAYS - 1))
+        for start in range(0, DAYS, 50):
+            days = world.days(f"{FIRST + timedelta(start)}", f"{FIRST + timedelta(start + 49)}")
+            totals = [
+                {
+                    "day": day.day,
+                    "window_start": day.start,
+                    "window_end": day.end,
+                    "sessions_count": LARGEST_COUNT,
+                    "orgs_expected": len(ids),
+                    "orgs_loaded": len(ids),
+                    **by,
+                }
+                for day in days
+            ]
+            cells = [
+                {"day": day.day, "org_id": id_, "sessions_count": LARGEST_COUNT, "is_derived": False, **by}
+                for day in days
+                for id_ in ids
+            ]
+            writes.store_days(connection, ORGANIZATIONS, totals, cells)
+    outcome = runs.run_downstream(definitions_for(world.settings, Progress()), world.instance, ORGANIZATIONS)
+    assert outcome.failures == []
+    everything = DAYS * ORGANIZATIONS_COUNTED * LARGEST_COUNT
+    for table in ("daily_sessions", "weekly_sessions", "monthly_sessions"):
+        assert int(world.rows(f"select sum(sessions_count) from {table}")[0][0]) == everything
+    assert world.rows("select max(trailing_28_day_count) from enterprise_sessions") == [(28 * LARGEST_COUNT,)]
+    if world.settings.published_snapshot:
+        assert in_snapshot(world, "select sum(sessions_count) from daily_sessions") == [(everything,)]
+    report = world.settings.published_report
+    assert report and f"{28 * LARGEST_COUNT:,}" in report.read_text(encoding="utf-8")
+    found_status = status(world.settings, None)
+    assert found_status.behind == []
+    assert found_status.counted["organizations"].coverage.sessions_count == DAYS * LARGEST_COUNT
