@@ -55,9 +55,7 @@ def _behind(connection: sa.Connection, database: Database, settings: Settings) -
         days = reads.last_read(connection, ORGANIZATIONS).values()
         written = max(days).timestamp() if days else 0.0
     published = {
-        PUBLISHED_SNAPSHOT.to_user_string(): [snapshot, snapshot.parent / "parquet" / parquet.SUMS]
-        if snapshot
-        else [],
+        PUBLISHED_SNAPSHOT.to_user_string(): [snapshot, snapshot.parent / "parquet" / parquet.SUMS] if snapshot else [],
         ACTIVITY_REPORT.to_user_string(): [report] if report else [],
     }
     late = [name for name, paths in published.items() if any(_is_older(path, written) for path in paths)]

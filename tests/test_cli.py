@@ -1,5 +1,6 @@
 """The `devin-sessions` command as its users see it: sentences, tables, exit codes."""
 
+import base64
 import contextlib
 import csv
 import io
@@ -19,6 +20,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import dagster as dg
 import duckdb
@@ -651,17 +653,34 @@ def with_password(each_world: World) -> World:
 
 
 @pytest.mark.parametrize("warehouse_url", ["postgresql"], indirect=True)
-def test_the_password_of_the_warehouse_is_in_nothing_that_is_said_or_kept(
+def test_neither_the_key_nor_the_password_is_in_anything_that_is_said_or_kept(
     with_password: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    with_password.configure(devin_report_path=str(with_password.folder / "report.html"))
     code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-02")
     assert code == 0, err
+    with_password.source.fail(status=503, path=SESSIONS_PATH, times=None)
+    code, more_out, more_err = devin_sessions("backfill", "2025-04-01", "2025-04-03")
+    assert code == cli.MISSING
+    with dagster_ui({}, subprocess.DEVNULL) as url:
+        httpx.get(f"{url}/server_info").raise_for_status()
     for command in (["status"], ["query", "nothing"], ["query", "select 1/0"]):
         out += in_this_process(capsys, with_password.environment, *command)[1]
-    assert PASSWORD not in out + err
+    said = (out + err + more_out + more_err).encode()
     kept = b"".join(path.read_bytes() for path in with_password.folder.rglob("*") if path.is_file())
     assert b"daily_sessions" in kept
-    assert PASSWORD.encode() not in kept
+    assert b"Devin sessions" in kept
+    for secret in (PASSWORD, with_password.source.api_key):
+        for form in written_forms(secret):
+            assert form not in said
+            assert form not in kept
+
+
+def written_forms(secret: str) -> set[bytes]:
+    """As it is, in a URL, in hexadecimal, and in base64 wherever it begins in a text."""
+    plain = secret.encode()
+    encoded = {base64.b64encode(b"x" * n + plain)[4 if n else 0 : -4] for n in range(3)}
+    return {plain, quote(secret, safe="").encode(), plain.hex().encode(), *encoded}
 
 
 def copy_of_the_project(folder: Path) -> Path:
