@@ -28,6 +28,7 @@ from pipelines.restore import NotRestored, restore
 from pipelines.screen import (
     LiveProgress,
     complain,
+    last_words,
     say,
     show_calendar,
     show_coverage,
@@ -65,13 +66,11 @@ def main() -> None:
     is_json = says_json()
     speak(in_json=is_json)
     try:
-        interrupts.ready()
+        interrupts.say_at_the_end(last_words)
         if exposed := exposed_env_file():
             complain(exposed, "env_file_exposed")
         # What the library of the command line prints by itself is no JSON.
         sys.exit(app(standalone_mode=not is_json))
-    except interrupts.Interrupted:
-        _stop("Interrupted. What is stored is kept. To go on, run the same command again.", interrupts.exit_code())
     except (SettingsRefused, Incompatible, Unauthorized, UnfitWarehouse, runs.HomeUnusable) as error:
         _stop(str(error), WRONG_USE)
     except (WarehouseLocked, WarehouseLost, WarehouseDamaged, OlderWarehouse, NotRestored) as error:
@@ -86,7 +85,7 @@ def main() -> None:
         complain(f"{type(error).__name__}: {error}", "crashed", traceback=traceback.format_exc())
         raise SystemExit(MISSING) from None
     finally:
-        interrupts.over()
+        interrupts.say_at_the_end(str)
 
 
 @app.command()
@@ -371,9 +370,10 @@ def sandbox(
         say(f"  export DEVIN_API_URL={source.url} {KEY_VARIABLE}={source.api_key}")
         say(f"  # or {KEY_VARIABLE}={source.service_key} for v3 of the API")
         say("  export WAREHOUSE_URL=duckdb:///data/sandbox/warehouse.duckdb DAGSTER_HOME=$PWD/data/sandbox/dagster")
+        interrupts.raise_instead()
         try:
             threading.Event().wait()
-        except (interrupts.Interrupted, KeyboardInterrupt):
+        except KeyboardInterrupt:
             say(f"Stopped after {len(source.requests):,} requests.")
 
 

@@ -1,49 +1,47 @@
-"""Ctrl-C and SIGTERM end a command cleanly, from its first moment on: a sentence, and 128 plus the signal's number.
+"""Ctrl-C and SIGTERM end a command with a sentence and 128 plus the signal's number, from its first moment on.
+
+The process ends in the handler: an exception that a handler raises may be swallowed by whatever it strikes, such as an
+extension that imports, and then the command would go on. Nothing is lost by that, since everything that is stored is
+stored whole. While a run goes on, Dagster's own handler is in the place of this one, and cancels the run.
 
 Imports nothing heavy, so that it is in place before what takes seconds to import.
 """
 
 import os
 import signal
+from collections.abc import Callable
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_NOTHING_DONE = b"Interrupted before anything was done.\n"
-
-
-class Interrupted(BaseException):
-    """Somebody stopped the command. No exception of Python's own: libraries turn those into words of theirs."""
+_SHOW_CURSOR = b"\x1b[?25h"
 
 
 class _State:
-    is_handled = False
-    is_over = False
+    last_words: Callable[[], str] = lambda: "Interrupted before anything was done.\n"
     reading = -1
     received = 0
 
 
 def begin() -> None:
-    """From now on a signal ends the process with a sentence; after `ready`, it raises Interrupted in the main thread.
-
-    A second one ends the process at once.
-    """
+    """From now on a signal ends the process."""
     _State.reading, writing = os.pipe()
     for descriptor in (_State.reading, writing):
         os.set_blocking(descriptor, False)
-    # While a run goes on, Dagster's handler is in the place of this one, and does not say which signal it was.
+    # Dagster's handler does not say which signal it was.
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     for number in SIGNALS:
-        signal.signal(number, _handle)
+        signal.signal(number, _end)
 
 
-def ready() -> None:
-    """What handles Interrupted is in place."""
-    _State.is_handled = True
+def say_at_the_end(last_words: Callable[[], str]) -> None:
+    """What a signal lets the process say from now on, with the end of its line."""
+    _State.last_words = last_words
 
 
-def over() -> None:
-    """The command has said how it ended: from now on a signal ends the process without a word."""
-    _State.is_over = True
+def raise_instead() -> None:
+    """From now on a signal raises KeyboardInterrupt, for a command that waits for nothing else."""
+    for number in SIGNALS:
+        signal.signal(number, signal.default_int_handler)
 
 
 def received() -> int:
@@ -62,10 +60,8 @@ def exit_code() -> int:
     return 128 + (received() or signal.SIGINT)
 
 
-def _handle(number: int, frame: FrameType | None) -> None:
-    if not _State.is_handled:
-        os.write(2, _NOTHING_DONE)
-    if not _State.is_handled or _State.is_over or _State.received:
-        os._exit(128 + number)
-    _State.received = number
-    raise Interrupted
+def _end(number: int, frame: FrameType | None) -> None:
+    if os.isatty(1):
+        os.write(1, _SHOW_CURSOR)  # which a bar may have hidden
+    os.write(2, _State.last_words().encode())
+    os._exit(128 + number)

@@ -48,8 +48,8 @@ def restore(settings: Settings) -> Done:
         )
     path = database.path
     try:
-        with publishing(snapshot.parent), tempfile.TemporaryDirectory(prefix=".restoring-", dir=path.parent) as folder:
-            _put_back(path)
+        with publishing(snapshot.parent), tempfile.TemporaryDirectory(prefix=_FOLDER, dir=path.parent) as folder:
+            _put_back(path, Path(folder))
             return _restore(settings, database, snapshot, Path(folder))
     except OSError as error:
         raise WarehouseUnusable(
@@ -110,6 +110,7 @@ def _restore(settings: Settings, database: Database, snapshot: Path, folder: Pat
 
 
 _ITSELF = "its own rows"
+_FOLDER = ".restoring-"
 
 
 def _look_at(path: Path, folder: Path) -> tuple[Found, list[Source]]:
@@ -180,8 +181,11 @@ def _swap(database: Database, new: Path, before: os.stat_result | None) -> Path 
     return aside
 
 
-def _put_back(path: Path) -> None:
-    """Undo what a restore that was killed had set aside."""
+def _put_back(path: Path, own: Path) -> None:
+    """Undo what a restore that was killed had set aside, and remove what it was building in a folder like `own`."""
+    for left in path.parent.glob(f"{_FOLDER}*"):
+        if left != own:
+            shutil.rmtree(left)
     for aside in path.parent.glob(f"{path.name}.damaged-*"):
         if path.exists() and aside.samefile(path):
             if _log_of(aside).exists():

@@ -235,19 +235,16 @@ def _run(definitions: dg.Definitions, instance: dg.DagsterInstance, **options: A
             )
     except HomeUnusable as error:
         return Outcome([str(error)])
-    except interrupts.Interrupted:  # outside of Dagster's own handlers
-        outcome.is_interrupted = True
-    else:
-        for event in result.all_events:
-            if event.is_step_failure:
-                if is_interrupt(event):
-                    outcome.is_interrupted = True
-                else:
-                    outcome.failures.append(failure_told(event, result.run_id))
-                    outcome.failed.add(dg.AssetKey(event.step_key or ""))
-        for check in result.get_asset_check_evaluations():
-            outcome.checks[check.asset_check_key] = check
-        outcome.is_interrupted |= not result.success and bool(interrupts.received())
+    for event in result.all_events:
+        if event.is_step_failure:
+            if is_interrupt(event):
+                outcome.is_interrupted = True
+                continue
+            outcome.failures.append(failure_told(event, result.run_id))
+            outcome.failed.add(dg.AssetKey(event.step_key or ""))
+    for check in result.get_asset_check_evaluations():
+        outcome.checks[check.asset_check_key] = check
+    outcome.is_interrupted |= not result.success and bool(interrupts.received())
     if outcome.is_interrupted:
         with using_the_record():
             _book_as_canceled(instance, run_id)
@@ -298,7 +295,8 @@ def _this_process() -> dict[str, str]:
 def _close_dead_runs(instance: dg.DagsterInstance) -> None:
     """Mark runs as failed whose process on this machine is gone: nobody else will, and they would seem to go on."""
     here = {_HOST: socket.gethostname()}
-    for run in instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED], tags=here)):
+    begun = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
+    for run in instance.get_runs(dg.RunsFilter(statuses=begun, tags=here)):
         try:
             os.kill(int(run.tags[_PID]), 0)
         except ProcessLookupError:

@@ -63,10 +63,20 @@ def _write(console: Console, level: str, sentence: str, event: str, fields: Mapp
     if not _Log.is_json:
         console.print(_told(sentence), soft_wrap=True)
         return
+    console.file.write(_as_json(level, sentence, event, fields))
+    console.file.flush()
+
+
+def _as_json(level: str, sentence: str, event: str, fields: Mapping[str, Any]) -> str:
     now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     line = {"time": now, "level": level, "event": event, "message": sentence, **fields}
-    console.file.write(json.dumps(line, default=str) + "\n")
-    console.file.flush()
+    return json.dumps(line, default=str) + "\n"
+
+
+def last_words() -> str:
+    """The line for standard error when a signal ends the process."""
+    sentence = "Interrupted. What is stored is kept. To go on, run the same command again."
+    return _as_json("error", sentence, "interrupted", {}) if _Log.is_json else f"{sentence}\n"
 
 
 def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -428,14 +428,15 @@ def test_neither_the_key_nor_the_address_is_in_a_message_a_log_a_cursor_or_a_def
     definitions = watch.world.definitions
     sensor = definitions.resolve_sensor_def("alerts")
     assert definitions.resources
-    held = [vars(resource) for resource in definitions.resources.values()]
+    with dg.build_resources(dict(definitions.resources)) as built:
+        resources = built._asdict()  # it is a named tuple
+    held = [vars(resource) for resource in resources.values()]
     told = [*receiver.texts, caplog.text, watch.cursor, *watch.reasons, not_sent.value, sensor.description]
     for secret in (key, "very-secret-path"):
         assert all(secret not in f"{text}" for text in told)
     assert "very-secret-path" not in f"{held}"
     assert caplog.records, "there was a log to look at"
-    settings: Any = definitions.resources["settings"]
-    assert settings.devin_alert_webhook_url is None
+    assert resources["settings"].devin_alert_webhook_url is None
 
 
 def test_what_comes_from_outside_is_no_markup(watch: Watch) -> None:
@@ -447,9 +448,10 @@ def test_what_comes_from_outside_is_no_markup(watch: Watch) -> None:
 
 
 def test_there_is_a_sensor_only_where_there_is_somebody_to_tell(watch: Watch) -> None:
-    (sensor,) = watch.world.definitions.sensors or []
-    assert isinstance(sensor, dg.SensorDefinition)
-    assert (sensor.name, sensor.default_status) == ("alerts", dg.DefaultSensorStatus.RUNNING)
+    sensors = {sensor.name: sensor for sensor in watch.world.definitions.sensors or []}
+    assert set(sensors) == {"alerts", "loaded_days_follow"}
+    sensor = sensors["alerts"]
+    assert sensor.default_status is dg.DefaultSensorStatus.RUNNING
     assert sensor.minimum_interval_seconds == 60
     watch.world.configure(devin_alert_webhook_url="")
-    assert not watch.world.definitions.sensors
+    assert [sensor.name for sensor in watch.world.definitions.sensors or []] == ["loaded_days_follow"]

@@ -375,6 +375,7 @@ def test_in_json_a_refusal_is_an_object_too(
 def test_a_file_of_settings_asks_for_json_too(world: World) -> None:
     project = copy_of_the_project(world.folder / "project")
     (project / ".env").write_text("DEVIN_LOG_FORMAT=json\nDEVIN_TIMEZONE=Mars\n", encoding="utf-8")
+    (project / ".env").chmod(0o600)
     for name in ("DEVIN_LOG_FORMAT", "DEVIN_TIMEZONE"):
         world.environment.delenv(name)
     code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-02", cwd=project)
@@ -393,15 +394,16 @@ def test_in_json_a_warning_of_a_library_is_an_object_too(in_json: World, capsys:
 
 
 def test_in_json_what_nobody_foresaw_is_an_object_too(in_json: World) -> None:
-    home = in_json.folder / "dagster"
-    home.mkdir()
-    (home / "dagster.yaml").write_text("storage: nonsense")
+    broken = in_json.folder / "broken"
+    broken.mkdir()
+    (broken / "duckdb_sqlalchemy.py").write_text("raise RuntimeError('this installation is broken')")
+    in_json.environment.setenv("PYTHONPATH", str(broken))
     process = start("backfill", "2025-04-01", "2025-04-02")
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (cli.MISSING, "")
     (crashed,) = objects_in(err, "error")
     assert crashed["event"] == "crashed"
-    assert crashed["message"].startswith("DagsterInvalidConfigError: ")
+    assert crashed["message"] == "RuntimeError: this installation is broken"
     assert crashed["traceback"].startswith("Traceback")
 
 
