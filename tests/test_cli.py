@@ -708,6 +708,7 @@ def test_the_demo_shows_tables_and_touches_nothing_but_its_own_folder(world: Wor
         "DEVIN_LOG_FORMAT=json\n",
         encoding="utf-8",
     )
+    (project / ".env").chmod(0o600)
     for name in (
         "DEVIN_API_KEY",
         "DEVIN_API_URL",
