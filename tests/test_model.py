@@ -28,7 +28,9 @@ from hypothesis.stateful import (
 from pipelines import runs
 from pipelines.definitions import definitions_for
 from pipelines.progress import Progress
+from pipelines.restore import restore
 from pipelines.settings import Settings
+from resources.database import Database
 from resources.sandbox import ORGANIZATIONS_PATH, SESSIONS_PATH, Asked
 from resources.sandbox_faults import Fault
 from tests.faults.cases import source_of
@@ -247,6 +249,16 @@ class Warehouse(RuleBasedStateMachine):
         self.is_behind = False
         self.published = dict(self.cells)
 
+    @precondition(lambda self: self.cells and not self.is_behind)
+    @rule()
+    def warehouse_is_lost_and_restored(self) -> None:
+        """All of it is published, so all of it can be had back."""
+        path = Database(url=Settings.load().warehouse_url).path
+        path.write_bytes(b"")
+        restore(Settings.load())
+        for aside in path.parent.glob(f"{path.name}.damaged-*"):
+            aside.unlink()
+
     @invariant()
     def warehouse_is_the_model(self) -> None:
         stored = self.stored()
@@ -296,6 +308,7 @@ def test_the_warehouse_is_what_a_model_of_it_says_after_each_kind_of_event() -> 
             lambda: machine.sessions_are_deleted([1, 12], number=3),
             lambda: machine.kill_in_the_middle(whole, question=20, refresh=True),
             machine.publish,
+            machine.warehouse_is_lost_and_restored,
             lambda: machine.kill_in_the_middle(whole, question=100, refresh=True),
             lambda: machine.settings_change("direct", lookback=1, chosen={1, 4}),
             lambda: machine.load([5, 11], refresh=False),

@@ -175,8 +175,9 @@ def _spoilt_warehouse(spoil: Callable[[Path, random.Random], None], seed: str) -
         if ended.code == 0:
             # Whatever was spoilt had no part in what is stored, or it was written anew.
             stage.verdict.silent += [] if stage.is_readable() else [f"backfill and status: 0 and {status.code}"]
-        for leftover in path.parent.glob(f"{path.name}*"):
-            leftover.unlink()
+        restored = stage.run("restore", is_impatient=False)
+        if restored.code not in (0, 1):
+            stage.verdict.lost.append(f"restore ended with {restored.code}: {restored.output[-300:]!r}")
         stage.judge_healed()
 
     return play
