@@ -124,14 +124,15 @@ def backfill(
             loads[0].outcomes.append(runs.run_downstream(definitions, instance, ORGANIZATIONS))
     if not any(wanted.values()):
         say(f"Nothing to do: {spelled(days)} loaded already. To read them again, add --refresh.", "nothing_to_do")
-        if contradicted:
-            complain(
-                f"Contradicted by the source itself: {spelled(contradicted)}. Run devin-sessions probe to find out "
-                f"why, then read them again: devin-sessions backfill {contradicted[0]} {contradicted[-1]} --refresh",
-                "contradicted",
-                days=contradicted,
-            )
-            raise typer.Exit(MISSING)
+    else:
+        contradicted = []  # what is read now says so itself
+    if contradicted:
+        complain(
+            f"Contradicted by the source itself: {spelled(contradicted)}. Run devin-sessions probe to find out why, "
+            f"then read them again: devin-sessions backfill {contradicted[0]} {contradicted[-1]} --refresh",
+            "contradicted",
+            days=contradicted,
+        )
     for sentence in dict.fromkeys(s for load in loads for s in load.progress.warnings):
         complain(sentence, "metrics_not_sent")
     outcomes = [outcome for load in loads for outcome in load.outcomes]
@@ -154,7 +155,7 @@ def backfill(
         )
     if is_interrupted:
         raise typer.Exit(interrupts.exit_code())
-    if still or any(load.progress.contradictions or load.is_broken_off for load in loads):
+    if still or contradicted or any(load.progress.contradictions or load.is_broken_off for load in loads):
         raise typer.Exit(MISSING)
 
 
