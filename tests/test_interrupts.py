@@ -143,9 +143,12 @@ def test_a_signal_in_the_middle_of_a_query_is_a_sentence(world: World, seconds: 
         *_, user, system = spent.read_text().rpartition(")")[2].split()[:13]
         return int(user) + int(system) >= seconds * os.sysconf("SC_CLK_TCK")
 
-    wait_until(has_spent, "so much of the processor's time is spent")
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=ENDING_SECONDS)
+    try:
+        wait_until(has_spent, "so much of the processor's time is spent")
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=ENDING_SECONDS)
+    finally:
+        process.kill()  # or it would count for ever
     assert process.returncode == 130
     assert err.startswith("Interrupted")
     assert "Traceback" not in err
