@@ -47,6 +47,7 @@ _DAMAGED = re.compile(
     "INTERNAL Error"
 )
 _FATAL = "FATAL Error"
+_BYTES_OF_HEADERS = 3 * 4096  # a DuckDB file without a table has as many
 _TOKENS = ("MOTHERDUCK_TOKEN", "motherduck_token")
 _TRIES, _MOST_SECONDS_BETWEEN = 6, 8.0  # of one write: 20 s, in which a server that is restarted is there again
 
@@ -104,7 +105,17 @@ class Database:
         file. Raises WarehouseUnusable, also for what happens to the database within the block.
         """
         is_new = self.is_file and not read_only and self._make_room()
-        with self._connected(self._engine(read_only)) as connection:
+        try:
+            connected = self._connected(self._engine(read_only))
+        except WarehouseUnusable as error:
+            # If it is locked, another process has just made it.
+            if is_new and not isinstance(error, WarehouseLocked) and self._removed_what_is_no_database():
+                raise WarehouseUnusable(
+                    f"The warehouse {self.path} could not be created: there is no room on its disk, or the disk fails. "
+                    "Nothing is stored yet. Make room and run the same command again."
+                ) from error
+            raise
+        with connected as connection:
             if is_new:
                 self.path.chmod(0o600)
             try:
@@ -260,6 +271,13 @@ class Database:
                 f"The folder {self.path.parent} cannot be made: {error.strerror}. Check its rights, or {URL_VARIABLE}."
             ) from None
         return not self.path.exists()
+
+    def _removed_what_is_no_database(self) -> bool:
+        """Remove what DuckDB leaves of a file that it had no room to make, and would refuse for ever."""
+        if not self.path.exists() or self.path.stat().st_size >= _BYTES_OF_HEADERS:
+            return False
+        self.path.unlink()
+        return True
 
     def _connected(self, engine: sa.Engine) -> sa.Connection:
         def is_locked(error: BaseException) -> bool:

@@ -156,6 +156,19 @@ def test_a_block_that_a_full_disk_does_not_take_is_told_of_and_stored_by_the_sam
     assert set(sums(world).values()) == {total(world, "2025-04-01", "2025-04-20")}
 
 
+def test_a_warehouse_for_which_there_is_no_room_is_made_by_the_same_command_once_there_is(
+    world: World, disk: Disk
+) -> None:
+    for but_for in (0, 4 * KB, 64 * KB):
+        with disk.full(but_for=but_for):
+            code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-03")
+        assert code != 0
+        assert "could not be created: there is no room" in err or "is full" in err
+    code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-03")
+    assert code == 0, err
+    assert world.cells() == world.truth("2025-04-01", "2025-04-03")
+
+
 def test_rollups_that_a_full_disk_does_not_take_are_told_of_and_built_by_the_same_command(
     world: World, disk: Disk
 ) -> None:
