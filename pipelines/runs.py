@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import shutil
 import socket
 import sqlite3
 import textwrap
@@ -148,11 +149,16 @@ def using_the_record() -> Iterator[None]:
         ) from error
 
 
+_LEAST_ROOM = 64 * 1024  # bytes: SQLite asks for 32 KB at a time
+
+
 def _advice(error: Exception, home: Path) -> str:
     original = error.orig if isinstance(error, sa.exc.DBAPIError) else error
     code = getattr(original, "sqlite_errorcode", 0) & 0xFF  # what is above says more of the same
     number = original.errno if isinstance(original, OSError) else 0
-    if code == sqlite3.SQLITE_FULL or number in (errno.ENOSPC, errno.EDQUOT):
+    # SQLite tells of a full disk as of any other trouble where it shares memory through a file.
+    is_full = code == sqlite3.SQLITE_IOERR and shutil.disk_usage(home).free < _LEAST_ROOM
+    if is_full or code == sqlite3.SQLITE_FULL or number in (errno.ENOSPC, errno.EDQUOT):
         return "The disk is full: make room."
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return "Another process keeps it locked: end it, or wait for it."

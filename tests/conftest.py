@@ -49,14 +49,14 @@ class PostgreSQL:
                 connection.exec_driver_sql(f"alter system set {name} = off")
             connection.exec_driver_sql("select pg_reload_conf()")
 
-    def database(self, *, as_superuser: bool = False) -> str:
-        """The URL of a new, empty database, for the role that owns it and may do nothing else, or for the superuser."""
+    def database(self, *, without_power: bool = False) -> str:
+        """The URL of a new, empty database for the superuser or, `without_power`, for a role that only owns it."""
         name = f"test_{uuid.uuid4().hex}"
         with self._administrator() as connection:
             connection.exec_driver_sql(f"create role {name} login")
             connection.exec_driver_sql(f"create database {name} owner {name}")
             url = connection.engine.url.set(database=name)
-            return (url if as_superuser else url.set(username=name)).render_as_string(hide_password=False)
+            return (url.set(username=name) if without_power else url).render_as_string(hide_password=False)
 
     def empower(self, url: str, power: str) -> None:
         """Make the role of this database a superuser, or a member of another role."""
@@ -91,7 +91,7 @@ def warehouse_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "duckdb":
         return f"duckdb:///{tmp_path}/warehouse.duckdb"
     server: PostgreSQL = request.getfixturevalue("postgresql")
-    return server.database()
+    return server.database(without_power=True)
 
 
 @pytest.fixture

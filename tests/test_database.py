@@ -442,7 +442,7 @@ def guarded(postgresql: PostgreSQL) -> Iterator[sa.URL]:
     """A database on a server that asks its user `writer` for PASSWORD. The others, like this one's, trust everybody."""
     folder = tempfile.mkdtemp(prefix="postgresql-")
     server = PostgreSQL(folder)
-    as_owner = server.database(as_superuser=True)
+    as_owner = server.database()
     url = sa.make_url(as_owner).set(username="writer")
     try:
         hba = Path(folder, "data", "pg_hba.conf")

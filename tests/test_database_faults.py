@@ -492,7 +492,7 @@ def test_a_server_that_takes_no_writes_is_told_of_and_can_be_read(
     world: World, server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # A replica, or a disk that its owner has stopped writes to.
-    url = server.database()
+    url = server.database(without_power=True)
     world.configure(warehouse_url=url)
     world.run("2025-04-01", "2025-04-02")
     as_administrator(url, f"alter database {sa.make_url(url).database} set default_transaction_read_only = on")

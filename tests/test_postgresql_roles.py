@@ -55,7 +55,7 @@ def load(writer: Database, count: int = 3) -> None:
 @pytest.fixture
 def url(postgresql: PostgreSQL) -> str:
     """A database of its own in which the script was run by the superuser."""
-    url = postgresql.database(as_superuser=True)
+    url = postgresql.database()
     run_script(url)
     return url
 
@@ -117,7 +117,7 @@ def test_the_script_can_be_run_again_also_after_tables_are_there_and_in_a_second
     before = counts(analyst)
     run_script(url)
     assert counts(analyst) == before
-    second = postgresql.database(as_superuser=True)
+    second = postgresql.database()
     run_script(second)
     load(as_role(second, WRITER))
     assert counts(as_role(second, ANALYST))["daily_sessions"] == len(DAYS)
@@ -126,7 +126,7 @@ def test_the_script_can_be_run_again_also_after_tables_are_there_and_in_a_second
 def test_a_warehouse_that_another_user_has_filled_is_read_at_once_and_handed_over_as_the_script_says(
     postgresql: PostgreSQL,
 ) -> None:
-    url = postgresql.database(as_superuser=True)
+    url = postgresql.database()
     load(Database(url=url))
     run_script(url)
     assert counts(as_role(url, ANALYST))["daily_sessions"] == len(DAYS)
@@ -277,7 +277,7 @@ def test_who_is_neither_of_the_two_has_no_part_in_the_database(url: str, privile
 
 
 def test_an_owner_of_the_database_that_may_create_roles_can_run_the_script_too(postgresql: PostgreSQL) -> None:
-    url = postgresql.database(as_superuser=True)
+    url = postgresql.database()
     name = sa.make_url(url).database
     with Database(url=url).transaction() as connection:
         connection.execute(sa.text("create role administrator login createrole"))

@@ -472,7 +472,7 @@ def test_parquet_files_that_cannot_be_written_fail_the_run_and_the_snapshot_is_n
 
 
 def test_on_a_server_there_is_nothing_to_publish(world: World, postgresql: PostgreSQL) -> None:
-    world.configure(warehouse_url=postgresql.database())
+    world.configure(warehouse_url=postgresql.database(without_power=True))
     assert PUBLISHED_SNAPSHOT not in world.definitions.resolve_asset_graph().get_all_asset_keys()
     result = world.run("2025-02-01", "2025-02-02")
     assert result.success, world.failures(result)

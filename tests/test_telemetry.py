@@ -148,7 +148,8 @@ def test_the_service_has_a_name(world: World, collector: Collector, variables: d
 def test_sessions_that_are_too_many_for_the_total_are_sent_as_a_number_below_zero(
     world: World, collector: Collector
 ) -> None:
-    world.source.fail(body=b'{"sessions_count": 0}', when=lambda asked: not asked.org_ids and asked.start is not None)
+    zero = b'{"sessions_count": 0}'
+    world.source.fail(body=zero, when=lambda asked: not asked.org_ids and asked.start is not None, times=None)
     world.run("2025-04-01", "2025-04-01")
     ((_, unattributed),) = collector.points()["devin.sessions.unattributed"]
     assert unattributed == -sum(world.truth("2025-04-01", "2025-04-01").values()) < 0

@@ -692,7 +692,7 @@ def test_a_server_keeps_its_warehouse_on_postgresql(
     person: Person, source: Sandbox, postgresql: PostgreSQL, tmp_path: Path
 ) -> None:
     serve(person, source)
-    url = sa.make_url(postgresql.database(as_superuser=True))
+    url = sa.make_url(postgresql.database())
     host, name = url.query["host"], url.database
     person.rewritten |= {
         "host=db.example.com dbname=sessions": f"host={host} dbname={name}",
