@@ -369,7 +369,9 @@ class Database:
 
     def _is_gone(self, error: BaseException | None) -> bool:
         """Whether a server that this process has reached before takes no connection now: its address is right."""
-        return isinstance(error, psycopg.OperationalError) and error.sqlstate is None and self.url in _reached
+        is_about_password = "no password supplied" in str(error)  # libpq gives no SQLSTATE for either
+        is_refused = isinstance(error, psycopg.OperationalError) and error.sqlstate is None and not is_about_password
+        return is_refused and self.url in _reached
 
 
 def _is_the_environments(url: sa.URL) -> bool:

@@ -42,6 +42,8 @@ NOT_RUN = {
     r"make check|dg check defs": ".ci/run does, after the tests",
     r"make bench.*": "it measures for minutes; tests/test_bench_source.py tests its parts",
     r"make proof.*": "it plays faults for most of an hour; tests/test_faults.py plays a share",
+    r"devin-sessions restore": "it is typed as the service's user",
+    r"devin-sessions ui --port 3001": "as devin-sessions ui, where another program has the port",
     r"make demo PYTHON=.*": "as make demo, where Python has another name",
     r"make \.venv/ready .*": "it installs; .ci/run does so before any test",
     r"git clone .*|git pull": "there is nothing to get it from",
@@ -673,7 +675,11 @@ def test_a_server_is_set_up_watched_backed_up_and_upgraded(person: Person, sourc
     warehouse = state / "warehouse.duckdb"
     warehouse.write_bytes(b"")
     person.follows(BACKUP)
-    assert (state / "warehouse.duckdb.old").read_bytes() == b""
+    (damaged,) = state.glob("warehouse.duckdb.damaged-*")
+    assert damaged.read_bytes() == b"", "restore keeps it"
+    with duckdb.connect(str(state / "warehouse.duckdb.old"), read_only=True) as connection:
+        restored = connection.execute("select count(*) from daily_totals").fetchone()
+    assert restored == (20,), "before the backup took its place, restore had built it again"
     assert warehouse.stat().st_mode & 0o777 == 0o600
     assert "1 of 1 days loaded" in person.types("as_service devin-sessions backfill --missing")
     check_loaded(snapshot, source, first, YESTERDAY)
