@@ -22,13 +22,14 @@ from typing import Any, Generic, Literal, TypeVar
 
 import aiohttp
 import httpx
-from anyio.from_thread import BlockingPortal, start_blocking_portal
+from anyio.from_thread import BlockingPortal
 from httpx_aiohttp import AiohttpTransport
 
 from resources.devin_versions import V2, V3, Listing, Params, VersionName, WindowEnd, check_key, version_for, zulu
 from resources.hosts import is_loopback, proxy_for
 from resources.outage import GivenUp, Outage, Passing, Waiting, waiting
 from resources.pace import Pace
+from resources.portal import blocking_portal
 
 KEY_VARIABLE = "DEVIN_API_KEY"
 URL_VARIABLE = "DEVIN_API_URL"
@@ -221,7 +222,7 @@ class DevinAPI:
 
         So the calling thread can store while questions are under way, and a signal that interrupts it stops them.
         """
-        with start_blocking_portal() as portal, portal.wrap_async_context_manager(self.connect(calls)) as client:
+        with blocking_portal() as portal, portal.wrap_async_context_manager(self.connect(calls)) as client:
             yield client, portal
 
     @property

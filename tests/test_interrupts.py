@@ -152,3 +152,34 @@ def test_a_signal_in_the_middle_of_a_query_is_a_sentence(world: World, seconds: 
     assert process.returncode == 130
     assert err.startswith("Interrupted")
     assert "Traceback" not in err
+
+
+STRUCK_AT_ITS_BEGINNING = """
+import signal, sys, threading
+from resources.portal import blocking_portal
+
+handled = threading.Event()
+def handle(number, frame):
+    handled.set()
+    raise InterruptedError
+signal.signal(signal.SIGTERM, handle)
+
+def strike(frame, *_):  # in the new thread, before it does anything, while the main thread waits for it
+    if frame.f_code.co_name == "run":
+        sys.settrace(None)
+        handled.wait(0.5)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM)
+        handled.wait(0.5)
+threading.settrace(strike)
+try:
+    with blocking_portal() as portal:
+        pass
+except InterruptedError:
+    print("handled", signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+"""
+
+
+def test_a_signal_while_the_clients_thread_begins_does_not_wait_for_that_for_ever() -> None:
+    command = [sys.executable, "-c", STRUCK_AT_ITS_BEGINNING]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=ENDING_SECONDS, check=True)
+    assert done.stdout == "handled False\n"
