@@ -172,7 +172,8 @@ def counts_sum_to_control_totals(connection: sa.Connection, counted: Counted, se
 
 def blocks_add_up(connection: sa.Connection, counted: Counted, settings: Settings) -> Verdict:
     """Each difference was there in two readings, one after the other."""
-    days = sorted(day for day in reads.contradicted_days(connection, counted) if day >= settings.devin_start_date)
+    off = reads.days_off_their_block(connection, counted)
+    days = sorted(day for day in off if day >= settings.devin_start_date)
     return Verdict(
         not days,
         f"The source counts {spelled(days)} differently in one question than day by day; "

@@ -989,3 +989,11 @@ def test_the_only_link_is_one_within_the_page(database: Database, tmp_path: Path
         "#quality",
         "#quality",
     ]
+
+
+def test_days_that_exceed_their_total_are_not_said_to_be_off_their_block(database: Database) -> None:
+    fill(database, {"a": [2] * 10}, unattributed=-1)
+    with database.transaction(read_only=True) as connection:
+        found = dict(checks.verdicts(connection, Settings(devin_start_date=date(2025, 1, 1))))
+    assert not found["Control totals"].passed
+    assert found["Blocks of days"].passed

@@ -60,7 +60,12 @@ def contradicted_days(connection: sa.Connection, counted: Counted) -> set[date]:
     """The days whose cells exceed their total, or that do not sum with others to the source's own count of all."""
     totals = counted.totals.c
     exceeded = sa.select(totals.day).where(totals.unattributed_count < 0)
-    return set(connection.scalars(sa.union(exceeded, sa.select(counted.contradictions.c.day))))
+    return set(connection.scalars(exceeded)) | days_off_their_block(connection, counted)
+
+
+def days_off_their_block(connection: sa.Connection, counted: Counted) -> set[date]:
+    """The days that do not sum, with those they were read with, to the source's own count of all of them."""
+    return set(connection.scalars(sa.select(counted.contradictions.c.day)))
 
 
 def rollups_behind(connection: sa.Connection) -> list[str]:
