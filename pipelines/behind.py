@@ -42,8 +42,8 @@ def behind(settings: Settings) -> Behind:
 
 
 def _behind(connection: sa.Connection, database: Database, settings: Settings) -> Behind:
-    read = [reads.last_read(connection, counted).values() for counted in settings.counted]
-    stored_at = max((moment for moments in read for moment in moments), default=None)
+    read = {counted: reads.last_read(connection, counted).values() for counted in settings.counted}
+    stored_at = max((moment for moments in read.values() for moment in moments), default=None)
     if stored_at is None:
         return Behind([], [], None)
     rollups = reads.rollups_behind(connection)
@@ -52,7 +52,7 @@ def _behind(connection: sa.Connection, database: Database, settings: Settings) -
         # Whatever a transaction changed is to be published. After a kill it may be in the log beside the file.
         written = max(path.stat().st_mtime for path in _files(database.path) if path.exists())
     else:
-        days = reads.last_read(connection, ORGANIZATIONS).values()
+        days = read[ORGANIZATIONS]
         written = max(days).timestamp() if days else 0.0
     published = {
         PUBLISHED_SNAPSHOT.to_user_string(): [snapshot, snapshot.parent / "parquet" / parquet.SUMS] if snapshot else [],

@@ -96,7 +96,7 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], **
     table = Table(title=title or None, title_justify="left", title_style="bold", header_style="bold", **options)
     for index, name in enumerate(columns):
         is_number = any(isinstance(row[index], int | float) and not isinstance(row[index], bool) for row in rows)
-        table.add_column(Text(printable(name, but="\n")), justify="right" if is_number else "left", overflow="fold")
+        table.add_column(_told(name), justify="right" if is_number else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text("NULL", style="dim") if value is None else Text(printable(shown(value))) for value in row))
     return table
@@ -177,9 +177,7 @@ def show_findings(findings: Iterable[Finding]) -> None:
         table.add_column(name, overflow="fold")
     for finding in findings:
         verdict = Text(finding.verdict, style=_STYLES[finding.verdict])
-        table.add_row(
-            verdict, *(Text(printable(t, but="\n")) for t in (finding.question, finding.seen, finding.advice))
-        )
+        table.add_row(verdict, *map(_told, (finding.question, finding.seen, finding.advice)))
     out.print(table)
 
 

@@ -80,17 +80,17 @@ def main(path: str, *with_keys: str) -> None:
     connection.execute("set index_scan_percentage = 1.0")
     connection.execute("set index_scan_max_count = 9223372036854775807")
     for name in tables:
-        _say(table=name, why=_problem(lambda: _read_rows(connection, name)))  # noqa: B023  # called at once
-    keys = _problem(lambda: _read_by_keys(connection, tables))
+        _say(table=name, why=_problem(_read_rows, connection, name))
+    keys = _problem(_read_by_keys, connection, tables)
     if with_keys:
-        keys = keys or _problem(lambda: _delete_by_keys(connection, tables))
+        keys = keys or _problem(_delete_by_keys, connection, tables)
     _say(keys=keys)
 
 
-def _problem(read: Callable[[], None]) -> str:
+def _problem(read: Callable[..., None], *arguments: object) -> str:
     """What DuckDB says if it can't."""
     try:
-        read()
+        read(*arguments)
     except duckdb.Error as error:
         return _in_one_line(error)
     return ""

@@ -34,7 +34,7 @@ class Source:
         return (
             self.file is not None
             and bool(self.whole)
-            and not self.problems.keys() - _MADE_FROM_OTHERS - {*_NEEDED_BY_RUNS_ALONE}
+            and not self.problems.keys() - _MADE_FROM_OTHERS - _NEEDED_BY_RUNS_ALONE
         )
 
 
@@ -83,13 +83,11 @@ def restore(connection: sa.Connection, sources: Sequence[Source], **parameters: 
         quoted = connection.dialect.identifier_preparer.quote
         old, new = quoted(_attached(connection, layout.file)), quoted(_name_of(connection))
         connection.exec_driver_sql(f"copy from database {old} to {new} (schema)")
-        internal: set[str] = set()
+        made = _MADE_FROM_OTHERS - {tables.warehouse_version.name}  # the old one says where to bring it forward from
     else:
         migrations.bring_forward(connection)
-        internal = {tables.warehouse_version.name}
-    names = _tables_in(connection) - _MADE_FROM_OTHERS | (
-        {tables.warehouse_version.name} & _tables_in(connection) - internal
-    )
+        made = _MADE_FROM_OTHERS
+    names = _tables_in(connection) - made
     lost: dict[str, str] = {}
     for name in sorted(names):
         lost |= _fill(connection, name, chosen.get(name), sources)
