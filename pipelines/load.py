@@ -1,7 +1,7 @@
 """One run's load: blocks of days asked, checked and stored one after the other, and what came of each day."""
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -120,6 +120,8 @@ class Load:
     lacking: dict[date, set[str]] = field(default_factory=dict)
     ids: Sequence[str] = ()
     _days: dict[date, StoredDay] = field(default_factory=dict)
+    _read: dict[date, dict[str, int]] = field(default_factory=dict)
+    _older: dict[date, set[str]] = field(default_factory=dict)
     _contradictions: dict[date, list[collect.Contradiction]] = field(default_factory=dict)
 
     def run(
@@ -159,6 +161,31 @@ class Load:
             some = {day: sorted(self.lacking[day.day] - asking.refused) for day in lacking_days}
             again |= self._without_refused(some, {id_ for of_day in some.values() for id_ in of_day}, asking)
             self._load({day: again[day] for day in wanted if day in again}, asking)
+            older = self._counted_earlier(wanted)
+            self.progress.expect(sum(map(len, older.values())))
+            self._load(
+                self._without_refused(older, {id_ for of_day in older.values() for id_ in of_day}, asking), asking
+            )
+
+    def _counted_earlier(self, days: Iterable[Day]) -> Wanted:
+        """Those that this run did not count on days whose counts exceed the total because of them.
+
+        They are no longer listed or chosen, or were counted before the others, and have lost sessions since.
+        """
+        exceeding = [
+            day
+            for day in days
+            if day.day in self._days
+            and self._days[day.day].unattributed_count < 0
+            and sum(self._read[day.day].values()) <= self._days[day.day].sessions_count
+        ]
+        if not exceeding:
+            return {}
+        stored = self.database.write(
+            lambda connection: reads.counted_on(connection, self.counted, [day.day for day in exceeding])
+        )
+        self._older = {day.day: stored[day.day] - self._read[day.day].keys() for day in exceeding}
+        return {day: sorted(self._older[day.day] - self.lacking[day.day]) for day in exceeding}
 
     def _without_refused(self, wanted: Wanted, refused: Collection[str], asking: "_Asking") -> Wanted:
         """`wanted` without those of the `refused` that the source still refuses, on the last day they are wanted.
@@ -208,7 +235,8 @@ class Load:
         now = datetime.now(UTC)
         read = {"api_version": api_version, "loaded_at": now, "run_id": self.context.run.run_id}
         for a in whole:
-            self._lacks(a.day.day, (self.lacking.get(a.day.day, set()) | a.refused.keys()) - a.counts.keys())
+            refused_now = a.refused.keys() & set(self.ids)
+            self._lacks(a.day.day, (self.lacking.get(a.day.day, set()) | refused_now) - a.counts.keys())
         totals = [
             {
                 "day": a.day.day,
@@ -267,6 +295,8 @@ class Load:
         before = {day: self._days[day] for day in stored if day in self._days}
         self.progress.store(stored, sum((a.cells for a in whole), collect.Cells()), before)
         self._days |= stored
+        for a in whole:
+            self._read.setdefault(a.day.day, {}).update(a.counts)
         self._contradictions |= {a.day.day: a.contradictions for a in whole}
         changes = sum((day.changes for day in stored.values()), Changes())
         self.context.log.info(
@@ -291,9 +321,12 @@ class Load:
             _contradiction(found) for of_day in self._contradictions.values() for found in of_day
         ):
             self._record_contradiction(sentence)
-        exceeding = [day for day, stored in self._days.items() if stored.unattributed_count < 0]
-        if exceeding:
-            self._record_contradiction(_excess(self.counted, sorted(exceeding)))
+        exceeding = {day for day, stored in self._days.items() if stored.unattributed_count < 0}
+        older = {day: ids for day in exceeding if (ids := self._older.get(day, set()) - self._read[day].keys())}
+        if older:
+            self._record_contradiction(_outdated(self.counted, sorted(older), set[str]().union(*older.values())))
+        if exceeding - older.keys():
+            self._record_contradiction(_excess(self.counted, sorted(exceeding - older.keys())))
 
     def _record_contradiction(self, sentence: str) -> None:
         self.context.log.error(sentence)
@@ -337,6 +370,16 @@ def _excess(counted: Counted, days: Sequence[date]) -> str:
         f"The API contradicts itself: on {spelled(days)} the {counted.noun}s add up to more sessions than its own "
         "total of the day. The counts are stored and marked as a contradiction in the view reconciliation. Run "
         "devin-sessions probe to find out why, then read the days again: "
+        f"devin-sessions backfill {days[0]} {days[-1]} --refresh"
+    )
+
+
+def _outdated(counted: Counted, days: Sequence[date], ids: Collection[str]) -> str:
+    return (
+        f"On {spelled(days)} the {counted.noun}s add up to more sessions than the API's own total of the day. The "
+        f"stored counts of {', '.join(sorted(ids))} are older than that total, and the API refuses to count them now, "
+        "as it may after a deletion. They are kept, and the view reconciliation marks these days. If nothing was "
+        "deleted, let the key count them, then read the days again: "
         f"devin-sessions backfill {days[0]} {days[-1]} --refresh"
     )
 

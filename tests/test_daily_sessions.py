@@ -231,6 +231,40 @@ def test_a_source_that_contradicts_itself_is_an_error_and_kept_on_the_day(world:
     assert world.progress.contradictions == []
 
 
+@pytest.mark.parametrize("fetch", ["direct", "differenced"])
+def test_counts_that_are_older_than_a_lower_total_are_asked_again_whoever_they_are_of(world: World, fetch: str) -> None:
+    world.configure(devin_fetch=fetch)
+    world.run("2025-04-01", "2025-04-03")
+    left_out, *chosen = [o.org_id for o in world.source.organizations]
+    world.configure(devin_org_ids=",".join(chosen))
+    world.source.remove_sessions(left_out, datetime(2025, 4, 1, tzinfo=UTC), datetime(2025, 4, 3, tzinfo=UTC))
+    asked = len(world.asked())
+    result = world.run("2025-04-01", "2025-04-03")
+    assert result.success, world.failures(result)
+    assert world.progress.contradictions == []
+    assert world.cells() == world.truth("2025-04-01", "2025-04-03")
+    assert {verdict for (verdict,) in world.rows("select verdict from reconciliation where control_total > 0")} == {
+        "proven"
+    }
+    about_it = [q for q in of_one_day(world) if q.org_ids == (left_out,)]
+    assert date(2025, 4, 3) not in {q.start.date() for q in world.asked()[asked:] if q in about_it and q.start}
+
+
+def test_a_count_that_is_older_than_a_lower_total_and_refused_now_is_kept_and_named(world: World) -> None:
+    world.run("2025-04-01", "2025-04-03")
+    before = world.cells()
+    gone, *chosen = [o.org_id for o in world.source.organizations]
+    world.configure(devin_org_ids=",".join(chosen))
+    world.source.remove_sessions(gone, datetime(2025, 4, 1, tzinfo=UTC), datetime(2025, 4, 3, tzinfo=UTC))
+    world.source.fail(status=404, org_id=gone, times=None)
+    world.run("2025-04-01", "2025-04-03")
+    (sentence,) = world.progress.contradictions
+    assert f"The stored counts of {gone} are older than that total, and the API refuses to count them now" in sentence
+    assert "On 2025-04-01…2025-04-02 (2 days)" in sentence
+    assert world.cells() == before
+    assert world.progress.incomplete == {}, "it is not to be counted"
+
+
 @pytest.mark.parametrize("changed", [{"devin_timezone": "Europe/Berlin"}, {"devin_day_start_hour": "8"}])
 def test_days_of_another_kind_than_those_stored_are_refused(world: World, changed: dict[str, str]) -> None:
     world.run("2025-04-01", "2025-04-02")

@@ -93,6 +93,15 @@ def recent_activity(
     return {id_: (float(days), float(sessions)) for id_, days, sessions in rows}
 
 
+def counted_on(connection: sa.Connection, counted: Counted, days: Collection[date]) -> dict[date, set[str]]:
+    """The ids that have a count on each of `days`."""
+    cells = counted.cells.c
+    found: dict[date, set[str]] = {day: set() for day in days}
+    for row in connection.execute(sa.select(cells.day, cells[counted.id].label("id")).where(cells.day.in_(days))):
+        found[row.day].add(row.id)
+    return found
+
+
 def unavailable(connection: sa.Connection, counted: Counted) -> dict[str, str]:
     """Those of the `latest_listed` that the source refuses to count, and its reason."""
     table = counted.listed.c
