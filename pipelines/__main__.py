@@ -1,12 +1,12 @@
 """Where the command begins: first what handles signals, then what takes seconds to import."""
 
-from pipelines import interrupts
+from pipelines.command import interrupts
 
 
 def main() -> None:
     """The entry point of `devin-sessions` and of `python -m pipelines`."""
     interrupts.begin()
-    from pipelines.cli import main as command
+    from pipelines.command.cli import main as command
 
     command()
 

@@ -17,9 +17,9 @@ from dagster._core.storage.asset_check_execution_record import (
 )
 from pydantic import BaseModel
 
+from pipelines.command.runs import failure_told, is_interrupt
 from pipelines.ledger import OlderWarehouse, reading
 from pipelines.partitions import spelled
-from pipelines.runs import failure_told, is_interrupt
 from pipelines.schedules import JOB
 from pipelines.settings import Settings
 from resources.database import Database, WarehouseUnusable

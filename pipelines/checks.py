@@ -8,7 +8,7 @@ import dagster as dg
 import sqlalchemy as sa
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
-from pipelines.listing import LIST_IS_WHOLE
+from pipelines.loading.listing import LIST_IS_WHOLE
 from pipelines.partitions import closed_days, daily_partitions, spelled
 from pipelines.settings import Settings
 from resources.database import Database

@@ -5,19 +5,19 @@ import warnings
 import dagster as dg
 
 from pipelines.alerts import alerts_sensor
+from pipelines.assets.daily_sessions import daily_sessions_asset
+from pipelines.assets.organizations import organizations
+from pipelines.assets.published_snapshot import published_snapshot_asset
+from pipelines.assets.rollups import ROLLUPS
+from pipelines.assets.user_daily_sessions import user_daily_sessions_asset
+from pipelines.assets.users import users
 from pipelines.checks import checks_of, control_totals_agree
-from pipelines.daily_sessions import daily_sessions_asset
 from pipelines.follow import follow_sensor
-from pipelines.organizations import organizations
+from pipelines.loading.progress import Progress
 from pipelines.partitions import daily_partitions
-from pipelines.progress import Progress
-from pipelines.publish import published_snapshot_asset
-from pipelines.report import activity_report_asset
-from pipelines.rollups import ROLLUPS
+from pipelines.report.page import activity_report_asset
 from pipelines.schedules import daily_refresh_schedule
 from pipelines.settings import SECRETS, Settings
-from pipelines.user_daily_sessions import user_daily_sessions_asset
-from pipelines.users import users
 from resources.database import Database
 from resources.devin_api import DevinAPI
 from warehouse.tables import ORGANIZATIONS, USERS

@@ -16,12 +16,12 @@ import pytest
 import sqlalchemy as sa
 
 from pipelines.definitions import definitions_for
+from pipelines.loading.progress import Progress
 from pipelines.partitions import Day, as_days, daily_partitions
-from pipelines.progress import Progress
 from pipelines.schedules import JOB, range_tags
 from pipelines.settings import Settings
 from resources.database import Database
-from resources.sandbox import SESSIONS_PATH, Asked, Sandbox
+from resources.sandbox.server import SESSIONS_PATH, Asked, Sandbox
 from warehouse import migrations
 
 

@@ -5,7 +5,7 @@ The demo is loaded, its report is opened, and Dagster's graph of its assets, in 
 
 import subprocess
 
-from pipelines.demo import FOLDER
+from pipelines.command.demo import FOLDER
 from pipelines.settings import PROJECT
 from tests.browser import chromium
 from tests.ui import dagster_ui, load_the_demo, patient_page, see_the_graph

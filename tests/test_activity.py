@@ -6,10 +6,10 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
+from pipelines.report.activity import MONTHS, MOST_ORGS, MOST_SMALL_MULTIPLES, WEEKS, Activity, activity
 from resources.database import Database
 from tests.test_report import LAST, fill
 from warehouse import writes
-from warehouse.activity import MONTHS, MOST_ORGS, MOST_SMALL_MULTIPLES, WEEKS, Activity, activity
 from warehouse.tables import ORGANIZATIONS
 
 Counts = Mapping[str, Sequence[int | None]]

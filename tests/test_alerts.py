@@ -13,10 +13,11 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from pipelines import alerts, runs
+from pipelines import alerts
+from pipelines.command import runs
 from pipelines.definitions import definitions_for
+from pipelines.loading.progress import Progress
 from pipelines.partitions import closed_days, daily_partitions
-from pipelines.progress import Progress
 from pipelines.schedules import JOB, range_tags
 from resources import webhook
 from resources.webhook import Undelivered, send

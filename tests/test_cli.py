@@ -28,8 +28,8 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from pipelines import cli
-from resources.sandbox import ORGANIZATIONS_PATH, SESSIONS_PATH, Asked
+from pipelines.command import cli
+from resources.sandbox.server import ORGANIZATIONS_PATH, SESSIONS_PATH, Asked
 from tests.conftest import PostgreSQL, World
 from tests.test_database import another_process
 from tests.ui import dagster_ui

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines import collect
+from pipelines.loading import collect
 from pipelines.partitions import Day
 
 FIRST = datetime(2025, 1, 1, tzinfo=UTC)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import cli
+from pipelines.command import cli
 from tests.conftest import World
 from tests.test_cli import devin_sessions
 from tests.test_database_faults import KB, disk_at

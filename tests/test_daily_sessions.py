@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from pipelines.schedules import range_tags
-from resources.sandbox import ORGANIZATIONS_PATH, Asked, Sandbox
+from resources.sandbox.server import ORGANIZATIONS_PATH, Asked, Sandbox
 from tests.conftest import World
 
 

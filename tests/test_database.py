@@ -23,7 +23,7 @@ import pytest
 import sqlalchemy as sa
 
 from pipelines.definitions import definitions_for
-from pipelines.progress import Progress
+from pipelines.loading.progress import Progress
 from pipelines.settings import Settings
 from resources.database import Database, WarehouseDamaged, WarehouseLocked, WarehouseLost, WarehouseUnusable
 from tests.conftest import PostgreSQL

@@ -25,10 +25,10 @@ import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
 
-from pipelines import cli, runs
+from pipelines.command import cli, runs
 from pipelines.schedules import JOB, range_tags
 from resources.database import Database, WarehouseUnusable
-from resources.sandbox import Asked
+from resources.sandbox.server import Asked
 from tests.conftest import PostgreSQL, World
 from tests.test_cli import (
     PROJECT,

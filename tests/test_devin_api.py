@@ -49,7 +49,7 @@ from resources.devin_api import (
     Unavailable,
     check_url,
 )
-from resources.sandbox import SESSIONS_PATH, Asked, Sandbox
+from resources.sandbox.server import SESSIONS_PATH, Asked, Sandbox
 
 KEY = "apk_user_4f1d7c9a0b2e86"
 NOW = datetime(2025, 7, 16, 13, 45, 30, 250_000, tzinfo=UTC)

@@ -23,7 +23,7 @@ from resources.devin_api import (
     Unauthorized,
     User,
 )
-from resources.sandbox import (
+from resources.sandbox.server import (
     MEMBERS_PATH,
     MEMBERS_PATH_V3,
     ORGANIZATIONS_PATH,

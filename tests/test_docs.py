@@ -22,8 +22,8 @@ from dagster._daemon.cli import run_command as dagster_daemon
 from dagster_shared.yaml_utils import safe_load_yaml
 from dagster_webserver.cli import dagster_webserver
 
-from pipelines import cli
-from pipelines.compatibility import Incompatible, refuse_other_days
+from pipelines.command import cli
+from pipelines.loading.compatibility import Incompatible, refuse_other_days
 from pipelines.partitions import as_days, daily_partitions
 from pipelines.settings import PROJECT, Settings
 from tests.conftest import World

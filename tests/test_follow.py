@@ -10,8 +10,8 @@ import pytest
 import sqlalchemy as sa
 import tenacity
 
-from pipelines import cli
 from pipelines.behind import CATCH_UP, behind
+from pipelines.command import cli
 from pipelines.follow import SENSOR, follow_sensor
 from pipelines.schedules import JOB, next_tick, range_tags
 from tests.conftest import World

@@ -2,10 +2,10 @@
 
 from datetime import UTC, date, datetime, timedelta
 
-from pipelines import runs
+from pipelines.command import runs
+from pipelines.command.status import status
 from pipelines.definitions import definitions_for
-from pipelines.progress import Progress
-from pipelines.status import status
+from pipelines.loading.progress import Progress
 from tests.conftest import World
 from tests.test_cli import in_snapshot
 from warehouse import migrations, writes

@@ -4,8 +4,8 @@ import json
 
 import dagster as dg
 
-from pipelines.listing import LIST_IS_WHOLE
-from resources.sandbox import ORGANIZATIONS_PATH
+from pipelines.loading.listing import LIST_IS_WHOLE
+from resources.sandbox.server import ORGANIZATIONS_PATH
 from tests.conftest import World
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from pipelines import cli
+from pipelines.command import cli
 from resources.database import Database
 from tests.conftest import PostgreSQL, World
 from tests.test_cli import devin_sessions, in_this_process

@@ -25,14 +25,14 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from pipelines import runs
+from pipelines.command import runs
+from pipelines.command.restore import restore
 from pipelines.definitions import definitions_for
-from pipelines.progress import Progress
-from pipelines.restore import restore
+from pipelines.loading.progress import Progress
 from pipelines.settings import Settings
 from resources.database import Database
-from resources.sandbox import ORGANIZATIONS_PATH, SESSIONS_PATH, Asked
-from resources.sandbox_faults import Fault
+from resources.sandbox.faults import Fault
+from resources.sandbox.server import ORGANIZATIONS_PATH, SESSIONS_PATH, Asked
 from tests.faults.cases import source_of
 from tests.faults.command import Command
 from tests.faults.oracle import Cell, Stored

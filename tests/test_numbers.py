@@ -16,12 +16,12 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from pipelines import cli
-from pipelines.collect import Cells
-from pipelines.numbers import Numbers
-from pipelines.progress import Progress
+from pipelines.command import cli
+from pipelines.command.screen import speak
+from pipelines.loading.collect import Cells
+from pipelines.loading.load_metrics import Numbers
+from pipelines.loading.progress import Progress
 from pipelines.schedules import JOB
-from pipelines.screen import speak
 from resources.devin_api import Calls
 from tests.conftest import World
 from tests.test_cli import Held, copy_of_the_project, devin_sessions, in_this_process, start

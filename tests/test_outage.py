@@ -12,10 +12,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pipelines import cli
-from pipelines import progress as progress_module
-from pipelines.progress import WaitLines
-from pipelines.screen import LiveProgress
+from pipelines.command import cli
+from pipelines.command.screen import LiveProgress
+from pipelines.loading import progress as progress_module
+from pipelines.loading.progress import WaitLines
 from resources.devin_api import (
     KEY_VARIABLE,
     Calls,
@@ -26,7 +26,7 @@ from resources.devin_api import (
     Unavailable,
 )
 from resources.outage import Waiting
-from resources.sandbox import Asked, Sandbox
+from resources.sandbox.server import Asked, Sandbox
 from tests.conftest import World
 from tests.test_devin_api import END, KEY, NOW, SAFETY_SECONDS, START, api, count, http, raw, using
 

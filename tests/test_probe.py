@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 import pytest
 
-from pipelines import cli
+from pipelines.command import cli
+from pipelines.command.probe import Finding, probe
 from pipelines.definitions import devin_api_for
 from pipelines.partitions import closed_days, daily_partitions
-from pipelines.probe import Finding, probe
 from resources.devin_api import Calls
-from resources.sandbox import Sandbox
+from resources.sandbox.server import Sandbox
 from tests.conftest import World
 from tests.test_cli import in_this_process
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.publish import PUBLISHED_SNAPSHOT
+from pipelines.assets.published_snapshot import PUBLISHED_SNAPSHOT
 from pipelines.schedules import JOB
 from tests.conftest import PostgreSQL, World
 from warehouse import tables

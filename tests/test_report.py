@@ -21,7 +21,10 @@ import sqlalchemy as sa
 from filelock import FileLock, Timeout
 from playwright.sync_api import Page
 
-from pipelines import checks, cli, report
+from pipelines import checks
+from pipelines.command import cli
+from pipelines.report import page as report
+from pipelines.report.activity import MOST_ORGS, MOST_SMALL_MULTIPLES, activity
 from pipelines.schedules import JOB
 from pipelines.settings import Settings
 from resources.database import Database
@@ -30,7 +33,6 @@ from tests.conftest import World
 from tests.test_cli import devin_sessions, start
 from tests.test_database import another_process
 from warehouse import tables, writes
-from warehouse.activity import MOST_ORGS, MOST_SMALL_MULTIPLES, activity
 from warehouse.tables import ORGANIZATIONS
 
 ARTIFACTS = Path(__file__).resolve().parents[1] / "data" / "screenshots"

@@ -13,11 +13,11 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipelines import report
+from pipelines.report import page as report
+from pipelines.report.activity import activity
 from resources.database import Database
-from resources.sandbox import Sandbox
+from resources.sandbox.server import Sandbox
 from warehouse import migrations, tables, writes
-from warehouse.activity import activity
 from warehouse.tables import ORGANIZATIONS
 
 HISTORY = 84

@@ -12,7 +12,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from pipelines import cli
+from pipelines.command import cli
 from tests.conftest import PostgreSQL, World
 from tests.test_cli import PROJECT, devin_sessions, snapshot_of, sums
 from tests.test_publish import BLOCK, CELLS, HEADER, flip_a_bit, month_of, parquet_of, relations, spoil_rows

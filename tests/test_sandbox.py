@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resources.sandbox import MEMBERS_PATH, ORGANIZATIONS_PATH, SESSIONS_PATH, Asked, Sandbox, Version
+from resources.sandbox.server import MEMBERS_PATH, ORGANIZATIONS_PATH, SESSIONS_PATH, Asked, Sandbox, Version
 
 KEY = "apk_user_sandbox"
 FIRST = datetime(2025, 1, 1, tzinfo=UTC)

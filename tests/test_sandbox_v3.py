@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resources.sandbox import (
+from resources.sandbox.server import (
     MEMBERS_PATH,
     MEMBERS_PATH_V3,
     ORGANIZATIONS_PATH,

@@ -8,8 +8,8 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 import pytest
 
-from pipelines import cli
-from pipelines.status import status
+from pipelines.command import cli
+from pipelines.command.status import status
 from tests.conftest import World
 from tests.test_cli import devin_sessions, in_this_process
 from warehouse.reads import DayState

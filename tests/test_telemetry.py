@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
-from pipelines.telemetry import SECONDS_TO_SEND
+from pipelines.loading.telemetry import SECONDS_TO_SEND
 from tests.conftest import World
 from tests.test_numbers import in_dagster, lines_of
 

@@ -9,10 +9,10 @@ import dagster as dg
 import pytest
 import sqlalchemy as sa
 
-from pipelines import cli
+from pipelines.command import cli
 from pipelines.partitions import closed_days, daily_partitions
 from pipelines.schedules import JOB, range_tags
-from resources.sandbox import (
+from resources.sandbox.server import (
     MEMBERS_PATH,
     MEMBERS_PATH_V3,
     ORGANIZATIONS_PATH,

@@ -29,7 +29,7 @@ import sqlalchemy as sa
 import tenacity
 
 from pipelines.settings import PROJECT
-from resources.sandbox import Sandbox
+from resources.sandbox.server import Sandbox
 from tests.conftest import PostgreSQL
 from tests.test_docs import NAMES, blocks, environment_file, text, units
 

@@ -250,5 +250,6 @@ def test_a_port_that_is_taken_is_a_sentence(world: World) -> None:
 
 def test_this_was_written_for_the_dagster_that_is_installed() -> None:
     assert version("dagster-webserver").startswith("1.13."), (
-        "Compare pipelines/webserver.py with dagster_webserver() in dagster_webserver/cli.py, then name the new version"
+        "Compare pipelines/command/webserver.py with dagster_webserver() in dagster_webserver/cli.py, then name "
+        "the new version"
     )

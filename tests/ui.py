@@ -15,7 +15,7 @@ from typing import IO
 import tenacity
 from playwright.sync_api import Browser, Page, expect
 
-from pipelines.demo import FOLDER
+from pipelines.command.demo import FOLDER
 from pipelines.settings import PROJECT
 from warehouse import tables
 

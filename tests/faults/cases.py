@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
-from resources.sandbox import Sandbox
+from resources.sandbox.server import Sandbox
 from tests.faults.command import make_home
 from tests.faults.oracle import DatabaseName, Stage
 from tests.faults.table import Verdict

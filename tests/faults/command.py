@@ -18,7 +18,7 @@ from pathlib import Path
 _FORKS = multiprocessing.get_context("forkserver")
 # The latter ones are what a first run would import.
 _FORKS.set_forkserver_preload(
-    ["pipelines.cli", "duckdb_sqlalchemy", "psycopg", "pyarrow.dataset", "dagster._core.storage.runs", "upath"]
+    ["pipelines.command.cli", "duckdb_sqlalchemy", "psycopg", "pyarrow.dataset", "dagster._core.storage.runs", "upath"]
 )
 
 MOST_SECONDS = 60.0
@@ -105,7 +105,7 @@ def _empty_home() -> Path:
 
 def _open_home(home: Path) -> None:
     os.environ["DAGSTER_HOME"] = str(home)
-    from pipelines.runs import open_instance
+    from pipelines.command.runs import open_instance
 
     with open_instance():
         pass

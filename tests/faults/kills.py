@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 import sqlalchemy as sa
 
-from resources.sandbox import SESSIONS_PATH, Asked
+from resources.sandbox.server import SESSIONS_PATH, Asked
 from tests.faults.cases import Case
 from tests.faults.command import Command
 from tests.faults.oracle import DatabaseName, Stage, Stored

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
-from resources.sandbox import ORGANIZATIONS_PATH, SESSIONS_PATH, Asked
+from resources.sandbox.server import ORGANIZATIONS_PATH, SESSIONS_PATH, Asked
 from tests.faults.cases import Case
 from tests.faults.oracle import DatabaseName, Stage
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import duckdb
 import sqlalchemy as sa
 
-from resources.sandbox import Sandbox
+from resources.sandbox.server import Sandbox
 from tests.faults.command import Command, Ended
 from tests.faults.table import Verdict
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import dagster as dg
 import sqlalchemy as sa
 
-from pipelines import runs
+from pipelines.command import runs
+from pipelines.command.screen import LiveProgress, complain, say, show_coverage, show_table, speak
 from pipelines.definitions import definitions_for
 from pipelines.partitions import closed_days, daily_partitions
-from pipelines.screen import LiveProgress, complain, say, show_coverage, show_table, speak
 from pipelines.settings import PROJECT, Settings
 from resources.database import Database
-from resources.sandbox import Sandbox
+from resources.sandbox.server import Sandbox
 from warehouse import reads
 from warehouse.tables import ORGANIZATIONS
 

@@ -5,8 +5,8 @@ import textwrap
 import dagster as dg
 import sqlalchemy as sa
 
+from pipelines.assets.catalogue import table_asset
 from pipelines.behind import CATCH_UP
-from pipelines.catalogue import table_asset
 from pipelines.settings import Settings
 from resources.database import Database, WarehouseUnusable
 from warehouse import migrations, tables, writes

@@ -7,7 +7,7 @@ from pathlib import Path
 import dagster as dg
 from filelock import FileLock
 
-from pipelines.catalogue import GROUP, OWNERS
+from pipelines.assets.catalogue import GROUP, OWNERS
 from pipelines.settings import Settings
 from resources.database import Database, WarehouseUnusable
 from resources.files import replacing

@@ -15,10 +15,10 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.types import Receive, Scope, Send
 
-from resources.sandbox_data import MICROSECOND, SandboxMember, SandboxOrganization, Sessions
-from resources.sandbox_faults import ENDLESS_BYTES as ENDLESS_BYTES
-from resources.sandbox_faults import PROBLEM, FaultyServer, UnixSeconds, aware, from_unix, is_v3, phrase, problem
-from resources.sandbox_faults import Asked as Asked
+from resources.sandbox.faults import ENDLESS_BYTES as ENDLESS_BYTES
+from resources.sandbox.faults import PROBLEM, FaultyServer, UnixSeconds, aware, from_unix, is_v3, phrase, problem
+from resources.sandbox.faults import Asked as Asked
+from resources.sandbox.sessions import MICROSECOND, SandboxMember, SandboxOrganization, Sessions
 
 SESSIONS_PATH = "/v2/enterprise/metrics/sessions"
 ORGANIZATIONS_PATH = "/v2/enterprise/organizations"

@@ -7,9 +7,9 @@ from datetime import date
 
 import dagster as dg
 
-from pipelines import charts
 from pipelines.checks import Verdict
-from warehouse.activity import (
+from pipelines.report import charts
+from pipelines.report.activity import (
     RECENT_DAYS,
     RESTATED_DAYS,
     WEEKS,

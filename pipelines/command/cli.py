@@ -15,17 +15,12 @@ from typing import Annotated, NoReturn
 import dagster as dg
 import typer
 
-from pipelines import interrupts, runs
 from pipelines.behind import behind
-from pipelines.compatibility import Incompatible, refuse_other_days, refuse_other_version
-from pipelines.definitions import definitions_for, devin_api_for
-from pipelines.ledger import OlderWarehouse, missing_days, reading
-from pipelines.numbers import Numbers
-from pipelines.partitions import as_days, closed_days, daily_partitions, ranges, spelled
-from pipelines.probe import DAYS, PATIENCE_SECONDS, probe
-from pipelines.query import Refused, answered, first_rows, write_csv
-from pipelines.restore import NotRestored, restore
-from pipelines.screen import (
+from pipelines.command import interrupts, runs
+from pipelines.command.probe import DAYS, PATIENCE_SECONDS, probe
+from pipelines.command.query import Refused, answered, first_rows, write_csv
+from pipelines.command.restore import NotRestored, restore
+from pipelines.command.screen import (
     LiveProgress,
     complain,
     last_words,
@@ -37,8 +32,13 @@ from pipelines.screen import (
     show_table,
     speak,
 )
+from pipelines.command.status import status
+from pipelines.definitions import definitions_for, devin_api_for
+from pipelines.ledger import OlderWarehouse, missing_days, reading
+from pipelines.loading.compatibility import Incompatible, refuse_other_days, refuse_other_version
+from pipelines.loading.load_metrics import Numbers
+from pipelines.partitions import as_days, closed_days, daily_partitions, ranges, spelled
 from pipelines.settings import Settings, SettingsRefused, exposed_env_file, says_json
-from pipelines.status import status
 from resources.database import Database, WarehouseDamaged, WarehouseLocked, WarehouseLost, WarehouseUnusable
 from resources.devin_api import KEY_VARIABLE, Calls, Unauthorized, key_from_environment
 from resources.devin_versions import version_for
@@ -333,7 +333,7 @@ def ui(
 ) -> None:
     """Start the Dagster UI on this machine, with the daemon that runs the schedule, until Ctrl-C."""
     Settings.load()
-    from pipelines.webserver import (
+    from pipelines.command.webserver import (
         ADDRESS,
         CannotServe,
         serve,
@@ -360,7 +360,7 @@ def sandbox(
     fail_chance: Annotated[float, typer.Option(min=0, max=1, help="How often it fails.")] = 0.1,
 ) -> None:
     """Serve invented sessions the way the Devin API serves real ones, until Ctrl-C."""
-    from resources.sandbox import Sandbox  # here: it brings a web framework that no other command needs
+    from resources.sandbox.server import Sandbox  # here: it brings a web framework that no other command needs
 
     with Sandbox(seed=seed, organizations=organizations, port=port) as source:
         if fail_status is not None:
@@ -387,7 +387,7 @@ def demo(
     ] = False,
 ) -> None:
     """Load invented sessions into data/demo and show what comes out. Needs no key; touches nothing else."""
-    from pipelines.demo import run_demo  # here: it brings a web framework that no other command needs
+    from pipelines.command.demo import run_demo  # here: it brings a web framework that no other command needs
 
     run_demo(days, organizations, with_ui=with_ui)
 

@@ -8,7 +8,7 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pipelines.collect import MOST_ORGS_IN_A_QUESTION
+from pipelines.loading.collect import MOST_ORGS_IN_A_QUESTION
 from pipelines.partitions import Day
 from pipelines.settings import Settings
 from resources.devin_api import Calls, DevinAPI, DevinAPIError, DevinClient, Rejected, Unauthorized

@@ -5,8 +5,8 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pipelines.collect import Cells
-from pipelines.progress import Progress
+from pipelines.loading.collect import Cells
+from pipelines.loading.progress import Progress
 from resources.devin_api import Calls
 from warehouse.writes import Changes
 

@@ -14,14 +14,14 @@ import jinja2
 from markupsafe import Markup
 from platformdirs import user_cache_path
 
-from pipelines.catalogue import GROUP, OWNERS
+from pipelines.assets.catalogue import GROUP, OWNERS
+from pipelines.assets.published_snapshot import publishing
 from pipelines.checks import Verdict, listing_verdicts, verdicts
 from pipelines.ledger import OlderWarehouse, reading
-from pipelines.publish import publishing
+from pipelines.report.activity import Activity, activity
 from pipelines.settings import Settings
 from resources.database import Database, WarehouseUnusable
 from resources.files import replacing
-from warehouse.activity import Activity, activity
 from warehouse.migrations import UnfitWarehouse
 
 ACTIVITY_REPORT = dg.AssetKey("activity_report")
@@ -93,7 +93,7 @@ def picture(shown: Activity) -> str:
     """The trend as a PNG in base64, for the Dagster UI."""
     import vl_convert as vlc  # here: as above
 
-    from pipelines import figures  # here: Altair takes longer to import than most commands
+    from pipelines.report import sections as figures  # here: Altair takes longer to import than most commands
 
     spec = figures.trend(shown.up_to_the_last_loaded(figures.DAYS_ONE_BY_ONE), with_days=True) | {
         "width": 720,
@@ -104,7 +104,7 @@ def picture(shown: Activity) -> str:
 
 def as_page(shown: Activity, verdicts: Iterable[tuple[str, Verdict]], script: str) -> str:
     """The whole page. `verdicts` are those of the checks, each with its title; `script` is the charts' library."""
-    from pipelines import figures  # here: as above
+    from pipelines.report import sections as figures  # here: as above
 
     shown_figures = figures.figures(shown) if shown.last_loaded else []
     specs = {chart.id: chart.spec for figure in shown_figures for chart in figure.charts}

@@ -1,35 +1,35 @@
-"""Asset `daily_sessions`: the source → the warehouse, per organization and day."""
+"""Asset `user_daily_sessions`: the source → the warehouse, per user and day, if DEVIN_USER_IDS says so."""
 
 import dagster as dg
 
-from pipelines.catalogue import table_asset
-from pipelines.load import load_partitions
-from pipelines.organizations import organizations
-from pipelines.progress import Progress
+from pipelines.assets.catalogue import table_asset
+from pipelines.assets.users import users
+from pipelines.loading.load import load_partitions
+from pipelines.loading.progress import Progress
 from pipelines.settings import Settings
 from resources.database import Database
 from resources.devin_api import DevinAPI
-from warehouse.tables import ORGANIZATIONS
+from warehouse.tables import USERS
 
 
-def daily_sessions_asset(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDefinition:
+def user_daily_sessions_asset(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDefinition:
     """The asset over these days. Any set of them is one run, and each is asked for with its own window."""
 
     @table_asset(
-        ORGANIZATIONS.cells,
+        USERS.cells,
         "python",
         "api",
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
-        deps=[organizations],
+        deps=[users],
     )
-    def daily_sessions(
+    def user_daily_sessions(
         context: dg.AssetExecutionContext,
         settings: dg.ResourceParam[Settings],
         devin_api: dg.ResourceParam[DevinAPI],
         database: dg.ResourceParam[Database],
         progress: dg.ResourceParam[Progress],
     ) -> dg.MaterializeResult[None]:
-        return load_partitions(ORGANIZATIONS, partitions, context, settings, devin_api, database, progress)
+        return load_partitions(USERS, partitions, context, settings, devin_api, database, progress)
 
-    return daily_sessions
+    return user_daily_sessions

@@ -17,10 +17,10 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.collect import Cells
-from pipelines.probe import Finding
-from pipelines.progress import Progress, WaitLines
-from pipelines.status import Run, Schedule
+from pipelines.command.probe import Finding
+from pipelines.command.status import Run, Schedule
+from pipelines.loading.collect import Cells
+from pipelines.loading.progress import Progress, WaitLines
 from resources.outage import Waiting
 from warehouse.reads import Coverage, DayState
 from warehouse.writes import StoredDay

@@ -7,7 +7,7 @@ import math
 from dataclasses import asdict
 from typing import Any
 
-from pipelines.numbers import Numbers
+from pipelines.loading.load_metrics import Numbers
 
 SERVICE = "devin-session-metrics"
 SECONDS_TO_SEND = 3.0

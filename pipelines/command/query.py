@@ -12,7 +12,7 @@ from typing import Any, TextIO, cast
 import psycopg
 import sqlalchemy as sa
 
-from pipelines.screen import as_text
+from pipelines.command.screen import as_text
 from pipelines.settings import Settings
 from resources.database import Database, WarehouseDamaged, WarehouseLost
 

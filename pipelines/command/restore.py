@@ -12,9 +12,9 @@ from pathlib import Path
 
 import tenacity
 
+from pipelines.assets.published_snapshot import publishing
 from pipelines.ledger import missing_days
 from pipelines.partitions import closed_days, daily_partitions, spelled
-from pipelines.publish import publishing
 from pipelines.settings import Settings
 from resources.database import Database, WarehouseLocked, WarehouseUnusable
 from resources.intact import Found, read_through

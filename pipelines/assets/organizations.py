@@ -2,8 +2,8 @@
 
 import dagster as dg
 
-from pipelines.listing import listed_asset, store_listing
-from pipelines.progress import Progress
+from pipelines.loading.listing import listed_asset, store_listing
+from pipelines.loading.progress import Progress
 from pipelines.settings import Settings
 from resources.database import Database
 from resources.devin_api import DevinAPI, DevinClient

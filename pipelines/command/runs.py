@@ -22,11 +22,11 @@ from dagster._core.utils import make_new_run_id
 from dagster_shared.check import CheckError
 from filelock import FileLock
 
-from pipelines import interrupts
-from pipelines.progress import Progress
-from pipelines.publish import PUBLISHED_SNAPSHOT
-from pipelines.report import ACTIVITY_REPORT
-from pipelines.rollups import ROLLUPS
+from pipelines.assets.published_snapshot import PUBLISHED_SNAPSHOT
+from pipelines.assets.rollups import ROLLUPS
+from pipelines.command import interrupts
+from pipelines.loading.progress import Progress
+from pipelines.report.page import ACTIVITY_REPORT
 from pipelines.schedules import JOB, range_tags
 from pipelines.settings import PROJECT
 from warehouse.tables import ORGANIZATIONS, Counted

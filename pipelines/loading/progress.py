@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
 
-from pipelines.collect import Cells
+from pipelines.loading.collect import Cells
 from resources.devin_api import Calls
 from resources.outage import Waiting
 from warehouse.writes import Changes, StoredDay

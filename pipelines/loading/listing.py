@@ -7,9 +7,9 @@ from typing import Any
 import dagster as dg
 import sqlalchemy as sa
 
-from pipelines.catalogue import table_asset
-from pipelines.compatibility import Incompatible, refuse_other_version
-from pipelines.progress import Progress, waits_logged
+from pipelines.assets.catalogue import table_asset
+from pipelines.loading.compatibility import Incompatible, refuse_other_version
+from pipelines.loading.progress import Progress, waits_logged
 from pipelines.settings import Settings
 from resources.database import Database, WarehouseUnusable
 from resources.devin_api import DevinAPI, DevinAPIError, DevinClient, Listed, Organization, User

@@ -11,7 +11,7 @@ from typing import Any
 
 import altair as alt
 
-from warehouse.activity import DayOfEnterprise, OrganizationLately
+from pipelines.report.activity import DayOfEnterprise, OrganizationLately
 
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")

@@ -13,11 +13,11 @@ import dagster as dg
 import sqlalchemy as sa
 from anyio.from_thread import BlockingPortal
 
-from pipelines import collect, telemetry
-from pipelines.compatibility import Incompatible, refuse_other_days, refuse_other_version
-from pipelines.numbers import Numbers
+from pipelines.loading import collect, telemetry
+from pipelines.loading.compatibility import Incompatible, refuse_other_days, refuse_other_version
+from pipelines.loading.load_metrics import Numbers
+from pipelines.loading.progress import Progress, waits_logged
 from pipelines.partitions import Day, as_days, closed_days, day_before, spelled
-from pipelines.progress import Progress, waits_logged
 from pipelines.schedules import COMPLETE_BEFORE
 from pipelines.settings import Settings
 from resources.database import Database, WarehouseUnusable
