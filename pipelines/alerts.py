@@ -17,15 +17,14 @@ from dagster._core.storage.asset_check_execution_record import (
 )
 from pydantic import BaseModel
 
-from pipelines.command.runs import failure_told, is_interrupt
-from pipelines.ledger import OlderWarehouse, reading
+from pipelines.failures import UNUSABLE_WAREHOUSE, failure_message, is_interrupt
+from pipelines.ledger import reading
 from pipelines.partitions import spelled
 from pipelines.schedules import JOB
 from pipelines.settings import Settings
-from resources.database import Database, WarehouseUnusable
+from resources.database import Database
 from resources.webhook import URL_VARIABLE, Undelivered, as_text, send
 from warehouse import reads
-from warehouse.migrations import UnfitWarehouse
 
 # The second is Dagster's own, for what is materialized in its UI.
 JOBS = (JOB, "__ASSET_JOB")
@@ -217,7 +216,7 @@ class FailedRuns:
             datetime.fromtimestamp(record.end_time or began, UTC),
             sorted(day for _, day in wanted if day),
             missing,
-            [failure_told(event, run.run_id) for event in failures] or said,
+            [failure_message(event, run.run_id) for event in failures] or said,
         )
 
     def _made_since(self, moment: float, wanted: set[Piece]) -> set[Piece]:
@@ -243,7 +242,7 @@ class FailedRuns:
         """When each day in the warehouse was last read; empty if that cannot be looked into."""
         database = Database(url=self.settings.warehouse_url, lock_timeout_seconds=LOCK_TIMEOUT_SECONDS)
         found: dict[Piece, float] = {}
-        with suppress(WarehouseUnusable, UnfitWarehouse, OlderWarehouse), reading(database) as connection:
+        with suppress(*UNUSABLE_WAREHOUSE), reading(database) as connection:
             for counted in self.settings.counted:
                 key = dg.AssetKey(counted.cells.name)
                 read = reads.last_read(connection, counted)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from pipelines.assets.activity_report import ACTIVITY_REPORT
 from pipelines.assets.published_snapshot import PUBLISHED_SNAPSHOT
 from pipelines.ledger import reading
-from pipelines.report.page import ACTIVITY_REPORT
 from pipelines.settings import Settings
 from resources.database import Database
 from warehouse import parquet, reads

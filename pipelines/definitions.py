@@ -5,6 +5,7 @@ import warnings
 import dagster as dg
 
 from pipelines.alerts import alerts_sensor
+from pipelines.assets.activity_report import activity_report_asset
 from pipelines.assets.daily_sessions import daily_sessions_asset
 from pipelines.assets.organizations import organizations
 from pipelines.assets.published_snapshot import published_snapshot_asset
@@ -15,7 +16,6 @@ from pipelines.checks import checks_of, control_totals_agree
 from pipelines.follow import follow_sensor
 from pipelines.loading.progress import Progress
 from pipelines.partitions import daily_partitions
-from pipelines.report.page import activity_report_asset
 from pipelines.schedules import daily_refresh_schedule
 from pipelines.settings import SECRETS, Settings
 from resources.database import Database

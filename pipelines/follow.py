@@ -11,11 +11,9 @@ from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 from dagster._core.storage.dagster_run import FINISHED_STATUSES, NOT_FINISHED_STATUSES
 
 from pipelines.behind import behind
-from pipelines.ledger import OlderWarehouse
+from pipelines.failures import UNUSABLE_WAREHOUSE
 from pipelines.schedules import JOB
 from pipelines.settings import Settings
-from resources.database import WarehouseUnusable
-from warehouse.migrations import UnfitWarehouse
 from warehouse.tables import ROLLUPS
 
 SENSOR = "loaded_days_follow"
@@ -51,7 +49,7 @@ def follow_sensor(settings: Settings, quiet: timedelta = QUIET) -> dg.SensorDefi
             return dg.SensorResult(skip_reason="No run has ended.", cursor=until.isoformat())
         try:
             found = behind(settings)
-        except (WarehouseUnusable, UnfitWarehouse, OlderWarehouse) as error:
+        except UNUSABLE_WAREHOUSE as error:
             context.log.warning(str(error))
             return dg.SensorResult(skip_reason=str(error))  # and looked at again, since the cursor stays
         own = [record.dagster_run for record in ended if record.dagster_run.tags.get(_OWN) == SENSOR]

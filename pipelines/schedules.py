@@ -5,11 +5,11 @@ from datetime import date, datetime
 import dagster as dg
 from dagster._utils.schedules import get_next_cron_tick
 
-from pipelines.ledger import OlderWarehouse, missing_days, reading
+from pipelines.failures import UNUSABLE_WAREHOUSE
+from pipelines.ledger import missing_days, reading
 from pipelines.partitions import closed_days, ranges
 from pipelines.settings import Settings
-from resources.database import Database, WarehouseUnusable
-from warehouse.migrations import UnfitWarehouse
+from resources.database import Database
 
 JOB = "daily_refresh"
 SCHEDULE = f"{JOB}_schedule"
@@ -72,7 +72,7 @@ def daily_refresh_schedule(
             with reading(database) as connection:
                 for counted in settings.counted:
                     days.update(missing_days(connection, settings, counted, caught_up))
-        except (OlderWarehouse, WarehouseUnusable, UnfitWarehouse) as error:
+        except UNUSABLE_WAREHOUSE as error:
             # The run will bring it forward, or fail and say why; a tick that fails would leave no trace among the runs.
             context.log.warning(str(error))
         return [

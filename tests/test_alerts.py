@@ -14,7 +14,7 @@ import dagster as dg
 import pytest
 
 from pipelines import alerts
-from pipelines.command import runs
+from pipelines.command import dagster_home
 from pipelines.definitions import definitions_for
 from pipelines.loading.progress import Progress
 from pipelines.partitions import closed_days, daily_partitions
@@ -179,7 +179,7 @@ def test_a_run_about_other_days_does_not_end_it_nor_does_one_of_the_rollups_alon
 def test_the_command_in_the_message_mends_it(
     watch: Watch, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with runs.open_instance() as watch.world.instance:
+    with dagster_home.open_instance() as watch.world.instance:
         backfill = ("backfill", watch.days[0], watch.days[5])
 
         def mends(message: str) -> bool:
@@ -207,7 +207,7 @@ def test_the_command_in_the_message_mends_it(
 def test_a_snapshot_that_could_not_be_made_is_mended_without_asking_the_source(
     watch: Watch, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with runs.open_instance() as watch.world.instance:
+    with dagster_home.open_instance() as watch.world.instance:
         assert watch.world.settings.published_snapshot
         in_its_place = watch.world.settings.published_snapshot.parent
         in_its_place.write_text("no folder")

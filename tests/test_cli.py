@@ -28,7 +28,7 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from pipelines.command import cli
+from pipelines.command import cli, exit_codes
 from resources.sandbox.server import ORGANIZATIONS_PATH, SESSIONS_PATH, Asked
 from tests.conftest import PostgreSQL, World
 from tests.test_database import another_process
@@ -111,7 +111,7 @@ def test_wrong_use_gets_a_sentence_and_writes_nothing(
 ) -> None:
     world.configure(**environment)
     code, shown = in_this_process(capsys, world.environment, *arguments)
-    assert code == cli.WRONG_USE
+    assert code == exit_codes.WRONG_USE
     assert sentence in shown.replace("\n", " ")
     assert "secret" not in shown
     assert list(world.folder.iterdir()) == []
@@ -123,7 +123,7 @@ def test_days_of_another_kind_are_refused_before_a_run(world: World, capsys: pyt
     world.source.requests.clear()
     world.configure(devin_day_start_hour="8")
     code, shown = in_this_process(capsys, world.environment, "backfill", "2025-04-01", "2025-04-05")
-    assert code == cli.WRONG_USE
+    assert code == exit_codes.WRONG_USE
     assert "Two kinds of day are never mixed" in shown
     assert world.source.requests == []
 
@@ -137,7 +137,7 @@ def test_a_file_that_is_not_duckdb_is_refused_and_left_alone(world: World, capsy
         path.write_text("dear diary", encoding="utf-8")
         for command in commands:
             code, shown = in_this_process(capsys, world.environment, *command)
-            assert code == cli.WRONG_USE
+            assert code == exit_codes.WRONG_USE
             assert f"{path} is not a DuckDB file" in shown
         assert path.read_text(encoding="utf-8") == "dear diary"
 
@@ -172,7 +172,7 @@ def test_from_the_first_load_to_sql(each_world: World) -> None:
     assert "0 cells new, 1 changed, 49 unchanged" in out
 
     code, out, _ = devin_sessions("status", "--json")
-    assert code == cli.MISSING, "history since DEVIN_START_DATE is not loaded"
+    assert code == exit_codes.MISSING, "history since DEVIN_START_DATE is not loaded"
     told = json.loads(out)
     assert list(told) == ["organizations", "runs", "schedule", "next_tick", "behind", "to_do"]
     status = told["organizations"]
@@ -240,7 +240,7 @@ def test_what_is_missing_is_said_and_what_is_stored_is_rolled_up(world: World) -
     bad = datetime(2025, 4, 3, tzinfo=UTC)
     world.source.fail(status=503, when=lambda asked: asked.start == bad, times=None)
     code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-05")
-    assert code == cli.MISSING
+    assert code == exit_codes.MISSING
     assert "4 of 5 days loaded" in out
     assert "2025-04-03" in err
     assert "503" in err
@@ -254,13 +254,13 @@ def test_a_refused_organization_keeps_the_exit_code_at_1_until_its_counts_are_th
     world.source.fail(status=404, body=b'{"detail": "no such organization"}', org_id=refused, times=None)
     command = ("backfill", "2025-04-01", "2025-04-05")
     code, _, err = devin_sessions(*command)
-    assert code == cli.MISSING
+    assert code == exit_codes.MISSING
     assert f"refuses to count 1 of the organizations: {refused} on 2025-04-05" in err
     assert "Still to load: 2025-04-01…2025-04-05 (5 days). The same again: devin-sessions backfill 2025-04-01" in err
 
     world.source.requests.clear()
     code, out, err = devin_sessions(*command)
-    assert code == cli.MISSING
+    assert code == exit_codes.MISSING
     assert "Nothing to do" not in out
     assert "Still to load: 2025-04-01…2025-04-05 (5 days)" in err
     assert [question.org_ids for question in world.asked()] == [(refused,)], "one question tells that it is so still"
@@ -281,7 +281,7 @@ def test_days_that_do_not_add_up_are_stored_told_and_exit_1(world: World) -> Non
         when=lambda a: bool(a.start and a.end and a.end - a.start > timedelta(days=1) and not a.org_ids),
     )
     code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-05")
-    assert code == cli.MISSING
+    assert code == exit_codes.MISSING
     assert "5 of 5 days loaded" in out
     total = sum(world.source.truth(day.start, day.end) for day in week)
     assert (
@@ -299,12 +299,12 @@ def test_an_organization_that_the_source_refuses_is_named_and_the_others_are_loa
     refused = world.source.organizations[1].org_id
     world.source.fail(status=404, org_id=refused, times=None)
     code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-05")
-    assert code == cli.MISSING
+    assert code == exit_codes.MISSING
     assert "5 of 5 days loaded" in out
     assert f"Check failed: The source refuses to count 1 of the organizations: {refused} on 2025-04-05" in err
     assert "DEVIN_ORG_IDS can leave out what is gone for good." in err
     code, out, _ = devin_sessions("status")
-    assert code == cli.MISSING
+    assert code == exit_codes.MISSING
     assert f"Not counted: {refused}" in out
 
 
@@ -351,7 +351,7 @@ def test_a_home_that_dagster_cannot_have_is_refused_in_a_sentence(
     chosen = {"relative": "data/elsewhere", "file": str(file), "in a file": str(file / "dagster")}[home]
     world.configure(dagster_home=chosen)
     code, _, err = devin_sessions(*command)
-    assert code == cli.WRONG_USE
+    assert code == exit_codes.WRONG_USE
     (said,) = err.splitlines()
     assert said.startswith(f"DAGSTER_HOME={chosen} ")
     assert ("Dagster wants a whole path" if home == "relative" else "Name a folder in which you may write") in said
@@ -362,7 +362,7 @@ def test_a_home_that_dagster_cannot_have_is_refused_in_a_sentence(
 def test_a_wrong_key_stops_at_once_and_says_which_variable_to_set(world: World) -> None:
     world.configure(devin_api_key="apk_user_wrong")
     code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-05")
-    assert code == cli.MISSING
+    assert code == exit_codes.MISSING
     assert "DEVIN_API_KEY is not accepted" in err
     assert len(world.source.requests) == 1
     assert not (world.folder / "warehouse.duckdb").exists()
@@ -372,7 +372,7 @@ def test_status_works_without_a_home_that_dagster_could_have_and_says_so(world: 
     assert world.run("2025-04-01", "2025-04-02").success
     world.configure(dagster_home="data/elsewhere")
     code, out, err = devin_sessions("status")
-    assert (code, err) == (cli.MISSING, "")
+    assert (code, err) == (exit_codes.MISSING, "")
     assert "2 of" in out
     assert "DAGSTER_HOME=data/elsewhere is refused: Dagster wants a whole path" in out
 
@@ -380,7 +380,7 @@ def test_status_works_without_a_home_that_dagster_could_have_and_says_so(world: 
 def test_an_unplugged_source_gets_a_sentence(world: World) -> None:
     world.source.stop()
     code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-05")
-    assert code == cli.MISSING
+    assert code == exit_codes.MISSING
     assert "0 of 5 days loaded" in out
     assert "the connection failed" in err
     assert "nothing was answered for" in err
@@ -583,7 +583,7 @@ def test_a_query_can_neither_change_nor_reach_anything_else(
 ) -> None:
     world.run("2025-04-01", "2025-04-01")
     code, shown = in_this_process(capsys, world.environment, "query", sql)
-    assert code == cli.WRONG_USE
+    assert code == exit_codes.WRONG_USE
     assert "The database refuses this SQL" in shown
     assert sentence in shown.lower()
     assert len(world.cells()) == 5
@@ -605,7 +605,7 @@ def test_a_query_of_postgresql_changes_nothing_whatever_it_says(
     ):
         code, shown = in_this_process(capsys, each_world.environment, "query", sql)
         assert len(each_world.cells()) == 5, f"changed by {sql}"
-        assert code == cli.WRONG_USE
+        assert code == exit_codes.WRONG_USE
         assert "The database refuses this SQL" in shown
         assert sentence in shown
 
@@ -620,7 +620,7 @@ def test_a_query_that_asks_nothing_gets_a_sentence(each_world: World, capsys: py
     each_world.run("2025-04-01", "2025-04-01")
     for nothing in ("", " -- nothing"):
         code, shown = in_this_process(capsys, each_world.environment, "query", nothing)
-        assert code == cli.WRONG_USE
+        assert code == exit_codes.WRONG_USE
         assert shown.strip()
 
 
@@ -628,10 +628,10 @@ def test_without_a_warehouse_query_and_status_say_so_and_make_none(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, shown = in_this_process(capsys, world.environment, "query", "select 1")
-    assert code == cli.MISSING
+    assert code == exit_codes.MISSING
     assert f"There is no snapshot at {snapshot_of(world)} yet. First load some days: " in shown
     code, shown = in_this_process(capsys, world.environment, "status")
-    assert code == cli.MISSING
+    assert code == exit_codes.MISSING
     assert "0 of" in shown
     assert list(world.folder.iterdir()) == []
 
@@ -641,10 +641,10 @@ def test_an_empty_database_of_postgresql_stays_empty_whatever_is_asked(
     each_world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, shown = in_this_process(capsys, each_world.environment, "query", "select * from daily_sessions")
-    assert code == cli.WRONG_USE
+    assert code == exit_codes.WRONG_USE
     assert 'relation "daily_sessions" does not exist' in shown
     code, shown = in_this_process(capsys, each_world.environment, "status")
-    assert code == cli.MISSING
+    assert code == exit_codes.MISSING
     assert "0 of" in shown
     with each_world.database.transaction(read_only=True) as connection:
         assert sa.inspect(connection).get_table_names() == []
@@ -670,7 +670,7 @@ def test_neither_the_key_nor_the_password_is_in_anything_that_is_said_or_kept(
     assert code == 0, err
     with_password.source.fail(status=503, path=SESSIONS_PATH, times=None)
     code, more_out, more_err = devin_sessions("backfill", "2025-04-01", "2025-04-03")
-    assert code == cli.MISSING
+    assert code == exit_codes.MISSING
     with dagster_ui({}, subprocess.DEVNULL) as url:
         httpx.get(f"{url}/server_info").raise_for_status()
     for command in (["status"], ["query", "nothing"], ["query", "select 1/0"]):
@@ -814,7 +814,7 @@ def test_for_a_spreadsheet_no_text_is_a_formula_and_numbers_stay_numbers(each_wo
     assert header[-1] == "'=n"
     assert row == [*(f"'{danger}" for danger in dangers[:6]), 'Zoë, "quoted"', "", "-5"]
     code, _, err = devin_sessions("query", "--csv", "--excel", "select 1")
-    assert (code, "Choose one" in err) == (cli.WRONG_USE, True)
+    assert (code, "Choose one" in err) == (exit_codes.WRONG_USE, True)
 
 
 @pytest.mark.parametrize("warehouse_url", ["duckdb", "postgresql"], indirect=True)
@@ -841,12 +841,12 @@ def test_nobody_queries_a_server_with_power_over_its_machine(
     made = each_world.folder / "made"
     harm = ("query", f"copy (select 1) to program 'touch {made}'")
     code, shown = in_this_process(capsys, each_world.environment, *harm)
-    assert (code, "permission denied" in shown) == (cli.WRONG_USE, True)
+    assert (code, "permission denied" in shown) == (exit_codes.WRONG_USE, True)
 
     postgresql.empower(each_world.settings.warehouse_url, power)
     for command in (harm, ("query", "select 1"), ("query", "--csv", "set role none; select 1")):
         code, shown = in_this_process(capsys, each_world.environment, *command)
-        assert code == cli.WRONG_USE
+        assert code == exit_codes.WRONG_USE
         assert "is refused for queries" in shown
         assert power in shown
         assert "docs/postgresql-roles.sql" in shown
@@ -865,15 +865,15 @@ def test_a_file_with_the_key_that_others_can_read_is_said(world: World) -> None:
 def test_a_probe_that_reaches_nothing_fails(world: World) -> None:
     world.configure(devin_api_url="http://127.0.0.1:1")
     code, out, _ = devin_sessions("probe", "--until", "2025-04-03")
-    assert (code, "unknown" in out) == (cli.MISSING, True)
+    assert (code, "unknown" in out) == (exit_codes.MISSING, True)
 
 
 def test_days_that_are_contradicted_are_not_well_because_they_are_loaded(world: World) -> None:
     zero = b'{"sessions_count": 0}'
     world.source.fail(body=zero, when=lambda asked: not asked.org_ids, path=SESSIONS_PATH, times=None)
-    assert devin_sessions("backfill", "2025-04-01", "2025-04-02")[0] == cli.MISSING
+    assert devin_sessions("backfill", "2025-04-01", "2025-04-02")[0] == exit_codes.MISSING
     code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-02")
-    assert (code, "Nothing to do" in out) == (cli.MISSING, True)
+    assert (code, "Nothing to do" in out) == (exit_codes.MISSING, True)
     assert "Contradicted by the source itself: 2025-04-01…2025-04-02" in err
     world.source.heal()
     command = err[err.rindex("devin-sessions backfill") :].split()[1:]

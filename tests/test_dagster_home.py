@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.command import cli
+from pipelines.command import exit_codes
 from tests.conftest import World
 from tests.test_cli import devin_sessions
 from tests.test_database_faults import KB, disk_at
@@ -47,12 +47,12 @@ def test_a_spoilt_file_is_told_of_and_only_the_record_of_runs_is_concerned(
 ) -> None:
     spoil(home / file)
     code, out, err = devin_sessions("backfill", "2025-04-02", "2025-04-02")
-    assert (code, out) == (cli.WRONG_USE, "")
+    assert (code, out) == (exit_codes.WRONG_USE, "")
     assert err.startswith(RECORD.format(home=home))
     assert "The warehouse is not concerned" in err and f"mv {home} {home}.damaged" in err
     assert err.count("\n") == 1, "one sentence"
     code, out, err = devin_sessions("status")
-    assert (code, err) == (cli.MISSING, "")
+    assert (code, err) == (exit_codes.MISSING, "")
     assert RECORD.format(home=home) in out and "days loaded" in out and "Missing: " in out
     code, out, err = devin_sessions("query", "select count(*) from daily_sessions", "--csv")
     assert (code, err) == (0, "")
@@ -70,11 +70,11 @@ def test_a_spoilt_configuration_is_named(home: Path, text: str) -> None:
     configuration.unlink()
     configuration.write_text(text, encoding="latin-1")
     code, out, err = devin_sessions("backfill", "2025-04-02", "2025-04-02")
-    assert (code, out) == (cli.WRONG_USE, "")
+    assert (code, out) == (exit_codes.WRONG_USE, "")
     assert err.startswith(f"Dagster's configuration {configuration} can't be used: ")
     assert err.count("\n") == 1, "one sentence"
     code, out, _ = devin_sessions("status")
-    assert (code, f"{configuration} can't be used" in out) == (cli.MISSING, True)
+    assert (code, f"{configuration} can't be used" in out) == (exit_codes.MISSING, True)
     configuration.unlink()
     assert devin_sessions("backfill", "2025-04-02", "2025-04-02")[0] == 0
 
@@ -101,7 +101,7 @@ def test_a_locked_file_is_told_of_and_status_works(world: World, home: Path) -> 
     with closing(sqlite3.connect(home / FILES[0])) as other:
         other.execute("begin exclusive")
         code, _, err = devin_sessions("backfill", "2025-04-02", "2025-04-02")
-        assert code in (cli.MISSING, cli.WRONG_USE)
+        assert code in (exit_codes.MISSING, exit_codes.WRONG_USE)
         assert "database is locked" in err and "Another process keeps it locked" in err
         assert "days loaded" in devin_sessions("status")[1]
 
@@ -118,7 +118,7 @@ def test_a_full_disk_is_told_of_and_what_was_stored_is_kept(world: World, home: 
             if code:
                 assert "The disk is full: make room." in err
                 loaded = {day for day, _ in world.cells()}
-                assert ("Still to load: " in err) == (date(2025, 6, 30) not in loaded and code == cli.MISSING)
+                assert ("Still to load: " in err) == (date(2025, 6, 30) not in loaded and code == exit_codes.MISSING)
         code, _, err = devin_sessions("backfill", "2025-04-02", "2025-06-30")
         assert (code, err) == (0, "")
         assert world.cells() == world.truth("2025-04-01", "2025-06-30")
@@ -131,9 +131,9 @@ def test_a_home_that_takes_no_writes_is_told_of_and_status_and_query_work(world:
         world.configure(dagster_home=str(moved / "dagster"))
         with disk.read_only():
             code, _, err = devin_sessions("backfill", "2025-04-02", "2025-04-02")
-            assert (code, err.count("\n")) == (cli.WRONG_USE, 1)
+            assert (code, err.count("\n")) == (exit_codes.WRONG_USE, 1)
             assert "Fix the permissions of that directory" in err
             assert "days loaded" in devin_sessions("status")[1]
             assert devin_sessions("query", "select 1")[0] == 0
             code, _, err = devin_sessions("ui", "--port", "0")
-            assert (code, err.startswith("Dagster's record of runs")) == (cli.WRONG_USE, True)
+            assert (code, err.startswith("Dagster's record of runs")) == (exit_codes.WRONG_USE, True)

@@ -58,11 +58,11 @@ def test_a_year_is_one_run_that_asks_for_every_one_of_its_windows(world: World) 
 def test_running_a_range_twice_leaves_the_same_rows_and_changes_nothing(world: World) -> None:
     world.run("2025-03-01", "2025-03-10")
     before = world.rows("select * from daily_sessions order by day, org_id")
-    assert world.progress.changes.inserted == 50
+    assert world.progress.metrics.changes.inserted == 50
     assert world.run("2025-03-01", "2025-03-10").success
     assert world.rows("select * from daily_sessions order by day, org_id") == before
-    assert (world.progress.changes.inserted, world.progress.changes.changed) == (0, 0)
-    assert world.progress.changes.unchanged == 50
+    assert (world.progress.metrics.changes.inserted, world.progress.metrics.changes.changed) == (0, 0)
+    assert world.progress.metrics.changes.unchanged == 50
 
 
 def test_a_later_change_at_the_source_is_picked_up_by_the_next_scheduled_run(world: World) -> None:
@@ -87,7 +87,7 @@ def test_a_later_change_at_the_source_is_picked_up_by_the_next_scheduled_run(wor
     cells, truth = world.cells(), world.truth("2025-06-08", "2025-06-11")
     assert cells[date(2025, 6, 10), org_id] == truth[date(2025, 6, 10), org_id]
     assert cells[date(2025, 6, 8), org_id] == truth[date(2025, 6, 8), org_id] - 5, "it has left the look-back"
-    assert world.progress.changes.changed == 1
+    assert world.progress.metrics.changes.changed == 1
     weekly = dict(world.rows("select org_id, sessions_count from weekly_sessions where week = date '2025-06-09'"))
     assert weekly[org_id] == sum(cells[date(2025, 6, day), org_id] for day in (9, 10, 11))
 
@@ -224,11 +224,11 @@ def test_a_source_that_contradicts_itself_is_an_error_and_kept_on_the_day(world:
         "select sessions_count, orgs_sessions_count, unattributed_count from daily_totals"
     )
     assert (total, of_orgs, rest) == (0, sum(world.truth("2025-04-01", "2025-04-01").values()), -of_orgs)
-    (sentence,) = [s for s in world.progress.contradictions if "add up to more sessions than its own total" in s]
+    (sentence,) = [s for s in world.progress.result.contradictions if "add up to more sessions than its own total" in s]
     assert "2025-04-01" in sentence
     world.source.heal()
     assert world.run("2025-04-01", "2025-04-01").success
-    assert world.progress.contradictions == []
+    assert world.progress.result.contradictions == []
 
 
 @pytest.mark.parametrize("fetch", ["direct", "differenced"])
@@ -241,7 +241,7 @@ def test_counts_that_are_older_than_a_lower_total_are_asked_again_whoever_they_a
     asked = len(world.asked())
     result = world.run("2025-04-01", "2025-04-03")
     assert result.success, world.failures(result)
-    assert world.progress.contradictions == []
+    assert world.progress.result.contradictions == []
     assert world.cells() == world.truth("2025-04-01", "2025-04-03")
     assert {verdict for (verdict,) in world.rows("select verdict from reconciliation where control_total > 0")} == {
         "proven"
@@ -258,11 +258,11 @@ def test_a_count_that_is_older_than_a_lower_total_and_refused_now_is_kept_and_na
     world.source.remove_sessions(gone, datetime(2025, 4, 1, tzinfo=UTC), datetime(2025, 4, 3, tzinfo=UTC))
     world.source.fail(status=404, org_id=gone, times=None)
     world.run("2025-04-01", "2025-04-03")
-    (sentence,) = world.progress.contradictions
+    (sentence,) = world.progress.result.contradictions
     assert f"The stored counts of {gone} are older than that total, and the API refuses to count them now" in sentence
     assert "On 2025-04-01…2025-04-02 (2 days)" in sentence
     assert world.cells() == before
-    assert world.progress.incomplete == {}, "it is not to be counted"
+    assert world.progress.result.lacking == {}, "it is not to be counted"
 
 
 @pytest.mark.parametrize("changed", [{"devin_timezone": "Europe/Berlin"}, {"devin_day_start_hour": "8"}])
@@ -438,7 +438,9 @@ def test_a_source_that_counts_the_end_of_a_window_is_contradicted_by_its_own_tot
         days = [day.day for day in world.days(first, last)]
         found = [(day, in_one - by_day) for day, org_id, in_one, by_day in contradicted(world) if org_id is None]
         assert found == [(day, -3) for day in days]
-        (sentence,) = [s for s in world.progress.contradictions if " of " not in s.partition(" in one question")[0]]
+        (sentence,) = [
+            s for s in world.progress.result.contradictions if " of " not in s.partition(" in one question")[0]
+        ]
         assert "The API contradicts itself" in sentence
         assert set(world.rows(f"select verdict, block_difference from reconciliation where day >= '{first}'")) >= {
             ("contradiction", -3)
@@ -448,7 +450,7 @@ def test_a_source_that_counts_the_end_of_a_window_is_contradicted_by_its_own_tot
         result = world.run(first, last)
         assert world.checks(result)["blocks_add_up"].passed
         assert contradicted(world) == [], "a reading that adds up takes the place of one that did not"
-        assert world.progress.contradictions == []
+        assert world.progress.result.contradictions == []
 
 
 def test_a_refusal_that_passes_is_asked_again_within_the_run(world: World) -> None:
@@ -458,7 +460,7 @@ def test_a_refusal_that_passes_is_asked_again_within_the_run(world: World) -> No
         world.source.fail(status=403, org_id=org_id, times=2)
         assert world.run("2025-04-01", "2025-04-10").success
         assert world.cells() == world.truth("2025-04-01", "2025-04-10")
-        assert world.progress.incomplete == {}
+        assert world.progress.result.lacking == {}
         assert world.rows("select count(*) from organizations where unavailable_since is not null") == [(0,)]
 
 
@@ -467,7 +469,7 @@ def test_a_day_that_lacks_a_refused_organization_is_asked_again_for_it_alone(wor
     world.source.fail(status=403, org_id=refused, times=None)
     assert world.run("2025-04-01", "2025-04-10").success
     days = {day.day for day in world.days("2025-04-01", "2025-04-10")}
-    assert world.progress.incomplete == {day: {refused} for day in days}
+    assert world.progress.result.lacking == {day: {refused} for day in days}
 
     def complete() -> set[tuple[str, ...]]:
         """The filters of what is asked when these days are completed."""
@@ -477,11 +479,11 @@ def test_a_day_that_lacks_a_refused_organization_is_asked_again_for_it_alone(wor
         return {q.org_ids for q in world.asked() if q.start and q.start < datetime(2025, 4, 10, tzinfo=UTC)}
 
     assert complete() == set(), "one question, about the last day, tells that it is refused still"
-    assert world.progress.incomplete == {day: {refused} for day in days | {date(2025, 4, 11)}}
+    assert world.progress.result.lacking == {day: {refused} for day in days | {date(2025, 4, 11)}}
     world.source.heal()
     world.source.add_sessions(busy, datetime(2025, 4, 2, 12, tzinfo=UTC), count=3)
     assert {org_id for of_question in complete() for org_id in of_question} == {refused}
-    assert world.progress.incomplete == {}
+    assert world.progress.result.lacking == {}
     cells, truth = world.cells(), world.truth("2025-04-01", "2025-04-11")
     assert cells.pop((date(2025, 4, 2), busy)) == truth.pop((date(2025, 4, 2), busy)) - 3, "it is not asked again"
     assert cells == truth

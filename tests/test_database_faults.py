@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
 
-from pipelines.command import cli, runs
+from pipelines.command import dagster_home, exit_codes
 from pipelines.schedules import JOB, range_tags
 from resources.database import Database, WarehouseUnusable
 from resources.sandbox.server import Asked
@@ -142,7 +142,7 @@ def test_a_block_that_a_full_disk_does_not_take_is_told_of_and_stored_by_the_sam
     world.source.requests.clear()
     with disk.full(but_for=8 * KB):
         code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-20")
-    assert code == cli.MISSING
+    assert code == exit_codes.MISSING
     assert world.asked(), "the block was read"
     assert "0 of 17 days loaded" in out
     assert f"The disk of the warehouse {world.database.path} is full. What was being stored is not stored" in err
@@ -181,7 +181,7 @@ def test_rollups_that_a_full_disk_does_not_take_are_told_of_and_built_by_the_sam
     for table, found in sums(world).items():
         is_published, is_rollup = table.startswith("published "), table != "daily_sessions"
         assert found == before[table] if is_published else found == now or (is_rollup and found == before[table]), table
-    assert code == cli.MISSING, err[:300]
+    assert code == exit_codes.MISSING, err[:300]
     assert "17 of 17 days loaded" in out
     assert f"The disk of the warehouse {world.database.path} is full." in err
 
@@ -222,7 +222,7 @@ def test_a_snapshot_that_a_full_disk_does_not_take_is_told_of_and_the_old_one_st
         before = sums(world)
         with disk.full(but_for=snapshot_of(world).stat().st_size // 2):
             code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-05")
-        assert code == cli.MISSING
+        assert code == exit_codes.MISSING
         assert "2 of 2 days loaded" in out
         assert f"The snapshot {snapshot_of(world)} could not be written: No space left on device." in err
         assert "The last one is kept." in err
@@ -257,7 +257,7 @@ def test_a_parquet_file_that_a_full_disk_does_not_take_is_told_of_and_written_by
         before = in_parquet(world)
         with disk.full():
             code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-05")
-        assert code == cli.MISSING
+        assert code == exit_codes.MISSING
         assert "2 of 2 days loaded" in out
         assert f"The Parquet files beside {snapshot_of(world)} could not be written: No space left on device." in err
         assert "run the same again" in err
@@ -282,7 +282,7 @@ def test_a_block_that_a_full_disk_of_postgresql_does_not_take_is_told_of_and_sto
             cells, before = world.cells(), sums(world)
             with disk.full():
                 code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-30")
-            assert code == cli.MISSING
+            assert code == exit_codes.MISSING
             assert f"The disk of the warehouse {world.database.name} is full. What was being stored is not" in err
             assert "Still to load: " in err
             assert cells.items() <= world.cells().items()
@@ -351,9 +351,9 @@ def test_a_warehouse_on_a_disk_that_takes_no_writes_can_be_read_and_a_backfill_s
         code, shown = in_this_process(capsys, world.environment, "query", "select count(*) from daily_sessions")
         assert (code, "15" in shown) == (0, True)
         code, shown = in_this_process(capsys, world.environment, "status")
-        assert (code, "3 of" in shown) == (cli.MISSING, True)
+        assert (code, "3 of" in shown) == (exit_codes.MISSING, True)
         code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-05")
-        assert code == cli.WRONG_USE
+        assert code == exit_codes.WRONG_USE
         assert f"The warehouse {world.database.path} cannot be opened: " in err
         assert "Read-only file system" in err
     assert {path: path.read_bytes() for path in disk.folder.rglob("*") if path.is_file()} == kept
@@ -362,7 +362,7 @@ def test_a_warehouse_on_a_disk_that_takes_no_writes_can_be_read_and_a_backfill_s
 def test_a_warehouse_that_cannot_be_made_is_told_of(world: World, disk: Disk) -> None:
     with disk.read_only():
         code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-02")
-    assert code == cli.MISSING
+    assert code == exit_codes.MISSING
     assert f"The warehouse {world.database.path} cannot be opened: " in err
     assert "Read-only file system" in err
     assert "0 of 2 days loaded" in out
@@ -378,7 +378,7 @@ def test_a_folder_without_rights_is_told_of(world: World) -> None:
         folder.chmod(stat.S_IRUSR | stat.S_IXUSR)
     world.configure(warehouse_url=f"duckdb:///{folder}/data/warehouse.duckdb")
     code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-02")
-    assert code == cli.MISSING
+    assert code == exit_codes.MISSING
     assert f"The folder {folder}/data cannot be made: " in err
     assert "Check its rights, or WAREHOUSE_URL." in err
 
@@ -387,7 +387,7 @@ def test_a_file_that_is_not_duckdb_is_told_of_and_left_as_it_is(world: World) ->
     path = world.folder / "warehouse.duckdb"
     path.write_bytes(b"day,sessions\n" * 1000)
     code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-02")
-    assert code == cli.WRONG_USE
+    assert code == exit_codes.WRONG_USE
     assert f"{path} is not a DuckDB file. Set WAREHOUSE_URL to another path, or move that file away." in err
     assert path.read_bytes() == b"day,sessions\n" * 1000
     assert world.asked() == []
@@ -399,7 +399,7 @@ def test_a_spoiled_snapshot_is_told_of_and_made_anew_by_the_same_command_once_it
     world.run("2025-04-01", "2025-04-02")
     snapshot_of(world).write_bytes(snapshot_of(world).read_bytes()[:5000])
     code, shown = in_this_process(capsys, world.environment, "query", "select count(*) from daily_sessions")
-    assert code == cli.MISSING
+    assert code == exit_codes.MISSING
     assert str(snapshot_of(world)) in shown
     snapshot_of(world).rename(world.folder / "moved away")
     code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-02")
@@ -462,7 +462,7 @@ def test_a_server_that_is_not_there_is_told_of(world: World, capsys: pytest.Capt
     )
     for command in (["status"], ["query", "select 1"], ["backfill", "2025-04-01", "2025-04-02"]):
         code, shown = in_this_process(capsys, world.environment, *command)
-        assert code == cli.WRONG_USE
+        assert code == exit_codes.WRONG_USE
         assert "The warehouse " in shown and " cannot be opened: " in shown
         assert shown.rstrip().endswith("Check WAREHOUSE_URL.")
         assert shown.count("\n") == 1, "one sentence"
@@ -474,7 +474,7 @@ def test_a_user_who_may_not_make_tables_is_told_of(world: World, server: Server)
     as_administrator(url.render_as_string(hide_password=False), "create role visitor login")
     world.configure(warehouse_url=url.set(username="visitor").render_as_string(hide_password=False))
     code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-02")
-    assert code in (cli.MISSING, cli.WRONG_USE)
+    assert code in (exit_codes.MISSING, exit_codes.WRONG_USE)
     assert "permission denied for schema public" in err
     assert "visitor" in err
     world.configure(warehouse_url=url.render_as_string(hide_password=False))
@@ -482,7 +482,7 @@ def test_a_user_who_may_not_make_tables_is_told_of(world: World, server: Server)
     world.configure(warehouse_url=url.set(username="visitor").render_as_string(hide_password=False))
     for command in (["status"], ["backfill", "2025-04-01", "2025-04-02"], ["query", "select * from daily_sessions"]):
         code, _, err = devin_sessions(*command)
-        assert code in (cli.MISSING, cli.WRONG_USE)
+        assert code in (exit_codes.MISSING, exit_codes.WRONG_USE)
         told = " ".join(err.split())
         assert "refuses user visitor: " in told or "refuses this SQL: permission denied" in told, "hidden, not missing"
         assert "Traceback" not in err
@@ -501,7 +501,7 @@ def test_a_server_that_takes_no_writes_is_told_of_and_can_be_read(
     )
     assert (code, shown) == (0, "n\n10\n")
     code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-03")
-    assert code in (cli.MISSING, cli.WRONG_USE)
+    assert code in (exit_codes.MISSING, exit_codes.WRONG_USE)
     assert "read-only" in err
     assert world.cells() == world.truth("2025-04-01", "2025-04-02")
 
@@ -510,7 +510,7 @@ def test_a_server_that_takes_no_writes_is_told_of_and_can_be_read(
 
 
 def test_two_runs_of_the_same_days_at_once_both_succeed_and_double_nothing(each_world: World) -> None:
-    with runs.open_instance():
+    with dagster_home.open_instance():
         pass
     tags = json.dumps(range_tags("2025-04-01", "2025-05-10"))
     dagster = Path(sys.executable).parent / "dagster"

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 import tenacity
 
 from pipelines.behind import CATCH_UP, behind
-from pipelines.command import cli
+from pipelines.command import exit_codes
 from pipelines.follow import SENSOR, follow_sensor
 from pipelines.schedules import JOB, next_tick, range_tags
 from tests.conftest import World
@@ -178,7 +178,7 @@ def test_the_command_names_a_rollup_that_fails_and_publishes_the_others(reported
     with world.database.transaction() as connection:
         connection.execute(sa.text(TOO_MANY_A_MONTH))
     code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-08")
-    assert code == cli.MISSING
+    assert code == exit_codes.MISSING
     assert "The rollup monthly_sessions could not be built from the stored days:" in err
     assert err.count("could not be built") == 1
     assert in_snapshot(world, "select count(*) from enterprise_sessions") == [(8,)]
@@ -197,7 +197,7 @@ def test_status_names_what_is_behind_and_the_command_that_catches_up(
     assert run_of(world, LOADED, f"{yesterday - timedelta(days=1)}", f"{yesterday}")
     code, shown = in_this_process(capsys, world.environment, "status", "--json")
     told: dict[str, Any] = json.loads(shown)
-    assert (code, told["behind"]) == (cli.MISSING, EVERYTHING)
+    assert (code, told["behind"]) == (exit_codes.MISSING, EVERYTHING)
     (advice,) = told["to_do"]
     assert advice == f"Behind the stored days: {', '.join(EVERYTHING)}. To catch up: {CATCH_UP}"
     code, _, err = devin_sessions(*CATCH_UP.split()[1:])

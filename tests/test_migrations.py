@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from pipelines.command import cli
+from pipelines.command import exit_codes
 from resources.database import Database
 from tests.conftest import PostgreSQL, World
 from tests.test_cli import devin_sessions, in_this_process
@@ -215,7 +215,7 @@ def test_a_backfill_into_a_database_that_holds_other_tables_of_these_names_says_
         connection.execute(sa.text("create table users (name text)"))
         connection.execute(sa.text("create view calendar as select 1 as mine"))
     code, _, err = devin_sessions("backfill", FIRST, FIRST)
-    assert code in (cli.MISSING, cli.WRONG_USE)
+    assert code in (exit_codes.MISSING, exit_codes.WRONG_USE)
     assert "The database holds calendar, users already, which this job did not make" in " ".join(err.split())
     assert "Traceback" not in err
     assert world.rows("select * from calendar") == [(1,)]
@@ -374,7 +374,7 @@ def test_the_command_refuses_a_newer_warehouse_in_a_sentence(
     newer_world: World, capsys: pytest.CaptureFixture[str], command: list[str]
 ) -> None:
     code, shown = in_this_process(capsys, newer_world.environment, *command)
-    assert code == cli.WRONG_USE
+    assert code == exit_codes.WRONG_USE
     told = " ".join(shown.split())
     assert f"The warehouse has version 99, and this release knows up to {migrations.VERSION}" in told
     assert newer_world.source.requests == []
@@ -395,7 +395,7 @@ def test_status_says_that_an_old_warehouse_is_brought_forward_by_the_next_backfi
 ) -> None:
     laid_out = layout(old_world.database)
     code, shown = in_this_process(capsys, old_world.environment, "status")
-    assert code == cli.MISSING
+    assert code == exit_codes.MISSING
     assert "older release. The next backfill brings it forward." in " ".join(shown.split())
     assert layout(old_world.database) == laid_out
 

@@ -165,9 +165,9 @@ class Warehouse(RuleBasedStateMachine):
         lacking = {
             day for day in days for id_ in wanted if (day, id_) not in self.cells or (refresh and id_ in self.refused)
         }
-        assert progress.incomplete.keys() == lacking
-        assert bool(progress.contradictions) == bool(exceeding)
-        assert all("are older than that total" in sentence for sentence in progress.contradictions)
+        assert progress.result.lacking.keys() == lacking
+        assert bool(progress.result.contradictions) == bool(exceeding)
+        assert all("are older than that total" in sentence for sentence in progress.result.contradictions)
         self.published = dict(self.cells)
 
     @rule(between=ranges_of_days, question=st.integers(1, 40), refresh=st.booleans())

@@ -16,16 +16,16 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from pipelines.command import cli
+from pipelines.command import exit_codes
 from pipelines.command.screen import speak
 from pipelines.loading.collect import Cells
-from pipelines.loading.load_metrics import Numbers
+from pipelines.loading.load_metrics import LoadMetrics
 from pipelines.loading.progress import Progress
 from pipelines.schedules import JOB
 from resources.devin_api import Calls
 from tests.conftest import World
 from tests.test_cli import Held, copy_of_the_project, devin_sessions, in_this_process, start
-from warehouse.writes import Changes, StoredDay
+from warehouse.writes import Changes
 
 ASSET = dg.AssetKey("daily_sessions")
 FIRST, LAST = "2025-04-01", "2025-05-10"
@@ -133,9 +133,12 @@ def test_the_numbers_are_those_of_the_load_and_not_of_what_the_process_did_befor
 
 def goes_through(progress: Progress, days: int) -> None:
     """A load of so many days, with all that can happen to it; each number is another one."""
-    first = date(2025, 4, 1)
-    stored = StoredDay(sessions_count=50, unattributed_count=3, changes=Changes(inserted=7, changed=2, unchanged=11))
-    progress.store({first + timedelta(days=n): stored for n in range(days)}, Cells(12 * days, 6 * days, 2 * days), {})
+    stored = LoadMetrics(
+        days=1, sessions=50, unattributed=3, cells=Cells(12, 6, 2), changes=Changes(inserted=7, changed=2, unchanged=11)
+    )
+    result = progress.begin()
+    for n in range(days):
+        result.store(date(2025, 4, 1) + timedelta(days=n), stored)
     progress.calls.sent += 17 * days
     progress.calls.retried += 4 * days
     progress.calls.outcomes.update({"200": 13 * days, "503": 4 * days})
@@ -146,18 +149,18 @@ def goes_through(progress: Progress, days: int) -> None:
 def test_the_numbers_of_what_happened_in_between_are_those_of_nothing_else() -> None:
     both, alone = Progress(), Progress()
     goes_through(both, 3)
-    before = Numbers.of(both)
+    before = both.metrics
     goes_through(both, 1)
     goes_through(alone, 1)
-    between = (Numbers.of(both) - before).fields()
-    assert between | {"seconds": 0} == Numbers.of(alone).fields() | {"seconds": 0}
+    between = (both.metrics - before).as_fields()
+    assert between | {"seconds": 0} == alone.metrics.as_fields() | {"seconds": 0}
 
 
 def test_the_numbers_are_told_in_their_units_and_words() -> None:
     progress = Progress()
     goes_through(progress, 1)
-    numbers = Numbers.of(progress)
-    told = numbers.fields()
+    numbers = progress.metrics
+    told = numbers.as_fields()
     assert [told[f"latency_{name}_ms"] for name in ("median", "p95", "p99")] == [50, 95, 99]
     assert told["retries"] == 4
     assert numbers.sentences() == [
@@ -264,7 +267,7 @@ def test_the_closing_lines_tell_the_numbers(world: World) -> None:
 def test_a_source_that_never_answers_has_no_latency(world: World) -> None:
     world.source.stop()
     code, out, _ = devin_sessions("backfill", "2025-04-01", "2025-04-02")
-    assert code == cli.MISSING
+    assert code == exit_codes.MISSING
     assert re.search(r"^Calls by outcome: connection failed \(\d+\); \d\.\d s waited for the source\.$", out, re.M)
 
 
@@ -336,7 +339,7 @@ def test_in_json_what_is_missing_is_told_as_fields(in_json: World) -> None:
     bad = datetime(2025, 4, 3, tzinfo=UTC)
     in_json.source.fail(status=503, when=lambda asked: asked.start == bad, times=None)
     code, out, err = lines_of("backfill", "2025-04-01", "2025-04-05")
-    assert code == cli.MISSING
+    assert code == exit_codes.MISSING
     assert out[-1]["days"] == 4
     assert [line["event"] for line in err][-2:] == ["not_loaded", "days_missing"]
     assert "503" in err[-2]["message"]
@@ -365,7 +368,7 @@ def test_in_json_a_refusal_is_an_object_too(
 ) -> None:
     in_json.configure(**environment)
     code, shown = in_this_process(capsys, in_json.environment, *arguments)
-    assert code in (cli.WRONG_USE, cli.MISSING)
+    assert code in (exit_codes.WRONG_USE, exit_codes.MISSING)
     (refused,) = objects_in(shown, "error")
     assert (refused["event"], refused["exit_code"]) == ("refused", code)
     assert sentence in refused["message"]
@@ -380,7 +383,7 @@ def test_a_file_of_settings_asks_for_json_too(world: World) -> None:
         world.environment.delenv(name)
     code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-02", cwd=project)
     (refused,) = objects_in(err, "error")
-    assert (code, refused["exit_code"]) == (cli.WRONG_USE, cli.WRONG_USE)
+    assert (code, refused["exit_code"]) == (exit_codes.WRONG_USE, exit_codes.WRONG_USE)
     assert "DEVIN_TIMEZONE='Mars' is refused" in refused["message"]
 
 
@@ -400,7 +403,7 @@ def test_in_json_what_nobody_foresaw_is_an_object_too(in_json: World) -> None:
     in_json.environment.setenv("PYTHONPATH", str(broken))
     process = start("backfill", "2025-04-01", "2025-04-02")
     out, err = process.communicate(timeout=60)
-    assert (process.returncode, out) == (cli.MISSING, "")
+    assert (process.returncode, out) == (exit_codes.MISSING, "")
     (crashed,) = objects_in(err, "error")
     assert crashed["event"] == "crashed"
     assert crashed["message"] == "RuntimeError: this installation is broken"
@@ -421,6 +424,6 @@ def test_the_key_is_in_no_line_whatever_the_source_echoes(in_json: World) -> Non
     echo = f"you sent Authorization: Bearer {key}".encode()
     in_json.source.fail(status=500, body=echo, when=lambda asked: asked.start is not None, times=None)
     code, out, err = lines_of("backfill", "2025-04-01", "2025-04-02")
-    assert code == cli.MISSING
+    assert code == exit_codes.MISSING
     assert "you sent Authorization" in str(err)
     assert key not in str(out) + str(err)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import pytest
 
-from pipelines.command import cli
+from pipelines.command import cli, exit_codes
 from pipelines.command.probe import Finding, probe
 from pipelines.definitions import devin_api_for
 from pipelines.partitions import closed_days, daily_partitions
@@ -228,7 +228,7 @@ def test_the_command_shows_findings_and_fails_if_one_is_bad(
     world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], as_json: bool
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["devin-sessions", "probe", "--until", LAST, *(["--json"] if as_json else [])])
-    behaviours: list[tuple[Literal["union", "last"], int]] = [("union", 0), ("last", cli.MISSING)]
+    behaviours: list[tuple[Literal["union", "last"], int]] = [("union", 0), ("last", exit_codes.MISSING)]
     for behaviour, code in behaviours:
         with Sandbox(organizations=5, org_ids_semantics=behaviour) as source:
             world.configure(devin_api_url=source.url)

@@ -22,7 +22,8 @@ from filelock import FileLock, Timeout
 from playwright.sync_api import Page
 
 from pipelines import checks
-from pipelines.command import cli
+from pipelines.assets.activity_report import ACTIVITY_REPORT
+from pipelines.command import exit_codes
 from pipelines.report import page as report
 from pipelines.report.activity import MOST_ORGS, MOST_SMALL_MULTIPLES, activity
 from pipelines.schedules import JOB
@@ -271,7 +272,7 @@ def report_alone(world: World) -> dg.ExecuteInProcessResult:
     """A run of the last asset alone."""
     return world.definitions.resolve_job_def(JOB).execute_in_process(
         instance=world.instance,
-        asset_selection=[report.ACTIVITY_REPORT],
+        asset_selection=[ACTIVITY_REPORT],
         run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
         raise_on_error=False,
     )
@@ -292,7 +293,7 @@ def test_it_comes_after_the_snapshot_or_on_a_server_after_the_rollups(each_world
     each_world.configure(devin_report_path=str(each_world.folder / "report.html"), devin_user_ids="discover")
     graph = each_world.definitions.resolve_asset_graph()
     rollups = {rollup.name for rollup in tables.ROLLUPS} | {"user_daily_sessions"}
-    parents = {key.to_user_string() for key in graph.get(report.ACTIVITY_REPORT).parent_keys}
+    parents = {key.to_user_string() for key in graph.get(ACTIVITY_REPORT).parent_keys}
     assert parents == ({"published_snapshot"} if each_world.database.is_file else rollups)
 
 
@@ -331,7 +332,7 @@ def test_a_page_that_could_not_be_written_is_written_by_the_same_command(each_wo
     path.parent.write_text("in the way")
     each_world.configure(devin_report_path=str(path))
     code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-02")
-    assert code == cli.MISSING
+    assert code == exit_codes.MISSING
     assert f"The report {path} could not be written" in err
     path.parent.unlink()
     each_world.source.requests.clear()
@@ -717,7 +718,7 @@ def test_every_command_on_any_page_is_accepted(world: World) -> None:
     assert not any(f"{first - timedelta(days=4)}" in command for command in found), "those days are no part of history"
     for command in found:
         code, _, err = devin_sessions(*command.split())
-        assert code != cli.WRONG_USE, (command, err)
+        assert code != exit_codes.WRONG_USE, (command, err)
 
 
 # What is shown

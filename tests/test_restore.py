@@ -12,7 +12,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from pipelines.command import cli
+from pipelines.command import exit_codes
 from tests.conftest import PostgreSQL, World
 from tests.test_cli import PROJECT, devin_sessions, snapshot_of, sums
 from tests.test_publish import BLOCK, CELLS, HEADER, flip_a_bit, month_of, parquet_of, relations, spoil_rows
@@ -143,7 +143,7 @@ def test_what_can_be_had_nowhere_is_named_and_its_days_are_loaded_again(
     is_lost = copy_of is None or (copy_of == CELLS) == (name[0] == "2") == (name != copy_of)
     if copy_of == "daily_totals":
         is_lost = name == "daily_totals"
-    assert code == (cli.MISSING if is_lost else 0), (out, err)
+    assert code == (exit_codes.MISSING if is_lost else 0), (out, err)
     assert ("Could not be had: " in err and name in err) == is_lost
     cells = loaded.cells()
     assert cells.items() <= truth.items()
@@ -187,7 +187,7 @@ def test_where_nothing_is_published_nothing_is_changed(loaded: World) -> None:
     blank(loaded.database.path)
     shutil.rmtree(snapshot_of(loaded).parent)
     code, _, err = devin_sessions("restore")
-    assert code == cli.MISSING
+    assert code == exit_codes.MISSING
     assert "can't be restored" in err and "devin-sessions backfill --missing" in err
     assert loaded.database.path.read_bytes() == b""
     assert asides(loaded) == []
@@ -201,7 +201,7 @@ def test_a_run_that_has_the_file_open_is_waited_for_and_then_named(loaded: World
         assert other.stdout and other.stdout.readline() == "open\n"
         code, _, err = devin_sessions("restore")
         other.communicate("")
-    assert code == cli.MISSING
+    assert code == exit_codes.MISSING
     assert f"The warehouse {path} is locked by another process" in err
 
 
@@ -237,7 +237,7 @@ def test_a_restore_that_is_killed_leaves_the_old_file_or_the_new(loaded: World) 
 def test_a_warehouse_on_a_server_is_restored_from_its_own_backup(world: World, postgresql: PostgreSQL) -> None:
     world.configure(warehouse_url=postgresql.database())
     code, _, err = devin_sessions("restore")
-    assert code == cli.MISSING
+    assert code == exit_codes.MISSING
     assert "is on a server. Restore it from your own backup, such as one of pg_dump" in err
 
 
@@ -249,6 +249,6 @@ def test_query_and_backfill_name_a_damaged_file_and_the_command(loaded: World) -
         (loaded.database.path, ["backfill", FIRST, LAST, "--refresh"]),
     ):
         code, _, err = devin_sessions(*command)
-        assert code == cli.MISSING
+        assert code == exit_codes.MISSING
         assert f"The DuckDB file {path} is damaged (IO Error: Corrupt database file" in err
         assert "devin-sessions restore" in err

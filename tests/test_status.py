@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 import pytest
 
-from pipelines.command import cli
+from pipelines.command import exit_codes
 from pipelines.command.status import status
 from tests.conftest import World
 from tests.test_cli import devin_sessions, in_this_process
@@ -129,10 +129,10 @@ def test_the_next_tick_is_the_schedules_own(world: World, zone: str, hour: str, 
 def test_machines_get_all_of_it_as_json(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     refused = world.source.organizations[0].org_id
     world.source.fail(status=404, org_id=refused, times=None)
-    assert devin_sessions("backfill", FIRST, LAST)[0] == cli.MISSING
+    assert devin_sessions("backfill", FIRST, LAST)[0] == exit_codes.MISSING
     code, shown = in_this_process(capsys, world.environment, "status", "--json")
     told = json.loads(shown)
-    assert code == cli.MISSING
+    assert code == exit_codes.MISSING
     assert list(told) == ["organizations", "runs", "schedule", "next_tick", "behind", "to_do"]
     assert told["behind"] == []
     of_organizations = told["organizations"]
@@ -156,7 +156,7 @@ def test_people_see_how_much_is_loaded_the_runs_and_what_to_do(
     assert devin_sessions("backfill", FIRST, LAST)[0] == 0
     code, shown = in_this_process(capsys, world.environment, "status")
     lines = [" ".join(line.replace("│", " ").split()) for line in shown.splitlines()]
-    assert code == cli.MISSING
+    assert code == exit_codes.MISSING
     assert "days reconciled with the source's total 4 of 5" in lines
     assert any(f"{FIRST}…{LAST} success" in line for line in lines)
     assert any(line.startswith("Next run: ") for line in lines)

@@ -165,7 +165,7 @@ def test_a_collector_that_is_away_refuses_or_hangs_costs_seconds_and_a_warning_b
 ) -> None:
     def what_a_run_warns_of() -> list[str]:
         assert world.run("2025-04-01", "2025-04-01").success
-        return world.progress.warnings
+        return world.progress.result.warnings
 
     assert what_a_run_warns_of() == []
     not_sent = ["No metrics were sent: OTEL_EXPORTER_OTLP_ENDPOINT does not take them."]
@@ -191,15 +191,15 @@ def test_where_the_extra_is_not_installed_a_sentence_says_what_to_install(world:
     world.environment.setitem(sys.modules, "opentelemetry.sdk.metrics", None)
     result = world.run("2025-04-01", "2025-04-01")
     assert result.success
-    assert world.progress.warnings == [
+    assert world.progress.result.warnings == [
         "No metrics are sent, because opentelemetry.sdk.metrics is not installed: pip install '.[otel]'"
     ]
     logged = [e.user_message for e in world.instance.all_logs(result.run_id) if e.level == 30]
-    assert world.progress.warnings[0] in logged
+    assert world.progress.result.warnings[0] in logged
     assert collector.received == []
 
 
 def test_without_an_endpoint_nothing_is_sent(world: World, collector: Collector) -> None:
     world.configure(otel_exporter_otlp_endpoint="")
     assert world.run("2025-04-01", "2025-04-01").success
-    assert (collector.received, world.progress.warnings) == ([], [])
+    assert (collector.received, world.progress.result.warnings) == ([], [])

@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 import sqlalchemy as sa
 
-from pipelines.command import cli
+from pipelines.command import exit_codes
 from pipelines.partitions import closed_days, daily_partitions
 from pipelines.schedules import JOB, range_tags
 from resources.sandbox.server import (
@@ -225,7 +225,7 @@ def test_the_command_loads_users_for_days_that_were_loaded_without_them_and_stat
 
         world.configure(devin_user_ids="discover")
         code, shown = in_this_process(capsys, world.environment, "status")
-        assert code == cli.MISSING
+        assert code == exit_codes.MISSING
         advice = f"{first}…{last} (3 days). To load: devin-sessions backfill {first} {last}"
         assert f"Missing per user: {advice}" in shown
         assert "Missing: " not in shown
@@ -286,7 +286,7 @@ def test_a_refused_user_holds_up_nobody_is_shown_and_is_tried_again(
         (everyone, everyone - 1)
     }
     code, shown = in_this_process(capsys, world.environment, "status")
-    assert code == cli.MISSING
+    assert code == exit_codes.MISSING
     assert f"Not counted: {refused}, refused on 2025-03-09" in shown
 
     world.source.heal()
@@ -341,7 +341,7 @@ def test_a_warehouse_of_v2_refuses_a_key_of_v3_before_anything_is_counted(
     world.source.requests.clear()
     world.configure(devin_api_key=world.source.service_key)
     code, shown = in_this_process(capsys, world.environment, "backfill", "2025-04-01", "2025-04-05")
-    assert code == cli.WRONG_USE
+    assert code == exit_codes.WRONG_USE
     assert shown.startswith("The warehouse holds counts of v2 of the API, but the key and DEVIN_API_VERSION=auto mean")
     assert "DEVIN_ALLOW_VERSION_CHANGE=true" in shown
     assert world.source.requests == []

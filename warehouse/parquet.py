@@ -148,5 +148,8 @@ def _write(replacing: Replacing, path: Path, rows: pa.Table) -> str:
         except (pa.ArrowException, ValueError):
             is_whole = False
         if not is_whole:
-            raise Spoilt(f"What was written to {path} can't be read back. The file that was there is kept.")
+            raise Spoilt(
+                f"What was written to {path} can't be read back. The file that was there is kept. The disk or memory "
+                "of this machine may be failing. Check them, then run the same command again."
+            )
     return sum_

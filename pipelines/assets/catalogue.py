@@ -7,6 +7,9 @@ import dagster as dg
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
+from pipelines.loading.listing import LIST_IS_WHOLE
+from warehouse.tables import Counted
+
 GROUP = "devin_sessions"
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]  # for the names of types, which DuckDB knows too
 OWNERS = ["team:data-platform"]
@@ -36,3 +39,12 @@ def table_asset(table: sa.Table, *kinds: str, **options: Any) -> Callable[[Calla
         **options,
     )
     return decorate
+
+
+def listed_asset(counted: Counted) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
+    """The asset of those who are counted, with the check that the source's list does not contradict itself."""
+    name = counted.listed.name
+    whole = dg.AssetCheckSpec(
+        LIST_IS_WHOLE, asset=name, description=f"The source's list of {name} agrees with its own total, each once."
+    )
+    return table_asset(counted.listed, "python", "api", check_specs=[whole])

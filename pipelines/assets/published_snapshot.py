@@ -8,8 +8,9 @@ import dagster as dg
 from filelock import FileLock
 
 from pipelines.assets.catalogue import GROUP, OWNERS
+from pipelines.failures import known_errors_fail_the_step, unwritten_files_fail_the_step
 from pipelines.settings import Settings
-from resources.database import Database, WarehouseUnusable
+from resources.database import Database
 from resources.files import replacing
 from warehouse import parquet
 
@@ -27,7 +28,7 @@ def publishing(folder: Path) -> Iterator[None]:
 
 
 def published_snapshot_asset(deps: Sequence[dg.AssetKey]) -> dg.AssetsDefinition:
-    """The asset, made anew after each run of `deps`."""
+    """The asset, rebuilt after each run of `deps`."""
 
     @dg.asset(
         group_name=GROUP,
@@ -41,25 +42,15 @@ def published_snapshot_asset(deps: Sequence[dg.AssetKey]) -> dg.AssetsDefinition
     ) -> dg.MaterializeResult[None]:
         snapshot = settings.published_snapshot
         assert snapshot is not None, "on a server analysts read the warehouse itself"
-        try:
-            with publishing(snapshot.parent):
-                database.copy_to(snapshot)
-                with Database(url=f"duckdb:///{snapshot}").transaction(read_only=True) as connection:
-                    exported = parquet.export(connection, snapshot.parent / "parquet", replacing)
-        except WarehouseUnusable as error:
-            raise dg.Failure(str(error), allow_retries=False) from error
-        except parquet.Spoilt as error:
-            raise dg.Failure(
-                f"{error} The disk or the memory of this machine may be failing. Check them, then run the same "
-                "command again.",
-                allow_retries=False,
-            ) from error
-        except OSError as error:
-            raise dg.Failure(
-                f"The Parquet files beside {snapshot} could not be written: {error.strerror or error}. Those that are "
-                "there are whole. Mend that (a full disk? rights?) and run the same again.",
-                allow_retries=False,
-            ) from error
+        parquet_files = f"The Parquet files beside {snapshot}"
+        with (
+            known_errors_fail_the_step(),
+            unwritten_files_fail_the_step(parquet_files, "Those that are there are whole."),
+            publishing(snapshot.parent),
+        ):
+            database.copy_to(snapshot)
+            with Database(url=f"duckdb:///{snapshot}").transaction(read_only=True) as connection:
+                exported = parquet.export(connection, snapshot.parent / "parquet", replacing)
         return dg.MaterializeResult(
             metadata={
                 "snapshot": dg.MetadataValue.path(str(snapshot)),

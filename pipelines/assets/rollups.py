@@ -7,10 +7,10 @@ import sqlalchemy as sa
 
 from pipelines.assets.catalogue import table_asset
 from pipelines.behind import CATCH_UP
+from pipelines.failures import known_errors_fail_the_step
 from pipelines.settings import Settings
-from resources.database import Database, WarehouseUnusable
+from resources.database import Database
 from warehouse import migrations, tables, writes
-from warehouse.migrations import UnfitWarehouse
 
 DAILY_SESSIONS = dg.AssetKey(tables.daily_sessions.name)
 
@@ -21,9 +21,8 @@ def _rebuilt(database: Database, table: sa.Table, **parameters: int) -> dg.Mater
         return writes.rebuild(connection, table, **parameters)
 
     try:
-        rows_built = database.write(built)
-    except (WarehouseUnusable, UnfitWarehouse) as error:
-        raise dg.Failure(str(error), allow_retries=False) from error
+        with known_errors_fail_the_step():
+            rows_built = database.write(built)
     except sa.exc.DBAPIError as error:  # whatever it is, it is about this rollup alone
         why = textwrap.shorten(" ".join(str(error.orig).split()), 300, placeholder=" …")
         raise dg.Failure(

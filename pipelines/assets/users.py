@@ -2,7 +2,8 @@
 
 import dagster as dg
 
-from pipelines.loading.listing import listed_asset, store_listing
+from pipelines.assets.catalogue import listed_asset
+from pipelines.loading.listing import store_listing
 from pipelines.loading.progress import Progress
 from pipelines.settings import Settings
 from resources.database import Database

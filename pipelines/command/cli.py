@@ -1,4 +1,4 @@
-"""The `devin-sessions` command. Exit codes: 0 all loaded, 1 something is missing, 2 wrong use or settings."""
+"""The `devin-sessions` command: its subcommands, their arguments and help. Exit codes are in `exit_codes`."""
 
 import json
 import logging
@@ -8,20 +8,21 @@ import threading
 import traceback
 import warnings
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from datetime import date, timedelta
 from typing import Annotated, NoReturn
 
 import dagster as dg
 import typer
 
-from pipelines.behind import behind
-from pipelines.command import interrupts, runs
+from pipelines.command import interrupts
+from pipelines.command.backfill import backfill
+from pipelines.command.dagster_home import HomeUnusable, dagster_home, home_is_there, open_instance
+from pipelines.command.exit_codes import MISSING, WRONG_USE, exit_code_for, sentence_of
 from pipelines.command.probe import DAYS, PATIENCE_SECONDS, probe
 from pipelines.command.query import Refused, answered, first_rows, write_csv
-from pipelines.command.restore import NotRestored, restore
+from pipelines.command.restore import restore
 from pipelines.command.screen import (
-    LiveProgress,
     complain,
     last_words,
     say,
@@ -33,20 +34,11 @@ from pipelines.command.screen import (
     speak,
 )
 from pipelines.command.status import status
-from pipelines.definitions import definitions_for, devin_api_for
-from pipelines.ledger import OlderWarehouse, missing_days, reading
-from pipelines.loading.compatibility import Incompatible, refuse_other_days, refuse_other_version
-from pipelines.loading.load_metrics import Numbers
-from pipelines.partitions import as_days, closed_days, daily_partitions, ranges, spelled
-from pipelines.settings import Settings, SettingsRefused, exposed_env_file, says_json
-from resources.database import Database, WarehouseDamaged, WarehouseLocked, WarehouseLost, WarehouseUnusable
-from resources.devin_api import KEY_VARIABLE, Calls, Unauthorized, key_from_environment
-from resources.devin_versions import version_for
-from warehouse import migrations, reads
-from warehouse.migrations import UnfitWarehouse
-from warehouse.tables import ORGANIZATIONS, USERS, Counted
+from pipelines.definitions import devin_api_for
+from pipelines.partitions import as_days, closed_days, daily_partitions
+from pipelines.settings import Settings, exposed_env_file, says_json
+from resources.devin_api import KEY_VARIABLE, Calls
 
-MISSING, WRONG_USE = 1, 2
 MOST_ROWS_SHOWN = 200
 
 app = typer.Typer(
@@ -71,15 +63,10 @@ def main() -> None:
             complain(exposed, "env_file_exposed")
         # What the library of the command line prints by itself is no JSON.
         sys.exit(app(standalone_mode=not is_json))
-    except (SettingsRefused, Incompatible, Unauthorized, UnfitWarehouse, runs.HomeUnusable) as error:
-        _stop(str(error), WRONG_USE)
-    except (WarehouseLocked, WarehouseLost, WarehouseDamaged, OlderWarehouse, NotRestored) as error:
-        _stop(str(error), MISSING)
-    except WarehouseUnusable as error:
-        _stop(str(error), WRONG_USE)
-    except typer.TyperException as error:
-        _stop(error.format_message(), WRONG_USE)
     except Exception as error:
+        code = exit_code_for(error)
+        if code is not None:
+            _stop(sentence_of(error), code)
         if not is_json:
             raise
         complain(f"{type(error).__name__}: {error}", "crashed", traceback=traceback.format_exc())
@@ -88,8 +75,8 @@ def main() -> None:
         interrupts.say_at_the_end(str)
 
 
-@app.command()
-def backfill(
+@app.command("backfill")
+def load_days(
     first: Annotated[str, typer.Argument(metavar="FIRST", help="First day, such as 2025-01-01.")] = "",
     last: Annotated[str, typer.Argument(metavar="LAST", help="Last day, included.")] = "",
     refresh: Annotated[bool, typer.Option("--refresh", help="Read days again that are loaded already.")] = False,
@@ -108,117 +95,8 @@ def backfill(
     else:
         days = _days_between(_day("FIRST", first), _day("LAST", last), settings)
         command = f"devin-sessions backfill {first} {last}" + (" --refresh" if refresh else "")
-    _bring_forward(settings)
-    unloaded, contradicted = _ledger(settings, days)
-    is_behind = bool(behind(settings).assets)
-    wanted = dict.fromkeys(settings.counted, days) if refresh else unloaded
-
-    loads: list[_Loaded] = []
-    with runs.open_instance() as instance:
-        for counted in settings.counted:
-            loads.append(_Loaded(counted, wanted[counted], refresh))
-            if not any(load.has_no_point for load in loads):
-                loads[-1].run(settings, instance)
-        if is_behind and loads[0].leaves_what_follows:
-            definitions = definitions_for(settings, loads[0].progress)
-            loads[0].outcomes.append(runs.run_downstream(definitions, instance, ORGANIZATIONS))
-    if not any(wanted.values()):
-        say(f"Nothing to do: {spelled(days)} loaded already. To read them again, add --refresh.", "nothing_to_do")
-    else:
-        contradicted = []  # what is read now says so itself
-    if contradicted:
-        complain(
-            f"Contradicted by the source itself: {spelled(contradicted)}. Run devin-sessions probe to find out why, "
-            f"then read them again: devin-sessions backfill {contradicted[0]} {contradicted[-1]} --refresh",
-            "contradicted",
-            days=contradicted,
-        )
-    for sentence in dict.fromkeys(s for load in loads for s in load.progress.warnings):
-        complain(sentence, "metrics_not_sent")
-    outcomes = [outcome for load in loads for outcome in load.outcomes]
-    for sentence in runs.checks_told(outcomes, dg.AssetCheckSeverity.ERROR):
-        complain(f"Check failed: {sentence}", "check_failed")
-    for sentence in runs.checks_told(outcomes, dg.AssetCheckSeverity.WARN):
-        say(f"Note: {sentence}", "check_warned")
-    for sentence in dict.fromkeys(s for load in loads for s in load.progress.contradictions):
-        complain(sentence, "contradicted")
-    for sentence in dict.fromkeys(s for outcome in outcomes for s in outcome.failures):
-        complain(sentence, "not_loaded")
-    is_interrupted = any(outcome.is_interrupted for outcome in outcomes)
-    still = sorted({day for load in loads for day in load.missing})
-    if still:
-        complain(
-            f"{'Interrupted. ' if is_interrupted else ''}Still to load: {spelled(still)}. The same again: {command}",
-            "days_missing",
-            days=still,
-            is_interrupted=is_interrupted,
-        )
-    if is_interrupted:
-        raise typer.Exit(interrupts.exit_code())
-    if still or contradicted or any(load.progress.contradictions or load.is_broken_off for load in loads):
-        raise typer.Exit(MISSING)
-
-
-@dataclass
-class _Loaded:
-    """The part of a backfill that is about organizations, or about users: its days, and what came of them."""
-
-    counted: Counted
-    wanted: list[date]
-    refresh: bool
-    outcomes: list[runs.Outcome] = field(default_factory=list)
-    progress: LiveProgress = field(default_factory=LiveProgress)
-
-    @property
-    def is_broken_off(self) -> bool:
-        return any(outcome.failures or outcome.is_interrupted for outcome in self.outcomes)
-
-    @property
-    def has_no_point(self) -> bool:
-        """Whether nothing after it can go well either: interrupted, the source is down, or not one day is stored."""
-        is_over = self.progress.calls.gave_up or any(outcome.is_interrupted for outcome in self.outcomes)
-        return is_over or (self.is_broken_off and not self.progress.stored)
-
-    @property
-    def leaves_what_follows(self) -> bool:
-        """Whether no run of it got as far as the rollups, the snapshot and the report, and nobody stopped it."""
-        if any(outcome.is_interrupted for outcome in self.outcomes):
-            return False
-        return not self.wanted or (self.is_broken_off and not self.progress.stored)
-
-    @property
-    def missing(self) -> set[date]:
-        there = {*self.progress.stored, *self.progress.found} - self.progress.incomplete.keys()
-        return set(self.wanted) - there
-
-    def run(self, settings: Settings, instance: dg.DagsterInstance) -> None:
-        """Load the days, one run for each contiguous range of them, and say what came of it."""
-        if not self.wanted:
-            return
-        with self.progress:
-            definitions = definitions_for(settings, self.progress)
-            for start, end in ranges(self.wanted):
-                outcome = runs.run_range(
-                    definitions, instance, self.progress, self.counted, start, end, refresh=self.refresh
-                )
-                self.outcomes.append(outcome)
-                if self.is_broken_off:
-                    break
-        per_user = " per user" if self.counted is USERS else ""
-        numbers = Numbers.of(self.progress)
-        changes = numbers.changes
-        closing = (
-            f"{numbers.days} of {len(self.wanted)} days loaded{per_user}: {numbers.sessions:,} sessions; "
-            f"{changes.inserted:,} cells new, {changes.changed:,} changed, {changes.unchanged:,} unchanged; "
-            f"{numbers.calls:,} calls ({numbers.retries:,} retries); {numbers.seconds:.1f} s."
-        )
-        say(
-            "\n".join([closing, *numbers.sentences()]),
-            "loaded",
-            counted=f"{self.counted.noun}s",
-            days_wanted=len(self.wanted),
-            **numbers.fields(),
-        )
+    if code := backfill(settings, days, command, refresh=refresh):
+        raise typer.Exit(code)
 
 
 @app.command("status")
@@ -228,9 +106,9 @@ def show_status(
     """How much of history is loaded and proven, the last runs, the next, and what to do: exit code 1 if anything."""
     settings = Settings.load()
     try:
-        with runs.open_instance() if runs.home_is_there() else nullcontext() as instance:
+        with open_instance() if home_is_there() else nullcontext() as instance:
             found = status(settings, instance)
-    except runs.HomeUnusable as error:
+    except HomeUnusable as error:
         found = status(settings, None)
         found = replace(found, schedule="unknown", to_do=[*found.to_do, str(error)])
     if as_json or settings.devin_log_format == "json":
@@ -339,9 +217,9 @@ def ui(
         serve,
     )  # here: it brings a web framework that no other command needs
 
-    with runs.open_instance(for_the_ui=True) as instance:
+    with open_instance(for_the_ui=True) as instance:
         say(f"The Dagster UI: http://{ADDRESS}:{port} (ends with Ctrl-C; the schedule runs as long as this does)")
-        os.chdir(runs.dagster_home())  # Dagster leaves its scratch files where it is started
+        os.chdir(dagster_home())  # Dagster leaves its scratch files where it is started
         try:
             serve(instance, port)
         except CannotServe as error:
@@ -417,31 +295,6 @@ def _days_between(first: date, last: date, settings: Settings) -> list[date]:
         until = f"The last closed day is {closed[-1]}" if closed else "No day is closed yet"
         _stop(f"{last} is not over yet. {until}.", WRONG_USE)
     return [day for day in closed if first <= day <= last]
-
-
-def _bring_forward(settings: Settings) -> None:
-    """Let a warehouse of an older release be one of this. Where there is none yet, the first run makes it."""
-    database = Database(url=settings.warehouse_url)
-    if not database.is_file or database.path.exists():
-        with database.transaction() as connection:
-            migrations.bring_forward(connection)
-
-
-def _ledger(settings: Settings, days: list[date]) -> tuple[dict[Counted, list[date]], list[date]]:
-    """Which of `days` are not loaded, and which contradict themselves.
-
-    Raises Incompatible if the settings make other days, or ask another version of the API.
-    """
-    version = version_for(key_from_environment(), settings.devin_api_version)
-    unloaded: dict[Counted, list[date]] = {}
-    contradicted: set[date] = set()
-    with reading(Database(url=settings.warehouse_url)) as connection:
-        refuse_other_version(reads.api_versions(connection), version, settings)
-        for counted in settings.counted:
-            refuse_other_days(reads.windows(connection, counted), daily_partitions(settings), settings)
-            unloaded[counted] = missing_days(connection, settings, counted, days)
-            contradicted |= reads.contradicted_days(connection, counted) & {*days}
-        return unloaded, sorted(contradicted)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import dagster as dg
 import sqlalchemy as sa
 
 from pipelines.command import runs
+from pipelines.command.dagster_home import open_instance
 from pipelines.command.screen import LiveProgress, complain, say, show_coverage, show_table, speak
 from pipelines.definitions import definitions_for
 from pipelines.partitions import closed_days, daily_partitions
@@ -40,11 +41,11 @@ def run_demo(days: int, organizations: int, *, with_ui: bool) -> None:
         settings = Settings.load()
         say(f"The sandbox stands in for the Devin API. Loading {days} days of its {organizations} organizations.")
         closed = closed_days(daily_partitions(settings))
-        with LiveProgress() as progress, runs.open_instance() as instance:
+        with LiveProgress() as progress, open_instance() as instance:
             definitions = definitions_for(settings, progress)
             outcome = runs.run_range(definitions, instance, progress, ORGANIZATIONS, closed[0], closed[-1])
         severities = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN
-        checks = [told for severity in severities for told in runs.checks_told([outcome], severity)]
+        checks = [told for severity in severities for told in runs.failed_checks([outcome], severity)]
         for sentence in outcome.failures + checks:
             complain(sentence, "not_loaded")
         if outcome.failures:

@@ -1,65 +1,29 @@
 """Running the job in this process, recorded in the Dagster instance like any other run."""
 
-import contextlib
-import errno
 import os
-import shutil
 import socket
-import sqlite3
-import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import date, timedelta
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import sqlalchemy as sa
-import yaml
-from dagster._core.instance.ref import InstanceRef
-from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
 from dagster._core.utils import make_new_run_id
-from dagster_shared.check import CheckError
-from filelock import FileLock
 
+from pipelines.assets.activity_report import ACTIVITY_REPORT
 from pipelines.assets.published_snapshot import PUBLISHED_SNAPSHOT
 from pipelines.assets.rollups import ROLLUPS
 from pipelines.command import interrupts
+from pipelines.command.dagster_home import HomeUnusable, using_the_record
+from pipelines.failures import failure_message, is_interrupt
 from pipelines.loading.progress import Progress
-from pipelines.report.page import ACTIVITY_REPORT
 from pipelines.schedules import JOB, range_tags
-from pipelines.settings import PROJECT
 from warehouse.tables import ORGANIZATIONS, Counted
 
 # The user's screen shows progress and sentences; Dagster's own log is in the instance and its UI.
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
-_PRINTS_ITSELF = {
-    "compute_logs": {
-        "module": NoOpComputeLogManager.__module__,
-        "class": NoOpComputeLogManager.__name__,
-    }
-}
-
 _HOST, _PID = "devin-sessions/host", "devin-sessions/process"
-
-
-class HomeUnusable(Exception):
-    """Dagster's record of runs, in DAGSTER_HOME, can't be used. The message is for the user."""
-
-
-# What comes out of Dagster when its files can't be read or written; what an asset raises is in the run's events.
-_OF_ITS_FILES = (OSError, sqlite3.Error, sa.exc.DBAPIError)
-_OF_ITS_CONFIGURATION = (
-    yaml.YAMLError,
-    UnicodeDecodeError,
-    CheckError,
-    dg.DagsterInvalidConfigError,
-    dg.DagsterInvariantViolationError,
-)
-
-
-_INTERRUPTS = (dg.DagsterExecutionInterruptedError.__name__, KeyboardInterrupt.__name__)
 
 
 @dataclass
@@ -70,106 +34,6 @@ class Outcome:
     checks: dict[dg.AssetCheckKey, dg.AssetCheckEvaluation] = field(default_factory=dict)
     failed: set[dg.AssetKey] = field(default_factory=set)
     is_interrupted: bool = False
-
-
-def dagster_home() -> Path:
-    """The instance's folder: DAGSTER_HOME, else data/dagster. Made and given the project's dagster.yaml if need be.
-
-    Raises HomeUnusable.
-    """
-    home = _home()
-    os.environ["DAGSTER_HOME"] = str(home)
-    os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "1000")  # only then does Dagster store events in batches
-    try:
-        home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        configuration = home / "dagster.yaml"
-        is_dangling = configuration.is_symlink() and not configuration.exists()
-        if is_dangling or (configuration.is_file() and not configuration.stat().st_size):
-            configuration.unlink()  # Dagster would take its own defaults, telemetry among them
-        with contextlib.suppress(FileExistsError):  # by an earlier start, or by one at the same time
-            configuration.symlink_to(PROJECT / "dagster.yaml")
-    except OSError as error:
-        raise HomeUnusable(
-            f"DAGSTER_HOME={home} can't be the folder of Dagster's record of runs: {error.strerror}. Name a folder in "
-            "which you may write, or none: then it is data/dagster."
-        ) from error
-    return home
-
-
-def home_is_there() -> bool:
-    """Whether anything was ever run: what only looks makes no instance. Raises HomeUnusable."""
-    with using_the_record():
-        return _home().is_dir()
-
-
-def _home() -> Path:
-    home = Path(os.environ.get("DAGSTER_HOME") or PROJECT / "data" / "dagster")
-    if not home.is_absolute():
-        raise HomeUnusable(f"DAGSTER_HOME={home} is refused: Dagster wants a whole path, such as {Path.cwd() / home}.")
-    return home
-
-
-@contextlib.contextmanager
-def open_instance(*, for_the_ui: bool = False) -> Iterator[dg.DagsterInstance]:
-    """The instance of `dagster_home`, all of whose files can be read. Raises HomeUnusable.
-
-    Unless it is `for_the_ui`, runs of this process print where the process does: to capture what a step prints, Dagster
-    points the process's own output at a file, so that no progress is seen, and starts two processes that an interrupt
-    ends with a traceback.
-    """
-    with contextlib.ExitStack() as stack:
-        # Dagster makes its tables when it first opens the folder, and fails if another process does so at that moment.
-        with using_the_record(), FileLock(dagster_home() / "opening.lock"):
-            try:
-                reference = InstanceRef.from_dir(str(_home()), overrides={} if for_the_ui else _PRINTS_ITSELF)
-                instance = stack.enter_context(dg.DagsterInstance.from_ref(reference))
-            except _OF_ITS_CONFIGURATION as error:
-                raise HomeUnusable(
-                    f"Dagster's configuration {_home() / 'dagster.yaml'} can't be used: {_in_one_line(error)}. This is "
-                    "about the record of runs, not about the warehouse. Fix that file, or delete it: the next command "
-                    "links the project's own in its place."
-                ) from error
-            instance.get_runs(limit=1)
-            instance.all_instigator_state()
-            instance.get_latest_materialization_event(PUBLISHED_SNAPSHOT)
-        yield instance
-
-
-@contextlib.contextmanager
-def using_the_record() -> Iterator[None]:
-    """For what reads or writes Dagster's record of runs. Raises HomeUnusable for what is wrong with its files."""
-    try:
-        yield
-    except _OF_ITS_FILES as error:
-        home = _home()
-        raise HomeUnusable(
-            f"Dagster's record of runs in {home} can't be used: {_in_one_line(error)}. The warehouse is not concerned: "
-            f"what is stored there is kept. {_advice(error, home)} Then run the same command again."
-        ) from error
-
-
-_LEAST_ROOM = 64 * 1024  # bytes: SQLite asks for 32 KB at a time
-
-
-def _advice(error: Exception, home: Path) -> str:
-    original = error.orig if isinstance(error, sa.exc.DBAPIError) else error
-    code = getattr(original, "sqlite_errorcode", 0) & 0xFF  # what is above says more of the same
-    number = original.errno if isinstance(original, OSError) else 0
-    # SQLite tells of a full disk as of any other trouble where it shares memory through a file.
-    is_full = code == sqlite3.SQLITE_IOERR and shutil.disk_usage(home).free < _LEAST_ROOM
-    if is_full or code == sqlite3.SQLITE_FULL or number in (errno.ENOSPC, errno.EDQUOT):
-        return "The disk is full: make room."
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return "Another process keeps it locked: end it, or wait for it."
-    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM) or number in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return "Fix the permissions of that directory and of the files in it, or set DAGSTER_HOME to another."
-    return f"If its files are damaged, move them aside (mv {home} {home}.damaged), which costs the list of past runs."
-
-
-def _in_one_line(error: Exception) -> str:
-    said = str(error.orig) if isinstance(error, sa.exc.DBAPIError) else str(error)
-    return textwrap.shorten(said, 300, placeholder=" …").rstrip(".") or type(error).__name__
 
 
 def run_range(
@@ -194,11 +58,11 @@ def run_range(
         return Outcome([str(error)])
     downstream = _downstream(definitions, counted)
     selection = [dg.AssetKey(counted.listed.name), dg.AssetKey(counted.cells.name), *downstream]
-    stored_before = len(progress.stored)
+    loads_before = len(progress.results)
     complete_before = None if refresh else last + timedelta(days=1)
     tags = range_tags(first.isoformat(), last.isoformat(), complete_before)
     outcome = _run(definitions, instance, tags=tags, asset_selection=selection)
-    if outcome.failures and len(progress.stored) > stored_before:
+    if outcome.failures and any(result.stored for result in progress.results[loads_before:]):
         # Dagster skips what is downstream of a failure, but what was stored should be in the rollups all the same.
         outcome.failures += run_downstream(definitions, instance, counted).failures
     return outcome
@@ -246,7 +110,7 @@ def _run(definitions: dg.Definitions, instance: dg.DagsterInstance, **options: A
             if is_interrupt(event):
                 outcome.is_interrupted = True
                 continue
-            outcome.failures.append(failure_told(event, result.run_id))
+            outcome.failures.append(failure_message(event, result.run_id))
             outcome.failed.add(dg.AssetKey(event.step_key or ""))
     for check in result.get_asset_check_evaluations():
         outcome.checks[check.asset_check_key] = check
@@ -272,26 +136,11 @@ def _book_as_canceled(instance: dg.DagsterInstance, run_id: str) -> None:
         instance.report_run_canceled(run, "Interrupted on the terminal. What it had stored is kept.")
 
 
-def checks_told(outcomes: Iterable[Outcome], severity: dg.AssetCheckSeverity) -> list[str]:
+def failed_checks(outcomes: Iterable[Outcome], severity: dg.AssetCheckSeverity) -> list[str]:
     """What the checks say that did not hold when they were last looked at in these runs, if they are so severe."""
     last = {key: check for outcome in outcomes for key, check in outcome.checks.items()}
     failed = [check for check in last.values() if not check.passed and check.severity is severity]
     return list(dict.fromkeys(check.description or check.check_name for check in failed))
-
-
-def is_interrupt(event: dg.DagsterEvent) -> bool:
-    """Whether a step failed only because somebody stopped it."""
-    error = event.step_failure_data.error
-    return error is not None and error.cls_name in _INTERRUPTS
-
-
-def failure_told(event: dg.DagsterEvent, run_id: str) -> str:
-    """What a step's failure says to the user."""
-    failure = event.step_failure_data
-    told = failure.user_failure_data.description if failure.user_failure_data else None
-    error = failure.error and (failure.error.cause or failure.error)  # Dagster wraps what a step raised
-    why = error.message.strip() if error else "no reason given"
-    return told or f"{event.step_key}: {why} (details: run {run_id} in Dagster)"
 
 
 def _this_process() -> dict[str, str]:

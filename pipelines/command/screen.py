@@ -3,7 +3,7 @@
 import json
 import time
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from types import TracebackType
 from typing import Any
@@ -19,11 +19,9 @@ from rich.text import Text
 
 from pipelines.command.probe import Finding
 from pipelines.command.status import Run, Schedule
-from pipelines.loading.collect import Cells
 from pipelines.loading.progress import Progress, WaitLines
 from resources.outage import Waiting
 from warehouse.reads import Coverage, DayState
-from warehouse.writes import StoredDay
 
 MAX_WIDTH = 10_000  # where no screen sets an end to a line
 
@@ -218,6 +216,7 @@ class LiveProgress(Progress):
 
     def __enter__(self) -> "LiveProgress":
         self.began = time.monotonic()
+        self._last_stored: date | None = None
         self._wait_lines = WaitLines(lambda waiting: say(str(waiting), "waiting", until=waiting.until_at))
         self._bars = Bars(
             SpinnerColumn(),
@@ -254,7 +253,7 @@ class LiveProgress(Progress):
     def _doing(self) -> str:
         if self.calls.waiting:
             return escape(printable(str(self.calls.waiting)))
-        return f"{max(self.stored)} stored" if self.stored else "Asking"
+        return f"{self._last_stored} stored" if self._last_stored else "Asking"
 
     def waiting(self, waiting: Waiting) -> None:
         """Show it beside the bar, or say so where no bar can move."""
@@ -263,9 +262,10 @@ class LiveProgress(Progress):
         else:
             self._bars.update(self._bar, description=self._doing)
 
-    def store(self, days: Mapping[date, StoredDay], cells: Cells, before: Mapping[date, StoredDay]) -> None:
-        """Count the days, and say so where no bar can move."""
-        super().store(days, cells, before)
+    def store(self, days: Collection[date]) -> None:
+        """Show the last of them, on a line of its own where no bar can move."""
+        self._last_stored = max([*days, *filter(None, [self._last_stored])], default=None)
+        super().store(days)
         if self._bars.disable and days:
             left = (self.cells_expected - self.cells) * self.seconds / max(self.cells, 1)
             say(

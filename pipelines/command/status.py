@@ -7,7 +7,7 @@ from typing import Literal
 import dagster as dg
 
 from pipelines.behind import CATCH_UP, behind
-from pipelines.command.runs import using_the_record
+from pipelines.command.dagster_home import using_the_record
 from pipelines.ledger import missing_days, reading
 from pipelines.partitions import closed_days, daily_partitions, ranges, spelled
 from pipelines.schedules import JOB, SCHEDULE, next_tick

@@ -7,26 +7,16 @@ from typing import Any
 import dagster as dg
 import sqlalchemy as sa
 
-from pipelines.assets.catalogue import table_asset
-from pipelines.loading.compatibility import Incompatible, refuse_other_version
+from pipelines.failures import known_errors_fail_the_step
+from pipelines.loading.compatibility import refuse_other_version
 from pipelines.loading.progress import Progress, waits_logged
 from pipelines.settings import Settings
-from resources.database import Database, WarehouseUnusable
-from resources.devin_api import DevinAPI, DevinAPIError, DevinClient, Listed, Organization, User
+from resources.database import Database
+from resources.devin_api import DevinAPI, DevinClient, Listed, Organization, User
 from warehouse import migrations, reads, writes
-from warehouse.migrations import UnfitWarehouse
 from warehouse.tables import Counted
 
 LIST_IS_WHOLE = "list_is_whole"
-
-
-def listed_asset(counted: Counted) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
-    """The asset of those who are counted, with the check that the source's list does not contradict itself."""
-    name = counted.listed.name
-    whole = dg.AssetCheckSpec(
-        LIST_IS_WHOLE, asset=name, description=f"The source's list of {name} agrees with its own total, each once."
-    )
-    return table_asset(counted.listed, "python", "api", check_specs=[whole])
 
 
 def store_listing(
@@ -43,7 +33,7 @@ def store_listing(
     """Look up who is counted and store it. `variable` is the setting by which the user chooses."""
     chosen = settings.chosen(counted)
     problem = ""
-    try:
+    with known_errors_fail_the_step():
         if chosen:
             nothing_known = {c.name: None for c in counted.listed.columns if c.name in ("org_name", "created_at")}
             found = [{counted.id: id_, **nothing_known} for id_ in chosen]
@@ -68,8 +58,6 @@ def store_listing(
             writes.store_listed(connection, counted, found, datetime.now(UTC))
 
         database.write(store)
-    except (DevinAPIError, WarehouseUnusable, Incompatible, UnfitWarehouse) as error:
-        raise dg.Failure(str(error), allow_retries=False) from error
     context.log.info(f"{len(found)} {counted.noun}s {'configured' if chosen else 'listed by the source'}")
     if problem:
         context.log.warning(problem)

@@ -13,18 +13,18 @@ import dagster as dg
 import sqlalchemy as sa
 from anyio.from_thread import BlockingPortal
 
+from pipelines.failures import KNOWN
 from pipelines.loading import collect, telemetry
-from pipelines.loading.compatibility import Incompatible, refuse_other_days, refuse_other_version
-from pipelines.loading.load_metrics import Numbers
+from pipelines.loading.compatibility import refuse_other_days, refuse_other_version
+from pipelines.loading.load_metrics import LoadMetrics
 from pipelines.loading.progress import Progress, waits_logged
 from pipelines.partitions import Day, as_days, closed_days, day_before, spelled
 from pipelines.schedules import COMPLETE_BEFORE
 from pipelines.settings import Settings
-from resources.database import Database, WarehouseUnusable
-from resources.devin_api import ContractBroken, DevinAPI, DevinAPIError, DevinClient, Rejected, Unavailable
+from resources.database import Database
+from resources.devin_api import ContractBroken, DevinAPI, DevinClient, Rejected, Unavailable
 from resources.event_log import BatchingSqliteEventLogStorage
 from warehouse import migrations, reads, writes
-from warehouse.migrations import UnfitWarehouse
 from warehouse.tables import Counted
 from warehouse.writes import Changes, StoredDay
 
@@ -49,7 +49,8 @@ def load_partitions(
     """What a run of the partitioned asset of `counted.cells` does: load the run's days, each whole or not at all."""
     days = as_days(partitions, context.partition_keys)
     load = Load(counted, partitions, context, settings, devin_api, database, progress)
-    before = Numbers.of(progress)
+    before = progress.metrics
+    result = load.result
 
     def begin(connection: sa.Connection) -> tuple[list[str], set[date], dict[date, set[str]], dict[str, str]]:
         migrations.bring_forward(connection)
@@ -72,19 +73,19 @@ def load_partitions(
         to_complete = {day for day in lacking if day in loaded or day.isoformat() < complete_before}
         load.run(days, ids, {day: lacking[day] for day in to_complete}, refused)
         problem = load.what_is_missing()
-    except (DevinAPIError, WarehouseUnusable, Incompatible, UnfitWarehouse) as error:
+    except KNOWN as error:
         problem = str(error)
     except BaseException:  # an interrupt too: what is stored is stored
         load.record_stored_days()
         raise
     finally:
         load.record_contradictions()
-        load.record_numbers(Numbers.of(progress) - before)
+        load.record_metrics(progress.metrics - before)
     if problem:
         load.record_stored_days()
         raise dg.Failure(problem, allow_retries=False)
-    for day, metadata in load.stored.items():
-        context.add_asset_metadata(metadata, partition_key=day.isoformat())
+    for day, metrics in result.stored.items():
+        context.add_asset_metadata(metrics.as_fields_of_a_day(), partition_key=day.isoformat())
     return dg.MaterializeResult()
 
 
@@ -103,10 +104,7 @@ Wanted = dict[Day, Sequence[str]]
 
 @dataclass
 class Load:
-    """What is asked and stored, and what came of it: `stored` days and their numbers, `missing` ones and the reason.
-
-    `lacking` are those that have no count on a day that is stored, because the source refused to count them.
-    """
+    """What is asked and stored, and the `result` of it, which the progress has too."""
 
     counted: Counted
     partitions: dg.DailyPartitionsDefinition
@@ -115,14 +113,14 @@ class Load:
     devin_api: DevinAPI
     database: Database
     progress: Progress
-    stored: dict[date, dict[str, float]] = field(default_factory=dict)
-    missing: dict[date, Exception] = field(default_factory=dict)
-    lacking: dict[date, set[str]] = field(default_factory=dict)
     ids: Sequence[str] = ()
     _days: dict[date, StoredDay] = field(default_factory=dict)
     _read: dict[date, dict[str, int]] = field(default_factory=dict)
     _older: dict[date, set[str]] = field(default_factory=dict)
     _contradictions: dict[date, list[collect.Contradiction]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.result = self.progress.begin()
 
     def run(
         self, days: Sequence[Day], ids: Sequence[str], to_complete: Mapping[date, set[str]], refused: Collection[str]
@@ -134,9 +132,9 @@ class Load:
         """
         self.ids = ids
         for day, lacking in to_complete.items():
-            self._lacks(day, lacking)
+            self.result.lacks(day, lacking)
         wanted: Wanted = {day: sorted(to_complete.get(day.day, ids)) for day in days}
-        self.progress.found |= {day.day for day, wanted_ids in wanted.items() if not wanted_ids}
+        self.result.found |= {day.day for day, wanted_ids in wanted.items() if not wanted_ids}
         wanted = {day: wanted_ids for day, wanted_ids in wanted.items() if wanted_ids}
         if not wanted:
             return
@@ -154,11 +152,11 @@ class Load:
             )
             some = {day: wanted_ids for day, wanted_ids in wanted.items() if day.day in to_complete}
             self._load(wanted | self._without_refused(some, refused, asking), asking)
-            if self.missing:
+            if self.result.missing:
                 self.context.log.warning(f"Not read whole, asking again: {self.what_is_missing()}")
-            again = {day: wanted_ids for day, wanted_ids in wanted.items() if day.day in self.missing}
-            lacking_days = [day for day in wanted if self.lacking.get(day.day) and day not in again]
-            some = {day: sorted(self.lacking[day.day] - asking.refused) for day in lacking_days}
+            again = {day: wanted_ids for day, wanted_ids in wanted.items() if day.day in self.result.missing}
+            lacking_days = [day for day in wanted if day.day in self.result.lacking and day not in again]
+            some = {day: sorted(self.result.lacking[day.day] - asking.refused) for day in lacking_days}
             again |= self._without_refused(some, {id_ for of_day in some.values() for id_ in of_day}, asking)
             self._load({day: again[day] for day in wanted if day in again}, asking)
             older = self._counted_earlier(wanted)
@@ -185,7 +183,7 @@ class Load:
             lambda connection: reads.counted_on(connection, self.counted, [day.day for day in exceeding])
         )
         self._older = {day.day: stored[day.day] - self._read[day.day].keys() for day in exceeding}
-        return {day: sorted(self._older[day.day] - self.lacking[day.day]) for day in exceeding}
+        return {day: sorted(self._older[day.day] - self.result.lacking.get(day.day, set())) for day in exceeding}
 
     def _without_refused(self, wanted: Wanted, refused: Collection[str], asking: "_Asking") -> Wanted:
         """`wanted` without those of the `refused` that the source still refuses, on the last day they are wanted.
@@ -202,10 +200,6 @@ class Load:
                 lambda connection: writes.store_availability(connection, self.counted, reasons, (), now)
             )
         return {day: [id_ for id_ in ids if id_ not in still] for day, ids in wanted.items()}
-
-    def _lacks(self, day: date, ids: set[str]) -> None:
-        self.lacking[day] = ids
-        self.progress.lacks(day, ids)
 
     def _recent_activity(self, before: date) -> dict[str, tuple[float, float]]:
         return self.database.write(
@@ -236,7 +230,7 @@ class Load:
         read = {"api_version": api_version, "loaded_at": now, "run_id": self.context.run.run_id}
         for a in whole:
             refused_now = a.refused.keys() & set(self.ids)
-            self._lacks(a.day.day, (self.lacking.get(a.day.day, set()) | refused_now) - a.counts.keys())
+            self.result.lacks(a.day.day, (self.result.lacking.get(a.day.day, set()) | refused_now) - a.counts.keys())
         totals = [
             {
                 "day": a.day.day,
@@ -244,7 +238,7 @@ class Load:
                 "window_end": a.day.end,
                 "sessions_count": a.control_total,
                 f"{self.counted.prefix}_expected": len(self.ids),
-                f"{self.counted.prefix}_loaded": len(self.ids) - len(self.lacking[a.day.day]),
+                f"{self.counted.prefix}_loaded": len(self.ids) - len(self.result.lacking.get(a.day.day, ())),
                 **read,
             }
             for a in whole
@@ -277,27 +271,26 @@ class Load:
             return stored
 
         stored = self.database.write(store)
-        self.missing = {day: e for day, e in self.missing.items() if day not in stored}
-        self.missing |= {a.day.day: a.failures[0] for a in answers if not a.is_whole}
-        for a in whole:
-            day, known = stored[a.day.day], a.cells
-            self.stored[a.day.day] = {
-                "sessions_count": day.sessions_count,
-                "unattributed_count": day.unattributed_count,
-                "calls": round(a.calls, 2),
-                "cells_asked": known.asked,
-                "cells_derived": known.derived,
-                "cells_proven_zero": known.proven_zero,
-                "rows_inserted": day.changes.inserted,
-                "rows_changed": day.changes.changed,
-                "rows_unchanged": day.changes.unchanged,
-            }
-        before = {day: self._days[day] for day in stored if day in self._days}
-        self.progress.store(stored, sum((a.cells for a in whole), collect.Cells()), before)
         self._days |= stored
-        for a in whole:
+        for a in answers:
+            if not a.is_whole:
+                self.result.missing[a.day.day] = a.failures[0]
+                continue
+            day = stored[a.day.day]
+            self.result.store(
+                a.day.day,
+                LoadMetrics(
+                    days=1,
+                    sessions=day.sessions_count,
+                    unattributed=day.unattributed_count,
+                    cells=a.cells,
+                    changes=day.changes,
+                    calls=a.calls,
+                ),
+            )
             self._read.setdefault(a.day.day, {}).update(a.counts)
-        self._contradictions |= {a.day.day: a.contradictions for a in whole}
+            self._contradictions[a.day.day] = a.contradictions
+        self.progress.store(stored)
         changes = sum((day.changes for day in stored.values()), Changes())
         self.context.log.info(
             f"{answers[0].day.day} to {answers[-1].day.day}: {len(whole)} of {len(answers)} days stored, "
@@ -308,10 +301,12 @@ class Load:
         """Tell Dagster which days of a failing run are stored all the same: it then shows exactly the missing ones."""
         storage = self.context.instance.event_log_storage
         with storage.in_one_batch() if isinstance(storage, BatchingSqliteEventLogStorage) else nullcontext():
-            for day, metadata in self.stored.items():
+            for day, metrics in self.result.stored.items():
                 self.context.log_event(
                     dg.AssetMaterialization(
-                        asset_key=self.context.asset_key, partition=day.isoformat(), metadata=dict(metadata)
+                        asset_key=self.context.asset_key,
+                        partition=day.isoformat(),
+                        metadata=dict(metrics.as_fields_of_a_day()),
                     )
                 )
 
@@ -330,28 +325,29 @@ class Load:
 
     def _record_contradiction(self, sentence: str) -> None:
         self.context.log.error(sentence)
-        self.progress.contradictions.append(sentence)
+        self.result.contradictions.append(sentence)
 
-    def record_numbers(self, numbers: Numbers) -> None:
+    def record_metrics(self, metrics: LoadMetrics) -> None:
         """Show the numbers of the load on the asset in Dagster: one event, whatever the number of days."""
-        if not numbers.calls:
+        if not metrics.calls:
             return
-        self.context.log_event(dg.AssetObservation(self.context.asset_key, metadata=numbers.fields()))
+        self.context.log_event(dg.AssetObservation(self.context.asset_key, metadata=metrics.as_fields()))
         if self.settings.otel_exporter_otlp_endpoint:
-            problem = telemetry.send(numbers, f"{self.counted.noun}s")
-            if problem:
-                self.context.log.warning(problem)
-                self.progress.warnings.append(problem)
+            try:
+                telemetry.send(metrics, f"{self.counted.noun}s")
+            except telemetry.NotSent as error:
+                self.context.log.warning(str(error))
+                self.result.warnings.append(str(error))
 
     def what_is_missing(self) -> str:
         """The missing days and why, a line per kind of failure; empty if none is missing."""
-        if not self.missing:
+        if not self.result.missing:
             return ""
         reasons: dict[str, list[date]] = {}
-        for day, error in self.missing.items():
+        for day, error in self.result.missing.items():
             reasons.setdefault(type(error).__name__, []).append(day)
-        lines = [f"{spelled(days)}: {self.missing[days[0]]}" for days in reasons.values()]
-        return "\n".join([f"Not loaded: {spelled(sorted(self.missing))}. Everything else is stored.", *lines])
+        lines = [f"{spelled(days)}: {self.result.missing[days[0]]}" for days in reasons.values()]
+        return "\n".join([f"Not loaded: {spelled(sorted(self.result.missing))}. Everything else is stored.", *lines])
 
 
 def _contradiction(found: collect.Contradiction) -> str:

@@ -1,85 +1,138 @@
-"""What a load took and what it brought, in numbers: for Dagster, the command's closing lines and its JSON."""
+"""What a load took and what it brought, in numbers: for Dagster, the closing lines, JSON and OpenTelemetry.
+
+A new number is a field here, set where it is counted.
+"""
 
 from array import array
 from collections import Counter
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Literal
 
 from pipelines.loading.collect import Cells
-from pipelines.loading.progress import Progress
 from resources.devin_api import Calls
 from warehouse.writes import Changes
 
+# Seconds that OpenTelemetry's semantic conventions advise for the durations of HTTP requests.
+_OF_HTTP_REQUESTS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
+
 
 @dataclass(frozen=True)
-class Numbers:
-    """Those of one or more loads. `after - before` are the numbers of what happened in between.
+class Instrument:
+    """How a number is sent as an OpenTelemetry metric, `devin.sessions.<name>`, in the unit of UCUM.
 
-    `calls` are HTTP requests, `outcomes` how many of them ended with which status, or why with none. `latencies` are
-    the seconds of each answer, `waited_seconds` is for how long any question was held back to keep to a rate limit.
-    Cells, changes, sessions and unattributed sessions are those of the `days` that were stored.
+    An up-down counter may fall. `attribute` names what the parts of a number are told apart by. `boundaries` are those
+    of a histogram's buckets; None leaves them to the SDK.
     """
 
-    days: int
-    sessions: int
-    unattributed: int
-    cells: Cells
-    changes: Changes
-    calls: int
-    outcomes: Counter[str]
-    retries: int
-    waited_seconds: float
-    latencies: "array[float]"
-    seconds: float
+    name: str
+    unit: str
+    description: str
+    kind: Literal["counter", "up_down_counter", "histogram"] = "counter"
+    attribute: str = ""
+    boundaries: Sequence[float] | None = None
+
+
+def _sent(*instrument: Any, **more: Any) -> dict[str, Instrument]:
+    return {"instrument": Instrument(*instrument, **more)}
+
+
+@dataclass(frozen=True)
+class LoadMetrics:
+    """The numbers of a load, of several, or of one day of it. They add up; `after - before` is what happened between.
+
+    `calls` are HTTP requests, on a day its share of those about several days. `outcomes` counts them by status, or by
+    why there was no answer. `latencies` are the seconds of each answer, `waited_seconds` is for how long a rate limit
+    held questions back. Cells, changes, sessions and unattributed sessions are those of the `days` that were stored.
+    """
+
+    days: int = field(default=0, metadata=_sent("days", "{day}", "Days that were stored whole."))
+    sessions: int = field(
+        default=0, metadata=_sent("counted", "{session}", "Sessions of those days, by the API's own total.")
+    )
+    unattributed: int = field(
+        default=0,
+        # Below zero where the API contradicts itself, which a counter would drop.
+        metadata=_sent(
+            "unattributed", "{session}", "Of these, sessions that belong to nobody counted.", "up_down_counter"
+        ),
+    )
+    cells: Cells = field(
+        default_factory=Cells,
+        metadata=_sent(
+            "cells", "{cell}", "Counts that were stored or confirmed, by how they came to be known.", attribute="how"
+        ),
+    )
+    changes: Changes = field(
+        default_factory=Changes,
+        metadata=_sent("rows", "{row}", "Rows of counts, by what the load did to them.", attribute="change"),
+    )
+    calls: float = 0
+    outcomes: Counter[str] = field(
+        default_factory=Counter,
+        metadata=_sent(
+            "calls", "{call}", "Requests to the API, by status or by why there was none.", attribute="outcome"
+        ),
+    )
+    retries: int = field(default=0, metadata=_sent("retries", "{call}", "Requests that were a second or later try."))
+    waited_seconds: float = field(
+        default=0.0, metadata=_sent("limit.wait", "s", "Time for which a rate limit held questions back.")
+    )
+    latencies: "array[float]" = field(
+        default_factory=lambda: array("d"),
+        metadata=_sent(
+            "call.duration", "s", "From a request to its answer.", "histogram", boundaries=_OF_HTTP_REQUESTS
+        ),
+    )
+    seconds: float = field(
+        default=0.0, metadata=_sent("load.duration", "s", "From the first question to the last row.", "histogram")
+    )
 
     @classmethod
-    def of(cls, progress: Progress) -> "Numbers":
-        """The numbers so far."""
-        calls = progress.calls
+    def of_calls(cls, calls: Calls, seconds: float) -> "LoadMetrics":
+        """What was asked so far, in `seconds`."""
         return cls(
-            len(progress.stored),
-            progress.sessions,
-            progress.unattributed,
-            progress.known,
-            progress.changes,
-            calls.sent,
-            calls.outcomes.copy(),
-            calls.retried,
-            calls.waited,
-            calls.latencies[:],
-            progress.seconds,
+            calls=calls.sent,
+            outcomes=calls.outcomes.copy(),
+            retries=calls.retried,
+            waited_seconds=calls.waited,
+            latencies=calls.latencies[:],
+            seconds=seconds,
         )
 
-    def __sub__(self, before: "Numbers") -> "Numbers":
-        return Numbers(
-            self.days - before.days,
-            self.sessions - before.sessions,
-            self.unattributed - before.unattributed,
-            self.cells - before.cells,
-            self.changes - before.changes,
-            self.calls - before.calls,
-            self.outcomes - before.outcomes,
-            self.retries - before.retries,
-            self.waited_seconds - before.waited_seconds,
-            self.latencies[len(before.latencies) :],
-            self.seconds - before.seconds,
-        )
+    def __add__(self, other: "LoadMetrics") -> "LoadMetrics":
+        return LoadMetrics(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
 
-    def fields(self) -> dict[str, Any]:
+    def __sub__(self, before: "LoadMetrics") -> "LoadMetrics":
+        return LoadMetrics(**{f.name: _less(getattr(self, f.name), getattr(before, f.name)) for f in fields(self)})
+
+    def then(self, later: "LoadMetrics") -> "LoadMetrics":
+        """Those of a day that was stored by this reading and then by a `later` one."""
+        return replace(self + later, days=later.days, sessions=later.sessions, unattributed=later.unattributed)
+
+    def as_fields(self) -> dict[str, Any]:
         """All of them by name, fit for JSON. What nobody answered has no latency."""
         return {
             "days": self.days,
             "sessions": self.sessions,
             "unattributed": self.unattributed,
             "cells": self.cells.known,
-            **{f"cells_{how}": number for how, number in asdict(self.cells).items()},
-            **{f"rows_{change}": number for change, number in asdict(self.changes).items()},
+            **self._by_kind(),
             "calls": self.calls,
             "calls_by_outcome": dict(sorted(self.outcomes.items())),
             "retries": self.retries,
             "waited_seconds": round(self.waited_seconds, 3),
             **{f"latency_{name}_ms": value for name, value in self._latencies().items()},
             "seconds": round(self.seconds, 3),
+        }
+
+    def as_fields_of_a_day(self) -> dict[str, float]:
+        """Those of one day, under the names of its columns where it has them."""
+        return {
+            "sessions_count": self.sessions,
+            "unattributed_count": self.unattributed,
+            "calls": round(self.calls, 2),
+            **self._by_kind(),
         }
 
     def sentences(self) -> list[str]:
@@ -93,7 +146,31 @@ class Numbers:
             f"zero; {self.unattributed:,} sessions unattributed.",
         ]
 
+    def measurements(self) -> list[tuple[Instrument, Sequence[tuple[float, Mapping[str, str]]]]]:
+        """Each number that has an instrument, with its values and their attributes."""
+        found: list[tuple[Instrument, Sequence[tuple[float, Mapping[str, str]]]]] = []
+        for f in fields(self):
+            instrument: Instrument | None = f.metadata.get("instrument")
+            if instrument:
+                found.append((instrument, _values(getattr(self, f.name), instrument.attribute)))
+        return found
+
+    def _by_kind(self) -> dict[str, int]:
+        cells, changes = asdict(self.cells), asdict(self.changes)
+        return {f"cells_{how}": n for how, n in cells.items()} | {f"rows_{what}": n for what, n in changes.items()}
+
     def _latencies(self) -> dict[str, float]:
         calls = Calls(latencies=self.latencies)
         shares = {"median": calls.latency(0.5), "p95": calls.latency(0.95), "p99": calls.latency(0.99)}
         return {name: round(seconds * 1000, 3) for name, seconds in shares.items() if seconds is not None}
+
+
+def _less(after: Any, before: Any) -> Any:
+    return after[len(before) :] if isinstance(after, array) else after - before
+
+
+def _values(number: Any, attribute: str) -> list[tuple[float, Mapping[str, str]]]:
+    if attribute:
+        parts = number if isinstance(number, Counter) else asdict(number)
+        return [(value, {attribute: part}) for part, value in parts.items()]
+    return [(value, {}) for value in (number if isinstance(number, array) else [number])]

@@ -1,39 +1,31 @@
-"""What a load tells whoever watches it: the numbers so far. How they look on a screen is in `cli`."""
+"""What a load reports while it runs. How that looks on a screen is in `pipelines.command.screen`."""
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
+from functools import reduce
+from operator import add
 
-from pipelines.loading.collect import Cells
+from pipelines.loading.load_metrics import LoadMetrics
+from pipelines.loading.load_result import LoadResult
 from resources.devin_api import Calls
 from resources.outage import Waiting
-from warehouse.writes import Changes, StoredDay
 
 
 @dataclass
 class Progress:
-    """The numbers of one or more loads. Override `changed` to show them.
+    """How far the loads of a process have come. Override `changed`, `waiting` and `store` to show it.
 
-    `cells` are those that are settled, `known` those of the days that are `stored`; `found` days were loaded by another
-    run before their turn came. `incomplete` days lack the ids that the source refused to count. `contradictions` are
-    sentences. `began` is on the monotonic clock.
+    `cells` of the `cells_expected` are settled. `results` has one for each load. `began` is on the monotonic clock.
     """
 
     cells_expected: int = 0
     cells: int = 0
     calls: Calls = field(default_factory=Calls)
-    sessions: int = 0
-    unattributed: int = 0
-    known: Cells = field(default_factory=Cells)
-    changes: Changes = field(default_factory=Changes)
-    stored: list[date] = field(default_factory=list)
-    found: set[date] = field(default_factory=set)
-    incomplete: dict[date, set[str]] = field(default_factory=dict)
-    contradictions: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
+    results: list[LoadResult] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
@@ -44,11 +36,31 @@ class Progress:
         """Time since the beginning."""
         return time.monotonic() - self.began
 
+    @property
+    def result(self) -> LoadResult:
+        """What came of all loads so far."""
+        return reduce(add, self.results, LoadResult())
+
+    @property
+    def metrics(self) -> LoadMetrics:
+        """The numbers of all loads so far; `after - before` are those of the loads in between."""
+        stored = reduce(add, (result.metrics for result in self.results), LoadMetrics())
+        return replace(stored, calls=0) + LoadMetrics.of_calls(self.calls, self.seconds)
+
+    def begin(self) -> LoadResult:
+        """Another load begins. Returns what it is to fill in."""
+        self.results.append(LoadResult())
+        return self.results[-1]
+
     def changed(self) -> None:
         """Called after every change of a number, from the thread that loads."""
 
     def waiting(self, waiting: Waiting) -> None:
         """Called at the beginning of each pause in which nothing is asked, from the thread that asks."""
+
+    def store(self, days: Collection[date]) -> None:
+        """Called after these days were stored, from the thread that loads."""
+        self.changed()
 
     def expect(self, cells: int) -> None:
         """A load of this many cells begins."""
@@ -61,25 +73,6 @@ class Progress:
         self.cells += 1
         self.changed()
 
-    def store(self, days: Mapping[date, StoredDay], cells: Cells, before: Mapping[date, StoredDay]) -> None:
-        """These days were stored, with this many new `cells` in all; `before` are those that this load had stored."""
-        self.stored += days.keys() - before.keys()
-        self.known += cells
-        for day in days.values():
-            self.sessions += day.sessions_count
-            self.unattributed += day.unattributed_count
-            self.changes += day.changes
-        for day in before.values():
-            self.sessions -= day.sessions_count
-            self.unattributed -= day.unattributed_count
-        self.changed()
-
-    def lacks(self, day: date, ids: set[str]) -> None:
-        """The source refused to count these on a day that is stored; none if all are there now."""
-        self.incomplete.pop(day, None)
-        if ids:
-            self.incomplete[day] = ids
-
 
 SECONDS_WORTH_A_LINE = 5.0
 SECONDS_BETWEEN_LINES = 30.0
@@ -87,13 +80,13 @@ SECONDS_BETWEEN_LINES = 30.0
 
 @dataclass
 class WaitLines:
-    """Says waits where each takes a line for good: those of more than a moment, and one line in half a minute."""
+    """Reports waits where each takes a line for good: those of more than a moment, and one line in half a minute."""
 
     say: Callable[[Waiting], None]
     said_until: float = -math.inf
 
     def __call__(self, waiting: Waiting) -> None:
-        """Say `waiting`, if it is time for a line."""
+        """Report `waiting`, if it is time for a line."""
         begins = time.monotonic()
         if waiting.until - waiting.since > SECONDS_WORTH_A_LINE and begins >= self.said_until:
             self.said_until = begins + SECONDS_BETWEEN_LINES

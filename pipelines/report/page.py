@@ -1,78 +1,22 @@
-"""Asset `activity_report`: one page for those who would rather look than read SQL. It needs no network."""
+"""The report as one HTML page that needs no network."""
 
 import base64
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-import dagster as dg
 import jinja2
 from markupsafe import Markup
 from platformdirs import user_cache_path
 
-from pipelines.assets.catalogue import GROUP, OWNERS
-from pipelines.assets.published_snapshot import publishing
-from pipelines.checks import Verdict, listing_verdicts, verdicts
-from pipelines.ledger import OlderWarehouse, reading
-from pipelines.report.activity import Activity, activity
-from pipelines.settings import Settings
-from resources.database import Database, WarehouseUnusable
+from pipelines.checks import Verdict
+from pipelines.report.activity import Activity
 from resources.files import replacing
-from warehouse.migrations import UnfitWarehouse
 
-ACTIVITY_REPORT = dg.AssetKey("activity_report")
 _GLOBALS = "window.vegaEmbed = vegaEmbed;"
-
-
-def activity_report_asset(deps: Sequence[dg.AssetKey]) -> dg.AssetsDefinition:
-    """The asset, made anew after each run of `deps`."""
-
-    @dg.asset(
-        group_name=GROUP,
-        owners=OWNERS,
-        kinds={"html"},
-        deps=deps,
-        description="A page with the trend, a calendar, the organizations and the quality of the data.",
-    )
-    def activity_report(
-        context: dg.AssetExecutionContext,
-        database: dg.ResourceParam[Database],
-        settings: dg.ResourceParam[Settings],
-    ) -> dg.MaterializeResult[None]:
-        path = settings.published_report
-        assert path is not None, "else there is no such asset"
-        snapshot = settings.published_snapshot
-        # Where there is a snapshot it is as good, and nobody waits for its reader.
-        source = Database(url=f"duckdb:///{snapshot}") if snapshot else database
-        try:
-            with publishing(path.parent):
-                with reading(source) as connection:
-                    shown = activity(connection)
-                    found = [*verdicts(connection, settings), *listing_verdicts(context.instance, settings)]
-                page = as_page(shown, found, library())
-                with replacing(path) as file:
-                    file.write(page.encode())
-        except (WarehouseUnusable, OlderWarehouse, UnfitWarehouse) as error:
-            raise dg.Failure(str(error), allow_retries=False) from error
-        except OSError as error:
-            raise dg.Failure(
-                f"The report {path} could not be written: {error.strerror or error}. The last one is kept. "
-                "Mend that (a full disk? rights?) and run the same again.",
-                allow_retries=False,
-            ) from error
-        metadata: dict[str, Any] = {
-            "report": dg.MetadataValue.path(str(path)),
-            "kilobytes": round(len(page.encode()) / 1000),
-        }
-        if shown.last_loaded:
-            metadata["trend"] = dg.MetadataValue.md(f"![Sessions a day](data:image/png;base64,{picture(shown)})")
-        return dg.MaterializeResult(metadata=metadata)
-
-    return activity_report
 
 
 def library() -> str:

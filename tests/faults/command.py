@@ -105,7 +105,7 @@ def _empty_home() -> Path:
 
 def _open_home(home: Path) -> None:
     os.environ["DAGSTER_HOME"] = str(home)
-    from pipelines.command.runs import open_instance
+    from pipelines.command.dagster_home import open_instance
 
     with open_instance():
         pass

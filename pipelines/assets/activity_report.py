@@ -1,0 +1,61 @@
+"""Asset `activity_report`: one page for people who would rather look than write SQL."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import dagster as dg
+
+from pipelines.assets.catalogue import GROUP, OWNERS
+from pipelines.assets.published_snapshot import publishing
+from pipelines.checks import listing_verdicts, verdicts
+from pipelines.failures import known_errors_fail_the_step, unwritten_files_fail_the_step
+from pipelines.ledger import reading
+from pipelines.report.activity import activity
+from pipelines.report.page import as_page, library, picture
+from pipelines.settings import Settings
+from resources.database import Database
+from resources.files import replacing
+
+ACTIVITY_REPORT = dg.AssetKey("activity_report")
+
+
+def activity_report_asset(deps: Sequence[dg.AssetKey]) -> dg.AssetsDefinition:
+    """The asset, rebuilt after each run of `deps`."""
+
+    @dg.asset(
+        group_name=GROUP,
+        owners=OWNERS,
+        kinds={"html"},
+        deps=deps,
+        description="A page with the trend, a calendar, the organizations and the quality of the data.",
+    )
+    def activity_report(
+        context: dg.AssetExecutionContext,
+        database: dg.ResourceParam[Database],
+        settings: dg.ResourceParam[Settings],
+    ) -> dg.MaterializeResult[None]:
+        path = settings.published_report
+        assert path is not None, "else there is no such asset"
+        snapshot = settings.published_snapshot
+        # Where there is a snapshot it is as good, and nobody waits for its reader.
+        source = Database(url=f"duckdb:///{snapshot}") if snapshot else database
+        with (
+            known_errors_fail_the_step(),
+            unwritten_files_fail_the_step(f"The report {path}", "The last one is kept."),
+            publishing(path.parent),
+        ):
+            with reading(source) as connection:
+                shown = activity(connection)
+                found = [*verdicts(connection, settings), *listing_verdicts(context.instance, settings)]
+            page = as_page(shown, found, library())
+            with replacing(path) as file:
+                file.write(page.encode())
+        metadata: dict[str, Any] = {
+            "report": dg.MetadataValue.path(str(path)),
+            "kilobytes": round(len(page.encode()) / 1000),
+        }
+        if shown.last_loaded:
+            metadata["trend"] = dg.MetadataValue.md(f"![Sessions a day](data:image/png;base64,{picture(shown)})")
+        return dg.MaterializeResult(metadata=metadata)
+
+    return activity_report

@@ -1,0 +1,179 @@
+"""What `devin-sessions backfill` does: which days it loads, in which runs, and what it says in the end."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import date
+
+import dagster as dg
+
+from pipelines.behind import behind
+from pipelines.command import interrupts, runs
+from pipelines.command.dagster_home import open_instance
+from pipelines.command.exit_codes import MISSING
+from pipelines.command.screen import LiveProgress, complain, say
+from pipelines.definitions import definitions_for
+from pipelines.ledger import missing_days, reading
+from pipelines.loading.compatibility import refuse_other_days, refuse_other_version
+from pipelines.partitions import daily_partitions, ranges, spelled
+from pipelines.settings import Settings
+from resources.database import Database
+from resources.devin_api import key_from_environment
+from resources.devin_versions import version_for
+from warehouse import migrations, reads
+from warehouse.tables import ORGANIZATIONS, USERS, Counted
+
+
+def backfill(settings: Settings, days: list[date], command: str, *, refresh: bool) -> int:
+    """Load those of `days` that are not loaded, or all to `refresh` them. Returns the exit code.
+
+    `command` is what the user typed, to be named if it has to be run again.
+    """
+    _migrate(settings)
+    unloaded, contradicted = _ledger(settings, days)
+    is_behind = bool(behind(settings).assets)
+    wanted = dict.fromkeys(settings.counted, days) if refresh else unloaded
+    loads = [_Load(counted, wanted[counted], refresh) for counted in settings.counted]
+    with open_instance() as instance:
+        for load in loads:
+            if any(earlier.must_stop for earlier in loads):
+                break
+            load.run(settings, instance)
+        if is_behind and loads[0].leaves_what_follows:
+            definitions = definitions_for(settings, loads[0].progress)
+            loads[0].outcomes.append(runs.run_downstream(definitions, instance, ORGANIZATIONS))
+    if any(wanted.values()):
+        contradicted = []  # what is read now says so itself
+    else:
+        say(f"Nothing to do: {spelled(days)} loaded already. To read them again, add --refresh.", "nothing_to_do")
+    _report(loads, contradicted)
+    return _closing(loads, command, is_contradicted=bool(contradicted))
+
+
+@dataclass
+class _Load:
+    """The part of a backfill that is about organizations, or about users: its days, and what came of them."""
+
+    counted: Counted
+    wanted: list[date]
+    refresh: bool
+    outcomes: list[runs.Outcome] = field(default_factory=list)
+    progress: LiveProgress = field(default_factory=LiveProgress)
+
+    @property
+    def is_interrupted(self) -> bool:
+        return any(outcome.is_interrupted for outcome in self.outcomes)
+
+    @property
+    def is_broken_off(self) -> bool:
+        return any(outcome.failures or outcome.is_interrupted for outcome in self.outcomes)
+
+    @property
+    def must_stop(self) -> bool:
+        """Whether nothing after it can succeed either: interrupted, the API is down, or not one day is stored."""
+        stores_nothing = self.is_broken_off and not self.progress.result.stored
+        return self.progress.calls.gave_up or self.is_interrupted or stores_nothing
+
+    @property
+    def leaves_what_follows(self) -> bool:
+        """Whether no run of it got as far as the rollups, the snapshot and the report, and nobody stopped it."""
+        if self.is_interrupted:
+            return False
+        return not self.wanted or (self.is_broken_off and not self.progress.result.stored)
+
+    @property
+    def missing(self) -> set[date]:
+        return {*self.wanted} - self.progress.result.complete
+
+    def run(self, settings: Settings, instance: dg.DagsterInstance) -> None:
+        """Load the days, one run for each contiguous range of them, and say what came of it."""
+        if not self.wanted:
+            return
+        with self.progress:
+            definitions = definitions_for(settings, self.progress)
+            for start, end in ranges(self.wanted):
+                outcome = runs.run_range(
+                    definitions, instance, self.progress, self.counted, start, end, refresh=self.refresh
+                )
+                self.outcomes.append(outcome)
+                if self.is_broken_off:
+                    break
+        per_user = " per user" if self.counted is USERS else ""
+        metrics = self.progress.metrics
+        changes = metrics.changes
+        closing = (
+            f"{metrics.days} of {len(self.wanted)} days loaded{per_user}: {metrics.sessions:,} sessions; "
+            f"{changes.inserted:,} cells new, {changes.changed:,} changed, {changes.unchanged:,} unchanged; "
+            f"{metrics.calls:,} calls ({metrics.retries:,} retries); {metrics.seconds:.1f} s."
+        )
+        say(
+            "\n".join([closing, *metrics.sentences()]),
+            "loaded",
+            counted=f"{self.counted.noun}s",
+            days_wanted=len(self.wanted),
+            **metrics.as_fields(),
+        )
+
+
+def _report(loads: Sequence[_Load], contradicted: Sequence[date]) -> None:
+    """What the loads found, each sentence once."""
+    if contradicted:
+        complain(
+            f"Contradicted by the source itself: {spelled(contradicted)}. Run devin-sessions probe to find out why, "
+            f"then read them again: devin-sessions backfill {contradicted[0]} {contradicted[-1]} --refresh",
+            "contradicted",
+            days=contradicted,
+        )
+    results = [load.progress.result for load in loads]
+    outcomes = [outcome for load in loads for outcome in load.outcomes]
+    for sentence in dict.fromkeys(s for result in results for s in result.warnings):
+        complain(sentence, "metrics_not_sent")
+    for sentence in runs.failed_checks(outcomes, dg.AssetCheckSeverity.ERROR):
+        complain(f"Check failed: {sentence}", "check_failed")
+    for sentence in runs.failed_checks(outcomes, dg.AssetCheckSeverity.WARN):
+        say(f"Note: {sentence}", "check_warned")
+    for sentence in dict.fromkeys(s for result in results for s in result.contradictions):
+        complain(sentence, "contradicted")
+    for sentence in dict.fromkeys(s for outcome in outcomes for s in outcome.failures):
+        complain(sentence, "not_loaded")
+
+
+def _closing(loads: Sequence[_Load], command: str, *, is_contradicted: bool) -> int:
+    """Say which days are still to be loaded. Returns the exit code."""
+    is_interrupted = any(load.is_interrupted for load in loads)
+    still = sorted({day for load in loads for day in load.missing})
+    if still:
+        complain(
+            f"{'Interrupted. ' if is_interrupted else ''}Still to load: {spelled(still)}. The same again: {command}",
+            "days_missing",
+            days=still,
+            is_interrupted=is_interrupted,
+        )
+    if is_interrupted:
+        return interrupts.exit_code()
+    has_failed = any(load.progress.result.contradictions or load.is_broken_off for load in loads)
+    return MISSING if still or is_contradicted or has_failed else 0
+
+
+def _migrate(settings: Settings) -> None:
+    """Let a warehouse of an older release be one of this. Where there is none yet, the first run makes it."""
+    database = Database(url=settings.warehouse_url)
+    if not database.is_file or database.path.exists():
+        with database.transaction() as connection:
+            migrations.bring_forward(connection)
+
+
+def _ledger(settings: Settings, days: list[date]) -> tuple[dict[Counted, list[date]], list[date]]:
+    """Which of `days` are not loaded, and which contradict themselves.
+
+    Raises Incompatible if the settings make other days, or ask another version of the API.
+    """
+    version = version_for(key_from_environment(), settings.devin_api_version)
+    unloaded: dict[Counted, list[date]] = {}
+    contradicted: set[date] = set()
+    with reading(Database(url=settings.warehouse_url)) as connection:
+        refuse_other_version(reads.api_versions(connection), version, settings)
+        for counted in settings.counted:
+            refuse_other_days(reads.windows(connection, counted), daily_partitions(settings), settings)
+            unloaded[counted] = missing_days(connection, settings, counted, days)
+            contradicted |= reads.contradicted_days(connection, counted) & {*days}
+        return unloaded, sorted(contradicted)

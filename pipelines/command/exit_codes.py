@@ -1,0 +1,41 @@
+"""What the command ends with: 0 all loaded, 1 something is missing, 2 wrong use or settings, 128 + n signal n."""
+
+import typer
+
+from pipelines.command.dagster_home import HomeUnusable
+from pipelines.command.restore import NotRestored
+from pipelines.ledger import OlderWarehouse
+from pipelines.loading.compatibility import Incompatible
+from pipelines.settings import SettingsRefused
+from resources.database import WarehouseDamaged, WarehouseLocked, WarehouseLost, WarehouseUnusable
+from resources.devin_api import Unauthorized
+from warehouse.migrations import UnfitWarehouse
+
+MISSING, WRONG_USE = 1, 2
+
+_CODES: dict[type[Exception], int] = {
+    # The same command may succeed later, or after another one.
+    WarehouseLocked: MISSING,
+    WarehouseLost: MISSING,
+    WarehouseDamaged: MISSING,
+    OlderWarehouse: MISSING,
+    NotRestored: MISSING,
+    # The user has to change something first.
+    SettingsRefused: WRONG_USE,
+    Incompatible: WRONG_USE,
+    Unauthorized: WRONG_USE,
+    UnfitWarehouse: WRONG_USE,
+    HomeUnusable: WRONG_USE,
+    WarehouseUnusable: WRONG_USE,
+    typer.TyperException: WRONG_USE,
+}
+
+
+def exit_code_for(error: Exception) -> int | None:
+    """The exit code for an error whose message is for the user; None if it is a defect."""
+    return next((code for kind, code in _CODES.items() if isinstance(error, kind)), None)
+
+
+def sentence_of(error: Exception) -> str:
+    """What to say of an error that has an exit code."""
+    return error.format_message() if isinstance(error, typer.TyperException) else str(error)

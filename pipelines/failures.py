@@ -1,0 +1,58 @@
+"""What fails for a known reason, in Dagster's terms: the one place that makes a run's failure of an error."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dagster as dg
+
+from pipelines.ledger import OlderWarehouse
+from pipelines.loading.compatibility import Incompatible
+from resources.database import WarehouseUnusable
+from resources.devin_api import DevinAPIError
+from warehouse.migrations import UnfitWarehouse
+from warehouse.parquet import Spoilt
+
+UNUSABLE_WAREHOUSE = (WarehouseUnusable, UnfitWarehouse, OlderWarehouse)
+"""What reading a warehouse may raise."""
+
+KNOWN = (*UNUSABLE_WAREHOUSE, DevinAPIError, Incompatible, Spoilt)
+"""Errors whose message is for the user as it stands. Nothing is retried: what can be retried was, where it failed."""
+
+_INTERRUPTS = (dg.DagsterExecutionInterruptedError.__name__, KeyboardInterrupt.__name__)
+
+
+@contextmanager
+def known_errors_fail_the_step() -> Iterator[None]:
+    """A known error becomes the failure of the step, with its message and without a traceback. Raises dg.Failure."""
+    try:
+        yield
+    except KNOWN as error:
+        raise dg.Failure(str(error), allow_retries=False) from error
+
+
+@contextmanager
+def unwritten_files_fail_the_step(what: str, kept: str) -> Iterator[None]:
+    """If `what` can't be written, that is the failure of the step; `kept` says what there is. Raises dg.Failure."""
+    try:
+        yield
+    except OSError as error:
+        raise dg.Failure(
+            f"{what} could not be written: {error.strerror or error}. {kept} "
+            "Fix that (disk full? permissions?) and run the same command again.",
+            allow_retries=False,
+        ) from error
+
+
+def is_interrupt(event: dg.DagsterEvent) -> bool:
+    """Whether a step failed only because somebody stopped it."""
+    error = event.step_failure_data.error
+    return error is not None and error.cls_name in _INTERRUPTS
+
+
+def failure_message(event: dg.DagsterEvent, run_id: str) -> str:
+    """What a step's failure says to the user."""
+    failure = event.step_failure_data
+    message = failure.user_failure_data.description if failure.user_failure_data else None
+    error = failure.error and (failure.error.cause or failure.error)  # Dagster wraps what a step raised
+    why = error.message.strip() if error else "no reason given"
+    return message or f"{event.step_key}: {why} (details: run {run_id} in Dagster)"
