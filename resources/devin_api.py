@@ -28,7 +28,7 @@ from httpx_aiohttp import AiohttpTransport
 from resources.devin_versions import V2, V3, Listing, Params, VersionName, WindowEnd, check_key, version_for, zulu
 from resources.hosts import is_loopback, proxy_for
 from resources.outage import GivenUp, Outage, Passing, Waiting, waiting
-from resources.pace import Pace
+from resources.pace import Pace, RefusedAlone
 from resources.portal import blocking_portal
 
 KEY_VARIABLE = "DEVIN_API_KEY"
@@ -251,12 +251,13 @@ class DevinAPI:
 
 @dataclass(frozen=True)
 class _Question:
-    """One question as it is sent, and as a sentence has it. `whom`: whom a refusal of it is about."""
+    """One question as it is sent, and as a sentence has it. `whom`: whom a refusal of it is about; `ids` names some."""
 
     path: str
     params: Params
     asked: str
     whom: Literal["everyone", "some", "list"]
+    ids: tuple[str, ...] = ()
 
 
 @dataclass(eq=False)
@@ -277,6 +278,7 @@ class DevinClient:
             self.api.max_backoff_seconds,
             self.calls.wait,
         )
+        self._refused_alone = RefusedAlone()
 
     async def count(
         self, start: datetime, end: datetime, *, org_ids: Sequence[str] = (), user_ids: Sequence[str] = ()
@@ -294,7 +296,7 @@ class DevinClient:
         params += [("user_ids", user_id) for user_id in user_ids]
         asked = f"Counting the sessions of {_named(org_ids, user_ids)} from {zulu(start)} to {zulu(end)}"
         whom: Literal["some", "everyone"] = "some" if org_ids or user_ids else "everyone"
-        body = await self._get(_Question(self.version.sessions_path, params, asked, whom))
+        body = await self._get(_Question(self.version.sessions_path, params, asked, whom, (*org_ids, *user_ids)))
         count = body.get(self.version.count_field)
         if type(count) is not int or not 0 <= count <= LARGEST_COUNT:
             raise ContractBroken(
@@ -370,21 +372,27 @@ class DevinClient:
             asked_at = await self._turn(question)
             began = asked_at if began is None else began
             try:
-                return await self._answer(question)
+                answer = await self._answer(question)
+                self._refused_alone.answered(question.ids)
+                return answer
             except Passing as error:
                 failure = error
             now = asyncio.get_running_loop().time()
             is_beyond = self._outage.is_beyond(failure)
             pause = self._outage.pause(tries)
-            if failure.pauses_all and not is_beyond:
-                pause = pause if failure.retry_after is None else failure.retry_after
+            if failure.pauses_all and failure.retry_after is not None:
+                pause = failure.retry_after
+            pauses_all = failure.pauses_all and not self._refused_alone.refused(
+                question.ids, now, self.pace.last_answered
+            )
+            if pauses_all and not is_beyond:
                 self.pace.refused(asked_at, pause)
                 self.calls.wait(waiting(str(failure), now, now + pause, now))
             is_last = is_beyond or tries - excused >= self.api.max_tries or not self._may_retry()
             if is_beyond or ((tries > 1 or is_last) and self.pace.last_answered < asked_at):
-                answer, was_out = await self._sit_out(question, failure, max(began, self.pace.last_answered))
-                if answer is not None:
-                    return answer
+                found, was_out = await self._sit_out(question, failure, max(began, self.pace.last_answered))
+                if found is not None:
+                    return found
                 if was_out and excused < self.api.max_tries:
                     excused += 1
                     continue
@@ -393,7 +401,7 @@ class DevinClient:
                     f"{question.asked}: {failure}, after {tries} {'tries' if tries > 1 else 'try'}. "
                     "The source or the way to it is in trouble; run the same again later."
                 )
-            if not failure.pauses_all:  # where everybody pauses, the pace lets this question wait too
+            if not pauses_all:  # where everybody pauses, the pace lets this question wait too
                 await asyncio.sleep(pause)
 
     async def _turn(self, question: _Question) -> float:

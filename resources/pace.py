@@ -17,6 +17,28 @@ DOUBLED_AFTER_SECONDS = 3.0  # a guess is too low more often than not
 # A busy event loop wakes up late. Turns missed by more than this are lost: made up for, they would be a burst.
 LATE_SECONDS = 0.02
 
+REFUSED_ALONE = 3  # times in a row, while others were answered
+
+
+class RefusedAlone:
+    """Whose questions the source refuses with 429 whatever the rate, as it does not when it wants fewer of them."""
+
+    def __init__(self) -> None:
+        self._refused: dict[tuple[str, ...], tuple[int, float]] = {}
+
+    def refused(self, ids: tuple[str, ...], now: float, last_answered: float) -> bool:
+        """A question about `ids` was refused. Returns whether that is about them, and not about the rate."""
+        if not ids:
+            return False
+        times, since = self._refused.get(ids, (0, -math.inf))
+        if last_answered > since:
+            self._refused[ids] = (times + 1, now)
+        return self._refused[ids][0] >= REFUSED_ALONE
+
+    def answered(self, ids: tuple[str, ...]) -> None:
+        """A question about `ids` was answered."""
+        self._refused.pop(ids, None)
+
 
 class Pace:
     """One for all questions over a connection pool. Unlimited until `per_minute` or the source says otherwise."""

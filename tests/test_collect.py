@@ -243,9 +243,38 @@ def test_a_failed_cell_leaves_only_its_day_open() -> None:
     asked = iter(range(100))
     source.refuses = lambda org_ids, days: OSError("no answer") if org_ids == ("b",) and next(asked) == 2 else None
     answers = direct(source, ["a", "b"], workers=1)
-    assert [a.is_whole for a in answers] == [True, True, False, True]
-    assert "b" not in answers[2].counts, "a failure never becomes a number"
-    assert [str(error) for error in answers[2].failures] == ["no answer"]
+    assert [a.is_whole for a in answers] == [True, False, True, True], "the last day and the first come before it"
+    assert "b" not in answers[1].counts, "a failure never becomes a number"
+    assert [str(error) for error in answers[1].failures] == ["no answer"]
+
+
+@ASK
+def test_an_organization_without_any_answer_is_asked_on_few_days_and_the_others_fail_with_it(ask: Any) -> None:
+    source = Source({(org_id, day): 1 for org_id in ORGS for day in range(12)}, 12)
+    source.refuses = lambda org_ids, days: OSError(f"{org_ids}") if "org-3" in org_ids else None
+    answers = ask(source, ORGS, workers=1)
+    assert [str(a.failures[0]) for a in answers] == ["('org-3',)"] * 12
+    on = [first for first, last, org_ids in source.asked if org_ids == ("org-3",) and last - first == 1]
+    assert sorted(on) == [0, 1, 11]
+
+
+@ASK
+@pytest.mark.parametrize("bad", [{0, 1, 2}, {9, 10, 11}, {0, 5, 11}])
+def test_an_organization_that_is_answered_on_a_day_is_asked_on_all(ask: Any, bad: set[int]) -> None:
+    source = Source({(org_id, day): day + 1 for org_id in ORGS for day in range(12)}, 12)
+
+    async def count(start: datetime, end: datetime, org_ids: Sequence[str]) -> int:
+        if "org-3" in org_ids and any(FIRST + timedelta(day) < end and start <= FIRST + timedelta(day) for day in bad):
+            source.asked.append(((start - FIRST).days, (end - FIRST).days, tuple(org_ids)))
+            raise OSError("unavailable")
+        return await source(start, end, org_ids)
+
+    options: dict[str, Any] = {"expected": {}} if ask is differenced else {}
+    way = collect.differenced if ask is differenced else collect.direct
+    answers = collected(way, count, 12, ORGS, 1, **options)
+    whole = {day for day, a in enumerate(answers) if a.is_whole}
+    assert whole == {*range(12)} - bad
+    assert all(answers[day].counts == {org_id: day + 1 for org_id in ORGS} for day in whole)
 
 
 def test_a_day_that_makes_every_range_over_it_fail_is_the_only_one_left_open() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from resources.pace import Pace
+from resources.pace import Pace, RefusedAlone
 
 
 class Clock(selectors.DefaultSelector):
@@ -185,3 +185,21 @@ def test_a_configured_limit_is_never_passed_in_any_minute(per_minute: int) -> No
         assert turns[-1] <= 2 * 60 + 60 / per_minute * 6, "and used up"
 
     run(main())
+
+
+def test_who_is_refused_three_times_while_others_are_answered_is_refused_alone() -> None:
+    refusals = RefusedAlone()
+    one, other = ("org-1",), ("org-2",)
+    assert not refusals.refused(one, now=1.0, last_answered=0.5)
+    assert not refusals.refused(one, now=2.0, last_answered=1.5)
+    assert not refusals.refused(other, now=2.1, last_answered=1.5)
+    assert not refusals.refused(one, now=2.2, last_answered=1.5), "nobody was answered in between"
+    assert refusals.refused(one, now=3.0, last_answered=2.5)
+    assert refusals.refused(one, now=3.1, last_answered=2.5), "and stays so"
+    refusals.answered(one)
+    assert not refusals.refused(one, now=4.0, last_answered=3.5)
+
+
+def test_a_refusal_that_is_about_nobody_in_particular_is_always_about_the_rate() -> None:
+    refusals = RefusedAlone()
+    assert not any(refusals.refused((), now=n + 0.5, last_answered=n) for n in range(10))

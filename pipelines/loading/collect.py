@@ -19,6 +19,8 @@ from typing import Protocol, Self
 from pipelines.partitions import Day
 
 MOST_ORGS_IN_A_QUESTION = 50
+# An organization that got no answer on so many days, and on none one, is not asked about the others of the block.
+DAYS_UNANSWERED = 3
 # A group whose chance of holding no session at all is one half tells most; e^-0.7 is about that.
 WEIGHT_OF_A_GROUP = 0.7
 
@@ -239,6 +241,8 @@ class _Block:
         self._totals: list[tuple[list[str], int]] = []
         self._rest: list[float] = []
         self._asked_again: set[tuple[int, str]] = set()
+        self._answered_for: set[str] = set()
+        self._unanswered: dict[str, list[Exception]] = {}
 
     def with_control_total(self) -> list[DayAnswers]:
         """The days whose control total is known."""
@@ -249,8 +253,13 @@ class _Block:
         await self._all([*(self._control_total_of(of_day) for of_day in self.answers), *also])
 
     async def ask_cells(self, cells: Iterable[tuple[DayAnswers, str]]) -> None:
-        """Ask these cells themselves."""
-        await self._all(self._cell_of(of_day, org_id) for of_day, org_id in cells)
+        """Ask these cells themselves, those of the last and the first day before the others.
+
+        If an organization gets no answer there nor on a third day, it gets none on the days between either.
+        """
+        ends = [id(of_day) for of_day in (self.answers[-1], self.answers[0])]
+        ordered = sorted(cells, key=lambda cell: ends.index(id(cell[0])) if id(cell[0]) in ends else len(ends))
+        await self._all(self._cell_of(of_day, org_id) for of_day, org_id in ordered)
 
     async def split(self) -> None:
         """Split the totals until every cell is known.
@@ -422,12 +431,19 @@ class _Block:
         async def ask() -> None:
             if of_day.failures:
                 return  # the day cannot become whole any more
+            unanswered = self._unanswered.get(org_id, [])
+            if len(unanswered) >= DAYS_UNANSWERED and org_id not in self._answered_for:
+                of_day.failures.append(unanswered[0])
+                return
             try:
                 self._set(of_day, org_id, await self._ask([of_day], (org_id,)), is_derived=False)
             except self._errors.refusals as error:
                 of_day.refused[org_id] = error
             except self._errors.passing as error:
                 of_day.failures.append(error)
+                self._unanswered.setdefault(org_id, []).append(error)
+            else:
+                self._answered_for.add(org_id)
 
         return ask
 
@@ -437,6 +453,7 @@ class _Block:
         async def ask() -> None:
             try:
                 self._totals.append((org_ids, await self._ask(self.answers, org_ids)))
+                self._answered_for.update(org_ids)
             except self._errors.refusals:
                 if len(org_ids) > 1:
                     for org_id in org_ids:
