@@ -8,7 +8,7 @@ import dagster as dg
 from pipelines.ledger import OlderWarehouse
 from pipelines.loading.compatibility import Incompatible
 from resources.database import WarehouseUnusable
-from resources.devin_api import DevinAPIError
+from resources.devin_errors import DevinAPIError
 from warehouse.migrations import UnfitWarehouse
 from warehouse.parquet import Spoilt
 

@@ -18,10 +18,9 @@ from dotenv import load_dotenv
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from resources.addresses import check_url, check_webhook
 from resources.database import Database, is_on_this_machine
-from resources.devin_api import check_url
-from resources.devin_versions import check_key, version_for
-from resources.webhook import check_webhook
+from resources.devin_key import check_key, version_for
 from warehouse.tables import ORGANIZATIONS, USERS, Counted
 
 PROJECT = Path(__file__).resolve().parents[1]

@@ -19,8 +19,8 @@ import sqlalchemy as sa
 import tenacity
 from psycopg import errors
 
+from resources.addresses import is_loopback
 from resources.files import replacing
-from resources.hosts import is_loopback
 from resources.intact import read_through
 
 URL_VARIABLE = "WAREHOUSE_URL"

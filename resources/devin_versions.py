@@ -1,9 +1,8 @@
-"""What differs between v2 and v3 of the API: paths, parameters, fields, how lists go on, and who gets a key.
+"""What differs between v2 and v3 of the API: paths, parameters, fields, and how lists go on.
 
 How a question travels, and what becomes of its answer, is in `devin_api`.
 """
 
-import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Literal
@@ -31,7 +30,7 @@ class Listing:
 class V2:
     """Personal keys of Enterprise admins; date-times; lists by numbers to skip.
 
-    `bounds`: the contract has two pairs of parameters for the window and describes only start_date and end_date.
+    The contract has two pairs of parameters for the window; only the one that it describes is sent.
     `window_end`: whether the source takes the end that is sent as part of the window, which no contract says.
     """
 
@@ -44,14 +43,12 @@ class V2:
     users: ClassVar[Listing] = Listing("user", "/v2/enterprise/members", "user_id", None, "created_at")
     key_to_set: ClassVar[str] = "the personal key (apk_user_…) of an Enterprise admin who still has access"
 
-    bounds: Literal["start_date", "start"] = "start_date"
     window_end: WindowEnd = "exclusive"
 
     def window(self, start: datetime, end: datetime) -> Params:
         """The parameters for [start, end)."""
-        first, last = ("start_date", "end_date") if self.bounds == "start_date" else ("start", "end")
         until = end - timedelta(microseconds=1) if self.window_end == "inclusive" else end
-        return [(first, zulu(start)), (last, zulu(until))]
+        return [("start_date", zulu(start)), ("end_date", zulu(until))]
 
     def page(self, found: int, cursor: str | None) -> Params:
         """The parameters for the page that follows `found` items."""
@@ -125,28 +122,6 @@ def _true_or_false(value: object) -> bool:
     if not isinstance(value, bool):
         raise TypeError("neither true nor false")
     return value
-
-
-def check_key(key: str) -> str:
-    """`key` itself if it can be one. Raises ValueError, which never quotes the key."""
-    if key.startswith("apk_") and not key.startswith("apk_user_"):
-        raise ValueError("it starts with apk_ but not apk_user_: keys of one organization cannot read the enterprise")
-    if not re.fullmatch(r"[A-Za-z0-9._~+/=-]+", key):
-        raise ValueError("it holds blanks or characters that no key has")
-    return key
-
-
-def version_for(key: str, wanted: Literal["auto", "v2", "v3"]) -> VersionName:
-    """The version to ask with this key. Raises ValueError, which never quotes the key, if they do not fit."""
-    of_key: VersionName | None = "v2" if key.startswith("apk_user_") else "v3" if key.startswith("cog_") else None
-    if wanted == "auto":
-        if of_key is None:
-            raise ValueError("it starts with neither apk_user_ nor cog_, so DEVIN_API_VERSION must say v2 or v3")
-        return of_key
-    if of_key not in (None, wanted):
-        whose = "personal keys, apk_user_," if of_key == "v2" else "service users' keys, cog_,"
-        raise ValueError(f"{whose} are for {of_key} of the API, but DEVIN_API_VERSION={wanted}")
-    return wanted
 
 
 def zulu(instant: datetime) -> str:

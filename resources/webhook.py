@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import httpx
 
-from resources.devin_api import without_key
-from resources.hosts import is_loopback, proxy_for
+from resources.addresses import check_webhook
+from resources.devin_key import without_key
+from resources.proxies import proxy_for
 
 URL_VARIABLE = "DEVIN_ALERT_WEBHOOK_URL"
 TIMEOUT_SECONDS = 10.0
@@ -19,19 +20,6 @@ _ESCAPED = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 
 class Undelivered(Exception):
     """A message that was not taken. Says why, and of the address no more than the host."""
-
-
-def check_webhook(url: str) -> str:
-    """`url` without blanks around it if messages may be sent there. Raises ValueError, which never quotes it."""
-    try:
-        parsed = httpx.URL(url.strip())
-    except httpx.InvalidURL:
-        raise ValueError("not an address") from None
-    if parsed.userinfo:
-        raise ValueError("user and password do not belong in it")
-    if not parsed.host or not (parsed.scheme == "https" or (parsed.scheme == "http" and is_loopback(parsed.host))):
-        raise ValueError("messages would travel unencrypted")
-    return url.strip()
 
 
 def as_text(lines: Sequence[str]) -> str:

@@ -21,7 +21,9 @@ from pipelines.partitions import Day, as_days, daily_partitions
 from pipelines.schedules import JOB, range_tags
 from pipelines.settings import Settings
 from resources.database import Database
-from resources.sandbox.server import SESSIONS_PATH, Asked, Sandbox
+from resources.sandbox.asked import Asked
+from resources.sandbox.contract import SESSIONS_PATH
+from resources.sandbox.server import Sandbox
 from warehouse import migrations
 
 

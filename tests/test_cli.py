@@ -29,7 +29,8 @@ import pytest
 import sqlalchemy as sa
 
 from pipelines.command import cli, exit_codes
-from resources.sandbox.server import ORGANIZATIONS_PATH, SESSIONS_PATH, Asked
+from resources.sandbox.asked import Asked
+from resources.sandbox.contract import ORGANIZATIONS_PATH, SESSIONS_PATH
 from tests.conftest import PostgreSQL, World
 from tests.test_database import another_process
 from tests.ui import dagster_ui

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.loading import collect
+from pipelines.loading.workers import Workers
 from pipelines.partitions import Day
 
 FIRST = datetime(2025, 1, 1, tzinfo=UTC)
@@ -65,7 +66,7 @@ def collected(
     **options: Any,
 ) -> list[collect.DayAnswers]:
     async def main() -> list[collect.DayAnswers]:
-        async with collect.Workers(workers) as pool:
+        async with Workers(workers) as pool:
             return await ask(
                 count,
                 days_of(number_of_days),

@@ -8,7 +8,9 @@ import pytest
 import sqlalchemy as sa
 
 from pipelines.schedules import range_tags
-from resources.sandbox.server import ORGANIZATIONS_PATH, Asked, Sandbox
+from resources.sandbox.asked import Asked
+from resources.sandbox.contract import ORGANIZATIONS_PATH
+from resources.sandbox.server import Sandbox
 from tests.conftest import World
 
 

@@ -28,7 +28,7 @@ import sqlalchemy as sa
 from pipelines.command import dagster_home, exit_codes
 from pipelines.schedules import JOB, range_tags
 from resources.database import Database, WarehouseUnusable
-from resources.sandbox.server import Asked
+from resources.sandbox.asked import Asked
 from tests.conftest import PostgreSQL, World
 from tests.test_cli import (
     PROJECT,

@@ -9,29 +9,20 @@ from typing import Any, Literal
 
 import pytest
 
-from resources.devin_api import (
-    KEY_VARIABLE,
-    MAX_IDS,
-    Calls,
-    ContractBroken,
-    DevinAPI,
-    DevinAPIError,
-    DevinClient,
-    Organization,
-    Rejected,
-    SourceDown,
-    Unauthorized,
-    User,
-)
-from resources.sandbox.server import (
+from resources.calls import Calls
+from resources.devin_answers import Organization, User
+from resources.devin_api import MAX_IDS, DevinAPI, DevinClient
+from resources.devin_errors import ContractBroken, DevinAPIError, Rejected, SourceDown, Unauthorized
+from resources.devin_key import KEY_VARIABLE
+from resources.sandbox.contract import (
     MEMBERS_PATH,
     MEMBERS_PATH_V3,
     ORGANIZATIONS_PATH,
     ORGANIZATIONS_PATH_V3,
     SESSIONS_PATH,
     SESSIONS_PATH_V3,
-    Sandbox,
 )
+from resources.sandbox.server import Sandbox
 from tests.test_devin_api import BERLIN, END, START, api, count, everything_told_by, organizations, using
 
 KEY = "cog_sandbox"

@@ -5,7 +5,7 @@ import json
 import dagster as dg
 
 from pipelines.loading.listing import LIST_IS_WHOLE
-from resources.sandbox.server import ORGANIZATIONS_PATH
+from resources.sandbox.contract import ORGANIZATIONS_PATH
 from tests.conftest import World
 
 

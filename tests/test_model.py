@@ -31,8 +31,9 @@ from pipelines.definitions import definitions_for
 from pipelines.loading.progress import Progress
 from pipelines.settings import Settings
 from resources.database import Database
+from resources.sandbox.asked import Asked
+from resources.sandbox.contract import ORGANIZATIONS_PATH, SESSIONS_PATH
 from resources.sandbox.faults import Fault
-from resources.sandbox.server import ORGANIZATIONS_PATH, SESSIONS_PATH, Asked
 from tests.faults.cases import source_of
 from tests.faults.command import Command
 from tests.faults.oracle import Cell, Stored

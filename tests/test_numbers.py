@@ -22,7 +22,7 @@ from pipelines.loading.collect import Cells
 from pipelines.loading.load_metrics import LoadMetrics
 from pipelines.loading.progress import Progress
 from pipelines.schedules import JOB
-from resources.devin_api import Calls
+from resources.calls import Calls
 from tests.conftest import World
 from tests.test_cli import Held, copy_of_the_project, devin_sessions, in_this_process, start
 from warehouse.writes import Changes

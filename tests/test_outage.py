@@ -16,17 +16,13 @@ from pipelines.command import cli
 from pipelines.command.screen import LiveProgress
 from pipelines.loading import progress as progress_module
 from pipelines.loading.progress import WaitLines
-from resources.devin_api import (
-    KEY_VARIABLE,
-    Calls,
-    DevinAPIError,
-    DevinClient,
-    SourceDown,
-    Unauthorized,
-    Unavailable,
-)
+from resources.calls import Calls
+from resources.devin_api import DevinClient
+from resources.devin_errors import DevinAPIError, SourceDown, Unauthorized, Unavailable
+from resources.devin_key import KEY_VARIABLE
 from resources.outage import Waiting
-from resources.sandbox.server import Asked, Sandbox
+from resources.sandbox.asked import Asked
+from resources.sandbox.server import Sandbox
 from tests.conftest import World
 from tests.test_devin_api import END, KEY, NOW, SAFETY_SECONDS, START, api, count, http, raw, using
 

@@ -12,7 +12,7 @@ from pipelines.command import cli, exit_codes
 from pipelines.command.probe import Finding, probe
 from pipelines.definitions import devin_api_for
 from pipelines.partitions import closed_days, daily_partitions
-from resources.devin_api import Calls
+from resources.calls import Calls
 from resources.sandbox.server import Sandbox
 from tests.conftest import World
 from tests.test_cli import in_this_process

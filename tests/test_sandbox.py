@@ -19,7 +19,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resources.sandbox.server import MEMBERS_PATH, ORGANIZATIONS_PATH, SESSIONS_PATH, Asked, Sandbox, Version
+from resources.sandbox.asked import Asked
+from resources.sandbox.contract import MEMBERS_PATH, ORGANIZATIONS_PATH, SESSIONS_PATH, Version
+from resources.sandbox.server import Sandbox
 
 KEY = "apk_user_sandbox"
 FIRST = datetime(2025, 1, 1, tzinfo=UTC)

@@ -10,17 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resources.sandbox.server import (
+from resources.sandbox.asked import Asked
+from resources.sandbox.contract import (
     MEMBERS_PATH,
     MEMBERS_PATH_V3,
     ORGANIZATIONS_PATH,
     ORGANIZATIONS_PATH_V3,
     SESSIONS_PATH,
     SESSIONS_PATH_V3,
-    Asked,
-    Sandbox,
     Version,
 )
+from resources.sandbox.server import Sandbox
 from tests import test_sandbox as v2
 from tests.test_sandbox import FIRST, MICROSECOND, NOW, contract, few, promises
 

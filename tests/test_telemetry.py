@@ -103,7 +103,11 @@ def test_a_collector_gets_the_numbers_of_a_load(world: World, collector: Collect
         "devin.sessions.cells": {how: numbers[f"cells_{how}"] for how in ("asked", "derived", "proven_zero")},
         "devin.sessions.rows": {how: numbers[f"rows_{how}"] for how in ("inserted", "changed", "unchanged")},
     }
-    assert [set(found[0][0]) for name, found in points.items() if name in split] == [{"outcome"}, {"how"}, {"change"}]
+    assert {name: set(points[name][0][0]) for name in split} == {
+        "devin.sessions.calls": {"outcome"},
+        "devin.sessions.cells": {"how"},
+        "devin.sessions.rows": {"change"},
+    }
     durations = single["devin.sessions.call.duration"]
     assert durations.count == numbers["calls"] == sum(durations.bucket_counts)
     assert 0 < durations.min <= numbers["latency_median_ms"] / 1000 <= durations.max < 10

@@ -12,15 +12,15 @@ import sqlalchemy as sa
 from pipelines.command import exit_codes
 from pipelines.partitions import closed_days, daily_partitions
 from pipelines.schedules import JOB, range_tags
-from resources.sandbox.server import (
+from resources.sandbox.asked import Asked
+from resources.sandbox.contract import (
     MEMBERS_PATH,
     MEMBERS_PATH_V3,
     ORGANIZATIONS_PATH,
     SESSIONS_PATH,
     SESSIONS_PATH_V3,
-    Asked,
-    Sandbox,
 )
+from resources.sandbox.server import Sandbox
 from tests.conftest import World
 from tests.test_cli import in_this_process
 from tests.test_event_log import OURS, instance_in

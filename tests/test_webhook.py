@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from resources import webhook
-from resources.devin_api import KEY_VARIABLE
+from resources.devin_key import KEY_VARIABLE
 from resources.webhook import URL_VARIABLE, Undelivered, as_text, send
 from tests.test_devin_api import Send, certificate, http, raw, set_proxies
 

@@ -17,8 +17,7 @@ from pipelines.loading.compatibility import refuse_other_days, refuse_other_vers
 from pipelines.partitions import daily_partitions, ranges, spelled
 from pipelines.settings import Settings
 from resources.database import Database
-from resources.devin_api import key_from_environment
-from resources.devin_versions import version_for
+from resources.devin_key import key_from_environment, version_for
 from warehouse import migrations, reads
 from warehouse.tables import ORGANIZATIONS, USERS, Counted
 

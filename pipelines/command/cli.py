@@ -37,7 +37,8 @@ from pipelines.command.status import status
 from pipelines.definitions import devin_api_for
 from pipelines.partitions import as_days, closed_days, daily_partitions
 from pipelines.settings import Settings, exposed_env_file, says_json
-from resources.devin_api import KEY_VARIABLE, Calls
+from resources.calls import Calls
+from resources.devin_key import KEY_VARIABLE
 
 MOST_ROWS_SHOWN = 200
 

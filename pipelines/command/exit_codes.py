@@ -8,7 +8,7 @@ from pipelines.ledger import OlderWarehouse
 from pipelines.loading.compatibility import Incompatible
 from pipelines.settings import SettingsRefused
 from resources.database import WarehouseDamaged, WarehouseLocked, WarehouseLost, WarehouseUnusable
-from resources.devin_api import Unauthorized
+from resources.devin_errors import Unauthorized
 from warehouse.migrations import UnfitWarehouse
 
 MISSING, WRONG_USE = 1, 2

@@ -7,15 +7,15 @@ total is zero. Either way each day's cells are held against the source's own tot
 its own total for all of them in one question.
 """
 
-import asyncio
 import contextlib
 import itertools
 import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol, Self
+from typing import Protocol
 
+from pipelines.loading.workers import Batch, Question, Workers
 from pipelines.partitions import Day
 
 MOST_ORGS_IN_A_QUESTION = 50
@@ -115,7 +115,7 @@ async def direct(
     org_ids: Sequence[str],
     *,
     before: Day,
-    workers: "Workers",
+    workers: Workers,
     errors: Errors,
     answered: Callable[[], None],
     may_go_on: Callable[[], Awaitable[object]],
@@ -141,7 +141,7 @@ async def differenced(
     *,
     before: Day,
     expected: Mapping[str, float],
-    workers: "Workers",
+    workers: Workers,
     errors: Errors,
     answered: Callable[[], None],
     may_go_on: Callable[[], Awaitable[object]],
@@ -176,9 +176,6 @@ def _groups(org_ids: Sequence[str], weights: Mapping[str, float]) -> list[list[s
         groups[-1].append(org_id)
         weight += own
     return groups
-
-
-Question = Callable[[], Awaitable[None]]
 
 
 @dataclass
@@ -227,7 +224,7 @@ class _Block:
         days: Sequence[Day],
         org_ids: Sequence[str],
         before: Day,
-        workers: "Workers",
+        workers: Workers,
         errors: Errors,
         answered: Callable[[], None],
     ) -> None:
@@ -269,7 +266,7 @@ class _Block:
         """
         self._rest = [math.inf if a.control_total is None else a.rest for a in self.answers]
         everything = list(range(len(self.answers)))
-        steps = self._batch()
+        steps = Batch(self._workers)
         for org_ids, total in self._totals:
             is_cell = len(everything) == len(org_ids) == 1
             steps.add(self._split_of(steps, org_ids, everything, total, is_cell=is_cell), first=total)
@@ -405,13 +402,10 @@ class _Block:
         return [org_id for org_id in self._org_ids if org_id not in of_day.counts and org_id not in of_day.refused]
 
     async def _all(self, questions: Iterable[Question]) -> None:
-        batch = self._batch()
+        batch = Batch(self._workers)
         for question in questions:
             batch.add(question)
         await batch.all_asked()
-
-    def _batch(self) -> "_Batch":
-        return _Batch(self._workers)
 
     async def _ask(self, days: Sequence[DayAnswers], org_ids: Sequence[str]) -> int:
         for of_day in days:
@@ -475,7 +469,7 @@ class _Block:
             else:
                 await self._cell_of(of_day, org_id)()
 
-    def _split_of(self, steps: "_Batch", org_ids: list[str], days: list[int], total: int, *, is_cell: bool) -> Question:
+    def _split_of(self, steps: Batch, org_ids: list[str], days: list[int], total: int, *, is_cell: bool) -> Question:
         """One step in resolving a total over organizations or, for a single one, over days (by their numbers).
 
         It asks one question at most, for the first of two parts; the other part is the rest. `is_cell`: the total was
@@ -527,65 +521,3 @@ def _half(weights: Sequence[float]) -> int:
         return len(weights) // 2
     sums = list(itertools.accumulate(weights))
     return min(range(1, len(weights)), key=lambda cut: abs(sums[cut - 1] - sums[-1] / 2))
-
-
-class Workers:
-    """A bounded number of questions under way; an async context manager. After an exception nothing more is asked."""
-
-    def __init__(self, number: int) -> None:
-        self.error: BaseException | None = None
-        self._number = number
-        self._waiting: asyncio.PriorityQueue[tuple[int, int, _Batch, Question]] = asyncio.PriorityQueue()
-        self._added = itertools.count()
-
-    async def __aenter__(self) -> Self:
-        self._tasks = [asyncio.create_task(self._work()) for _ in range(self._number)]
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def add(self, first: int, batch: "_Batch", question: Question) -> None:
-        """Let a worker ask `question`; the higher `first`, the earlier."""
-        self._waiting.put_nowait((-first, next(self._added), batch, question))
-
-    async def _work(self) -> None:
-        while True:
-            *_, batch, question = await self._waiting.get()
-            await batch.ask(question)
-
-
-class _Batch:
-    """Questions that are waited for together, and that may add others."""
-
-    def __init__(self, workers: Workers) -> None:
-        self._workers = workers
-        self._open = 0
-        self._done = asyncio.get_running_loop().create_future()
-
-    def add(self, question: Question, first: int = 0) -> None:
-        """Let `question` be asked; the higher `first`, the earlier."""
-        self._open += 1
-        self._workers.add(first, self, question)
-
-    async def ask(self, question: Question) -> None:
-        """What a worker does."""
-        try:
-            if self._workers.error is None:
-                await question()
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:  # whatever ended the question ends the wait for it
-            self._workers.error = self._workers.error or error
-        self._open -= 1
-        if not self._open:
-            self._done.set_result(None)
-
-    async def all_asked(self) -> None:
-        """Wait until none is left. Raises the first exception of a question."""
-        if self._open:
-            await self._done
-        if self._workers.error is not None:
-            raise self._workers.error

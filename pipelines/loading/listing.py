@@ -12,7 +12,8 @@ from pipelines.loading.compatibility import refuse_other_version
 from pipelines.loading.progress import Progress, waits_logged
 from pipelines.settings import Settings
 from resources.database import Database
-from resources.devin_api import DevinAPI, DevinClient, Listed, Organization, User
+from resources.devin_answers import Listed, Organization, User
+from resources.devin_api import DevinAPI, DevinClient
 from warehouse import migrations, reads, writes
 from warehouse.tables import Counted
 

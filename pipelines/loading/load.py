@@ -18,11 +18,13 @@ from pipelines.loading import collect, telemetry
 from pipelines.loading.compatibility import refuse_other_days, refuse_other_version
 from pipelines.loading.load_metrics import LoadMetrics
 from pipelines.loading.progress import Progress, waits_logged
+from pipelines.loading.workers import Workers
 from pipelines.partitions import Day, as_days, closed_days, day_before, spelled
 from pipelines.schedules import COMPLETE_BEFORE
 from pipelines.settings import Settings
 from resources.database import Database
-from resources.devin_api import ContractBroken, DevinAPI, DevinClient, Rejected, Unavailable
+from resources.devin_api import DevinAPI, DevinClient
+from resources.devin_errors import ContractBroken, Rejected, Unavailable
 from resources.event_log import BatchingSqliteEventLogStorage
 from warehouse import migrations, reads, writes
 from warehouse.tables import Counted
@@ -141,7 +143,7 @@ class Load:
         self.progress.expect(sum(map(len, wanted.values())))
         is_differenced = self.settings.is_differenced(len(wanted))
         activity = self._recent_activity(next(iter(wanted)).day) if is_differenced else {}
-        workers = collect.Workers(self.settings.devin_max_connections)
+        workers = Workers(self.settings.devin_max_connections)
         with (
             waits_logged(self.progress.calls, self.context.log.warning),
             self.devin_api.connected(self.progress.calls) as (client, portal),
@@ -395,7 +397,7 @@ class _Asking:
     counted: Counted
     client: DevinClient
     portal: BlockingPortal
-    workers: collect.Workers
+    workers: Workers
     settings: Settings
     progress: Progress
     is_differenced: bool

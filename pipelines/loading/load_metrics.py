@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 from pipelines.loading.collect import Cells
-from resources.devin_api import Calls
+from resources.calls import Calls
 from warehouse.writes import Changes
 
 # Seconds that OpenTelemetry's semantic conventions advise for the durations of HTTP requests.

@@ -11,7 +11,7 @@ from operator import add
 
 from pipelines.loading.load_metrics import LoadMetrics
 from pipelines.loading.load_result import LoadResult
-from resources.devin_api import Calls
+from resources.calls import Calls
 from resources.outage import Waiting
 
 

@@ -24,7 +24,9 @@ Ask = Callable[[datetime, str], Awaitable[int]]
 @asynccontextmanager
 async def devin_client(url: str, connections: int) -> AsyncIterator[Ask]:
     """This project's client."""
-    from resources.devin_api import Calls, DevinAPI  # here: the others must not pay for what it imports
+    # Here: the others must not pay for what these import.
+    from resources.calls import Calls
+    from resources.devin_api import DevinAPI
 
     async with DevinAPI(base_url=url, max_connections=connections).connect(Calls()) as client:
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any, Literal
 
-from resources.sandbox.server import Asked
+from resources.sandbox.asked import Asked
 from tests.faults.cases import Case
 from tests.faults.oracle import DatabaseName, Stage
 

@@ -13,7 +13,8 @@ from typing import Any
 import psycopg
 import sqlalchemy as sa
 
-from resources.sandbox.server import SESSIONS_PATH, Asked
+from resources.sandbox.asked import Asked
+from resources.sandbox.contract import SESSIONS_PATH
 from tests.faults.cases import Case
 from tests.faults.command import Command
 from tests.faults.oracle import DatabaseName, Stage, Stored

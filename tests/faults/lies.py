@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
-from resources.sandbox.server import ORGANIZATIONS_PATH, SESSIONS_PATH, Asked
+from resources.sandbox.asked import Asked
+from resources.sandbox.contract import ORGANIZATIONS_PATH, SESSIONS_PATH
 from tests.faults.cases import Case
 from tests.faults.oracle import DatabaseName, Stage
 

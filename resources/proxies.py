@@ -1,17 +1,8 @@
-"""Which hosts are this machine: only to those may a secret travel unencrypted. By which proxy others are reached."""
+"""By which proxy a server is reached."""
 
-import ipaddress
 import urllib.request
 
 import httpx
-
-
-def is_loopback(host: str) -> bool:
-    """Whether this host can be nothing but this machine."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def proxy_for(url: str) -> httpx.Proxy | None:

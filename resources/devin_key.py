@@ -1,0 +1,72 @@
+"""The API key: where it comes from, which version it is for, where it may be sent, and text kept free of it."""
+
+import os
+import re
+from typing import Literal
+
+from resources.addresses import check_url
+from resources.devin_errors import Unauthorized
+from resources.devin_versions import VersionName
+
+KEY_VARIABLE = "DEVIN_API_KEY"
+URL_VARIABLE = "DEVIN_API_URL"
+DEFAULT_URL = "https://api.devin.ai"
+
+
+def refuse_other_address(url: str) -> None:
+    """Raise Unauthorized unless the environment says that the key is for `url`, which `check_url` returned.
+
+    No caller can release the key to another address: it comes from the environment, so its address does too.
+    """
+    try:
+        allowed = check_url(os.environ.get(URL_VARIABLE) or DEFAULT_URL)
+    except ValueError as error:
+        raise Unauthorized(f"{URL_VARIABLE} is refused: {error}. Nothing was asked.") from None
+    if url != allowed:
+        raise Unauthorized(
+            f"Nothing was asked of {url}: {KEY_VARIABLE} is sent to {allowed} alone. "
+            f"If {url} is the right address, set {URL_VARIABLE} to it in the environment of every process that runs "
+            "the job."
+        )
+
+
+def key_from_environment() -> str:
+    """The key that every request carries. Raises Unauthorized with what to do if there is none that can work."""
+    key = os.environ.get(KEY_VARIABLE, "").strip()
+    if not key:
+        raise Unauthorized(
+            f"{KEY_VARIABLE} is not set. Put the personal key of an Enterprise admin (apk_user_…), or the key of a "
+            "service user (cog_…), in the environment or in the file .env."
+        )
+    try:
+        return check_key(key)
+    except ValueError as error:
+        raise Unauthorized(f"{KEY_VARIABLE} is refused: {error}.") from None
+
+
+def check_key(key: str) -> str:
+    """`key` itself if it can be one. Raises ValueError, which never quotes the key."""
+    if key.startswith("apk_") and not key.startswith("apk_user_"):
+        raise ValueError("it starts with apk_ but not apk_user_: keys of one organization cannot read the enterprise")
+    if not re.fullmatch(r"[A-Za-z0-9._~+/=-]+", key):
+        raise ValueError("it holds blanks or characters that no key has")
+    return key
+
+
+def version_for(key: str, wanted: Literal["auto", "v2", "v3"]) -> VersionName:
+    """The version to ask with this key. Raises ValueError, which never quotes the key, if they do not fit."""
+    of_key: VersionName | None = "v2" if key.startswith("apk_user_") else "v3" if key.startswith("cog_") else None
+    if wanted == "auto":
+        if of_key is None:
+            raise ValueError("it starts with neither apk_user_ nor cog_, so DEVIN_API_VERSION must say v2 or v3")
+        return of_key
+    if of_key not in (None, wanted):
+        whose = "personal keys, apk_user_," if of_key == "v2" else "service users' keys, cog_,"
+        raise ValueError(f"{whose} are for {of_key} of the API, but DEVIN_API_VERSION={wanted}")
+    return wanted
+
+
+def without_key(text: str) -> str:
+    """`text` with `[key]` wherever it holds the key."""
+    key = os.environ.get(KEY_VARIABLE, "").strip()
+    return text.replace(key, "[key]") if key else text

@@ -1,0 +1,86 @@
+"""What was asked of the sandbox, as its log has it, and the words in which it refuses."""
+
+import contextlib
+import http.client
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any
+from urllib.parse import parse_qsl
+
+from pydantic import AfterValidator, TypeAdapter, ValidationError
+from starlette.types import Scope
+
+JSON = "application/json"
+PROBLEM = "application/problem+json"
+LAST_SECOND = 253_402_300_799
+
+
+def _in_calendar(seconds: int) -> int:
+    if not 0 <= seconds <= LAST_SECOND:
+        raise ValueError("not Unix seconds of the years 1970 to 9999")
+    return seconds
+
+
+UnixSeconds = Annotated[int, AfterValidator(_in_calendar)]
+SECONDS = TypeAdapter[int](UnixSeconds)
+DATETIME = TypeAdapter(datetime)
+
+
+def aware(moment: datetime) -> datetime:
+    """The moment with a time zone, which is UTC if it tells none."""
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def from_unix(seconds: int) -> datetime:
+    """The moment so many seconds after 1970, in UTC."""
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def is_v3(path: str) -> bool:
+    """Whether v3 of the API would answer this path."""
+    return path.startswith("/v3/")
+
+
+def problem(status: int, detail: str) -> dict[str, Any]:
+    """The members of an RFC 9457 problem that needs no type of its own."""
+    return {"type": "about:blank", "title": phrase(status), "status": status, "detail": detail}
+
+
+def phrase(status: int) -> str:
+    """The status in words. Some statuses have none."""
+    return http.client.responses.get(status, "Error")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request as it arrived, and the status of its answer (None: it got none). Never holds the key."""
+
+    path: str
+    params: tuple[tuple[str, str], ...]
+    start: datetime | None
+    end: datetime | None
+    org_ids: tuple[str, ...]
+    user_ids: tuple[str, ...]
+    status: int | None = None
+
+
+def asked_in(scope: Scope) -> Asked:
+    params = tuple(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
+    path: str = scope["path"]
+
+    def moment(*names: str) -> datetime | None:
+        sent = [value for name, value in params if name in names]
+        with contextlib.suppress(ValidationError):
+            if sent and is_v3(path):
+                return from_unix(SECONDS.validate_python(sent[-1]))
+            return aware(DATETIME.validate_python(sent[-1])) if sent else None
+        return None
+
+    return Asked(
+        path=path,
+        params=params,
+        start=moment("time_after") if is_v3(path) else moment("start_date", "start"),
+        end=moment("time_before") if is_v3(path) else moment("end_date", "end"),
+        org_ids=tuple(value for name, value in params if name == "org_ids"),
+        user_ids=tuple(value for name, value in params if name == "user_ids"),
+    )

@@ -1,0 +1,249 @@
+"""A server on a loopback port that keeps a log of what it was asked and spoils answers on demand.
+
+What the true answers are is not decided here: see `server`.
+"""
+
+import asyncio
+import contextlib
+import random
+import socket
+import struct
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Self
+
+import uvicorn
+from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from resources.sandbox.asked import (
+    Asked,
+    asked_in,
+)
+from resources.sandbox.faults import Answer, Fault, Rewrite
+
+ENDLESS_BYTES = 50_000_000
+
+
+class FaultyServer:
+    """Serves on 127.0.0.1 what a subclass answers in `_truly`. `port=0` takes a free port, once and for all.
+
+    `_truly` marks requests with a good key in the scope's state as `authorized`, and may leave `headers` there that
+    every answer then carries, spoiled or not.
+    """
+
+    def __init__(self, *, seed: int, port: int) -> None:
+        self.requests: list[Asked] = []
+        self.faults: list[Fault] = []
+        self._port = port
+        self._dice = random.Random(f"{seed}/faults")
+        self._connections: dict[tuple[str, int], H11Protocol] = {}
+        self._server: uvicorn.Server | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def url(self) -> str:
+        """The address to ask, known once it was started."""
+        if not self._port:
+            raise RuntimeError("the sandbox was not started")
+        return f"http://127.0.0.1:{self._port}"
+
+    def fail(
+        self,
+        *,
+        status: int | None = None,
+        body: bytes | None = None,
+        content_type: str | None = None,
+        retry_after: str | None = None,
+        redirect_to: str | None = None,
+        delay: float = 0.0,
+        drop: bool = False,
+        truncate: bool = False,
+        endless: bool = False,
+        reset: bool = False,
+        drip: float = 0.0,
+        garbage: bytes | None = None,
+        rewrite: Rewrite | None = None,
+        when: Callable[[Asked], bool] | None = None,
+        org_id: str | None = None,
+        path: str | None = None,
+        chance: float = 1.0,
+        times: int | None = 1,
+    ) -> Fault:
+        """Spoil the next answers to requests with a good key that pass every filter; `times=None`: for ever.
+
+        Without a status, or an argument that implies one, it is the true answer that is delayed (seconds),
+        cut short, dropped or made endless, or whose body drips for so many seconds. `reset` ends the connection with
+        a TCP reset; `garbage` is sent in place of HTTP. The oldest fault that matches strikes, one a request. Without
+        a body, a status is explained in the form of the version that was asked: on v3 that is problem+json.
+
+        `rewrite` makes a lie of a true answer with status 200; where it returns the truth, nothing has struck.
+        """
+        if status is None:
+            implied = ((retry_after, 429), (redirect_to, 302), (body, 200))
+            status = next((code for argument, code in implied if argument is not None), None)
+        other = delay or drop or truncate or endless or reset or drip or garbage is not None or rewrite
+        if status is None and not other:
+            raise ValueError("this fault would change nothing")
+        optional = {"content-type": content_type, "retry-after": retry_after, "location": redirect_to}
+        fault = Fault(
+            status=status,
+            headers={name: value for name, value in optional.items() if value is not None},
+            body=body,
+            delay=delay,
+            drop=drop,
+            truncate=truncate,
+            endless=endless,
+            reset=reset,
+            drip=drip,
+            garbage=garbage,
+            rewrite=rewrite,
+            when=lambda asked: (
+                (path is None or asked.path == path)
+                and (org_id is None or org_id in asked.org_ids)
+                and (when is None or when(asked))
+            ),
+            chance=chance,
+            times=times,
+        )
+        self.faults.append(fault)
+        return fault
+
+    def heal(self) -> None:
+        """Forget every fault."""
+        self.faults.clear()
+
+    def start(self) -> None:
+        """Serve in a thread. A request made from now on waits until it is answered."""
+        if self._thread is not None:
+            raise RuntimeError("the sandbox is already serving")
+        # Bound and listening before the thread runs: early connections queue in the backlog.
+        listener = socket.create_server(("127.0.0.1", self._port))
+        self._port = listener.getsockname()[1]
+        config = uvicorn.Config(
+            self._answer,
+            http=self._protocol(),
+            interface="asgi3",
+            ws="none",
+            lifespan="off",
+            proxy_headers=False,
+            log_config=None,
+            log_level="critical",
+            access_log=False,
+            timeout_graceful_shutdown=1,
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, args=([listener],), daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop serving and cut every connection, as if unplugged. Sessions, faults and log are kept."""
+        if self._server is None or self._thread is None:
+            return
+        self._server.should_exit = True
+        for connection in list(self._connections.values()):
+            connection.loop.call_soon_threadsafe(connection.transport.abort)
+        self._thread.join()
+        self._server = self._thread = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
+
+    def _protocol(self) -> type[H11Protocol]:
+        connections = self._connections
+
+        class Protocol(H11Protocol):
+            """Makes each connection known by its peer, so that a fault can cut it."""
+
+            def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+                super().connection_made(transport)
+                if self.client:
+                    connections[self.client] = self
+
+            def connection_lost(self, exc: Exception | None) -> None:
+                if self.client:
+                    connections.pop(self.client, None)
+                super().connection_lost(exc)
+
+        return Protocol
+
+    async def _truly(self, scope: Scope, receive: Receive, send: Send) -> None:
+        raise NotImplementedError
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = Answer()
+        state = scope.setdefault("state", {})
+        await self._truly(scope, receive, answer.take)
+        asked = asked_in(scope)
+        fault = self._strike(asked, answer) if state.get("authorized") else None
+        if fault is not None:
+            answer = answer.spoiled(fault, asked.path)
+        answer.headers |= state.get("headers", {})
+        # Logged before the first byte leaves: whoever has the answer, or gave up waiting, finds the entry.
+        self.requests.append(replace(asked, status=None if fault and fault.answers_nothing else answer.status))
+        if fault is None:
+            await answer.send_whole(send)
+        else:
+            await self._deliver_spoiled(answer, fault, scope, receive, send)
+
+    def _strike(self, asked: Asked, answer: Answer) -> Fault | None:
+        for fault in list(self.faults):
+            if fault.times == 0 or not fault.when(asked) or self._dice.random() >= fault.chance:
+                continue
+            if fault.rewrite and not answer.rewrite(asked, fault.rewrite):
+                continue
+            fault.hits += 1
+            if fault.times is not None:
+                fault.times -= 1
+            return fault
+        return None
+
+    async def _deliver_spoiled(self, answer: Answer, fault: Fault, scope: Scope, receive: Receive, send: Send) -> None:
+        if fault.delay:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(_client_left(receive), fault.delay)
+        connection = self._connections.get(scope["client"])
+        if connection is None:
+            return
+        if fault.answers_nothing:
+            if fault.garbage is not None:
+                connection.transport.write(fault.garbage)
+                connection.transport.close()
+            else:
+                if fault.reset:
+                    # Closed without lingering, a socket sends RST in place of FIN.
+                    wire = connection.transport.get_extra_info("socket")
+                    wire.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                connection.transport.abort()
+            await _client_left(receive)
+        elif fault.drip:
+            await answer.send_head(send)
+            for byte in answer.body:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(_client_left(receive), fault.drip / len(answer.body))
+                await answer.send_body(send, bytes([byte]), more=True)
+            await answer.send_body(send, b"")
+        elif fault.truncate:
+            answer.headers["content-length"] = str(max(len(answer.body), 1))
+            await answer.send_head(send)
+            await answer.send_body(send, answer.body[: len(answer.body) // 2], more=True)
+            connection.transport.close()
+            await _client_left(receive)
+        elif fault.endless:
+            del answer.headers["content-length"]
+            await answer.send_head(send)
+            for _ in range(ENDLESS_BYTES // 50_000):
+                await answer.send_body(send, b" " * 50_000, more=True)
+            await answer.send_body(send, answer.body)
+        else:
+            await answer.send_whole(send)
+
+
+async def _client_left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
