@@ -5,14 +5,14 @@ from datetime import datetime
 from pathlib import Path
 
 import sqlalchemy as sa
+from resources.database import Database
+from warehouse import parquet, reads
+from warehouse.tables import ORGANIZATIONS
 
 from pipelines.assets.activity_report import ACTIVITY_REPORT
 from pipelines.assets.published_snapshot import PUBLISHED_SNAPSHOT
 from pipelines.ledger import reading
 from pipelines.settings import Settings
-from resources.database import Database
-from warehouse import parquet, reads
-from warehouse.tables import ORGANIZATIONS
 
 CATCH_UP = "devin-sessions backfill --missing"
 
@@ -34,7 +34,7 @@ class Behind:
 def behind(settings: Settings) -> Behind:
     """What has yet to follow the stored days, as after days loaded in the UI or a run that was killed.
 
-    Raises WarehouseUnusable, UnfitWarehouse or OlderWarehouse.
+    Raises WarehouseError, UnfitWarehouse or OlderWarehouse.
     """
     database = Database(url=settings.warehouse_url)
     with reading(database) as connection:

@@ -5,11 +5,11 @@ from contextlib import contextmanager
 from datetime import date
 
 import sqlalchemy as sa
-
-from pipelines.settings import Settings
 from resources.database import Database
 from warehouse import migrations, reads
 from warehouse.tables import Counted
+
+from pipelines.settings import Settings
 
 
 class OlderWarehouse(Exception):
@@ -20,7 +20,7 @@ class OlderWarehouse(Exception):
 def reading(database: Database) -> Iterator[sa.Connection]:
     """The warehouse, read only; an empty one in memory where none was made yet, so that nothing is written.
 
-    Raises WarehouseUnusable, NewerWarehouse or OlderWarehouse.
+    Raises WarehouseError, NewerWarehouse or OlderWarehouse.
     """
     if not database.is_file or database.path.exists():
         with database.transaction(read_only=True) as connection:

@@ -17,9 +17,9 @@ import sqlalchemy as sa
 from dotenv import load_dotenv
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
-
 from resources.addresses import check_url, check_webhook
-from resources.database import Database, is_on_this_machine
+from resources.database import Database
+from resources.database_secrets import is_on_this_machine
 from resources.devin_key import check_key, version_for
 from warehouse.tables import ORGANIZATIONS, USERS, Counted
 

@@ -25,7 +25,8 @@ import sqlalchemy as sa
 from pipelines.definitions import definitions_for
 from pipelines.loading.progress import Progress
 from pipelines.settings import Settings
-from resources.database import Database, WarehouseDamaged, WarehouseLocked, WarehouseLost, WarehouseUnusable
+from resources.database import Database
+from resources.database_errors import WarehouseDamaged, WarehouseError, WarehouseLocked, WarehouseLost
 from tests.conftest import PostgreSQL
 
 PASSWORD = "p@ss/w:rd-5e884898"
@@ -233,7 +234,7 @@ def test_a_reader_reads_and_cannot_write(each_database: Database, sql: str) -> N
 )
 def test_a_reader_does_not_get_out_of_its_transaction_to_write(each_database: Database, way_out: str) -> None:
     with (
-        contextlib.suppress(sa.exc.DBAPIError, WarehouseUnusable),
+        contextlib.suppress(sa.exc.DBAPIError, WarehouseError),
         each_database.transaction(read_only=True) as connection,
     ):
         connection.exec_driver_sql(f"{way_out}; insert into numbers values (2); commit")
@@ -263,7 +264,7 @@ def test_a_reader_reaches_no_other_file(database: Database, tmp_path: Path, sql:
 def test_a_reader_makes_neither_file_nor_folder(tmp_path: Path) -> None:
     database = database_at(tmp_path / "data" / "warehouse.duckdb")
     with (
-        pytest.raises(WarehouseUnusable, match=r"cannot be opened: .*does not exist.* Check WAREHOUSE_URL"),
+        pytest.raises(WarehouseError, match=r"cannot be opened: .*does not exist.* Check WAREHOUSE_URL"),
         database.transaction(read_only=True),
     ):
         pass
@@ -463,7 +464,7 @@ def refusal(url: sa.URL | str) -> str:
     try:
         with Database(url=shown).transaction(read_only=True):
             return ""
-    except WarehouseUnusable as error:
+    except WarehouseError as error:
         assert "\n" not in str(error)
         assert error.__cause__ is None, "what is behind it would be shown as well"
         return str(error)
@@ -496,7 +497,7 @@ def test_the_password_is_in_nothing_that_is_shown(with_password: Settings) -> No
     assert resources is not None
     shown = f"{with_password!r} {with_password.model_dump()} {database!r} {database} {database.name} {database.url} "
     shown += repr(resources)
-    with pytest.raises(WarehouseUnusable) as unusable, database.transaction() as connection:
+    with pytest.raises(WarehouseError) as unusable, database.transaction() as connection:
         connection.execute(sa.text("select pg_terminate_backend(pg_backend_pid())"))
     with pytest.raises(sa.exc.DBAPIError) as refused, database.transaction() as connection:
         connection.execute(sa.text("select nothing"))
@@ -552,7 +553,7 @@ def test_a_database_that_does_not_exist_is_told_of(on_postgresql: Database) -> N
 
 
 def test_a_connection_that_is_cut_in_a_block_is_told_of_and_the_block_undone(on_postgresql: Database) -> None:
-    with pytest.raises(WarehouseUnusable) as lost, on_postgresql.transaction() as connection:
+    with pytest.raises(WarehouseError) as lost, on_postgresql.transaction() as connection:
         insert(connection, 2)
         server_process = connection.execute(sa.text("select pg_backend_pid()")).scalar_one()
         with on_postgresql.transaction(read_only=True) as another:
@@ -592,7 +593,7 @@ def test_motherduck_is_no_file_and_without_its_extension_is_told_of_in_one_line(
         monkeypatch.setenv(name, "http://127.0.0.1:1")  # so that none can be, wherever this runs
     database = Database(url="duckdb:///md:name")
     assert (database.is_duckdb, database.is_file) == (True, False)
-    with pytest.raises(WarehouseUnusable) as unusable, database.transaction(read_only=read_only):
+    with pytest.raises(WarehouseError) as unusable, database.transaction(read_only=read_only):
         pass
     told = str(unusable.value)
     assert "md:name cannot be opened: " in told
@@ -608,7 +609,7 @@ def test_a_file_of_another_kind_is_refused_and_left_as_it_is(tmp_path: Path, con
     path = tmp_path / "warehouse.duckdb"
     path.write_bytes(content)
     with (
-        pytest.raises(WarehouseUnusable, match=r"is not a DuckDB file\. Set WAREHOUSE_URL to another path") as refused,
+        pytest.raises(WarehouseError, match=r"is not a DuckDB file\. Set WAREHOUSE_URL to another path") as refused,
         database_at(path).transaction(read_only=read_only),
     ):
         pass
@@ -630,7 +631,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, below: str) -> No
     file.write_text("not a folder")
     path = file / below
     with (
-        pytest.raises(WarehouseUnusable, match=r"cannot be made: .*Check its rights, or WAREHOUSE_URL") as refused,
+        pytest.raises(WarehouseError, match=r"cannot be made: .*Check its rights, or WAREHOUSE_URL") as refused,
         database_at(path).transaction(),
     ):
         pass
@@ -640,7 +641,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, below: str) -> No
 
 def test_a_folder_in_the_files_place_is_refused(tmp_path: Path) -> None:
     with (
-        pytest.raises(WarehouseUnusable, match=rf"The warehouse {tmp_path} cannot be opened: "),
+        pytest.raises(WarehouseError, match=rf"The warehouse {tmp_path} cannot be opened: "),
         database_at(tmp_path).transaction(),
     ):
         pass
@@ -712,6 +713,6 @@ def test_a_write_that_would_fail_again_is_tried_once(on_postgresql: Database, st
         tries.append(connection)
         connection.execute(sa.text(f"do $$ begin raise exception 'nein' using errcode = '{state}'; end $$"))
 
-    with pytest.raises((WarehouseUnusable, sa.exc.DBAPIError)):
+    with pytest.raises((WarehouseError, sa.exc.DBAPIError)):
         on_postgresql.write(store)
     assert len(tries) == 1

@@ -27,7 +27,8 @@ import sqlalchemy as sa
 
 from pipelines.command import dagster_home, exit_codes
 from pipelines.schedules import JOB, range_tags
-from resources.database import Database, WarehouseUnusable
+from resources.database import Database
+from resources.database_errors import WarehouseError
 from resources.sandbox.asked import Asked
 from tests.conftest import PostgreSQL, World
 from tests.test_cli import (
@@ -205,7 +206,7 @@ def test_a_copy_that_finds_no_room_to_bring_the_file_up_to_date_is_told_of_and_l
             "connection.execute('insert into numbers select range from range(100)'); os._exit(0)"
         )
         subprocess.run([sys.executable, "-c", killed], check=True)
-        with disk.full(), pytest.raises(WarehouseUnusable, match=r"full|No space left") as unusable:
+        with disk.full(), pytest.raises(WarehouseError, match=r"full|No space left") as unusable:
             database.copy_to(copy)
         assert "\n" not in str(unusable.value)
         for path, expected in ((copy, 1), (database.path, 101)):
@@ -336,7 +337,7 @@ def test_a_copy_on_a_disk_that_takes_no_writes_is_told_of_and_leaves_the_old_one
             if number == 1:
                 database.copy_to(copy)
         before = copy.read_bytes()
-        with disk.read_only(), pytest.raises(WarehouseUnusable) as unusable:
+        with disk.read_only(), pytest.raises(WarehouseError) as unusable:
             database.copy_to(copy)
         assert f"The snapshot {copy} could not be written: Read-only file system. The last one" in str(unusable.value)
         assert copy.read_bytes() == before

@@ -11,7 +11,8 @@ import duckdb
 import pytest
 import sqlalchemy as sa
 
-from resources.database import Database, WarehouseUnusable
+from resources.database import Database
+from resources.database_errors import WarehouseError
 from tests.conftest import World
 from tests.test_cli import in_this_process
 from warehouse import dictionary, migrations, tables
@@ -96,7 +97,7 @@ def complaints(world: World, queries: dict[str, str]) -> Iterator[str]:
     for name, sql in queries.items():
         try:
             rows = world.rows(sql)
-        except (sa.exc.DBAPIError, WarehouseUnusable) as error:
+        except (sa.exc.DBAPIError, WarehouseError) as error:
             yield f"{name}: {error}"
         else:
             # A rollup that is up to date has no stale days, and a source that adds up no contradictions.

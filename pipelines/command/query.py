@@ -11,10 +11,11 @@ from typing import Any, TextIO, cast
 
 import psycopg
 import sqlalchemy as sa
+from resources.database import Database
+from resources.database_errors import WarehouseDamaged, WarehouseLost, explained
 
 from pipelines.command.screen import as_text
 from pipelines.settings import Settings
-from resources.database import Database, WarehouseDamaged, WarehouseLost
 
 # What lets a statement run programs or touch files on the server, even in a read-only transaction.
 _POWERS = "pg_execute_server_program", "pg_read_server_files", "pg_write_server_files"
@@ -41,7 +42,7 @@ class Answer:
 
 @contextlib.contextmanager
 def answered(settings: Settings, sql: str) -> Iterator[Answer]:
-    """Ask the published snapshot, or the warehouse on a server. Raises Refused and WarehouseUnusable."""
+    """Ask the published snapshot, or the warehouse on a server. Raises Refused and WarehouseError."""
     snapshot = settings.published_snapshot
     if snapshot and not snapshot.exists():
         raise Refused(
@@ -57,9 +58,9 @@ def answered(settings: Settings, sql: str) -> Iterator[Answer]:
             with contextlib.closing(ask(connection, sql)) as columns_and_rows:
                 yield Answer(next(columns_and_rows), columns_and_rows)
         except (sa.exc.DBAPIError, psycopg.Error) as error:
-            explained = database.explained(error, read_only=True)
-            if isinstance(explained, WarehouseLost | WarehouseDamaged):  # the others are about what writers need
-                raise explained from None
+            about_database = explained(database, error, read_only=True)
+            if isinstance(about_database, WarehouseLost | WarehouseDamaged):  # the others are about what writers need
+                raise about_database from None
             original = error.orig if isinstance(error, sa.exc.DBAPIError) else error
             raise Refused(f"The database refuses this SQL: {original}") from None
 

@@ -11,15 +11,16 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import tenacity
+from resources.database import Database
+from resources.database_errors import WarehouseError, WarehouseLocked
+from resources.intact import Found, read_through
+from warehouse import migrations, restoring
+from warehouse.restoring import Source
 
 from pipelines.assets.published_snapshot import publishing
 from pipelines.ledger import missing_days
 from pipelines.partitions import closed_days, daily_partitions, spelled
 from pipelines.settings import Settings
-from resources.database import Database, WarehouseLocked, WarehouseUnusable
-from resources.intact import Found, read_through
-from warehouse import migrations, restoring
-from warehouse.restoring import Source
 
 
 class NotRestored(Exception):
@@ -38,7 +39,7 @@ def restore(settings: Settings) -> Done:
     """Build the warehouse again if it is damaged or gone, and keep the damaged file under another name.
 
     Until the new file takes its place nothing is changed, so that it can be killed and run again. Raises NotRestored,
-    WarehouseLocked, WarehouseUnusable or UnfitWarehouse.
+    WarehouseLocked, WarehouseError or UnfitWarehouse.
     """
     database, snapshot = Database(url=settings.warehouse_url), settings.published_snapshot
     if snapshot is None:
@@ -52,7 +53,7 @@ def restore(settings: Settings) -> Done:
             _put_back(path, Path(folder))
             return _restore(settings, database, snapshot, Path(folder))
     except OSError as error:
-        raise WarehouseUnusable(
+        raise WarehouseError(
             f"The warehouse {path} could not be restored: {error.strerror or error}. It is as it was. Fix that (disk "
             "full? permissions?) and run the same command again."
         ) from error

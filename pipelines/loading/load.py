@@ -12,6 +12,13 @@ from typing import Any
 import dagster as dg
 import sqlalchemy as sa
 from anyio.from_thread import BlockingPortal
+from resources.database import Database
+from resources.devin_api import DevinAPI, DevinClient
+from resources.devin_errors import ContractBroken, Rejected, Unavailable
+from resources.event_log import BatchingSqliteEventLogStorage
+from warehouse import migrations, reads, writes
+from warehouse.tables import Counted
+from warehouse.writes import Changes, StoredDay
 
 from pipelines.failures import KNOWN
 from pipelines.loading import collect, telemetry
@@ -22,13 +29,6 @@ from pipelines.loading.workers import Workers
 from pipelines.partitions import Day, as_days, closed_days, day_before, spelled
 from pipelines.schedules import COMPLETE_BEFORE
 from pipelines.settings import Settings
-from resources.database import Database
-from resources.devin_api import DevinAPI, DevinClient
-from resources.devin_errors import ContractBroken, Rejected, Unavailable
-from resources.event_log import BatchingSqliteEventLogStorage
-from warehouse import migrations, reads, writes
-from warehouse.tables import Counted
-from warehouse.writes import Changes, StoredDay
 
 DAYS_PER_BLOCK = 31
 ERRORS = collect.Errors(refusals=(Rejected,), passing=(Unavailable, ContractBroken))
