@@ -31,9 +31,10 @@ class RefusedAlone:
         if not ids:
             return False
         times, since = self._refused.get(ids, (0, -math.inf))
-        if last_answered > since:
-            self._refused[ids] = (times + 1, now)
-        return self._refused[ids][0] >= REFUSED_ALONE
+        if not times or last_answered > since:
+            times, since = times + 1, now
+            self._refused[ids] = (times, since)
+        return times >= REFUSED_ALONE
 
     def answered(self, ids: tuple[str, ...]) -> None:
         """A question about `ids` was answered."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import math
 import selectors
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -190,7 +191,7 @@ def test_a_configured_limit_is_never_passed_in_any_minute(per_minute: int) -> No
 def test_who_is_refused_three_times_while_others_are_answered_is_refused_alone() -> None:
     refusals = RefusedAlone()
     one, other = ("org-1",), ("org-2",)
-    assert not refusals.refused(one, now=1.0, last_answered=0.5)
+    assert not refusals.refused(one, now=1.0, last_answered=-math.inf), "nobody was ever answered"
     assert not refusals.refused(one, now=2.0, last_answered=1.5)
     assert not refusals.refused(other, now=2.1, last_answered=1.5)
     assert not refusals.refused(one, now=2.2, last_answered=1.5), "nobody was answered in between"
