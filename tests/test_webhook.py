@@ -88,9 +88,14 @@ def test_the_environments_proxy_is_used_for_https_and_sees_only_the_host(monkeyp
     assert SECRET_PATH.encode() not in proxy.requests[0]
 
 
-@pytest.mark.parametrize("address", [f"http://192.0.2.1{SECRET_PATH}", ""])
-def test_nothing_is_sent_unencrypted_to_another_machine(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
-    assert refusal(monkeypatch, address) == f"{URL_VARIABLE} is refused: messages would travel unencrypted"
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [(f"http://192.0.2.1{SECRET_PATH}", "messages would travel unencrypted"), ("", "not an address")],
+)
+def test_nothing_is_sent_unencrypted_to_another_machine(
+    monkeypatch: pytest.MonkeyPatch, address: str, why: str
+) -> None:
+    assert refusal(monkeypatch, address) == f"{URL_VARIABLE} is refused: {why}"
 
 
 def test_a_message_is_not_longer_than_slack_takes_and_says_what_it_leaves_out() -> None:
