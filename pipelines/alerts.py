@@ -16,15 +16,15 @@ from dagster._core.storage.asset_check_execution_record import (
     AssetCheckExecutionRecordStatus,
 )
 from pydantic import BaseModel
-from resources.database import Database
-from resources.webhook import URL_VARIABLE, Undelivered, as_text, send
-from warehouse import reads
 
 from pipelines.failures import UNUSABLE_WAREHOUSE, failure_message, is_interrupt
 from pipelines.ledger import reading
 from pipelines.partitions import spelled
 from pipelines.schedules import JOB
 from pipelines.settings import Settings
+from resources.database import Database
+from resources.webhook import URL_VARIABLE, Undelivered, as_text, send
+from warehouse import reads
 
 # The second is Dagster's own, for what is materialized in its UI.
 JOBS = (JOB, "__ASSET_JOB")

@@ -5,14 +5,14 @@ from datetime import datetime
 from pathlib import Path
 
 import sqlalchemy as sa
-from resources.database import Database
-from warehouse import parquet, reads
-from warehouse.tables import ORGANIZATIONS
 
 from pipelines.assets.activity_report import ACTIVITY_REPORT
 from pipelines.assets.published_snapshot import PUBLISHED_SNAPSHOT
 from pipelines.ledger import reading
 from pipelines.settings import Settings
+from resources.database import Database
+from warehouse import parquet, reads
+from warehouse.tables import ORGANIZATIONS
 
 CATCH_UP = "devin-sessions backfill --missing"
 

@@ -7,13 +7,13 @@ from datetime import date
 import dagster as dg
 import sqlalchemy as sa
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
-from resources.database import Database
-from warehouse import reads
-from warehouse.tables import ORGANIZATIONS, USERS, Counted
 
 from pipelines.loading.listing import LIST_IS_WHOLE
 from pipelines.partitions import closed_days, daily_partitions, spelled
 from pipelines.settings import Settings
+from resources.database import Database
+from warehouse import reads
+from warehouse.tables import ORGANIZATIONS, USERS, Counted
 
 
 @dataclass(frozen=True)

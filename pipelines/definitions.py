@@ -3,9 +3,6 @@
 import warnings
 
 import dagster as dg
-from resources.database import Database
-from resources.devin_api import DevinAPI
-from warehouse.tables import ORGANIZATIONS, USERS
 
 from pipelines.alerts import alerts_sensor
 from pipelines.assets.activity_report import activity_report_asset
@@ -21,6 +18,9 @@ from pipelines.loading.progress import Progress
 from pipelines.partitions import daily_partitions
 from pipelines.schedules import daily_refresh_schedule
 from pipelines.settings import SECRETS, Settings
+from resources.database import Database
+from resources.devin_api import DevinAPI
+from warehouse.tables import ORGANIZATIONS, USERS
 
 
 def definitions_for(settings: Settings, progress: Progress) -> dg.Definitions:

@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import dagster as dg
+
+from pipelines.ledger import OlderWarehouse
+from pipelines.loading.compatibility import Incompatible
 from resources.database_errors import WarehouseError
 from resources.devin_errors import DevinAPIError
 from warehouse.migrations import UnfitWarehouse
 from warehouse.parquet import Spoilt
-
-from pipelines.ledger import OlderWarehouse
-from pipelines.loading.compatibility import Incompatible
 
 UNUSABLE_WAREHOUSE = (WarehouseError, UnfitWarehouse, OlderWarehouse)
 """What reading a warehouse may raise."""

@@ -9,12 +9,12 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 from dagster._core.storage.dagster_run import FINISHED_STATUSES, NOT_FINISHED_STATUSES
-from warehouse.tables import ROLLUPS
 
 from pipelines.behind import behind
 from pipelines.failures import UNUSABLE_WAREHOUSE
 from pipelines.schedules import JOB
 from pipelines.settings import Settings
+from warehouse.tables import ROLLUPS
 
 SENSOR = "loaded_days_follow"
 QUIET = timedelta(seconds=10)  # between the runs of one backfill, or of one command, there may be none for a moment

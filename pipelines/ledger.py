@@ -5,11 +5,11 @@ from contextlib import contextmanager
 from datetime import date
 
 import sqlalchemy as sa
+
+from pipelines.settings import Settings
 from resources.database import Database
 from warehouse import migrations, reads
 from warehouse.tables import Counted
-
-from pipelines.settings import Settings
 
 
 class OlderWarehouse(Exception):

@@ -4,12 +4,12 @@ from datetime import date, datetime
 
 import dagster as dg
 from dagster._utils.schedules import get_next_cron_tick
-from resources.database import Database
 
 from pipelines.failures import UNUSABLE_WAREHOUSE
 from pipelines.ledger import missing_days, reading
 from pipelines.partitions import closed_days, ranges
 from pipelines.settings import Settings
+from resources.database import Database
 
 JOB = "daily_refresh"
 SCHEDULE = f"{JOB}_schedule"

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from dotenv import load_dotenv
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
 from resources.addresses import check_url, check_webhook
 from resources.database import Database
 from resources.database_secrets import is_on_this_machine

@@ -12,11 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.loading import collect
+from pipelines.loading.answers import DayAnswers, Errors
+from pipelines.loading.block import Count
 from pipelines.loading.workers import Workers
 from pipelines.partitions import Day
 
 FIRST = datetime(2025, 1, 1, tzinfo=UTC)
-ERRORS = collect.Errors(refusals=(PermissionError,), passing=(OSError,))
+ERRORS = Errors(refusals=(PermissionError,), passing=(OSError,))
 Cell = tuple[str, int]
 
 
@@ -56,16 +58,16 @@ async def at_once() -> None:
 
 
 def collected(
-    ask: Callable[..., Coroutine[Any, Any, list[collect.DayAnswers]]],
-    count: collect.Count,
+    ask: Callable[..., Coroutine[Any, Any, list[DayAnswers]]],
+    count: Count,
     number_of_days: int,
     org_ids: Sequence[str],
     workers: int,
     answered: Callable[[], None] = lambda: None,
     may_go_on: Callable[[], Awaitable[object]] = at_once,
     **options: Any,
-) -> list[collect.DayAnswers]:
-    async def main() -> list[collect.DayAnswers]:
+) -> list[DayAnswers]:
+    async def main() -> list[DayAnswers]:
         async with Workers(workers) as pool:
             return await ask(
                 count,
@@ -82,13 +84,13 @@ def collected(
     return asyncio.run(main())
 
 
-def direct(source: Source, org_ids: Sequence[str], workers: int = 4) -> list[collect.DayAnswers]:
+def direct(source: Source, org_ids: Sequence[str], workers: int = 4) -> list[DayAnswers]:
     return collected(collect.direct, source, source.number_of_days, org_ids, workers)
 
 
 def differenced(
     source: Source, org_ids: Sequence[str], workers: int = 4, expected: dict[str, float] | None = None
-) -> list[collect.DayAnswers]:
+) -> list[DayAnswers]:
     return collected(collect.differenced, source, source.number_of_days, org_ids, workers, expected=expected or {})
 
 
@@ -220,7 +222,7 @@ def test_quiet_organizations_share_a_question_and_busy_ones_do_not() -> None:
 @ASK
 @pytest.mark.parametrize("workers", [1, 3])
 def test_no_more_questions_are_under_way_than_there_are_workers(
-    ask: Callable[..., list[collect.DayAnswers]], workers: int
+    ask: Callable[..., list[DayAnswers]], workers: int
 ) -> None:
     under_way = most = 0
     source = Source({(org_id, day): 1 for org_id in "abcd" for day in range(9)}, 9)
@@ -295,7 +297,7 @@ def test_a_day_that_makes_every_range_over_it_fail_is_the_only_one_left_open() -
 
 
 @ASK
-def test_a_source_that_is_gone_is_soon_left_alone(ask: Callable[..., list[collect.DayAnswers]]) -> None:
+def test_a_source_that_is_gone_is_soon_left_alone(ask: Callable[..., list[DayAnswers]]) -> None:
     orgs = [f"org-{n}" for n in range(200)]
     source = Source({(org_id, day): 1 for org_id in orgs for day in range(10)}, 10)
     source.refuses = lambda org_ids, days: OSError("gone") if len(source.asked) > 10 else None
@@ -306,7 +308,7 @@ def test_a_source_that_is_gone_is_soon_left_alone(ask: Callable[..., list[collec
 
 @ASK
 def test_a_refused_organization_is_left_out_and_the_others_are_exact(
-    ask: Callable[..., list[collect.DayAnswers]],
+    ask: Callable[..., list[DayAnswers]],
 ) -> None:
     cells = {(org_id, day): 1 + day for org_id in "abc" for day in range(6)}
     source = Source(cells, 6, refuses=lambda org_ids, days: PermissionError("not yours") if "b" in org_ids else None)
@@ -335,7 +337,7 @@ def test_a_source_that_refuses_ranges_is_asked_day_by_day() -> None:
 
 @ASK
 def test_any_other_failure_stops_all_questions_and_is_raised_itself(
-    ask: Callable[..., list[collect.DayAnswers]],
+    ask: Callable[..., list[DayAnswers]],
 ) -> None:
     source = Source({}, 5, refuses=lambda org_ids, days: LookupError("stop"))
     with pytest.raises(LookupError, match="stop"):
@@ -344,7 +346,7 @@ def test_any_other_failure_stops_all_questions_and_is_raised_itself(
 
 
 @ASK
-def test_progress_is_told_of_every_settled_cell_once(ask: Callable[..., list[collect.DayAnswers]]) -> None:
+def test_progress_is_told_of_every_settled_cell_once(ask: Callable[..., list[DayAnswers]]) -> None:
     settled = 0
 
     def answered() -> None:
@@ -392,7 +394,7 @@ class Shifted(Source):
     ids=["ignores the window", "counts the end", "counts the last day alone"],
 )
 def test_days_that_do_not_add_up_to_their_block_after_a_second_reading_are_a_contradiction(
-    ask: Callable[..., list[collect.DayAnswers]], number_of_days: int, window: Callable[[int, int], tuple[int, int]]
+    ask: Callable[..., list[DayAnswers]], number_of_days: int, window: Callable[[int, int], tuple[int, int]]
 ) -> None:
     source = Shifted({("a", day): 1 for day in range(-1, 9)}, number_of_days, window=window)
     answers = ask(source, ["a", "b"])

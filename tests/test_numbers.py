@@ -18,7 +18,7 @@ import pytest
 
 from pipelines.command import exit_codes
 from pipelines.command.screen import speak
-from pipelines.loading.collect import Cells
+from pipelines.loading.answers import Cells
 from pipelines.loading.load_metrics import LoadMetrics
 from pipelines.loading.progress import Progress
 from pipelines.schedules import JOB

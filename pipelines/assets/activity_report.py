@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
-from resources.database import Database
-from resources.files import replacing
 
 from pipelines.assets.catalogue import GROUP, OWNERS
 from pipelines.assets.published_snapshot import publishing
@@ -15,6 +13,8 @@ from pipelines.ledger import reading
 from pipelines.report.activity import activity
 from pipelines.report.page import as_page, library, picture
 from pipelines.settings import Settings
+from resources.database import Database
+from resources.files import replacing
 
 ACTIVITY_REPORT = dg.AssetKey("activity_report")
 

@@ -6,9 +6,9 @@ from typing import Any
 import dagster as dg
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
-from warehouse.tables import Counted
 
 from pipelines.loading.listing import LIST_IS_WHOLE
+from warehouse.tables import Counted
 
 GROUP = "devin_sessions"
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]  # for the names of types, which DuckDB knows too

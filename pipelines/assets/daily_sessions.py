@@ -1,15 +1,15 @@
 """Asset `daily_sessions`: the source → the warehouse, per organization and day."""
 
 import dagster as dg
-from resources.database import Database
-from resources.devin_api import DevinAPI
-from warehouse.tables import ORGANIZATIONS
 
 from pipelines.assets.catalogue import table_asset
 from pipelines.assets.organizations import organizations
 from pipelines.loading.load import load_partitions
 from pipelines.loading.progress import Progress
 from pipelines.settings import Settings
+from resources.database import Database
+from resources.devin_api import DevinAPI
+from warehouse.tables import ORGANIZATIONS
 
 
 def daily_sessions_asset(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDefinition:

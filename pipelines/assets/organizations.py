@@ -1,14 +1,14 @@
 """Asset `organizations`: whose sessions are counted."""
 
 import dagster as dg
-from resources.database import Database
-from resources.devin_api import DevinAPI, DevinClient
-from warehouse.tables import ORGANIZATIONS
 
 from pipelines.assets.catalogue import listed_asset
 from pipelines.loading.listing import store_listing
 from pipelines.loading.progress import Progress
 from pipelines.settings import Settings
+from resources.database import Database
+from resources.devin_api import DevinAPI, DevinClient
+from warehouse.tables import ORGANIZATIONS
 
 
 @listed_asset(ORGANIZATIONS)

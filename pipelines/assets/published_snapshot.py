@@ -6,13 +6,13 @@ from pathlib import Path
 
 import dagster as dg
 from filelock import FileLock
-from resources.database import Database
-from resources.files import replacing
-from warehouse import parquet
 
 from pipelines.assets.catalogue import GROUP, OWNERS
 from pipelines.failures import known_errors_fail_the_step, unwritten_files_fail_the_step
 from pipelines.settings import Settings
+from resources.database import Database
+from resources.files import replacing
+from warehouse import parquet
 
 _PATIENCE_SECONDS = 600  # for another run that publishes
 

@@ -4,13 +4,13 @@ import textwrap
 
 import dagster as dg
 import sqlalchemy as sa
-from resources.database import Database
-from warehouse import migrations, tables, writes
 
 from pipelines.assets.catalogue import table_asset
 from pipelines.behind import CATCH_UP
 from pipelines.failures import known_errors_fail_the_step
 from pipelines.settings import Settings
+from resources.database import Database
+from warehouse import migrations, tables, writes
 
 DAILY_SESSIONS = dg.AssetKey(tables.daily_sessions.name)
 

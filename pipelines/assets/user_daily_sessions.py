@@ -1,15 +1,15 @@
 """Asset `user_daily_sessions`: the source → the warehouse, per user and day, if DEVIN_USER_IDS says so."""
 
 import dagster as dg
-from resources.database import Database
-from resources.devin_api import DevinAPI
-from warehouse.tables import USERS
 
 from pipelines.assets.catalogue import table_asset
 from pipelines.assets.users import users
 from pipelines.loading.load import load_partitions
 from pipelines.loading.progress import Progress
 from pipelines.settings import Settings
+from resources.database import Database
+from resources.devin_api import DevinAPI
+from warehouse.tables import USERS
 
 
 def user_daily_sessions_asset(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDefinition:

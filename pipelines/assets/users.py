@@ -1,14 +1,14 @@
 """Asset `users`: whose sessions are counted, if DEVIN_USER_IDS says so."""
 
 import dagster as dg
-from resources.database import Database
-from resources.devin_api import DevinAPI, DevinClient
-from warehouse.tables import USERS
 
 from pipelines.assets.catalogue import listed_asset
 from pipelines.loading.listing import store_listing
 from pipelines.loading.progress import Progress
 from pipelines.settings import Settings
+from resources.database import Database
+from resources.devin_api import DevinAPI, DevinClient
+from warehouse.tables import USERS
 
 
 @listed_asset(USERS)

@@ -5,10 +5,6 @@ from dataclasses import dataclass, field
 from datetime import date
 
 import dagster as dg
-from resources.database import Database
-from resources.devin_key import key_from_environment, version_for
-from warehouse import migrations, reads
-from warehouse.tables import ORGANIZATIONS, USERS, Counted
 
 from pipelines.behind import behind
 from pipelines.command import interrupts, runs
@@ -20,6 +16,10 @@ from pipelines.ledger import missing_days, reading
 from pipelines.loading.compatibility import refuse_other_days, refuse_other_version
 from pipelines.partitions import daily_partitions, ranges, spelled
 from pipelines.settings import Settings
+from resources.database import Database
+from resources.devin_key import key_from_environment, version_for
+from warehouse import migrations, reads
+from warehouse.tables import ORGANIZATIONS, USERS, Counted
 
 
 def backfill(settings: Settings, days: list[date], command: str, *, refresh: bool) -> int:

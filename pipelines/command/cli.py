@@ -14,8 +14,6 @@ from typing import Annotated, NoReturn
 
 import dagster as dg
 import typer
-from resources.calls import Calls
-from resources.devin_key import KEY_VARIABLE
 
 from pipelines.command import interrupts
 from pipelines.command.backfill import backfill
@@ -39,6 +37,8 @@ from pipelines.command.status import status
 from pipelines.definitions import devin_api_for
 from pipelines.partitions import as_days, closed_days, daily_partitions
 from pipelines.settings import Settings, exposed_env_file, says_json
+from resources.calls import Calls
+from resources.devin_key import KEY_VARIABLE
 
 MOST_ROWS_SHOWN = 200
 

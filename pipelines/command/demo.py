@@ -9,10 +9,6 @@ from pathlib import Path
 
 import dagster as dg
 import sqlalchemy as sa
-from resources.database import Database
-from resources.sandbox.server import Sandbox
-from warehouse import reads
-from warehouse.tables import ORGANIZATIONS
 
 from pipelines.command import runs
 from pipelines.command.dagster_home import open_instance
@@ -20,6 +16,10 @@ from pipelines.command.screen import LiveProgress, complain, say, show_coverage,
 from pipelines.definitions import definitions_for
 from pipelines.partitions import closed_days, daily_partitions
 from pipelines.settings import PROJECT, Settings
+from resources.database import Database
+from resources.sandbox.server import Sandbox
+from warehouse import reads
+from warehouse.tables import ORGANIZATIONS
 
 FOLDER = PROJECT / "data" / "demo"
 

@@ -1,15 +1,15 @@
 """What the command ends with: 0 all loaded, 1 something is missing, 2 wrong use or settings, 128 + n signal n."""
 
 import typer
-from resources.database_errors import WarehouseDamaged, WarehouseError, WarehouseLocked, WarehouseLost
-from resources.devin_errors import Unauthorized
-from warehouse.migrations import UnfitWarehouse
 
 from pipelines.command.dagster_home import HomeUnusable
 from pipelines.command.restore import NotRestored
 from pipelines.ledger import OlderWarehouse
 from pipelines.loading.compatibility import Incompatible
 from pipelines.settings import SettingsRefused
+from resources.database_errors import WarehouseDamaged, WarehouseError, WarehouseLocked, WarehouseLost
+from resources.devin_errors import Unauthorized
+from warehouse.migrations import UnfitWarehouse
 
 MISSING, WRONG_USE = 1, 2
 

@@ -8,13 +8,12 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from pipelines.loading.splitting import MOST_ORGS_IN_A_QUESTION
+from pipelines.partitions import Day
+from pipelines.settings import Settings
 from resources.calls import Calls
 from resources.devin_api import DevinAPI, DevinClient
 from resources.devin_errors import DevinAPIError, Rejected, Unauthorized
-
-from pipelines.loading.collect import MOST_ORGS_IN_A_QUESTION
-from pipelines.partitions import Day
-from pipelines.settings import Settings
 
 UNKNOWN_ORGANIZATION = "org-0000000000000000-unknown"
 DAYS = 7

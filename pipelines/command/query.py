@@ -11,11 +11,11 @@ from typing import Any, TextIO, cast
 
 import psycopg
 import sqlalchemy as sa
-from resources.database import Database
-from resources.database_errors import WarehouseDamaged, WarehouseLost, explained
 
 from pipelines.command.screen import as_text
 from pipelines.settings import Settings
+from resources.database import Database
+from resources.database_errors import WarehouseDamaged, WarehouseLost, explained
 
 # What lets a statement run programs or touch files on the server, even in a read-only transaction.
 _POWERS = "pg_execute_server_program", "pg_read_server_files", "pg_write_server_files"

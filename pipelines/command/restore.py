@@ -11,16 +11,16 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import tenacity
-from resources.database import Database
-from resources.database_errors import WarehouseError, WarehouseLocked
-from resources.intact import Found, read_through
-from warehouse import migrations, restoring
-from warehouse.restoring import Source
 
 from pipelines.assets.published_snapshot import publishing
 from pipelines.ledger import missing_days
 from pipelines.partitions import closed_days, daily_partitions, spelled
 from pipelines.settings import Settings
+from resources.database import Database
+from resources.database_errors import WarehouseError, WarehouseLocked
+from resources.intact import Found, read_through
+from warehouse import migrations, restoring
+from warehouse.restoring import Source
 
 
 class NotRestored(Exception):

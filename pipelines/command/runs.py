@@ -9,7 +9,6 @@ from typing import Any
 
 import dagster as dg
 from dagster._core.utils import make_new_run_id
-from warehouse.tables import ORGANIZATIONS, Counted
 
 from pipelines.assets.activity_report import ACTIVITY_REPORT
 from pipelines.assets.published_snapshot import PUBLISHED_SNAPSHOT
@@ -19,6 +18,7 @@ from pipelines.command.dagster_home import HomeUnusable, using_the_record
 from pipelines.failures import failure_message, is_interrupt
 from pipelines.loading.progress import Progress
 from pipelines.schedules import JOB, range_tags
+from warehouse.tables import ORGANIZATIONS, Counted
 
 # The user's screen shows progress and sentences; Dagster's own log is in the instance and its UI.
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}

@@ -9,7 +9,6 @@ from types import TracebackType
 from typing import Any
 from unicodedata import category
 
-from resources.outage import Waiting
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
@@ -17,11 +16,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColu
 from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
-from warehouse.reads import Coverage, DayState
 
 from pipelines.command.probe import Finding
 from pipelines.command.status import Run, Schedule
 from pipelines.loading.progress import Progress, WaitLines
+from resources.outage import Waiting
+from warehouse.reads import Coverage, DayState
 
 MAX_WIDTH = 10_000  # where no screen sets an end to a line
 

@@ -5,9 +5,6 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Literal
 
 import dagster as dg
-from resources.database import Database
-from warehouse import reads
-from warehouse.tables import USERS, Counted
 
 from pipelines.behind import CATCH_UP, behind
 from pipelines.command.dagster_home import using_the_record
@@ -15,6 +12,9 @@ from pipelines.ledger import missing_days, reading
 from pipelines.partitions import closed_days, daily_partitions, ranges, spelled
 from pipelines.schedules import JOB, SCHEDULE, next_tick
 from pipelines.settings import Settings
+from resources.database import Database
+from warehouse import reads
+from warehouse.tables import USERS, Counted
 
 RUNS_SHOWN = 5
 Schedule = Literal["running", "switched off", "not running", "unknown"]

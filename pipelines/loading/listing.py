@@ -6,16 +6,16 @@ from typing import Any
 
 import dagster as dg
 import sqlalchemy as sa
-from resources.database import Database
-from resources.devin_answers import Listed, Organization, User
-from resources.devin_api import DevinAPI, DevinClient
-from warehouse import migrations, reads, writes
-from warehouse.tables import Counted
 
 from pipelines.failures import known_errors_fail_the_step
 from pipelines.loading.compatibility import refuse_other_version
 from pipelines.loading.progress import Progress, waits_logged
 from pipelines.settings import Settings
+from resources.database import Database
+from resources.devin_answers import Listed, Organization, User
+from resources.devin_api import DevinAPI, DevinClient
+from warehouse import migrations, reads, writes
+from warehouse.tables import Counted
 
 LIST_IS_WHOLE = "list_is_whole"
 

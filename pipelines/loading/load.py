@@ -1,40 +1,33 @@
 """One run's load: blocks of days asked, checked and stored one after the other, and what came of each day."""
 
-import asyncio
-from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
-from functools import partial
-from typing import Any
 
 import dagster as dg
 import sqlalchemy as sa
-from anyio.from_thread import BlockingPortal
-from resources.database import Database
-from resources.devin_api import DevinAPI, DevinClient
-from resources.devin_errors import ContractBroken, Rejected, Unavailable
-from resources.event_log import BatchingSqliteEventLogStorage
-from warehouse import migrations, reads, writes
-from warehouse.tables import Counted
-from warehouse.writes import Changes, StoredDay
 
 from pipelines.failures import KNOWN
-from pipelines.loading import collect, telemetry
+from pipelines.loading import telemetry
+from pipelines.loading.answers import Contradiction, DayAnswers
+from pipelines.loading.asking import AskedBlock, Asking, UnderWay, Wanted, in_blocks
 from pipelines.loading.compatibility import refuse_other_days, refuse_other_version
+from pipelines.loading.contradictions import exceeding_the_total, off_its_block, older_than_the_total
 from pipelines.loading.load_metrics import LoadMetrics
 from pipelines.loading.progress import Progress, waits_logged
 from pipelines.loading.workers import Workers
 from pipelines.partitions import Day, as_days, closed_days, day_before, spelled
 from pipelines.schedules import COMPLETE_BEFORE
 from pipelines.settings import Settings
+from resources.database import Database
+from resources.devin_api import DevinAPI
+from resources.event_log import BatchingSqliteEventLogStorage
+from warehouse import migrations, reads, writes
+from warehouse.tables import Counted
+from warehouse.writes import Changes, StoredDay
 
-DAYS_PER_BLOCK = 31
-ERRORS = collect.Errors(refusals=(Rejected,), passing=(Unavailable, ContractBroken))
-# What somebody did lately says how likely quiet is; older days count less with each block.
-REMEMBERED = timedelta(days=93)
-FADING = 0.7
+REMEMBERED = timedelta(days=93)  # see asking.FADING
 
 _ROOT_RUN = "dagster/root_run_id"
 
@@ -100,10 +93,6 @@ def _earlier_tries(context: dg.AssetExecutionContext) -> list[str]:
     return [root, *(run.run_id for run in group)]
 
 
-Wanted = dict[Day, Sequence[str]]
-"""Who is to be counted on each day."""
-
-
 @dataclass
 class Load:
     """What is asked and stored, and the `result` of it, which the progress has too."""
@@ -119,7 +108,7 @@ class Load:
     _days: dict[date, StoredDay] = field(default_factory=dict)
     _read: dict[date, dict[str, int]] = field(default_factory=dict)
     _older: dict[date, set[str]] = field(default_factory=dict)
-    _contradictions: dict[date, list[collect.Contradiction]] = field(default_factory=dict)
+    _contradictions: dict[date, list[Contradiction]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.result = self.progress.begin()
@@ -149,7 +138,7 @@ class Load:
             self.devin_api.connected(self.progress.calls) as (client, portal),
             portal.wrap_async_context_manager(workers),
         ):
-            asking = _Asking(
+            asking = Asking(
                 self.counted, client, portal, workers, self.settings, self.progress, is_differenced, activity
             )
             some = {day: wanted_ids for day, wanted_ids in wanted.items() if day.day in to_complete}
@@ -187,7 +176,7 @@ class Load:
         self._older = {day.day: stored[day.day] - self._read[day.day].keys() for day in exceeding}
         return {day: sorted(self._older[day.day] - self.result.lacking.get(day.day, set())) for day in exceeding}
 
-    def _without_refused(self, wanted: Wanted, refused: Collection[str], asking: "_Asking") -> Wanted:
+    def _without_refused(self, wanted: Wanted, refused: Collection[str], asking: Asking) -> Wanted:
         """`wanted` without those of the `refused` that the source still refuses, on the last day they are wanted.
 
         So one that is refused for good costs one question, and not two for each block.
@@ -208,13 +197,13 @@ class Load:
             lambda connection: reads.recent_activity(connection, self.counted, before - REMEMBERED, before)
         )
 
-    def _load(self, wanted: Wanted, asking: "_Asking") -> None:
+    def _load(self, wanted: Wanted, asking: Asking) -> None:
         """While one block is stored, the next is asked for its totals; more would be asked twice after a kill."""
-        blocks = list(_blocks(wanted))
+        blocks = list(in_blocks(wanted))
         if not blocks:
             return
 
-        def start(block: _Block) -> _UnderWay:
+        def start(block: AskedBlock) -> UnderWay:
             return asking.start(block, day_before(self.partitions, block.days[0]))
 
         under_way = start(blocks[0])
@@ -226,7 +215,7 @@ class Load:
                 under_way = start(following)
             self._store(answers, asking.client.version.name)
 
-    def _store(self, answers: Sequence[collect.DayAnswers], api_version: str) -> None:
+    def _store(self, answers: Sequence[DayAnswers], api_version: str) -> None:
         whole = [answer for answer in answers if answer.is_whole]
         now = datetime.now(UTC)
         read = {"api_version": api_version, "loaded_at": now, "run_id": self.context.run.run_id}
@@ -315,15 +304,17 @@ class Load:
     def record_contradictions(self) -> None:
         """Say where the source contradicts itself, as it stands after the last reading of each day."""
         for sentence in dict.fromkeys(
-            _contradiction(found) for of_day in self._contradictions.values() for found in of_day
+            off_its_block(found) for of_day in self._contradictions.values() for found in of_day
         ):
             self._record_contradiction(sentence)
         exceeding = {day for day, stored in self._days.items() if stored.unattributed_count < 0}
         older = {day: ids for day in exceeding if (ids := self._older.get(day, set()) - self._read[day].keys())}
         if older:
-            self._record_contradiction(_outdated(self.counted, sorted(older), set[str]().union(*older.values())))
+            self._record_contradiction(
+                older_than_the_total(self.counted, sorted(older), set[str]().union(*older.values()))
+            )
         if exceeding - older.keys():
-            self._record_contradiction(_excess(self.counted, sorted(exceeding - older.keys())))
+            self._record_contradiction(exceeding_the_total(self.counted, sorted(exceeding - older.keys())))
 
     def _record_contradiction(self, sentence: str) -> None:
         self.context.log.error(sentence)
@@ -350,134 +341,3 @@ class Load:
             reasons.setdefault(type(error).__name__, []).append(day)
         lines = [f"{spelled(days)}: {self.result.missing[days[0]]}" for days in reasons.values()]
         return "\n".join([f"Not loaded: {spelled(sorted(self.result.missing))}. Everything else is stored.", *lines])
-
-
-def _contradiction(found: collect.Contradiction) -> str:
-    whose = f" of {found.org_id}" if found.org_id else ""
-    return (
-        f"The API contradicts itself: it counts {found.in_one:,} sessions{whose} from {found.first.day} to "
-        f"{found.last.day} in one question, but {found.by_day:,} day by day, and did so twice. The counts are stored "
-        "and marked as a contradiction in the view reconciliation. Run devin-sessions probe to find out why, such as a "
-        "wrong DEVIN_WINDOW_END, then read the days again: "
-        f"devin-sessions backfill {found.first.day} {found.last.day} --refresh"
-    )
-
-
-def _excess(counted: Counted, days: Sequence[date]) -> str:
-    return (
-        f"The API contradicts itself: on {spelled(days)} the {counted.noun}s add up to more sessions than its own "
-        "total of the day. The counts are stored and marked as a contradiction in the view reconciliation. Run "
-        "devin-sessions probe to find out why, then read the days again: "
-        f"devin-sessions backfill {days[0]} {days[-1]} --refresh"
-    )
-
-
-def _outdated(counted: Counted, days: Sequence[date], ids: Collection[str]) -> str:
-    return (
-        f"On {spelled(days)} the {counted.noun}s add up to more sessions than the API's own total of the day. The "
-        f"stored counts of {', '.join(sorted(ids))} are older than that total, and the API refuses to count them now, "
-        "as it may after a deletion. They are kept, and the view reconciliation marks these days. If nothing was "
-        "deleted, let the key count them, then read the days again: "
-        f"devin-sessions backfill {days[0]} {days[-1]} --refresh"
-    )
-
-
-@dataclass(frozen=True)
-class _Block:
-    """Consecutive days on which the same ids are asked about."""
-
-    days: list[Day]
-    ids: Sequence[str]
-
-
-@dataclass
-class _Asking:
-    """Asks one block at a time over an open client. `refused` are the ids that it asked about in vain for the load."""
-
-    counted: Counted
-    client: DevinClient
-    portal: BlockingPortal
-    workers: Workers
-    settings: Settings
-    progress: Progress
-    is_differenced: bool
-    activity: dict[str, tuple[float, float]]
-    refused: set[str] = field(default_factory=set)
-
-    def start(self, block: _Block, before: Day) -> "_UnderWay":
-        """Begin to ask `block`; `before` is the day before it."""
-        goes_on = asyncio.Event()
-        answers = self.portal.start_task_soon(self._ask, block, before, goes_on)
-        return _UnderWay(answers, partial(self.portal.start_task_soon, goes_on.set))
-
-    def still_refused(self, last: Mapping[str, Day]) -> dict[str, Exception]:
-        """The ids that the source still refuses to count on this day of each, and why."""
-        return self.portal.call(self._still_refused, last)
-
-    async def _still_refused(self, last: Mapping[str, Day]) -> dict[str, Exception]:
-        async def refusal(id_: str, day: Day) -> Exception | None:
-            try:
-                await self._count(day.start, day.end, (id_,))
-            except ERRORS.refusals as error:
-                return error
-            except ERRORS.passing:
-                pass  # it is asked like any other, and fails its day if that goes on
-            return None
-
-        found = await asyncio.gather(*(refusal(id_, day) for id_, day in last.items()))
-        return {id_: error for id_, error in zip(last, found, strict=True) if error}
-
-    def remember(self, answers: Sequence[collect.DayAnswers]) -> None:
-        """Take what each did in this block into account for the next."""
-        for id_ in {id_ for a in answers for id_ in a.counts}:
-            counts = [a.counts[id_] for a in answers if id_ in a.counts]
-            days, sessions = self.activity.get(id_, (0.0, 0.0))
-            self.activity[id_] = (days * FADING + len(counts), sessions * FADING + sum(counts))
-
-    async def _count(self, start: datetime, end: datetime, ids: Sequence[str]) -> int:
-        if self.counted.noun == "user":
-            return await self.client.count(start, end, user_ids=ids)
-        return await self.client.count(start, end, org_ids=ids)
-
-    async def _ask(self, block: _Block, before: Day, goes_on: asyncio.Event) -> list[collect.DayAnswers]:
-        if self.is_differenced:
-            # Half a session more than was seen: never having seen one is no proof that none will come.
-            expected = {i: (sessions + 0.5) / (days + 1) for i, (days, sessions) in self.activity.items() if days}
-            ask: Callable[..., Coroutine[Any, Any, list[collect.DayAnswers]]] = partial(
-                collect.differenced, expected=expected
-            )
-        else:
-            ask = collect.direct
-        return await ask(
-            self._count,
-            block.days,
-            block.ids,
-            before=before,
-            workers=self.workers,
-            errors=ERRORS,
-            answered=self.progress.answered,
-            may_go_on=goes_on.wait,
-        )
-
-
-@dataclass
-class _UnderWay:
-    """A block that is being asked: its answers when they are there, and leave to ask more than its totals."""
-
-    answers: Future[list[collect.DayAnswers]]
-    may_go_on: Callable[[], object]
-
-
-def _blocks(wanted: Wanted) -> Iterator[_Block]:
-    """The days in blocks of consecutive ones on which the same are wanted."""
-    block: _Block | None = None
-    for day, ids in wanted.items():
-        if not ids:
-            continue
-        if block and (len(block.days) == DAYS_PER_BLOCK or block.days[-1].end != day.start or block.ids != ids):
-            yield block
-            block = None
-        block = block or _Block([], ids)
-        block.days.append(day)
-    if block:
-        yield block

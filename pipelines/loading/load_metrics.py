@@ -9,10 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
+from pipelines.loading.answers import Cells
 from resources.calls import Calls
 from warehouse.writes import Changes
-
-from pipelines.loading.collect import Cells
 
 # Seconds that OpenTelemetry's semantic conventions advise for the durations of HTTP requests.
 _OF_HTTP_REQUESTS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)

@@ -9,11 +9,10 @@ from datetime import date
 from functools import reduce
 from operator import add
 
-from resources.calls import Calls
-from resources.outage import Waiting
-
 from pipelines.loading.load_metrics import LoadMetrics
 from pipelines.loading.load_result import LoadResult
+from resources.calls import Calls
+from resources.outage import Waiting
 
 
 @dataclass

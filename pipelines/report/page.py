@@ -11,10 +11,10 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 from platformdirs import user_cache_path
-from resources.files import replacing
 
 from pipelines.checks import Verdict
 from pipelines.report.activity import Activity
+from resources.files import replacing
 
 _GLOBALS = "window.vegaEmbed = vegaEmbed;"
 

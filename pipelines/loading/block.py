@@ -1,0 +1,159 @@
+"""A block of days and organizations: what is known of it, and how each question about it is asked.
+
+Pure: it is handed a function that counts, and knows no HTTP, Dagster or SQL.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from typing import Protocol
+
+from pipelines.loading.answers import DayAnswers, Errors
+from pipelines.loading.workers import Batch, Question, Workers
+from pipelines.partitions import Day
+
+# An organization that got no answer on so many days, and on none one, is not asked about the others of the block.
+DAYS_UNANSWERED = 3
+
+
+class Count(Protocol):
+    """Counts the sessions in [start, end) of these organizations, of all if none is named; of users likewise."""
+
+    async def __call__(self, start: datetime, end: datetime, ids: Sequence[str], /) -> int: ...
+
+
+class Block:
+    """The state of one collection: what is known of each day, and which totals wait to be split."""
+
+    def __init__(
+        self,
+        count: Count,
+        days: Sequence[Day],
+        org_ids: Sequence[str],
+        before: Day,
+        workers: Workers,
+        errors: Errors,
+        answered: Callable[[], None],
+    ) -> None:
+        self.answers = [DayAnswers(day) for day in days]
+        self.before = before
+        self._count = count
+        self.org_ids = org_ids
+        self.workers = workers
+        self.errors = errors
+        self._answered = answered
+        self.totals: list[tuple[list[str], int]] = []
+        self._asked_again: set[tuple[int, str]] = set()
+        self._answered_for: set[str] = set()
+        self._unanswered: dict[str, list[Exception]] = {}
+
+    def with_control_total(self) -> list[DayAnswers]:
+        """The days whose control total is known."""
+        return [of_day for of_day in self.answers if of_day.control_total is not None]
+
+    async def ask_control_totals(self, also: Iterable[Question] = ()) -> None:
+        """Ask each day's control total, and what else has no need to wait for them."""
+        await self.ask_all([*(self.control_total_of(of_day) for of_day in self.answers), *also])
+
+    async def ask_cells(self, cells: Iterable[tuple[DayAnswers, str]]) -> None:
+        """Ask these cells themselves, those of the last and the first day before the others.
+
+        If an organization gets no answer there nor on a third day, it gets none on the days between either.
+        """
+        ends = [id(of_day) for of_day in (self.answers[-1], self.answers[0])]
+        ordered = sorted(cells, key=lambda cell: ends.index(id(cell[0])) if id(cell[0]) in ends else len(ends))
+        await self.ask_all(self.cell_of(of_day, org_id) for of_day, org_id in ordered)
+
+    async def ask_cells_again(self, cells: Iterable[tuple[DayAnswers, str]]) -> None:
+        """Ask these cells themselves, but none for a third time."""
+        twice = {(id(a), org_id): (a, org_id) for a, org_id in cells if (id(a), org_id) not in self._asked_again}
+        self._asked_again |= twice.keys()
+        await self.ask_cells(twice.values())
+
+    def is_known(self, org_ids: Sequence[str]) -> bool:
+        """Whether each of their cells of the block is known."""
+        return all(a.is_whole and org_id in a.counts for a in self.answers for org_id in org_ids)
+
+    def sum_of(self, org_id: str) -> int:
+        return sum(a.counts.get(org_id, 0) for a in self.answers)
+
+    def open_ids(self) -> set[str]:
+        """Organizations whose total of the block is not known."""
+        return set(self.org_ids).difference(*(org_ids for org_ids, _ in self.totals))
+
+    def open_on(self, of_day: DayAnswers) -> list[str]:
+        return [org_id for org_id in self.org_ids if org_id not in of_day.counts and org_id not in of_day.refused]
+
+    async def ask_all(self, questions: Iterable[Question]) -> None:
+        batch = Batch(self.workers)
+        for question in questions:
+            batch.add(question)
+        await batch.all_asked()
+
+    async def ask(self, days: Sequence[DayAnswers], org_ids: Sequence[str]) -> int:
+        for of_day in days:
+            of_day.calls += 1 / len(days)
+        return await self._count(days[0].day.start, days[-1].day.end, org_ids)
+
+    def control_total_of(self, of_day: DayAnswers) -> Question:
+        async def ask() -> None:
+            try:
+                of_day.control_total = await self.ask([of_day], ())
+            except self.errors.passing as error:
+                of_day.failures.append(error)
+
+        return ask
+
+    def cell_of(self, of_day: DayAnswers, org_id: str) -> Question:
+        async def ask() -> None:
+            if of_day.failures:
+                return  # the day cannot become whole any more
+            unanswered = self._unanswered.get(org_id, [])
+            if len(unanswered) >= DAYS_UNANSWERED and org_id not in self._answered_for:
+                of_day.failures.append(unanswered[0])
+                return
+            try:
+                self.set(of_day, org_id, await self.ask([of_day], (org_id,)), is_derived=False)
+            except self.errors.refusals as error:
+                of_day.refused[org_id] = error
+            except self.errors.passing as error:
+                of_day.failures.append(error)
+                self._unanswered.setdefault(org_id, []).append(error)
+            else:
+                self._answered_for.add(org_id)
+
+        return ask
+
+    def total_of(self, org_ids: list[str]) -> Question:
+        """The question for their total over the block. A refusal is narrowed down to the one it is about."""
+
+        async def ask() -> None:
+            try:
+                self.totals.append((org_ids, await self.ask(self.answers, org_ids)))
+                self._answered_for.update(org_ids)
+            except self.errors.refusals:
+                if len(org_ids) > 1:
+                    for org_id in org_ids:
+                        await self.total_of([org_id])()
+                else:
+                    await self._ask_refused(org_ids[0])
+            except self.errors.passing:
+                pass  # left open: the check asks its cells, so that a bad day does not take the others along
+
+        return ask
+
+    async def _ask_refused(self, org_id: str) -> None:
+        """The last day alone tells whether the source refuses the organization or only the range."""
+        last = self.answers[-1]
+        await self.cell_of(last, org_id)()
+        for of_day in self.answers[:-1]:
+            if org_id in last.refused:
+                of_day.refused[org_id] = last.refused[org_id]
+            else:
+                await self.cell_of(of_day, org_id)()
+
+    def set(self, of_day: DayAnswers, org_id: str, number: int, *, is_derived: bool) -> None:
+        is_new = org_id not in of_day.counts
+        of_day.counts[org_id] = number
+        (of_day.derived.add if is_derived else of_day.derived.discard)(org_id)
+        if is_new:
+            self._answered()
