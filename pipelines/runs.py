@@ -29,6 +29,7 @@ from pipelines.report import ACTIVITY_REPORT
 from pipelines.rollups import ROLLUPS
 from pipelines.schedules import JOB, range_tags
 from pipelines.settings import PROJECT
+from resources.event_log import BatchingSqliteEventLogStorage
 from warehouse.tables import ORGANIZATIONS, Counted
 
 # The user's screen shows progress and sentences; Dagster's own log is in the instance and its UI.
@@ -40,6 +41,8 @@ _PRINTS_ITSELF = {
         "class": NoOpComputeLogManager.__name__,
     }
 }
+
+_SECONDS_LOCKED = 10.0
 
 _HOST, _PID = "devin-sessions/host", "devin-sessions/process"
 
@@ -189,6 +192,8 @@ def run_range(
     """
     try:
         with using_the_record():
+            if isinstance(instance.event_log_storage, BatchingSqliteEventLogStorage):
+                instance.event_log_storage.check_writable(_SECONDS_LOCKED)
             _close_dead_runs(instance)
     except HomeUnusable as error:
         return Outcome([str(error)])
