@@ -46,6 +46,18 @@ class BatchingSqliteEventLogStorage(SqliteEventLogStorage):
                 connect_args={"timeout": SQLITE_BUSY_TIMEOUT_SECONDS},
             )
 
+    def check_writable(self, seconds: float) -> None:
+        """Wait `seconds` at most for another program to let this one write. Raises SQLAlchemy's OperationalError.
+
+        Stock waits a minute, in silence, at the first event of a run.
+        """
+        engine = sa.create_engine(
+            self.conn_string_for_shard("index"), poolclass=sa.NullPool, connect_args={"timeout": seconds}
+        )
+        with engine.connect() as connection:
+            connection.exec_driver_sql("begin immediate")
+            connection.exec_driver_sql("rollback")
+
     @contextmanager
     def in_one_batch(self) -> Iterator[None]:
         """Store the asset events that this thread reports within in one batch at the end, come what may.

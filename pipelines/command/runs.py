@@ -18,10 +18,13 @@ from pipelines.command.dagster_home import HomeUnusable, using_the_record
 from pipelines.failures import failure_message, is_interrupt
 from pipelines.loading.progress import Progress
 from pipelines.schedules import JOB, range_tags
+from resources.event_log import BatchingSqliteEventLogStorage
 from warehouse.tables import ORGANIZATIONS, Counted
 
 # The user's screen shows progress and sentences; Dagster's own log is in the instance and its UI.
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+_SECONDS_LOCKED = 10.0
 
 _HOST, _PID = "devin-sessions/host", "devin-sessions/process"
 
@@ -53,6 +56,8 @@ def run_range(
     """
     try:
         with using_the_record():
+            if isinstance(instance.event_log_storage, BatchingSqliteEventLogStorage):
+                instance.event_log_storage.check_writable(_SECONDS_LOCKED)
             _close_dead_runs(instance)
     except HomeUnusable as error:
         return Outcome([str(error)])

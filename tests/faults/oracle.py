@@ -203,7 +203,9 @@ class Stage:
     def end(self, command: Command, what: str) -> Ended:
         """Wait for the end of a command, and hold tracebacks and endlessness against it."""
         ended = command.ended()
-        self.verdict.tracebacks += [f"{what}: {found[1][:200]}" for found in _TRACEBACK.finditer(ended.output)]
+        self.verdict.tracebacks += [
+            f"{what}: {found[1][:200]}{ended.output[-600:]!r}" for found in _TRACEBACK.finditer(ended.output)
+        ]
         if ended.code is None:
             where = ended.output[max(0, ended.output.rfind("Current thread")) :][:800]
             self.verdict.silent.append(f"{what} had not ended after {ended.seconds:.0f} s: {where}")
