@@ -191,3 +191,31 @@ def test_a_signal_while_the_clients_thread_begins_does_not_wait_for_that_for_eve
     command = [sys.executable, "-c", STRUCK_AT_ITS_BEGINNING.replace("{strike}", strike)]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=ENDING_SECONDS, check=True)
     assert done.stdout == "handled True\n"
+
+
+STRUCK_IN_A_DESTRUCTOR = """
+import os, signal, threading
+from pipelines import interrupts
+
+interrupts.begin()
+interrupts.raise_instead()
+
+class Struck:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        for _ in range(1000):
+            pass
+
+try:
+    struck = Struck()
+    del struck
+    threading.Event().wait(10)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_an_interrupt_that_strikes_a_destructor_comes_again_and_is_not_printed() -> None:
+    command = [sys.executable, "-c", STRUCK_IN_A_DESTRUCTOR]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=ENDING_SECONDS, check=True)
+    assert (done.stdout, done.stderr) == ("interrupted\n", "")

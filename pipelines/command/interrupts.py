@@ -9,10 +9,13 @@ Imports nothing heavy, so that it is in place before what takes seconds to impor
 
 import os
 import signal
+import sys
+import threading
 from collections.abc import Callable
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_RAISED = ("KeyboardInterrupt", "DagsterExecutionInterruptedError")
 _SHOW_CURSOR = b"\x1b[?25h"
 
 
@@ -31,6 +34,19 @@ def begin() -> None:
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     for number in SIGNALS:
         signal.signal(number, _end)
+    sys.unraisablehook = _deliver_again
+
+
+def _deliver_again(struck: "sys.UnraisableHookArgs") -> None:
+    """An interrupt that struck a destructor is printed by Python and then forgotten; here it comes again instead."""
+    if struck.exc_type.__name__ in _RAISED:
+        number = _State.received or signal.SIGINT
+        # By another thread, once this hook is left.
+        again = threading.Timer(0.01, os.kill, (os.getpid(), number))
+        again.daemon = True
+        again.start()
+    else:
+        sys.__unraisablehook__(struck)
 
 
 def say_at_the_end(last_words: Callable[[], str]) -> None:
