@@ -195,7 +195,7 @@ def test_a_signal_while_the_clients_thread_begins_does_not_wait_for_that_for_eve
 
 STRUCK_IN_A_DESTRUCTOR = """
 import os, signal, threading
-from pipelines import interrupts
+from pipelines.command import interrupts
 
 interrupts.begin()
 interrupts.raise_instead()
