@@ -18,7 +18,7 @@ from dagster._core.storage.asset_check_execution_record import (
 from pydantic import BaseModel
 
 from pipelines.failures import UNUSABLE_WAREHOUSE, failure_message, is_interrupt
-from pipelines.ledger import reading
+from pipelines.ledger import open_read_only
 from pipelines.partitions import spelled
 from pipelines.schedules import JOB
 from pipelines.settings import Settings
@@ -242,7 +242,7 @@ class FailedRuns:
         """When each day in the warehouse was last read; empty if that cannot be looked into."""
         database = Database(url=self.settings.warehouse_url, lock_timeout_seconds=LOCK_TIMEOUT_SECONDS)
         found: dict[Piece, float] = {}
-        with suppress(*UNUSABLE_WAREHOUSE), reading(database) as connection:
+        with suppress(*UNUSABLE_WAREHOUSE), open_read_only(database) as connection:
             for counted in self.settings.counted:
                 key = dg.AssetKey(counted.cells.name)
                 read = reads.last_read(connection, counted)

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from pipelines.assets.activity_report import ACTIVITY_REPORT
 from pipelines.assets.published_snapshot import PUBLISHED_SNAPSHOT
-from pipelines.ledger import reading
+from pipelines.ledger import open_read_only
 from pipelines.settings import Settings
 from resources.database import Database
 from warehouse import parquet, reads
@@ -37,7 +37,7 @@ def behind(settings: Settings) -> Behind:
     Raises WarehouseError, UnfitWarehouse or OlderWarehouse.
     """
     database = Database(url=settings.warehouse_url)
-    with reading(database) as connection:
+    with open_read_only(database) as connection:
         return _behind(connection, database, settings)
 
 

@@ -17,7 +17,7 @@ class OlderWarehouse(Exception):
 
 
 @contextmanager
-def reading(database: Database) -> Iterator[sa.Connection]:
+def open_read_only(database: Database) -> Iterator[sa.Connection]:
     """The warehouse, read only; an empty one in memory where none was made yet, so that nothing is written.
 
     Raises WarehouseError, NewerWarehouse or OlderWarehouse.

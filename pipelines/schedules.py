@@ -6,7 +6,7 @@ import dagster as dg
 from dagster._utils.schedules import get_next_cron_tick
 
 from pipelines.failures import UNUSABLE_WAREHOUSE
-from pipelines.ledger import missing_days, reading
+from pipelines.ledger import missing_days, open_read_only
 from pipelines.partitions import closed_days, ranges
 from pipelines.settings import Settings
 from resources.database import Database
@@ -69,7 +69,7 @@ def daily_refresh_schedule(
         days = set(read_again := closed[-settings.devin_lookback_days :])
         caught_up = closed[-settings.devin_catch_up_days :] if settings.devin_catch_up_days else []
         try:
-            with reading(database) as connection:
+            with open_read_only(database) as connection:
                 for counted in settings.counted:
                     days.update(missing_days(connection, settings, counted, caught_up))
         except UNUSABLE_WAREHOUSE as error:

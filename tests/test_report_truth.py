@@ -135,7 +135,7 @@ class Page:
         return [tuple(map(html.unescape, tile)) for tile in found]
 
     def words(self, heading: str) -> str:
-        (found,) = re.findall(rf'<h2 id="figure-\d">{heading}</h2>\s*<p>(.*?)</p>', self.text)
+        (found,) = re.findall(rf'<h2 id="section-\d">{heading}</h2>\s*<p>(.*?)</p>', self.text)
         return html.unescape(found)
 
     def rows(self, heading: str) -> list[list[str]]:

@@ -9,7 +9,7 @@ from pipelines.assets.catalogue import GROUP, OWNERS
 from pipelines.assets.published_snapshot import publishing
 from pipelines.checks import listing_verdicts, verdicts
 from pipelines.failures import known_errors_fail_the_step, unwritten_files_fail_the_step
-from pipelines.ledger import reading
+from pipelines.ledger import open_read_only
 from pipelines.report.activity import activity
 from pipelines.report.page import as_page, library, picture
 from pipelines.settings import Settings
@@ -44,7 +44,7 @@ def activity_report_asset(deps: Sequence[dg.AssetKey]) -> dg.AssetsDefinition:
             unwritten_files_fail_the_step(f"The report {path}", "The last one is kept."),
             publishing(path.parent),
         ):
-            with reading(source) as connection:
+            with open_read_only(source) as connection:
                 shown = activity(connection)
                 found = [*verdicts(connection, settings), *listing_verdicts(context.instance, settings)]
             page = as_page(shown, found, library())

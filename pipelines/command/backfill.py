@@ -12,7 +12,7 @@ from pipelines.command.dagster_home import open_instance
 from pipelines.command.exit_codes import MISSING
 from pipelines.command.screen import LiveProgress, complain, say
 from pipelines.definitions import definitions_for
-from pipelines.ledger import missing_days, reading
+from pipelines.ledger import missing_days, open_read_only
 from pipelines.loading.compatibility import refuse_other_days, refuse_other_version
 from pipelines.partitions import daily_partitions, ranges, spelled
 from pipelines.settings import Settings
@@ -169,7 +169,7 @@ def _ledger(settings: Settings, days: list[date]) -> tuple[dict[Counted, list[da
     version = version_for(key_from_environment(), settings.devin_api_version)
     unloaded: dict[Counted, list[date]] = {}
     contradicted: set[date] = set()
-    with reading(Database(url=settings.warehouse_url)) as connection:
+    with open_read_only(Database(url=settings.warehouse_url)) as connection:
         refuse_other_version(reads.api_versions(connection), version, settings)
         for counted in settings.counted:
             refuse_other_days(reads.windows(connection, counted), daily_partitions(settings), settings)

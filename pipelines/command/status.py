@@ -8,7 +8,7 @@ import dagster as dg
 
 from pipelines.behind import CATCH_UP, behind
 from pipelines.command.dagster_home import using_the_record
-from pipelines.ledger import missing_days, reading
+from pipelines.ledger import missing_days, open_read_only
 from pipelines.partitions import closed_days, daily_partitions, ranges, spelled
 from pipelines.schedules import JOB, SCHEDULE, next_tick
 from pipelines.settings import Settings
@@ -63,7 +63,7 @@ def status(settings: Settings, instance: dg.DagsterInstance | None) -> Status:
     days = closed_days(daily_partitions(settings))
     counted: dict[str, OfCounted] = {}
     to_do: list[str] = []
-    with reading(Database(url=settings.warehouse_url)) as connection:
+    with open_read_only(Database(url=settings.warehouse_url)) as connection:
         for each in settings.counted:
             missing = missing_days(connection, settings, each, days)
             loaded = set(days) - set(missing)

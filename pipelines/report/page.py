@@ -37,9 +37,9 @@ def picture(shown: Activity) -> str:
     """The trend as a PNG in base64, for the Dagster UI."""
     import vl_convert as vlc  # here: as above
 
-    from pipelines.report import sections as figures  # here: Altair takes longer to import than most commands
+    from pipelines.report import sections  # here: Altair takes longer to import than most commands
 
-    spec = figures.trend(shown.up_to_the_last_loaded(figures.DAYS_ONE_BY_ONE), with_days=True) | {
+    spec = sections.trend(shown.up_to_the_last_loaded(sections.DAYS_ONE_BY_ONE), with_days=True) | {
         "width": 720,
         "background": "white",
     }
@@ -48,10 +48,10 @@ def picture(shown: Activity) -> str:
 
 def as_page(shown: Activity, verdicts: Iterable[tuple[str, Verdict]], script: str) -> str:
     """The whole page. `verdicts` are those of the checks, each with its title; `script` is the charts' library."""
-    from pipelines.report import sections as figures  # here: as above
+    from pipelines.report import quality, sections  # here: as above
 
-    shown_figures = figures.figures(shown) if shown.last_loaded else []
-    specs = {chart.id: chart.spec for figure in shown_figures for chart in figure.charts}
+    shown_sections = sections.sections(shown) if shown.last_loaded else []
+    specs = {chart.id: chart.spec for section in shown_sections for chart in section.charts}
     # Names come from the source: in JSON within HTML nothing of them may end the script.
     told = json.dumps(specs, ensure_ascii=False)
     for character in "<>&\u2028\u2029":
@@ -63,15 +63,15 @@ def as_page(shown: Activity, verdicts: Iterable[tuple[str, Verdict]], script: st
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    marks = figures.quality(shown, verdicts)
+    marks = quality.quality(shown, verdicts)
     drawing = Path(__file__).with_name("report.js").read_text(encoding="utf-8")
     return environment.get_template("report.html").render(
         shown=shown,
-        tiles=figures.tiles(shown),
-        figures=shown_figures,
-        header=figures.header(shown),
+        tiles=sections.tiles(shown),
+        sections=shown_sections,
+        header=sections.header(shown),
         marks=marks,
-        worst=figures.worst(marks),
+        worst=quality.worst(marks),
         specs=Markup(told),  # escaped above
         library=Markup(script),
         drawing=Markup(drawing),

@@ -1,17 +1,13 @@
 """What the report says and shows, in the order of its page."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 
-import dagster as dg
-
-from pipelines.checks import Verdict
 from pipelines.report import charts
 from pipelines.report.activity import (
     RECENT_DAYS,
-    RESTATED_DAYS,
     WEEKS,
     Activity,
     DayOfEnterprise,
@@ -35,7 +31,7 @@ class Chart:
 
 
 @dataclass(frozen=True)
-class Figure:
+class Section:
     """A heading, what it says in words, its charts, and its numbers as a table."""
 
     heading: str
@@ -129,13 +125,13 @@ def _sum_tile(shown: Activity, days: int) -> tuple[str, str, str]:
     return f"Last {days} days", _sum(now), word
 
 
-def figures(shown: Activity) -> list[Figure]:
+def sections(shown: Activity) -> list[Section]:
     """Each with a heading, what it says in words, its charts, and a table of its numbers."""
-    shown_figures = [_trend_figure(shown), _calendar_figure(shown), _organizations_figure(shown)]
-    return [*shown_figures, _periods_figure("Weeks", shown.weeks), _periods_figure("Months", shown.months)]
+    shown_figures = [_trend_section(shown), _calendar_section(shown), _organizations_section(shown)]
+    return [*shown_figures, _periods_section("Weeks", shown.weeks), _periods_section("Months", shown.months)]
 
 
-def _calendar_figure(shown: Activity) -> Figure:
+def _calendar_section(shown: Activity) -> Section:
     counts = [day.sessions_count for day in shown.days if day.sessions_count is not None]
     years = sorted({day.day.year for day in shown.days}, reverse=True)
 
@@ -144,7 +140,7 @@ def _calendar_figure(shown: Activity) -> Figure:
         told = f"Sessions on each day of {year}"
         return charts.heat_map(year, days, max(counts), told, with_legend=year == years[0])
 
-    return Figure(
+    return Section(
         "Calendar",
         "Each square is a day, stronger with more sessions; a dashed one is not loaded.",
         [Chart(f"year-{y}", str(y), heat_map(y)) for y in years],
@@ -153,7 +149,7 @@ def _calendar_figure(shown: Activity) -> Figure:
     )
 
 
-def _periods_figure(heading: str, found: Sequence[PeriodOfEnterprise]) -> Figure:
+def _periods_section(heading: str, found: Sequence[PeriodOfEnterprise]) -> Section:
     noun = heading.lower().removesuffix("s")
     short, long = {"week": ("%d %b %y", "week of %d %B %Y"), "month": ("%b %y", "%B %Y")}[noun]
     whole = [period for period in found if period.window.is_complete]
@@ -162,7 +158,7 @@ def _periods_figure(heading: str, found: Sequence[PeriodOfEnterprise]) -> Figure
         last = whole[-1]
         words = f"The last whole one, {last.first_day:{long}}, has {last.window.sessions_count:,} sessions"
         words += "." if last.before is None else f", {_change(last.window.whole, last.before)} to the one before."
-    return Figure(
+    return Section(
         heading,
         f"{words} Pale ones are not whole; a gap is one of which no day is loaded.",
         [Chart(heading.lower(), "", charts.periods([_bar(p, short) for p in found], f"Sessions by {noun}. {words}"))],
@@ -194,7 +190,7 @@ def trend(days: Sequence[DayOfEnterprise], *, with_days: bool) -> charts.Spec:
     return charts.trend(days, f"Sessions a day from {days[0].day} to {days[-1].day}", with_days=with_days)
 
 
-def _trend_figure(shown: Activity) -> Figure:
+def _trend_section(shown: Activity) -> Section:
     lately = shown.up_to_the_last_loaded(DAYS_ONE_BY_ONE)
     known = [(day.sessions_count, day.day) for day in lately if day.sessions_count is not None]
     words = "None of these days is loaded."
@@ -206,7 +202,7 @@ def _trend_figure(shown: Activity) -> Figure:
     drawn = [Chart("trend", f"{len(lately)} days", trend(lately, with_days=True))]
     if len(shown.days) > len(lately) and any(day.mean_of_7_days is not None for day in shown.days):
         drawn.append(Chart("history", "All of history", trend(shown.days, with_days=False)))
-    return Figure(
+    return Section(
         "Trend",
         words,
         drawn,
@@ -223,7 +219,7 @@ def _trend_figure(shown: Activity) -> Figure:
     )
 
 
-def _organizations_figure(shown: Activity) -> Figure:
+def _organizations_section(shown: Activity) -> Section:
     orgs = shown.organizations
     names = names_of(orgs)
     window = shown.window(RECENT_DAYS)
@@ -259,7 +255,7 @@ def _organizations_figure(shown: Activity) -> Figure:
     more += (
         f"Small charts: whole weeks among the last {WEEKS}, each on its own scale; a gap is a week that is not whole."
     )
-    return Figure(
+    return Section(
         "Organizations",
         f"{words} {more}" if orgs else words,
         drawn if orgs else [],
@@ -284,47 +280,3 @@ def _months(days: Sequence[DayOfEnterprise]) -> list[tuple[date, Window]]:
     for day in days:
         found.setdefault(day.day.replace(day=1), []).append(day)
     return [(month, window_of(len(of_month), of_month)) for month, of_month in sorted(found.items(), reverse=True)]
-
-
-@dataclass(frozen=True)
-class Mark:
-    """One line about the quality of the data: about what, how it stands, and in which words."""
-
-    title: str
-    kind: str
-    sentence: str
-
-    @property
-    def spelled(self) -> str:
-        return {"good": "✓ passed", "warn": "! warning", "bad": "✗ failed", "none": UNKNOWN}[self.kind]
-
-
-def quality(shown: Activity, verdicts: Iterable[tuple[str, Verdict]]) -> list[Mark]:
-    """A mark for each check, as Dagster would give it; none if there is nothing yet that could be wrong."""
-    marks = []
-    for title, verdict in verdicts:
-        if verdict.passed:
-            kind = "good" if shown.last_loaded else "none"
-        else:
-            kind = "warn" if verdict.severity is dg.AssetCheckSeverity.WARN else "bad"
-        marks.append(
-            Mark(title, kind, verdict.sentence if kind != "none" else "Nothing is loaded that could be checked.")
-        )
-    restated = (
-        f"{shown.restated:,} counts were changed in the last {RESTATED_DAYS} days, by {shown.restated_by:+,} sessions "
-        "together; session_revisions has both values of each."
-        if shown.restated
-        else f"No stored count was changed in the last {RESTATED_DAYS} days."
-    )
-    return [*marks, Mark("Restatements", "none", restated)] if shown.last_loaded else marks
-
-
-def worst(marks: Sequence[Mark]) -> Mark:
-    """One line for all of them: the worst, and how many are as bad."""
-    for kind, verb in (("bad", "failed"), ("warn", "gave a warning")):
-        found = [mark for mark in marks if mark.kind == kind]
-        if found:
-            checks = f"{len(found)} check{'s' if len(found) > 1 else ''} {verb}"
-            return Mark(checks, kind, ", ".join(mark.title for mark in found))
-    passed = [mark for mark in marks if mark.kind == "good"]
-    return Mark(f"all {len(passed)} checks passed", "good", "") if passed else Mark("nothing to check yet", "none", "")
