@@ -1,7 +1,7 @@
 """Every environment variable of this project: type, default, one line of meaning, and what is allowed.
 
-Nothing else reads the environment, but for secrets: `resources` takes the key and the webhook's address from there
-itself, so that no object of Dagster's ever holds them.
+Nothing else reads the environment, but for three: `resources` takes secrets from there itself, so that no object of
+Dagster's ever holds them, `command.dagster_home` reads Dagster's own DAGSTER_HOME, and libraries read what is theirs.
 """
 
 import os
