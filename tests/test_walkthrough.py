@@ -159,7 +159,7 @@ def copied_project(folder: Path, ports: Mapping[str, str]) -> None:
         if (PROJECT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(PROJECT / name, folder / name)
-    module = folder / "pipelines" / "cli.py"
+    module = folder / "pipelines" / "command" / "cli.py"
     code = module.read_text(encoding="utf-8")
     for usual, free in ports.items():
         assert code.count(usual) == 1
