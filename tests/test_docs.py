@@ -118,11 +118,17 @@ def test_every_target_of_make_exists() -> None:
     assert {"demo", "test", "check", "dev", ".venv/ready", "PYTHON"} <= shown
 
 
+def variables_of_dagster(home: Path) -> dict[str, str]:
+    """What the command sets for Dagster, with `home` as its folder."""
+    others = {name: value for name, value in os.environ.items() if not name.startswith("DAGSTER_")}
+    with mock.patch.dict(os.environ, others | {"DAGSTER_HOME": str(home)}, clear=True):
+        dagster_home()
+        return {name: value for name, value in os.environ.items() if name.startswith("DAGSTER_")}
+
+
 @of_each_page
 def test_every_variable_is_a_setting(page: Path, tmp_path: Path) -> None:
-    with mock.patch.dict(os.environ, {"DAGSTER_HOME": str(tmp_path)}):
-        dagster_home()
-        of_dagster = {name for name in os.environ if name.startswith("DAGSTER_")}
+    of_dagster = variables_of_dagster(tmp_path)
     settings = {name.upper() for name in Settings.model_fields}
     named = set(re.findall(r"\b(?:DEVIN_[A-Z_]+|WAREHOUSE_URL)\b", text(page)))
     assert named <= settings
@@ -421,7 +427,7 @@ def test_the_units_run_what_is_installed_and_may_do_little_else() -> None:
         assert unit["Install"]["WantedBy"] == "multi-user.target"
 
 
-def test_what_the_services_write_is_where_they_may_write_and_secrets_are_for_root_alone() -> None:
+def test_what_the_services_write_is_where_they_may_write_and_secrets_are_for_root_alone(tmp_path: Path) -> None:
     variables = environment_file()
     assert variables["WAREHOUSE_URL"] == f"duckdb:///{STATE}/warehouse.duckdb"
     assert variables["DAGSTER_HOME"] == f"{STATE}/dagster"
@@ -431,8 +437,7 @@ def test_what_the_services_write_is_where_they_may_write_and_secrets_are_for_roo
     lines = [line.strip() for block in blocks(DEPLOYMENT, "") for line in block.splitlines()]
     assert "install -m 0600 /dev/null /etc/devin-sessions/environment" in lines
     assert f"install -d -o devin-sessions -g devin-sessions -m 0711 {STATE}" in lines
-    batch = re.search(r'setdefault\("DAGSTER_EVENT_BATCH_SIZE", "(\d+)"\)', text(PROJECT / "pipelines" / "runs.py"))
-    assert batch and variables["DAGSTER_EVENT_BATCH_SIZE"] == batch[1]
+    assert variables["DAGSTER_EVENT_BATCH_SIZE"] == variables_of_dagster(tmp_path)["DAGSTER_EVENT_BATCH_SIZE"]
 
 
 def test_dagster_on_postgresql_is_set_up_with_the_library_that_belongs_to_this_dagster() -> None:
