@@ -7,8 +7,8 @@ import subprocess
 
 from pipelines.command.demo import FOLDER
 from pipelines.settings import PROJECT
-from tests.browser import chromium
-from tests.ui import dagster_ui, load_the_demo, patient_page, see_the_graph
+from tests.support.browser import chromium
+from tests.support.ui import dagster_ui, load_the_demo, patient_page, see_the_graph
 
 PICTURES = PROJECT / "docs" / "pictures"
 DAYS = 200

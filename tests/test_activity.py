@@ -8,7 +8,7 @@ import pytest
 
 from pipelines.report.activity import MONTHS, MOST_ORGS, MOST_SMALL_MULTIPLES, WEEKS, Activity, activity
 from resources.database import Database
-from tests.test_report import LAST, fill
+from tests.support.report import LAST, fill
 from warehouse import writes
 from warehouse.tables import ORGANIZATIONS
 

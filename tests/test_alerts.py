@@ -1,13 +1,10 @@
 """The sensor `alerts` over real runs, and what arrives at a real receiver."""
 
-import json
 import logging
-import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import dagster as dg
@@ -21,65 +18,12 @@ from pipelines.partitions import closed_days, daily_partitions
 from pipelines.schedules import JOB, range_tags
 from resources import webhook
 from resources.webhook import Undelivered, send
-from tests.conftest import World
-from tests.test_cli import in_this_process
+from tests.support.command import in_this_process
+from tests.support.receiver import Receiver
+from tests.support.world import World
 
-SECRET_PATH = "/services/T0/B0/very-secret-path"
 TOTALS_SUM = "Check counts_sum_to_control_totals of daily_sessions"
 BLOCKS_ADD_UP = "Check blocks_add_up of daily_sessions"
-
-
-class Receiver:
-    """A webhook on this machine that keeps what it is sent. It answers `status`, or hangs if that is None."""
-
-    def __init__(self) -> None:
-        self.status: int | None = 200
-        self.bodies: list[Any] = []
-        self.paths: list[str] = []
-        self._unplugged = threading.Event()
-        self._port = 0
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._port}{SECRET_PATH}"
-
-    @property
-    def texts(self) -> list[str]:
-        return [body["text"] for body in self.bodies]
-
-    def start(self) -> None:
-        receiver = self
-        self._unplugged.clear()
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                receiver.paths.append(self.path)
-                if receiver.status is None:
-                    receiver._unplugged.wait()
-                    return
-                if receiver.status == 200:
-                    assert self.headers["Content-Type"] == "application/json"
-                    receiver.bodies.append(json.loads(body))
-                self.send_response(receiver.status)
-                self.send_header("Location", "/elsewhere")
-                self.send_header("Content-Length", "2")
-                self.end_headers()
-                self.wfile.write(b"ok")
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", self._port), Handler)
-        self._port = self._server.server_port
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
-        self._thread.start()
-
-    def unplug(self) -> None:
-        self._unplugged.set()
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from pipelines.command import exit_codes
-from tests.conftest import World
-from tests.test_cli import devin_sessions
-from tests.test_database_faults import KB, disk_at
+from tests.support.command import devin_sessions
+from tests.support.disks import KB, disk_at
+from tests.support.world import World
 
 RECORD = "Dagster's record of runs in {home} can't be used: "
 FILES = ["history/runs.db", "history/runs/index.db", "schedules/schedules.db"]

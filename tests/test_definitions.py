@@ -2,16 +2,15 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import dagster as dg
 import pytest
 
 from pipelines.schedules import JOB
-from tests.conftest import World
+from pipelines.settings import PROJECT
+from tests.support.world import World
 from warehouse import tables
 
-PROJECT = Path(__file__).resolve().parents[1]
 ASSETS = [
     "organizations",
     "daily_sessions",

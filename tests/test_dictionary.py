@@ -3,7 +3,7 @@
 import re
 import shlex
 from collections.abc import Iterator
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -11,14 +11,15 @@ import duckdb
 import pytest
 import sqlalchemy as sa
 
+from pipelines.settings import PROJECT
 from resources.database import Database
 from resources.database_errors import WarehouseError
-from tests.conftest import World
-from tests.test_cli import in_this_process
+from tests.support.command import in_this_process
+from tests.support.loads import load
+from tests.support.world import World
 from warehouse import dictionary, migrations, tables
 from warehouse.dictionary import BOOKKEEPING, COMMENTS, EXAMPLES, VIEW_KEYS
 
-PROJECT = Path(__file__).resolve().parents[1]
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
 RELATIONS = {table.name: table for table in (*tables.metadata.sorted_tables, *tables.views.sorted_tables)}
 
@@ -75,21 +76,6 @@ def test_the_page_is_written_to_a_file_or_to_standard_output(
     dictionary.main()
     assert capsys.readouterr().out == ""
     assert (tmp_path / "page.md").read_text(encoding="utf-8") == dictionary.as_markdown()
-
-
-# The SQL
-
-
-def load(world: World, first: str, last: str) -> None:
-    """Organizations and users, sessions of an organization that is not listed, and counts that change afterwards."""
-    world.configure(devin_user_ids="discover", devin_start_date="2025-03-15")
-    user_id = world.source.members[0].user_id
-    noon = datetime.fromisoformat(f"{last}T12:00:00Z")
-    world.source.add_sessions("org-not-listed", noon - timedelta(days=14))
-    assert world.run(first, last).success
-    for organization in world.source.organizations[:2]:
-        world.source.add_sessions(organization.org_id, noon, user_id=user_id)
-    assert world.run(last, last).success
 
 
 def complaints(world: World, queries: dict[str, str]) -> Iterator[str]:

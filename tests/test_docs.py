@@ -1,7 +1,6 @@
 """What the pages for people say is so: queries run, commands parse, links lead somewhere, messages are in the code."""
 
 import ast
-import configparser
 import importlib.metadata
 import os
 import re
@@ -29,29 +28,15 @@ from pipelines.command.dagster_home import dagster_home
 from pipelines.loading.compatibility import Incompatible, refuse_other_days
 from pipelines.partitions import as_days, daily_partitions
 from pipelines.settings import PROJECT, Settings
-from tests.conftest import World
-from tests.test_dictionary import load
+from tests.support.loads import load
+from tests.support.pages import DEPLOYMENT, DOCS, NAMES, PAGES, blocks, environment_file, text, units
+from tests.support.world import World
 from warehouse import reads
 from warehouse.tables import ORGANIZATIONS
 
-DOCS = PROJECT / "docs"
-PAGES = [PROJECT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(DOCS.glob("*.md"))
-NAMES = [str(page.relative_to(PROJECT)) for page in PAGES]
 of_each_page = pytest.mark.parametrize("page", PAGES, ids=NAMES)
 INSTALLED = "/opt/devin-session-metrics"
 STATE = "/var/lib/devin-sessions"
-
-
-def text(page: Path) -> str:
-    return page.read_text(encoding="utf-8")
-
-
-def blocks(page: Path, language: str = r"\w*") -> list[str]:
-    """The code blocks, also those that are indented under an item of a list."""
-    # All of them are looked for: the end of one that is not wanted would pass for the beginning of another.
-    found = re.findall(r"^( *)```(\w*)\n(.*?)^ *```$", text(page), re.MULTILINE | re.DOTALL)
-    wanted = [(indent, code) for indent, its_language, code in found if re.fullmatch(language, its_language)]
-    return ["\n".join(line.removeprefix(indent) for line in code.splitlines()) for indent, code in wanted]
 
 
 def shell_lines(page: Path) -> list[str]:
@@ -370,10 +355,6 @@ def test_every_query_of_the_cookbook_and_of_a_command_answers_on_both_databases(
     assert days_after == (datetime.now(UTC) - datetime(2025, 6, 10, tzinfo=UTC)).days
 
 
-# Deployment
-
-
-DEPLOYMENT = DOCS / "deployment.md"
 HARDENING = {
     "UMask": "0077",
     "NoNewPrivileges": "yes",
@@ -386,24 +367,6 @@ HARDENING = {
     "RestrictAddressFamilies": "AF_INET AF_INET6 AF_UNIX",
     "SystemCallFilter": "@system-service",
 }
-
-
-def environment_file() -> dict[str, str]:
-    """What the page puts there."""
-    (block,) = (
-        block for block in blocks(DEPLOYMENT, "dotenv") if block.startswith("# /etc/devin-sessions/environment\n")
-    )
-    return dict(line.split("=", 1) for line in block.splitlines()[1:])
-
-
-def units() -> dict[str, configparser.ConfigParser]:
-    found = {}
-    for block in blocks(DEPLOYMENT, "ini"):
-        parser = configparser.ConfigParser(interpolation=None, delimiters="=", strict=True)
-        parser.optionxform = str  # type: ignore[assignment, method-assign]  # as its documentation says
-        parser.read_string(block)
-        found[block.splitlines()[0].removeprefix("# /etc/systemd/system/")] = parser
-    return found
 
 
 def test_the_units_run_what_is_installed_and_may_do_little_else() -> None:

@@ -19,8 +19,8 @@ from dagster._core.instance import InstanceRef
 from dagster._core.storage.event_log import SqliteEventLogStorage
 
 from resources.event_log import BatchingSqliteEventLogStorage
+from tests.support.event_log import OURS, instance_in
 
-OURS = {"event_log_storage": {"module": "resources.event_log", "class": "BatchingSqliteEventLogStorage"}}
 STOCK: dict[str, Any] = {}
 
 DAYS = dg.DailyPartitionsDefinition(start_date="2025-01-01", end_date="2026-01-01")
@@ -52,14 +52,6 @@ def last(context: dg.AssetExecutionContext) -> None:
 @dg.asset_check(asset=sessions)
 def each_day() -> dg.AssetCheckResult:
     return dg.AssetCheckResult(passed=True)
-
-
-@contextmanager
-def instance_in(home: Path, config: dict[str, Any]) -> Iterator[dg.DagsterInstance]:
-    home.mkdir(exist_ok=True)
-    (home / "dagster.yaml").write_text(json.dumps({"telemetry": {"enabled": False}} | config))
-    with dg.DagsterInstance.from_config(str(home)) as instance:
-        yield instance
 
 
 def run(instance: dg.DagsterInstance, first: int, last_: int, run_id: str, end: str = "") -> None:

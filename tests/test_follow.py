@@ -14,10 +14,11 @@ from pipelines.behind import CATCH_UP, behind
 from pipelines.command import exit_codes
 from pipelines.follow import SENSOR, follow_sensor
 from pipelines.schedules import JOB, next_tick, range_tags
-from tests.conftest import World
-from tests.test_cli import devin_sessions, in_snapshot, in_this_process
-from tests.test_webserver import LAUNCH, graphql
-from tests.ui import dagster_ui
+from tests.support.command import devin_sessions, in_this_process
+from tests.support.graphql import LAUNCH, graphql
+from tests.support.published import in_snapshot
+from tests.support.ui import dagster_ui
+from tests.support.world import World
 
 DAY = "2025-04-01"
 ROLLUPS = ["weekly_sessions", "monthly_sessions", "enterprise_sessions"]

@@ -15,8 +15,11 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from tests.conftest import World
-from tests.test_cli import PROJECT, Held, start, wait_until
+from pipelines.settings import PROJECT
+from tests.support.command import start
+from tests.support.held import Held
+from tests.support.waiting import wait_until
+from tests.support.world import World
 
 ENDING_SECONDS = 60
 

@@ -6,8 +6,8 @@ from pipelines.command import runs
 from pipelines.command.status import status
 from pipelines.definitions import definitions_for
 from pipelines.loading.progress import Progress
-from tests.conftest import World
-from tests.test_cli import in_snapshot
+from tests.support.published import in_snapshot
+from tests.support.world import World
 from warehouse import migrations, writes
 from warehouse.tables import LARGEST_COUNT, ORGANIZATIONS
 

@@ -6,7 +6,7 @@ import dagster as dg
 
 from pipelines.loading.listing import LIST_IS_WHOLE
 from resources.sandbox.contract import ORGANIZATIONS_PATH
-from tests.conftest import World
+from tests.support.world import World
 
 
 def test_a_list_that_contradicts_itself_is_a_red_check_until_it_does_not_and_all_are_counted(world: World) -> None:

@@ -16,9 +16,10 @@ import sqlalchemy as sa
 
 from pipelines.command import exit_codes
 from resources.database import Database
-from tests.conftest import PostgreSQL, World
-from tests.test_cli import devin_sessions, in_this_process
-from tests.test_writes import comments, everything, rebuild, rows_of, selected_over_everything
+from tests.support.command import devin_sessions, in_this_process
+from tests.support.postgresql import PostgreSQL
+from tests.support.warehouse import comments, everything, rebuild, rows_of, selected_over_everything
+from tests.support.world import World
 from warehouse import migrations, tables
 from warehouse.migrations import NamesTaken, NewerWarehouse
 

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-import dagster as dg
 import pytest
 
 from pipelines.command import exit_codes
@@ -23,42 +22,18 @@ from pipelines.loading.load_metrics import LoadMetrics
 from pipelines.loading.progress import Progress
 from pipelines.schedules import JOB
 from resources.calls import Calls
-from tests.conftest import World
-from tests.test_cli import Held, copy_of_the_project, devin_sessions, in_this_process, start
+from tests.support.command import copy_of_the_project, devin_sessions, in_this_process, start
+from tests.support.held import Held
+from tests.support.numbers import ASSET, in_dagster, lines_of, objects_in
+from tests.support.world import World
 from warehouse.writes import Changes
 
-ASSET = dg.AssetKey("daily_sessions")
 FIRST, LAST = "2025-04-01", "2025-05-10"
-
-
-def in_dagster(world: World) -> list[dict[str, Any]]:
-    """The numbers that each load left on the asset, the last first."""
-    records = world.instance.fetch_observations(ASSET, limit=10).records
-    return [
-        {name: value.value for name, value in record.asset_observation.metadata.items()}
-        for record in records
-        if record.asset_observation and record.partition_key is None
-    ]
 
 
 def statuses(world: World) -> Counter[str]:
     """How the source answered the questions for counts."""
     return Counter(str(asked.status) for asked in world.asked())
-
-
-def lines_of(*arguments: str) -> tuple[int, list[dict[str, Any]], list[dict[str, Any]]]:
-    """Exit code of a command, and the objects on standard output and standard error: each line has to be one."""
-    code, out, err = devin_sessions(*arguments)
-    return code, objects_in(out, "info"), objects_in(err, "error")
-
-
-def objects_in(text: str, level: str) -> list[dict[str, Any]]:
-    objects = [json.loads(line) for line in text.splitlines()]
-    for line in objects:
-        assert list(line)[:4] == ["time", "level", "event", "message"]
-        assert line["level"] == level
-        assert datetime.fromisoformat(line["time"]).utcoffset() == timedelta(0)
-    return objects
 
 
 # In Dagster

@@ -23,8 +23,9 @@ from resources.devin_key import KEY_VARIABLE
 from resources.outage import Waiting
 from resources.sandbox.asked import Asked
 from resources.sandbox.server import Sandbox
-from tests.conftest import World
-from tests.test_devin_api import END, KEY, NOW, SAFETY_SECONDS, START, api, count, http, raw, using
+from tests.support.client import END, KEY, NOW, SAFETY_SECONDS, START, api, count, using
+from tests.support.http import http, raw
+from tests.support.world import World
 
 ORG_IDS = [f"org-{n}" for n in range(40)]
 

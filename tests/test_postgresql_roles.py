@@ -2,19 +2,20 @@
 
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+from pipelines.settings import PROJECT
 from resources.database import Database
-from tests.conftest import PostgreSQL
-from tests.test_writes import NOW, cell, rebuild, total
+from tests.support.postgresql import PostgreSQL
+from tests.support.rows import NOW, cell, total
+from tests.support.warehouse import rebuild
 from warehouse import migrations, tables, writes
 from warehouse.tables import ORGANIZATIONS, USERS
 
-SCRIPT = Path(__file__).resolve().parents[1] / "docs" / "postgresql-roles.sql"
+SCRIPT = PROJECT / "docs" / "postgresql-roles.sql"
 WRITER, ANALYST = "devin_writer", "devin_analyst"
 DAYS = [date(2025, 1, 1) + timedelta(days=n) for n in range(40)]
 RELATIONS = sorted(r.name for r in (*tables.metadata.sorted_tables, *tables.views.sorted_tables))

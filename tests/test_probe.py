@@ -14,8 +14,8 @@ from pipelines.definitions import devin_api_for
 from pipelines.partitions import closed_days, daily_partitions
 from resources.calls import Calls
 from resources.sandbox.server import Sandbox
-from tests.conftest import World
-from tests.test_cli import in_this_process
+from tests.support.command import in_this_process
+from tests.support.world import World
 
 FIRST, LAST = "2025-03-03", "2025-03-09"
 

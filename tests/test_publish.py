@@ -1,14 +1,11 @@
 """What analysts read: a snapshot and Parquet files that real runs replace under the eyes of other processes."""
 
-import json
 import os
 import resource
 import stat
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -21,28 +18,14 @@ import pytest
 
 from pipelines.assets.published_snapshot import PUBLISHED_SNAPSHOT
 from pipelines.schedules import JOB
-from tests.conftest import PostgreSQL, World
+from tests.support.analyst import analyst
+from tests.support.postgresql import PostgreSQL
+from tests.support.published import CELLS, flip_a_bit, month_of, parquet_of, relations, snapshot_of, spoil_rows
+from tests.support.world import World
 from warehouse import tables
 
 FIRST, LAST = "2025-01-30", "2025-03-02"
 MONTHS = ["2025-01", "2025-02", "2025-03"]
-CELLS = tables.daily_sessions.name
-
-Relations = dict[str, list[tuple[Any, ...]]]
-
-
-def snapshot_of(world: World) -> Path:
-    path = world.settings.published_snapshot
-    assert path is not None
-    return path
-
-
-def parquet_of(world: World) -> Path:
-    return snapshot_of(world).parent / "parquet"
-
-
-def month_of(world: World, month: str) -> Path:
-    return parquet_of(world) / CELLS / f"{month}.parquet"
 
 
 def publish(world: World) -> dg.ExecuteInProcessResult:
@@ -59,13 +42,6 @@ def told(result: dg.ExecuteInProcessResult) -> dict[str, Any]:
     """The numbers that the run shows beside the asset."""
     (event,) = result.asset_materializations_for_node(PUBLISHED_SNAPSHOT.to_python_identifier())
     return {name: value.value for name, value in event.metadata.items()}
-
-
-def relations(database: Path) -> Relations:
-    """Every row of every table and view."""
-    with duckdb.connect(str(database), read_only=True) as connection:
-        names = connection.execute("select table_name from information_schema.tables").fetchall()
-        return {name: connection.execute(f"from {name} order by all").fetchall() for (name,) in names}
 
 
 def comments(database: Path) -> set[tuple[str, ...]]:
@@ -116,46 +92,6 @@ def no_file_beyond(size: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-@dataclass
-class Analyst:
-    """Another process that keeps one file open, and answers one query at a time."""
-
-    running: subprocess.Popen[str]
-
-    def sees(self, sql: str) -> list[list[Any]]:
-        return self._told(["ask", sql])
-
-    def reopens(self) -> None:
-        assert self._told(["reopen"]) == []
-
-    def _told(self, what: list[str]) -> list[list[Any]]:
-        assert self.running.stdin and self.running.stdout
-        self.running.stdin.write(json.dumps(what) + "\n")
-        self.running.stdin.flush()
-        rows: list[list[Any]] = json.loads(self.running.stdout.readline())
-        return rows
-
-
-@contextmanager
-def analyst(database: Path) -> Iterator[Analyst]:
-    code = (
-        "import duckdb, json, sys\n"
-        "connection = duckdb.connect(sys.argv[1], read_only=True)\n"
-        "for line in sys.stdin:\n"
-        "    what, *sql = json.loads(line)\n"
-        "    if what == 'reopen':\n"
-        "        connection.close()\n"
-        "        connection = duckdb.connect(sys.argv[1], read_only=True)\n"
-        "    print(json.dumps(connection.execute(sql[0]).fetchall() if sql else []), flush=True)\n"
-    )
-    command = [sys.executable, "-c", code, str(database)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as running:
-        try:
-            yield Analyst(running)
-        finally:
-            running.kill()
 
 
 # The snapshot
@@ -319,27 +255,6 @@ SPOILED = {
     "broken off": b"PAR1 and no more",
     "without sense": b"PAR1" + b"\xff" * 64 + (64).to_bytes(4, "little") + b"PAR1",
 }
-
-
-HEADER, BLOCK = 3 * 4096, 262144  # of a DuckDB file, in bytes
-
-
-def flip_a_bit(path: Path, at: int) -> None:
-    with path.open("r+b") as file:
-        file.seek(at)
-        (byte,) = file.read(1)
-        file.seek(at)
-        file.write(bytes([byte ^ 1]))
-
-
-def spoil_rows(path: Path, table: str) -> None:
-    """Flip one bit in a block that holds rows of the table in a DuckDB file."""
-    with duckdb.connect(str(path), read_only=True) as connection:
-        blocks = connection.execute(
-            "select block_id, block_offset from pragma_storage_info(?) where block_id >= 0", [table]
-        ).fetchall()
-    block, offset = blocks[0]
-    flip_a_bit(path, HEADER + block * BLOCK + 8 + offset)
 
 
 @pytest.mark.parametrize("table", [CELLS, "organizations", "monthly_sessions"])

@@ -13,9 +13,22 @@ import duckdb
 import pytest
 
 from pipelines.command import exit_codes
-from tests.conftest import PostgreSQL, World
-from tests.test_cli import PROJECT, devin_sessions, snapshot_of, sums
-from tests.test_publish import BLOCK, CELLS, HEADER, flip_a_bit, month_of, parquet_of, relations, spoil_rows
+from pipelines.settings import PROJECT
+from tests.support.command import devin_sessions
+from tests.support.postgresql import PostgreSQL
+from tests.support.published import (
+    BLOCK,
+    CELLS,
+    HEADER,
+    flip_a_bit,
+    month_of,
+    parquet_of,
+    relations,
+    snapshot_of,
+    spoil_rows,
+    sums,
+)
+from tests.support.world import World
 
 FIRST, LAST = "2025-01-20", "2025-02-10"
 

@@ -7,7 +7,7 @@ import dagster as dg
 import pytest
 
 from pipelines.partitions import closed_days, daily_partitions
-from tests.conftest import World
+from tests.support.world import World
 
 
 def tick(world: World, at: datetime) -> list[dg.RunRequest]:

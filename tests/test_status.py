@@ -10,8 +10,8 @@ import pytest
 
 from pipelines.command import exit_codes
 from pipelines.command.status import status
-from tests.conftest import World
-from tests.test_cli import devin_sessions, in_this_process
+from tests.support.command import devin_sessions, in_this_process
+from tests.support.world import World
 from warehouse.reads import DayState
 
 FIRST, LAST = "2025-03-03", "2025-03-07"

@@ -12,8 +12,8 @@ import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from pipelines.loading.telemetry import SECONDS_TO_SEND
-from tests.conftest import World
-from tests.test_numbers import in_dagster, lines_of
+from tests.support.numbers import in_dagster, lines_of
+from tests.support.world import World
 
 Points = dict[str, list[tuple[dict[str, str], Any]]]
 

@@ -8,10 +8,11 @@ from typing import Any, cast
 import httpx
 import pytest
 
-from tests.browser import chromium
-from tests.conftest import World
-from tests.test_cli import devin_sessions, in_this_process, wait_until
-from tests.ui import dagster_ui, patient_page, see_it_near, see_the_checks, see_the_description, see_the_plots
+from tests.support.browser import chromium
+from tests.support.command import devin_sessions, in_this_process
+from tests.support.ui import dagster_ui, patient_page, see_it_near, see_the_checks, see_the_description, see_the_plots
+from tests.support.waiting import wait_until
+from tests.support.world import World
 
 DAYS = 4
 

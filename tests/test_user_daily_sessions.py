@@ -21,9 +21,9 @@ from resources.sandbox.contract import (
     SESSIONS_PATH_V3,
 )
 from resources.sandbox.server import Sandbox
-from tests.conftest import World
-from tests.test_cli import in_this_process
-from tests.test_event_log import OURS, instance_in
+from tests.support.command import in_this_process
+from tests.support.event_log import OURS, instance_in
+from tests.support.world import World
 from warehouse import reads
 from warehouse.tables import ORGANIZATIONS, USERS, Counted
 

@@ -7,16 +7,10 @@ import html
 import os
 import pwd
 import re
-import shlex
 import shutil
 import signal
-import socket
-import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from functools import partial
 from pathlib import Path
@@ -26,112 +20,16 @@ import duckdb
 import httpx
 import pytest
 import sqlalchemy as sa
-import tenacity
 
 from pipelines.settings import PROJECT
 from resources.sandbox.server import Sandbox
-from tests.conftest import PostgreSQL
-from tests.test_docs import NAMES, blocks, environment_file, text, units
+from tests.support.pages import NAMES, blocks, environment_file, text, units
+from tests.support.person import Person, Running
+from tests.support.postgresql import PostgreSQL
+from tests.support.typed import COMMANDS, NOT_RUN, TOKEN, Part
 
 TODAY = datetime.now(UTC).date()
 YESTERDAY = f"{TODAY - timedelta(days=1)}"
-
-NOT_RUN = {
-    r"make test": "it runs this",
-    r"\.venv/bin/python -m pytest .*": "it runs tests such as this",
-    r"make check|dg check defs": ".ci/run does, after the tests",
-    r"make bench.*": "it measures for minutes; tests/test_bench_source.py tests its parts",
-    r"make proof.*": "it plays faults for most of an hour; tests/test_faults.py plays a share",
-    r"devin-sessions restore": "it is typed as the service's user",
-    r"devin-sessions ui --port 3001": "as devin-sessions ui, where another program has the port",
-    r"make demo PYTHON=.*": "as make demo, where Python has another name",
-    r"make \.venv/ready .*": "it installs; .ci/run does so before any test",
-    r"git clone .*|git pull": "there is nothing to get it from",
-    r".*pip install .*": "it would change the installation that all tests share",
-    r"useradd .*|groupadd .*|apt-get .*": "it would change the machine",
-    r"systemctl .*|journalctl .*": "there may be no systemd; what the units start is started here",
-    r"ssh .*": "there is no other machine",
-    r"harlequin .*": "a program that must not be installed here",
-    r"devin-sessions (backfill|demo|query)": "a name; with what belongs after it, it is typed",
-    r".*(…|FIRST LAST).*": "a pattern, to be filled in",
-}
-"""The commands that no test types, by pattern, and why."""
-
-
-# What the pages say to type
-
-
-@dataclass(frozen=True)
-class Command:
-    """What stands in a block without a language, or between backquotes in a sentence."""
-
-    heading: str
-    name: str
-    is_in_sentence: bool
-
-    @property
-    def typed(self) -> str:
-        """The pages say what `devin-sessions` alone stands for."""
-        return re.sub(r"^devin-sessions\b", ".venv/bin/devin-sessions", self.name)
-
-    @property
-    def is_left_out(self) -> bool:
-        return any(re.fullmatch(pattern, self.name) for pattern in NOT_RUN)
-
-
-TOKEN = re.compile(
-    r"^ *```(?P<language>\w*)\n(?P<code>.*?)^ *```$|^#+ (?P<heading>[^\n]+)$|`(?P<span>[^`]+)`",
-    re.MULTILINE | re.DOTALL,
-)
-STATEMENT = re.compile(r"^cat > \S+ <<'END'\n(?:.*\n)*?END$|^.*\S.*$", re.MULTILINE)
-SPOKEN = {"as_service", "dagster", "devin-sessions", "dg", "make", "pg_dump", "pip", "ssh"}
-"""Programs that sentences speak of, beside those of the blocks."""
-
-
-def commands_of(page: str) -> list[Command]:
-    """All of them, in the order of the page."""
-    found, heading = [], ""
-    for token in TOKEN.finditer(text(PROJECT / page)):
-        heading = token["heading"] or heading
-        if token["code"] and not token["language"]:
-            in_one_line = re.sub(r" *\\\n *", " ", token["code"])
-            code = re.sub(r"(?:^|\s+)# .*", "", in_one_line, flags=re.MULTILINE)
-            for statement in STATEMENT.findall(code):
-                found.append(Command(heading, re.sub(r"^\.venv/bin/(?=devin-)", "", statement.strip()), False))
-        elif token["span"]:
-            found.append(Command(heading, re.sub(r"^\.venv/bin/(?=devin-)", "", " ".join(token["span"].split())), True))
-    return found
-
-
-def program(command: Command) -> str:
-    return re.split(r"[\s(]", re.sub(r"^([A-Z_]+=\S* )*", "", command.name))[0]
-
-
-PROGRAMS = SPOKEN | {program(c) for page in NAMES for c in commands_of(page) if not c.is_in_sentence}
-COMMANDS = {
-    page: [c for c in commands_of(page) if not c.is_in_sentence or (program(c) in PROGRAMS and " " in c.name)]
-    for page in NAMES
-}
-
-
-@dataclass(frozen=True)
-class Part:
-    """What stands under one heading, up to the next, or of that only some commands, or all but some."""
-
-    page: str
-    heading: str
-    only: str = ".*"
-    but: str = ""
-
-    @property
-    def commands(self) -> list[Command]:
-        found = [
-            c for c in COMMANDS[self.page] if c.heading == self.heading and re.fullmatch(self.only, c.name, re.DOTALL)
-        ]
-        left = [c for c in found if not re.fullmatch(self.but, c.name)]
-        assert left and (not self.but or left != found), f"{self} is not as it was"
-        return [c for c in left if not c.is_left_out]
-
 
 FOLLOWED: list[Part] = []
 Test = Callable[..., None]
@@ -146,189 +44,6 @@ def walks(*parts: Part) -> Callable[[Test], Test]:
         return test
 
     return with_parts
-
-
-# The person and the machine
-
-
-def copied_project(folder: Path, ports: Mapping[str, str]) -> None:
-    """What git would clone, what is new included, as it is after the first `make`. Other ports than the usual ones, in
-    the one module that names them: those may be taken."""
-    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    for name in subprocess.run(listed, cwd=PROJECT, capture_output=True, text=True, check=True).stdout.split("\0"):
-        if (PROJECT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(PROJECT / name, folder / name)
-    module = folder / "pipelines" / "command" / "cli.py"
-    code = module.read_text(encoding="utf-8")
-    for usual, free in ports.items():
-        assert code.count(usual) == 1
-        code = code.replace(usual, free)
-    module.write_text(code, encoding="utf-8")
-    # Links in a folder of its own, so that whatever is done to it, even an installation, does nothing to the real one.
-    (folder / ".venv").mkdir()
-    for entry in Path(sys.prefix).iterdir():
-        (folder / ".venv" / entry.name).symlink_to(entry)
-    for stamp in ("installed", "ready"):
-        (folder / ".venv" / stamp).unlink(missing_ok=True)
-        (folder / ".venv" / stamp).touch()
-
-
-def free_ports(*usual: str) -> dict[str, str]:
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in usual]
-        return dict(zip(usual, (str(one.getsockname()[1]) for one in sockets), strict=True))
-
-
-def patiently(**options: Any) -> tenacity.Retrying:
-    return tenacity.Retrying(
-        wait=tenacity.wait_fixed(0.1), stop=tenacity.stop_after_delay(240), reraise=True, **options
-    )
-
-
-@dataclass
-class Running:
-    """A command that goes on until it is ended."""
-
-    process: subprocess.Popen[bytes]
-    log: Path
-
-    @property
-    def said(self) -> str:
-        return self.log.read_text(encoding="utf-8")
-
-    def wait_for(self, is_so: Callable[[], Any]) -> Any:
-        """What it answers once that is something, as long as the command runs."""
-
-        def ask() -> Any:
-            assert self.process.poll() is None, self.said
-            return is_so()
-
-        return patiently(
-            retry=tenacity.retry_if_exception_type(httpx.TransportError)
-            | tenacity.retry_if_result(lambda answer: not answer)
-        )(ask)
-
-
-@dataclass
-class Person:
-    """Has one shell, an empty home and the project's folder, and reads what is answered."""
-
-    folder: Path
-    parts: list[Part]
-    ports: dict[str, str] = field(default_factory=lambda: free_ports("3000", "8787"))
-    rewritten: dict[str, str] = field(default_factory=dict)
-    said: dict[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.clone = self.folder / "devin-session-metrics"
-        self.programs = self.folder / "programs"
-        self.home = self.folder / "home"
-        for folder in (self.programs, self.home):
-            folder.mkdir()
-        copied_project(self.clone, self.ports)
-        self.rewritten |= self.ports
-        self.environment = {
-            "PATH": f"{self.programs}:{os.environ['PATH']}",
-            "HOME": str(self.home),
-            "LANG": "C.UTF-8",
-            "PYTHONPATH": str(self.clone),
-        }
-        self.shell = subprocess.Popen(
-            ["bash", "--noprofile", "--norc"],
-            cwd=self.clone,
-            env=self.environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-
-    def here(self, line: str) -> str:
-        """The line with the folders, ports and names of this test."""
-        for usual, own in self.rewritten.items():
-            line = line.replace(usual, own)
-        assert not re.search(r"/(opt|etc|var/lib)/devin", line), "a test stays in its own folders"
-        return line
-
-    def types(self, line: str, *, code: int = 0, answers: str = "") -> str:
-        """What is said to a line, which must end with this exit code. `answers` is what is typed into the program."""
-        assert self.shell.stdin and self.shell.stdout
-        end = "the-end-of-the-line"
-        typed = f"eval {shlex.quote(self.here(line))} <<'{end}'\n{answers}\n{end}\nprintf '\\n{end} %s\\n' $?\n"
-        too_long = threading.Timer(240, os.killpg, (self.shell.pid, signal.SIGKILL))
-        too_long.start()
-        said, ended_with = [], None
-        self.shell.stdin.write(typed)
-        self.shell.stdin.flush()
-        for answer in self.shell.stdout:
-            if answer.startswith(end):
-                ended_with = int(answer.split()[1])
-                break
-            said.append(answer)
-        too_long.cancel()
-        shown = "".join(said)
-        assert ended_with == code, f"{line}\nended with {ended_with}:\n{shown}"
-        assert "Traceback" not in shown, shown
-        return shown
-
-    @contextmanager
-    def runs(self, line: str, ended_by: signal.Signals = signal.SIGINT) -> Iterator[Running]:
-        """A command in a second terminal, ended by Ctrl-C or another signal when the block ends."""
-        log = self.folder / f"{len(list(self.folder.glob('*.log')))}.log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                ["bash", "-c", self.here(line)],
-                cwd=self.clone,
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        running = Running(process, log)
-        try:
-            yield running
-            os.killpg(process.pid, ended_by)
-            process.wait(120)
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-        assert "Traceback" not in running.said, running.said
-        patiently(retry=tenacity.retry_if_result(bool))(self.is_served)
-
-    def is_served(self) -> bool:
-        with socket.socket() as asking:
-            return asking.connect_ex(("127.0.0.1", int(self.ports["3000"]))) == 0
-
-    def follows(self, part: Part, unusual: Mapping[str, Callable[[str], object]] | None = None) -> None:
-        """Types what the part says; what is in a sentence only if it was not typed before.
-
-        `unusual` says what to do with a command instead of typing it and going on.
-        """
-        todo = dict(unusual or {})
-        for command in part.commands:
-            if command.is_in_sentence and command.name in self.said:
-                continue
-            how = todo.pop(command.name, self.types)
-            self.said[command.name] = str(how(command.typed))
-        assert not todo, f"not under {part.heading}: {todo}"
-        self.parts.remove(part)
-
-    def sets(self, path: Path, **variables: str) -> None:
-        """Edits a file of variables."""
-        lines = path.read_text(encoding="utf-8").splitlines()
-        for name, value in variables.items():
-            lines = [line for line in lines if not line.startswith(f"{name}=")] + [f"{name}={value}"]
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-    def leaves(self) -> None:
-        assert self.shell.stdin and self.shell.stdout
-        self.shell.stdin.close()
-        self.shell.wait(60)
-        self.shell.stdout.close()
 
 
 @pytest.fixture
@@ -420,7 +135,6 @@ def url_of(person: Person, page: str) -> str:
 
 
 # The first hour
-
 FIRST_HOUR = "docs/first-hour.md"
 
 

@@ -10,9 +10,7 @@ import pytest
 from resources import webhook
 from resources.devin_key import KEY_VARIABLE
 from resources.webhook import URL_VARIABLE, Undelivered, as_text, send
-from tests.test_devin_api import Send, certificate, http, raw, set_proxies
-
-__all__ = ["certificate"]
+from tests.support.http import Send, http, raw, set_proxies
 
 SECRET_PATH = "/services/T0/B0/very-secret-path"
 

@@ -13,26 +13,18 @@ from importlib.metadata import version
 from typing import Any
 from urllib.parse import quote
 
-import httpx
 import pytest
 from playwright.sync_api import Page
 
 from pipelines.settings import PROJECT
-from tests.browser import chromium
-from tests.conftest import World
-from tests.test_cli import wait_until
-from tests.ui import dagster_ui
+from tests.support.browser import chromium
+from tests.support.graphql import LAUNCH, graphql
+from tests.support.ui import dagster_ui
+from tests.support.waiting import wait_until
+from tests.support.world import World
 
 DAY = "2025-04-01"
 PASSWORD = "not-for-others-7d1f"
-LAUNCH = """mutation Launch($params: ExecutionParams!) {
-  %s(executionParams: $params) {
-    __typename
-    ... on LaunchRunSuccess { run { runId } }
-    ... on RunConfigValidationInvalid { errors { message } }
-    ... on PythonError { message }
-  }
-}"""
 RUNS = "{ runsOrError { ... on Runs { results { runId status } } } }"
 
 
@@ -72,13 +64,6 @@ class Witness:
 def witness() -> Iterator[Witness]:
     with Witness() as other:
         yield other
-
-
-def graphql(url: str, query: str, **variables: object) -> dict[str, Any]:
-    answer = httpx.post(f"{url}/graphql", json={"query": query, "variables": variables}, timeout=120).json()
-    assert "errors" not in answer, answer
-    data: dict[str, Any] = answer["data"]
-    return data
 
 
 def params(config: dict[str, Any], *, again: str = "") -> dict[str, Any]:

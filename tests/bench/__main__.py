@@ -560,8 +560,8 @@ def analysts(sizes: Sizes) -> list[Row]:
 
 def ui(sizes: Sizes) -> list[Row]:
     """From `devin-sessions ui`, which is `make dev`, to what a person sees in the browser, over the demo."""
-    from tests import ui  # here: it brings a browser, and the job itself
-    from tests.browser import chromium
+    from tests.support import ui  # here: it brings a browser, and the job itself
+    from tests.support.browser import chromium
 
     days, organizations = sizes.shown
     over_the_demo = ui.load_the_demo(days, organizations)

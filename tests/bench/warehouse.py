@@ -20,7 +20,7 @@ from sqlalchemy.dialects.postgresql import insert
 from resources.database import Database
 from resources.files import replacing
 from tests.bench.source import World
-from tests.conftest import PostgreSQL
+from tests.support.postgresql import PostgreSQL
 from warehouse import migrations, parquet, tables, writes
 from warehouse.tables import ORGANIZATIONS
 

@@ -15,9 +15,9 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 
 from rich.console import Console
 
-from tests.conftest import PostgreSQL
 from tests.faults.families import all_cases, play
 from tests.faults.table import Verdict, show
+from tests.support.postgresql import PostgreSQL
 
 
 def main() -> int:

@@ -1,0 +1,164 @@
+"""One writer at a time: whom a writer and a reader wait for, on a real DuckDB file and a real PostgreSQL."""
+
+import threading
+
+import pytest
+import sqlalchemy as sa
+
+from resources.database import Database
+from resources.database_errors import WarehouseLocked
+from tests.support.databases import database_at, insert, is_waited_for, numbers
+from tests.support.processes import another_process
+from tests.support.waiting import wait_until
+
+
+def test_while_a_block_is_open_no_other_process_can_open_the_file_and_after_it_any_can(database: Database) -> None:
+    with another_process() as other:
+        with database.transaction() as connection:
+            insert(connection, 2)
+            assert "Could not set lock" in other.open(database.path)
+        assert other.open(database.path) == "done"
+
+
+def test_after_a_block_that_raised_the_lock_is_free_too(database: Database) -> None:
+    with another_process() as other:
+        with pytest.raises(RuntimeError), database.transaction():
+            raise RuntimeError
+        assert other.open(database.path) == "done"
+
+
+def test_after_a_reader_the_lock_is_free(database: Database) -> None:
+    with another_process() as other:
+        assert numbers(database) == [1]
+        assert other.open(database.path) == "done"
+
+
+def test_a_lock_that_another_process_holds_is_waited_for(database: Database) -> None:
+    attempts = 0
+    with another_process() as other:
+        assert other.open(database.path) == "done"
+
+        def attempt(*_: object) -> None:
+            # The holder lets go only once two attempts have failed, so the third is one that waited.
+            nonlocal attempts
+            attempts += 1
+            if attempts == 3:
+                assert other.close() == "done"
+
+        dialect = type(sa.create_engine(database.url).dialect)
+        sa.event.listen(dialect, "do_connect", attempt)
+        try:
+            with database.transaction() as connection:
+                insert(connection, 2)
+        finally:
+            sa.event.remove(dialect, "do_connect", attempt)
+    assert attempts == 3
+    assert numbers(database) == [1, 2]
+
+
+@pytest.mark.parametrize("read_only", [False, True], ids=["writer", "reader"])
+def test_a_lock_that_stays_names_the_process_that_holds_it(database: Database, read_only: bool) -> None:
+    waiting = database_at(database.path, lock_timeout_seconds=0.05)
+    with another_process() as other:
+        assert other.open(database.path) == "done"
+        with pytest.raises(WarehouseLocked) as locked, waiting.transaction(read_only=read_only):
+            pass
+        told = str(locked.value)
+        assert f"The warehouse {database.path} is locked by process {other.running.pid} (" in told
+        assert "stayed so for 0.05 s. Close what has it open" in told
+    assert numbers(database) == [1]
+
+
+def test_without_time_to_wait_a_lock_is_tried_for_once(database: Database) -> None:
+    attempts: list[object] = []
+
+    def attempt(*arguments: object) -> None:
+        attempts.append(arguments)
+
+    dialect = type(sa.create_engine(database.url).dialect)
+    with another_process() as other:
+        assert other.open(database.path) == "done"
+        sa.event.listen(dialect, "do_connect", attempt)
+        try:
+            with pytest.raises(WarehouseLocked), database_at(database.path, lock_timeout_seconds=0).transaction():
+                pass
+        finally:
+            sa.event.remove(dialect, "do_connect", attempt)
+    assert len(attempts) == 1
+
+
+def test_a_second_writer_of_postgresql_begins_when_the_first_has_ended(on_postgresql: Database) -> None:
+    order: list[str] = []
+
+    def write() -> None:
+        with on_postgresql.transaction() as connection:
+            order.append(f"the second begins and sees {numbers(on_postgresql)}")
+            insert(connection, 3)
+
+    second = threading.Thread(target=write)
+    with on_postgresql.transaction() as first:
+        second.start()
+        wait_until(lambda: is_waited_for(first), "the second writer waits")
+        insert(first, 2)
+        order.append("the first ends")
+    second.join(30)
+    assert order == ["the first ends", "the second begins and sees [1, 2]"]
+    assert numbers(on_postgresql) == [1, 2, 3]
+
+
+def test_a_writer_of_postgresql_that_raised_lets_the_next_begin(on_postgresql: Database) -> None:
+    with pytest.raises(RuntimeError), on_postgresql.transaction():
+        raise RuntimeError
+    with Database(url=on_postgresql.url, lock_timeout_seconds=0.05).transaction() as connection:
+        insert(connection, 2)
+    assert numbers(on_postgresql) == [1, 2]
+
+
+def test_a_writer_of_postgresql_that_stays_is_told_of(on_postgresql: Database) -> None:
+    waiting = Database(url=on_postgresql.url, lock_timeout_seconds=0.05)
+    with on_postgresql.transaction() as first:
+        with pytest.raises(WarehouseLocked) as locked, waiting.transaction() as connection:
+            insert(connection, 3)
+        insert(first, 2)
+    told = str(locked.value)
+    assert told.startswith(f"The warehouse {on_postgresql.name} is locked by another process, and stayed so for 0.05 s")
+    assert "run the same again" in told
+    assert "\n" not in told
+    assert numbers(on_postgresql) == [1, 2]
+
+
+def test_without_time_to_wait_a_writer_of_postgresql_does_not_wait_at_all(on_postgresql: Database) -> None:
+    told: list[str] = []
+
+    def write() -> None:
+        try:
+            with Database(url=on_postgresql.url, lock_timeout_seconds=0).transaction():
+                told.append("it waited")
+        except WarehouseLocked as error:
+            told.append(str(error))
+
+    second = threading.Thread(target=write)
+    with on_postgresql.transaction():
+        second.start()
+        second.join(2)
+        assert told, "it waits"
+    second.join(30)
+    assert "is locked by another process" in told[0]
+
+
+def test_a_reader_of_postgresql_waits_for_no_writer_and_sees_the_old_rows(on_postgresql: Database) -> None:
+    reader = Database(url=on_postgresql.url, lock_timeout_seconds=0.05)
+    with on_postgresql.transaction() as connection:
+        insert(connection, 2)
+        connection.execute(sa.text("delete from numbers where number = 1"))
+        assert numbers(reader) == [1]
+    assert numbers(reader) == [2]
+
+
+def test_a_writer_of_postgresql_waits_for_no_reader(on_postgresql: Database) -> None:
+    writer = Database(url=on_postgresql.url, lock_timeout_seconds=0.05)
+    with on_postgresql.transaction(read_only=True) as reading:
+        assert reading.execute(sa.text("select count(*) from numbers")).scalar_one() == 1
+        with writer.transaction() as connection:
+            insert(connection, 2)
+    assert numbers(on_postgresql) == [1, 2]

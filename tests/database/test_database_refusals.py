@@ -1,0 +1,145 @@
+"""A database that cannot be opened says why in one line."""
+
+import contextlib
+import socket
+import sqlite3
+from pathlib import Path
+
+import duckdb
+import pytest
+import sqlalchemy as sa
+
+from resources.database import Database
+from resources.database_errors import WarehouseDamaged, WarehouseError, WarehouseLocked
+from tests.support.databases import PASSWORD, database_at, insert, numbers, refusal
+
+
+def test_a_server_that_is_not_there_is_told_of() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    told = refusal(
+        f"postgresql+psycopg://writer:{PASSWORD.replace('@', '%40').replace('/', '%2F')}@127.0.0.1:{port}/db"
+    )
+    assert f"127.0.0.1:{port}/db cannot be opened: " in told
+    assert PASSWORD not in told
+    assert "refused" in told
+    assert told.endswith("Check WAREHOUSE_URL.")
+
+
+def test_a_host_that_nobody_knows_is_told_of() -> None:
+    told = refusal("postgresql+psycopg://writer@no.such.host.invalid/db")
+    assert "no.such.host.invalid/db cannot be opened: " in told
+    assert told.endswith("Check WAREHOUSE_URL.")
+
+
+def test_a_database_that_does_not_exist_is_told_of(on_postgresql: Database) -> None:
+    told = refusal(sa.make_url(on_postgresql.url).set(database="nowhere"))
+    assert "/nowhere cannot be opened: " in told
+    assert 'database "nowhere" does not exist' in told
+    assert told.endswith("Check WAREHOUSE_URL.")
+
+
+def test_a_connection_that_is_cut_in_a_block_is_told_of_and_the_block_undone(on_postgresql: Database) -> None:
+    with pytest.raises(WarehouseError) as lost, on_postgresql.transaction() as connection:
+        insert(connection, 2)
+        server_process = connection.execute(sa.text("select pg_backend_pid()")).scalar_one()
+        with on_postgresql.transaction(read_only=True) as another:
+            another.execute(sa.text("select pg_terminate_backend(:pid, 30000)"), {"pid": server_process})
+        insert(connection, 3)
+    assert f"The connection to the warehouse {on_postgresql.name} was lost: " in str(lost.value)
+    assert "What was being stored is not stored, everything before it is." in str(lost.value)
+    assert "\n" not in str(lost.value)
+    assert numbers(on_postgresql) == [1]
+
+
+def test_an_address_whose_password_is_nowhere_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WAREHOUSE_URL", raising=False)
+    told = refusal("postgresql+psycopg://writer:***@127.0.0.1/sessions")
+    assert told.startswith("The password of the warehouse postgresql+psycopg://127.0.0.1/sessions is not known: ")
+    assert "set WAREHOUSE_URL in the environment of every process" in told
+
+
+def test_a_file_of_sqlite_is_refused_without_fetching_what_would_open_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = tmp_path / "other.sqlite"
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        other.execute("create table numbers (number integer)")
+    told = refusal(f"duckdb:///{path}")
+    assert f"The warehouse {path} cannot be opened: " in told or f"{path} is not a DuckDB file" in told
+    assert "download" not in told.lower()
+
+
+@pytest.mark.parametrize("read_only", [False, True], ids=["writer", "reader"])
+def test_motherduck_is_no_file_and_without_its_extension_is_told_of_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, read_only: bool
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))  # where an extension would be, had it been loaded before
+    for name in ("HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")  # so that none can be, wherever this runs
+    database = Database(url="duckdb:///md:name")
+    assert (database.is_duckdb, database.is_file) == (True, False)
+    with pytest.raises(WarehouseError) as unusable, database.transaction(read_only=read_only):
+        pass
+    told = str(unusable.value)
+    assert "md:name cannot be opened: " in told
+    assert 'Failed to download extension "motherduck"' in told
+    assert told.endswith("Check WAREHOUSE_URL.")
+    assert "\n" not in told
+    assert unusable.value.__cause__ is None
+
+
+@pytest.mark.parametrize("content", [b"hello", b"day,org_id,sessions_count\n" * 1000], ids=["short", "long"])
+@pytest.mark.parametrize("read_only", [False, True], ids=["writer", "reader"])
+def test_a_file_of_another_kind_is_refused_and_left_as_it_is(tmp_path: Path, content: bytes, read_only: bool) -> None:
+    path = tmp_path / "warehouse.duckdb"
+    path.write_bytes(content)
+    with (
+        pytest.raises(WarehouseError, match=r"is not a DuckDB file\. Set WAREHOUSE_URL to another path") as refused,
+        database_at(path).transaction(read_only=read_only),
+    ):
+        pass
+    assert not isinstance(refused.value, WarehouseLocked)
+    assert str(path) in str(refused.value)
+    assert path.read_bytes() == content
+
+
+def test_a_damaged_file_is_refused_in_one_line(database: Database) -> None:
+    database.path.write_bytes(database.path.read_bytes()[:9000])
+    with pytest.raises(WarehouseDamaged, match=r"is damaged \(.*\)\. .* devin-sessions restore$") as refused:
+        numbers(database)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("below", ["warehouse.duckdb", "folder/warehouse.duckdb"])
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, below: str) -> None:
+    file = tmp_path / "file"
+    file.write_text("not a folder")
+    path = file / below
+    with (
+        pytest.raises(WarehouseError, match=r"cannot be made: .*Check its rights, or WAREHOUSE_URL") as refused,
+        database_at(path).transaction(),
+    ):
+        pass
+    assert f"The folder {path.parent} " in str(refused.value)
+    assert file.read_text() == "not a folder"
+
+
+def test_a_folder_in_the_files_place_is_refused(tmp_path: Path) -> None:
+    with (
+        pytest.raises(WarehouseError, match=rf"The warehouse {tmp_path} cannot be opened: "),
+        database_at(tmp_path).transaction(),
+    ):
+        pass
+
+
+def test_a_path_with_letters_that_an_address_escapes_is_that_path(tmp_path: Path) -> None:
+    path = tmp_path / "50% of Ünits & more" / "ware house.duckdb"
+    url = sa.make_url("duckdb://").set(database=str(path)).render_as_string()
+    database = Database(url=url)
+    with database.transaction() as connection:
+        connection.execute(sa.text("create table numbers as select 4 as number"))
+    assert database.path == path
+    with duckdb.connect(str(path), read_only=True) as connection:
+        assert connection.execute("from numbers").fetchall() == [(4,)]

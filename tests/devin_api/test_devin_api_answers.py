@@ -1,0 +1,157 @@
+"""The client believes only the contract, and no answer without end. Over real HTTP."""
+
+import gzip
+import json
+import tracemalloc
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from resources.calls import Calls
+from resources.devin_answers import LARGEST_COUNT
+from resources.devin_api import DevinClient
+from resources.devin_errors import ContractBroken, DevinAPIError, Misrouted, SourceDown
+from resources.retries import MAX_BODY_BYTES
+from resources.sandbox.server import Sandbox
+from tests.support.client import END, SAFETY_SECONDS, START, api, count, counted, using
+from tests.support.http import Send, http, raw
+from tests.support.json_values import json_values
+
+# One whole number
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        counted(-1),
+        counted(LARGEST_COUNT + 1),
+        counted(10**400),
+        counted(12.0),
+        counted(12.5),
+        counted(True),
+        counted(False),
+        counted("12"),
+        counted(None),
+        counted([12]),
+        counted({"count": 12}),
+        b'{"sessions_count": 1e2}',
+        b'{"sessions_count": NaN}',
+        b'{"sessions_count": Infinity}',
+        b'{"sessions_count": ' + b"[" * 400 + b"]" * 400 + b"}",
+        b"{}",
+        b'{"Sessions_count": 12}',
+        b'{"sessions_created_count": 12}',
+        b'{"detail": "not today"}',
+        b"12",
+        b"null",
+        b"[]",
+        b'[{"sessions_count": 12}]',
+        b'"sessions_count"',
+    ],
+    ids=lambda body: body.decode()[:50],
+)
+def test_an_answer_that_is_not_one_whole_number_is_no_count(sandbox: Sandbox, body: bytes) -> None:
+    sandbox.fail(body=body, times=None)
+    with pytest.raises(
+        ContractBroken, match=r"organization org-7 from 2025-03-03T.*Nothing of it was stored"
+    ) as broken:
+        count(api(sandbox.url), org_ids=["org-7"])
+    assert len(str(broken.value)) < 500
+    assert len(sandbox.requests) == 1
+
+
+@pytest.mark.parametrize("number", [0, 1, 2**31, LARGEST_COUNT])
+def test_every_whole_number_that_sums_can_hold_is_a_count(sandbox: Sandbox, number: int) -> None:
+    sandbox.fail(body=counted(number))
+    assert count(api(sandbox.url)) == number
+
+
+def test_fields_beside_the_count_are_no_harm(sandbox: Sandbox) -> None:
+    sandbox.fail(body=b'{"as_of": null, "sessions_count": 7, "prs": [1]}')
+    assert count(api(sandbox.url)) == 7
+
+
+def test_of_all_json_only_whole_numbers_in_range_are_counts(sandbox: Sandbox) -> None:
+    with api(sandbox.url, max_tries=1).connected(Calls()) as (client, portal):
+
+        @settings(max_examples=150, deadline=None)
+        @given(st.fixed_dictionaries({"sessions_count": json_values}) | json_values)
+        @example({"sessions_count": LARGEST_COUNT})
+        @example({"sessions_count": True})
+        def ask(body: object) -> None:
+            value = body.get("sessions_count") if isinstance(body, dict) else None
+            sandbox.heal()
+            sandbox.fail(body=json.dumps(body).encode())
+            if type(value) is int and 0 <= value <= 10**12:
+                answer = portal.call(client.count, START, END)
+                assert (type(answer), answer) == (int, value)
+            else:
+                with pytest.raises(ContractBroken):
+                    portal.call(client.count, START, END)
+
+        ask()
+
+
+@pytest.mark.parametrize("status", [202, 204, 206, 304, 600, 999])
+def test_only_a_200_carries_a_count(status: int) -> None:
+    body = b"" if status in (204, 304) else counted(5)
+    with raw(http(body, f"{status} X")) as server, pytest.raises(Misrouted, match=f"answered {status}"):
+        count(api(server.url))
+    assert len(server.requests) == 1
+
+
+# An answer has a size
+
+
+def test_an_answer_of_the_largest_size_is_read_and_a_longer_one_is_not(sandbox: Sandbox) -> None:
+    sandbox.fail(body=counted(6).rjust(MAX_BODY_BYTES))
+    sandbox.fail(body=counted(6).rjust(MAX_BODY_BYTES + 1), times=None)
+
+    async def ask(client: DevinClient) -> None:
+        assert await client.count(START, END) == 6
+        with pytest.raises(ContractBroken, match="longer than 4,194,304 bytes and was cut off"):
+            await client.count(START, END)
+
+    using(api(sandbox.url), ask)
+    assert len(sandbox.requests) == 2
+
+
+@pytest.mark.parametrize("status", [200, 400, 500])
+def test_an_answer_that_never_ends_is_cut_off(status: int) -> None:
+    sent = []
+
+    def endless(head: bytes, send: Send) -> None:
+        send(f"HTTP/1.1 {status} X\r\n\r\n".encode())
+        while True:
+            send(b" " * 65_536)
+            sent.append(65_536)
+
+    with raw(endless) as server, pytest.raises(ContractBroken, match="cut off"):
+        count(api(server.url, timeout_seconds=SAFETY_SECONDS))
+    assert len(server.requests) == 1
+    # What was read, and what the two sockets hold on the way.
+    assert sum(sent) < 8 * MAX_BODY_BYTES
+
+
+def test_headers_that_never_end_are_cut_off() -> None:
+    def endless(head: bytes, send: Send) -> None:
+        send(b"HTTP/1.1 200 OK\r\n")
+        while True:
+            send(b"X-Again: and again\r\n" * 1000)
+
+    with raw(endless) as server, pytest.raises(SourceDown, match="the connection failed"):
+        count(api(server.url, max_tries=1, timeout_seconds=SAFETY_SECONDS))
+
+
+def test_a_small_answer_that_unpacks_to_a_huge_one_does_not_fill_the_memory() -> None:
+    bomb = http(gzip.compress(b" " * 64 * 1024 * 1024), "200 OK", "Content-Encoding: gzip")
+    with raw(bomb) as server, pytest.raises(DevinAPIError):
+        tracemalloc.start()
+        try:
+            count(api(server.url, max_tries=1))
+        finally:
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+    assert b"accept-encoding: identity" in server.requests[0].lower()
+    assert peak < 8 * MAX_BODY_BYTES

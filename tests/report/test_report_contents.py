@@ -1,0 +1,294 @@
+"""What the report shows of what is stored, and what never runs in it."""
+
+import json
+import socket
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from pipelines import checks
+from pipelines.report.activity import MOST_ORGS, MOST_SMALL_MULTIPLES
+from pipelines.settings import Settings
+from resources.database import Database
+from tests.support.report import LAST, UNKNOWN, Look, fill, marks_of, written
+from warehouse import tables, writes
+from warehouse.tables import ORGANIZATIONS
+
+NAMES = {
+    "a": "<img src=x onerror=alert(1)>",
+    "b": "</script><script>alert(2)</script>",
+    "c": "{{ 7 * 7 }} & \"quoted\" 'single'",
+    "d": "\u202e\u0628\u0631\u0646 \U0001f9a6",
+    "e": "line\u2028separator",
+    "f": None,
+    "g": "<b>bold</b>",
+    "h": "<b>bold</b>",
+}
+
+
+def test_names_are_text_and_never_markup(database: Database, tmp_path: Path, look: Look) -> None:
+    fill(database, {org_id: [9 - n] * 35 for n, org_id in enumerate(NAMES)}, NAMES)
+    with database.transaction() as connection:
+        writes.store_availability(connection, ORGANIZATIONS, {"a": "<script>alert(3)</script>"}, (), datetime.now(UTC))
+    looked = look(written(database, tmp_path))
+    assert looked.console == []
+    assert len(looked.requests) == 1
+    assert looked.page.evaluate("document.querySelectorAll('img, b, iframe').length") == 0
+    assert looked.page.evaluate("document.querySelectorAll('script').length") == 3
+    looked.page.locator("summary", has_text="Organizations as a table").click()
+    first = looked.page.locator("details[open] tbody th").all_text_contents()
+    assert first == [*list(NAMES.values())[:5], "f", "<b>bold</b> g", "<b>bold</b> h"]
+    assert "<script>alert(3)</script>" in looked.text("table.quality")
+    labels = looked.page.locator("#organizations .role-axis-label text").all_text_contents()
+    assert "<b>bold</b> g" in labels
+    assert NAMES["a"] and NAMES["a"] in looked.tooltip("#organizations .layer_0_marks path >> nth=0")
+    assert looked.page.evaluate("document.querySelectorAll('img, b, iframe').length") == 0
+
+
+def test_a_script_that_got_in_all_the_same_would_not_run_nor_reach_the_network(
+    database: Database, tmp_path: Path, look: Look
+) -> None:
+    fill(database, {"a": [1] * 10})
+    path = written(database, tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        bad = (
+            f"<base href='{url}'><script>document.title = 'taken'</script><img src='{url}'>"
+            f"<script src='{url}'></script><link rel='stylesheet' href='{url}'><video src='{url}'></video>"
+            f"<form action='{url}'><button>Send</button></form>"
+        )
+        path.write_text(path.read_text(encoding="utf-8").replace("<main>", f"<main>{bad}"), encoding="utf-8")
+        looked = look(path)
+        assert looked.page.title() == "Devin sessions"
+        assert looked.drawn(), "while the page's own scripts run"
+        looked.page.keyboard.press("Tab")
+        looked.page.keyboard.press("Enter")
+        assert looked.page.url == f"{path.as_uri()}#quality", "what it calls its base is not"
+        server.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            server.accept()
+        refused = (
+            "new Promise(done => { addEventListener('securitypolicyviolation', e => done(e.effectiveDirective));"
+            "document.forms[0].requestSubmit() })"
+        )
+        assert looked.page.evaluate(refused) == "form-action"
+
+
+def test_an_empty_warehouse_says_what_to_do(database: Database, tmp_path: Path, look: Look) -> None:
+    looked = look(written(database, tmp_path))
+    header = looked.text("header")
+    assert "No day is loaded yet. To load all of history: devin-sessions backfill --missing" in header
+    assert "! Data quality: 1 check gave a warning: Latest day" in header
+    assert looked.page.locator(".chart").count() == 0
+    marks = {row[0]: row[1] for row in marks_of(looked)}
+    assert marks.pop("Latest day") == "! warning"
+    assert set(marks.values()) == {UNKNOWN}, "of nothing nothing is proven"
+    assert looked.console == []
+
+
+def test_days_that_are_not_loaded_are_outlines_and_never_zeros(database: Database, tmp_path: Path, look: Look) -> None:
+    counts = [2, None, None, 0, 3, 1, None, 4, 4, 0]
+    fill(database, {"a": counts})
+    looked = look(written(database, tmp_path))
+    assert looked.page.locator("#year-2025 .layer_1_marks path").count() == counts.count(None)
+    assert looked.page.locator("#year-2025 .layer_0_marks path").count() == 7
+    looked.page.locator("summary", has_text="Trend as a table").click()
+    shown = looked.page.locator("details[open] tbody tr").all_inner_texts()
+    assert [row.split("\t")[1] for row in reversed(shown)] == [
+        str(n) if n is not None else "not loaded" for n in counts
+    ]
+    assert "Last 7 days 12 6 of 7 days loaded" in looked.text(".tiles")
+    assert "Coverage ✗ failed Days that lack counts: 2025-06-07…2025-06-08, 2025-06-12" in looked.text("table.quality")
+    assert "7 of 10 days are loaded. To load the rest: devin-sessions backfill --missing" in looked.text("header")
+
+
+@pytest.mark.parametrize("organizations", [1, 1000])
+def test_one_organization_and_a_thousand(database: Database, tmp_path: Path, look: Look, organizations: int) -> None:
+    fill(database, {f"org-{n:04}": [n % 7 + 1] * 21 for n in range(organizations)})
+    looked = look(written(database, tmp_path))
+    assert looked.console == []
+    bars = looked.page.locator("#organizations .layer_0_marks path").count()
+    assert bars == min(organizations, MOST_ORGS)
+    assert looked.page.locator(".small .chart svg").count() == min(organizations, MOST_SMALL_MULTIPLES)
+    assert f" 28 days {organizations:,} of {organizations:,} known" in looked.text(".tiles")
+    if organizations == 1000:
+        together = "These 20 had 2,940 together; 980 more organizations were active."
+        assert together in looked.text("section:has(#organizations)")
+
+
+def test_every_share_of_history_can_be_drawn(database: Database, tmp_path: Path, look: Look) -> None:
+    for days in (1, 2, 8, 400, 800):
+        with database.transaction() as connection:
+            for table in reversed(tables.metadata.sorted_tables):
+                if table is not tables.warehouse_version:
+                    connection.execute(sa.delete(table))
+        fill(database, {"a": list(range(days))})
+        looked = look(written(database, tmp_path))
+        assert looked.console == [], days
+        assert len(looked.drawn()) == looked.page.locator(".chart").count(), days
+
+
+def test_tiles_words_and_tables_tell_what_was_counted(database: Database, tmp_path: Path, look: Look) -> None:
+    counts = {"a": [2] * 28 + [4] * 28, "b": [0] * 28 + [3] * 28, "c": [1] * 56, "d": [9] * 28 + [0] * 28}
+    counts["a"][30] = 6
+    fill(database, counts, settled_after_days=9)
+    looked = look(written(database, tmp_path))
+    assert "2025-04-21 to 2025-06-15: every day is loaded. Last read 2025-06-19 00:05 UTC" in looked.text("header")
+    tiles = [" ".join(tile.split()) for tile in looked.page.locator(".tiles li").all_inner_texts()]
+    assert tiles == [
+        "Sessions on 15 Jun 2025 8 may still change",
+        "Last 7 days 56 +0% to the 7 before",
+        f"Last 28 days 226 {226 / 336 - 1:+.0%} to the 28 before",
+        "Active organizations, 28 days 3 of 4 known",
+    ]
+    said = "Between 2025-04-21 and 2025-06-15 the most on one day were 12, on Monday 21 April 2025."
+    assert looked.text("section:has(#trend) > p") == said
+    a_day = [sum(of_day) for of_day in zip(*counts.values(), strict=True)]
+    shown = looked.rows("Trend")
+    assert [row[1:] for row in reversed(shown)] == [
+        [
+            f"{number}",
+            f"{sum(a_day[n - 6 : n + 1]) / 7:.1f}" if n >= 6 else UNKNOWN,
+            f"{sum(a_day[n - 27 : n + 1]) / 28:.1f}" if n >= 27 else UNKNOWN,
+        ]
+        for n, number in enumerate(a_day)
+    ]
+    assert looked.rows("Organizations") == [
+        ["Name of a", "114", "28 of 28", "56", "28 of 28", "+104%"],
+        ["Name of b", "84", "28 of 28", "0", "28 of 28", "none before"],
+        ["Name of c", "28", "28 of 28", "28", "28 of 28", "+0%"],
+    ]
+    said = looked.text("section:has(#organizations) > p")
+    assert said.startswith(
+        "Name of a had most sessions in the last 28 days: 114. The tick is the 28 days before, where"
+    )
+    with database.transaction() as connection:
+        connection.execute(sa.update(tables.enterprise_sessions).values(is_settled=True))
+    assert "Sessions on 15 Jun 2025 8 settled" in look(written(database, tmp_path)).text(".tiles")
+
+
+def test_weeks_and_months_that_are_not_whole_are_told_from_those_that_are(
+    database: Database, tmp_path: Path, look: Look
+) -> None:
+    counts = [*range(54), None, None]
+    fill(database, {"a": counts})
+    looked = look(written(database, tmp_path))
+    weeks = [sum(range(n, min(n + 7, 54))) for n in range(0, 56, 7)]
+    change = f"{weeks[6] / weeks[5] - 1:+.0%}"
+    said = f"The last whole one, week of 02 June 2025, has {weeks[6]:,} sessions, {change} to the one before."
+    assert looked.text("section:has(#weeks) > p") == (
+        f"{said} Pale ones are not whole; a gap is one of which no day is loaded."
+    )
+    assert looked.rows("Weeks")[:2] == [
+        ["week of 09 June 2025", f"{weeks[7]:,}", UNKNOWN, "5 of 7"],
+        ["week of 02 June 2025", f"{weeks[6]:,}", change, "7 of 7"],
+    ]
+    assert [row[0] for row in looked.rows("Months")] == ["June 2025", "May 2025", "April 2025"]
+    assert looked.rows("Calendar") == [
+        ["June 2025", f"{sum(range(41, 54)):,}", "13 of 15"],
+        ["May 2025", f"{sum(range(10, 41)):,}", "31 of 31"],
+        ["April 2025", f"{sum(range(10)):,}", "10 of 10"],
+    ]
+    bars = looked.marks("#weeks .mark-rect path")
+    assert [bar.left for bar in bars] == sorted(bar.left for bar in bars), "in the order of the days"
+    assert [bar.opacity for bar in bars] == [0.9] * 7 + [0.4]
+
+
+def test_each_square_of_the_calendar_is_in_its_week_and_weekday_and_as_strong_as_its_day(
+    database: Database, tmp_path: Path, look: Look
+) -> None:
+    counts = [20, *range(400, 0, -1)]
+    counts[-1], counts[-2] = 0, 200
+    fill(database, {"a": counts})
+    looked = look(written(database, tmp_path))
+    days = [LAST - timedelta(days=n) for n in reversed(range(401))]
+    for year in (2024, 2025):
+        of_year = [day for day in days if day.year == year]
+        squares = looked.marks(f"#year-{year} .layer_0_marks path")
+        assert len(squares) == len(of_year)
+        columns = sorted({round(square.left) for square in squares})
+        lines = sorted({round(square.top) for square in squares})
+        mondays = [day - timedelta(days=day.weekday()) for day in of_year]
+        assert [columns.index(round(square.left)) for square in squares] == [
+            (monday - mondays[0]).days // 7 for monday in mondays
+        ]
+        assert [lines.index(round(square.top)) for square in squares] == [day.weekday() for day in of_year]
+        at = dict(zip(of_year, squares, strict=True))
+        for label in looked.page.locator(f"#year-{year} .role-axis-label text").all():
+            first = next((day for day in of_year if (f"{day:%b}", day.day) == (label.text_content(), 1)), None)
+            box = label.bounding_box()
+            if first and box:
+                assert at[first].left < box["x"] < at[first].right, first
+    squares = looked.marks("#year-2024 .layer_0_marks path") + looked.marks("#year-2025 .layer_0_marks path")
+    assert squares[1].fill == looked.colour("full")
+    assert squares[-1].fill == looked.colour("none")
+    assert squares[-2].fill == squares[counts.index(200)].fill, "one scale for all years"
+    assert looked.page.locator("#year-2025 .role-legend").count() == 1
+
+
+def test_a_line_is_broken_where_days_are_not_loaded_and_they_have_no_bar(
+    database: Database, tmp_path: Path, look: Look
+) -> None:
+    fill(database, {"a": [5] * 40 + [None] + [5] * 40 + [None] * 3})
+    looked = look(written(database, tmp_path))
+    assert len(looked.marks("#trend .layer_0_marks path")) == 80
+    lines = looked.marks("#trend g.mark-line path")
+    assert [line.path.count("M") for line in lines] == [2, 2]
+    assert [line.stroke for line in lines] == [looked.colour("colour1"), looked.colour("colour2")]
+    assert looked.rows("Trend")[0][0] == f"{LAST - timedelta(days=3)}"
+    labels = looked.page.locator("#trend .role-legend-label text").all_text_contents()
+    assert labels == ["day", "7-day mean", "28-day mean"]
+
+
+def test_organizations_are_drawn_from_most_to_least_with_a_tick_for_the_days_before(
+    database: Database, tmp_path: Path, look: Look
+) -> None:
+    counts = {"m": [1] * 28 + [8] * 28, "z": [8] * 28 + [4] * 28, "a": [4] * 28 + [2] * 28}
+    fill(database, counts)
+    looked = look(written(database, tmp_path))
+    labels = looked.marks("#organizations .role-axis-label text")
+    names = looked.page.locator("#organizations .role-axis-label text").all_text_contents()
+    by_height = [name for _, name in sorted(zip((label.top for label in labels), names, strict=True)) if " " in name]
+    assert by_height[:3] == ["Name of m", "Name of z", "Name of a"]
+    bars = looked.marks("#organizations .layer_0_marks path")
+    ticks = looked.marks("#organizations .layer_1_marks path")
+    assert [bar.top for bar in bars] == sorted(bar.top for bar in bars)
+    a_session = (bars[0].right - bars[0].left) / (8 * 28)
+    assert [round((bar.right - bar.left) / a_session) for bar in bars] == [8 * 28, 4 * 28, 2 * 28]
+    before = [round(((tick.left + tick.right) / 2 - bars[0].left) / a_session) for tick in ticks]
+    assert before == pytest.approx([28, 8 * 28, 4 * 28], abs=2)
+
+
+def test_a_chart_that_cannot_be_drawn_says_so_and_the_others_are(
+    database: Database, tmp_path: Path, look: Look
+) -> None:
+    fill(database, {"a": [1] * 10})
+    path = written(database, tmp_path)
+    page = path.read_text(encoding="utf-8")
+    begin = '<script type="application/json" id="charts">'
+    specs = page.partition(begin)[2].partition("</script>")[0]
+    told = json.loads(specs)
+    told["trend"]["layer"] = 5
+    path.write_text(page.replace(specs, json.dumps(told)), encoding="utf-8")
+    looked = look(path)
+    assert looked.text("#trend") == "This chart could not be drawn; its numbers are in the table below."
+    assert {"year-2025", "organizations", "weeks", "months"} <= {*looked.drawn()}
+
+
+def test_the_only_link_is_one_within_the_page(database: Database, tmp_path: Path, look: Look) -> None:
+    fill(database, {"a": [1] * 10})
+    looked = look(written(database, tmp_path))
+    assert looked.page.locator("a").evaluate_all("links => links.map(a => a.getAttribute('href'))") == [
+        "#quality",
+        "#quality",
+    ]
+
+
+def test_days_that_exceed_their_total_are_not_said_to_be_off_their_block(database: Database) -> None:
+    fill(database, {"a": [2] * 10}, unattributed=-1)
+    with database.transaction(read_only=True) as connection:
+        found = dict(checks.verdicts(connection, Settings(devin_start_date=date(2025, 1, 1))))
+    assert not found["Control totals"].passed
+    assert found["Blocks of days"].passed

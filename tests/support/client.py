@@ -1,0 +1,71 @@
+"""Asks the client's questions of a source at an address, in one event loop each."""
+
+import asyncio
+import json
+import os
+import traceback
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+from zoneinfo import ZoneInfo
+
+from resources.calls import Calls
+from resources.devin_answers import Organization
+from resources.devin_api import DevinAPI, DevinClient
+from resources.devin_key import URL_VARIABLE
+
+KEY = "apk_user_4f1d7c9a0b2e86"
+NOW = datetime(2025, 7, 16, 13, 45, 30, 250_000, tzinfo=UTC)
+START = datetime(2025, 3, 3, tzinfo=UTC)
+END = datetime(2025, 3, 4, tzinfo=UTC)
+BERLIN = ZoneInfo("Europe/Berlin")
+SAFETY_SECONDS = 30
+"""No test waits so long; one that would hang for ever fails instead."""
+
+T = TypeVar("T")
+
+
+def api(url: str, **fields: Any) -> DevinAPI:
+    # The key goes there alone; the fixture `environment` takes it back. No variable can hold a NUL.
+    os.environ[URL_VARIABLE] = url.replace("\0", "")
+    return DevinAPI(base_url=url, **{"backoff_seconds": 0, "patience_seconds": 0, **fields})
+
+
+def using(api: DevinAPI, ask: Callable[[DevinClient], Awaitable[T]], calls: Calls | None = None) -> T:
+    async def main() -> T:
+        async with asyncio.timeout(SAFETY_SECONDS), api.connect(calls or Calls()) as client:
+            return await ask(client)
+
+    return asyncio.run(main())
+
+
+def count(
+    api: DevinAPI, calls: Calls | None = None, *, start: datetime = START, end: datetime = END, **filters: list[str]
+) -> int:
+    return using(api, lambda client: client.count(start, end, **filters), calls)
+
+
+def organizations(api: DevinAPI, calls: Calls | None = None) -> list[Organization]:
+    return using(api, lambda client: client.organizations(), calls).items
+
+
+def counted(value: object) -> bytes:
+    return json.dumps({"sessions_count": value}).encode()
+
+
+def everything_told_by(error: BaseException) -> str:
+    """Whatever a log, a screen or a debugger shows of an error, its hidden causes included."""
+    seen: BaseException | None = error
+    told = ["".join(traceback.format_exception(error))]
+    while seen is not None:
+        told += [str(seen), repr(seen), repr(seen.args), repr(getattr(seen, "__notes__", None))]
+        seen = seen.__cause__
+    return "\n".join(told)
+
+
+def page(*items: object, has_more: object = False) -> bytes:
+    return json.dumps({"items": items, "has_more": has_more}).encode()
+
+
+def item(org_id: object = "org-1", org_name: object = "One", created_at: object = None) -> dict[str, object]:
+    return {"org_id": org_id, "org_name": org_name, "created_at": created_at}

@@ -1,0 +1,37 @@
+"""The numbers that a load leaves in Dagster and prints as JSON."""
+
+import json
+from datetime import datetime, timedelta
+from typing import Any
+
+import dagster as dg
+
+from tests.support.command import devin_sessions
+from tests.support.world import World
+
+ASSET = dg.AssetKey("daily_sessions")
+
+
+def in_dagster(world: World) -> list[dict[str, Any]]:
+    """The numbers that each load left on the asset, the last first."""
+    records = world.instance.fetch_observations(ASSET, limit=10).records
+    return [
+        {name: value.value for name, value in record.asset_observation.metadata.items()}
+        for record in records
+        if record.asset_observation and record.partition_key is None
+    ]
+
+
+def lines_of(*arguments: str) -> tuple[int, list[dict[str, Any]], list[dict[str, Any]]]:
+    """Exit code of a command, and the objects on standard output and standard error: each line has to be one."""
+    code, out, err = devin_sessions(*arguments)
+    return code, objects_in(out, "info"), objects_in(err, "error")
+
+
+def objects_in(text: str, level: str) -> list[dict[str, Any]]:
+    objects = [json.loads(line) for line in text.splitlines()]
+    for line in objects:
+        assert list(line)[:4] == ["time", "level", "event", "message"]
+        assert line["level"] == level
+        assert datetime.fromisoformat(line["time"]).utcoffset() == timedelta(0)
+    return objects

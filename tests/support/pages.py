@@ -1,0 +1,44 @@
+"""The pages for people, and the blocks of code in them."""
+
+import configparser
+import re
+from pathlib import Path
+
+from pipelines.settings import PROJECT
+
+DOCS = PROJECT / "docs"
+PAGES = [PROJECT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(DOCS.glob("*.md"))
+NAMES = [str(page.relative_to(PROJECT)) for page in PAGES]
+
+
+def text(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def blocks(page: Path, language: str = r"\w*") -> list[str]:
+    """The code blocks, also those that are indented under an item of a list."""
+    # All of them are looked for: the end of one that is not wanted would pass for the beginning of another.
+    found = re.findall(r"^( *)```(\w*)\n(.*?)^ *```$", text(page), re.MULTILINE | re.DOTALL)
+    wanted = [(indent, code) for indent, its_language, code in found if re.fullmatch(language, its_language)]
+    return ["\n".join(line.removeprefix(indent) for line in code.splitlines()) for indent, code in wanted]
+
+
+DEPLOYMENT = DOCS / "deployment.md"
+
+
+def environment_file() -> dict[str, str]:
+    """What the page puts there."""
+    (block,) = (
+        block for block in blocks(DEPLOYMENT, "dotenv") if block.startswith("# /etc/devin-sessions/environment\n")
+    )
+    return dict(line.split("=", 1) for line in block.splitlines()[1:])
+
+
+def units() -> dict[str, configparser.ConfigParser]:
+    found = {}
+    for block in blocks(DEPLOYMENT, "ini"):
+        parser = configparser.ConfigParser(interpolation=None, delimiters="=", strict=True)
+        parser.optionxform = str  # type: ignore[assignment, method-assign]  # as its documentation says
+        parser.read_string(block)
+        found[block.splitlines()[0].removeprefix("# /etc/systemd/system/")] = parser
+    return found

@@ -1,0 +1,202 @@
+"""A person with a shell in a copy of the project, who types what the pages say."""
+
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import tenacity
+
+from pipelines.settings import PROJECT
+from tests.support.typed import Part
+
+
+def copied_project(folder: Path, ports: Mapping[str, str]) -> None:
+    """What git would clone, what is new included, as it is after the first `make`. Other ports than the usual ones, in
+    the one module that names them: those may be taken."""
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    for name in subprocess.run(listed, cwd=PROJECT, capture_output=True, text=True, check=True).stdout.split("\0"):
+        if (PROJECT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(PROJECT / name, folder / name)
+    module = folder / "pipelines" / "command" / "cli.py"
+    code = module.read_text(encoding="utf-8")
+    for usual, free in ports.items():
+        assert code.count(usual) == 1
+        code = code.replace(usual, free)
+    module.write_text(code, encoding="utf-8")
+    # Links in a folder of its own, so that whatever is done to it, even an installation, does nothing to the real one.
+    (folder / ".venv").mkdir()
+    for entry in Path(sys.prefix).iterdir():
+        (folder / ".venv" / entry.name).symlink_to(entry)
+    for stamp in ("installed", "ready"):
+        (folder / ".venv" / stamp).unlink(missing_ok=True)
+        (folder / ".venv" / stamp).touch()
+
+
+def free_ports(*usual: str) -> dict[str, str]:
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in usual]
+        return dict(zip(usual, (str(one.getsockname()[1]) for one in sockets), strict=True))
+
+
+def patiently(**options: Any) -> tenacity.Retrying:
+    return tenacity.Retrying(
+        wait=tenacity.wait_fixed(0.1), stop=tenacity.stop_after_delay(240), reraise=True, **options
+    )
+
+
+@dataclass
+class Running:
+    """A command that goes on until it is ended."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def said(self) -> str:
+        return self.log.read_text(encoding="utf-8")
+
+    def wait_for(self, is_so: Callable[[], Any]) -> Any:
+        """What it answers once that is something, as long as the command runs."""
+
+        def ask() -> Any:
+            assert self.process.poll() is None, self.said
+            return is_so()
+
+        return patiently(
+            retry=tenacity.retry_if_exception_type(httpx.TransportError)
+            | tenacity.retry_if_result(lambda answer: not answer)
+        )(ask)
+
+
+@dataclass
+class Person:
+    """Has one shell, an empty home and the project's folder, and reads what is answered."""
+
+    folder: Path
+    parts: list[Part]
+    ports: dict[str, str] = field(default_factory=lambda: free_ports("3000", "8787"))
+    rewritten: dict[str, str] = field(default_factory=dict)
+    said: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.clone = self.folder / "devin-session-metrics"
+        self.programs = self.folder / "programs"
+        self.home = self.folder / "home"
+        for folder in (self.programs, self.home):
+            folder.mkdir()
+        copied_project(self.clone, self.ports)
+        self.rewritten |= self.ports
+        self.environment = {
+            "PATH": f"{self.programs}:{os.environ['PATH']}",
+            "HOME": str(self.home),
+            "LANG": "C.UTF-8",
+            "PYTHONPATH": str(self.clone),
+        }
+        self.shell = subprocess.Popen(
+            ["bash", "--noprofile", "--norc"],
+            cwd=self.clone,
+            env=self.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def here(self, line: str) -> str:
+        """The line with the folders, ports and names of this test."""
+        for usual, own in self.rewritten.items():
+            line = line.replace(usual, own)
+        assert not re.search(r"/(opt|etc|var/lib)/devin", line), "a test stays in its own folders"
+        return line
+
+    def types(self, line: str, *, code: int = 0, answers: str = "") -> str:
+        """What is said to a line, which must end with this exit code. `answers` is what is typed into the program."""
+        assert self.shell.stdin and self.shell.stdout
+        end = "the-end-of-the-line"
+        typed = f"eval {shlex.quote(self.here(line))} <<'{end}'\n{answers}\n{end}\nprintf '\\n{end} %s\\n' $?\n"
+        too_long = threading.Timer(240, os.killpg, (self.shell.pid, signal.SIGKILL))
+        too_long.start()
+        said, ended_with = [], None
+        self.shell.stdin.write(typed)
+        self.shell.stdin.flush()
+        for answer in self.shell.stdout:
+            if answer.startswith(end):
+                ended_with = int(answer.split()[1])
+                break
+            said.append(answer)
+        too_long.cancel()
+        shown = "".join(said)
+        assert ended_with == code, f"{line}\nended with {ended_with}:\n{shown}"
+        assert "Traceback" not in shown, shown
+        return shown
+
+    @contextmanager
+    def runs(self, line: str, ended_by: signal.Signals = signal.SIGINT) -> Iterator[Running]:
+        """A command in a second terminal, ended by Ctrl-C or another signal when the block ends."""
+        log = self.folder / f"{len(list(self.folder.glob('*.log')))}.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                ["bash", "-c", self.here(line)],
+                cwd=self.clone,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        running = Running(process, log)
+        try:
+            yield running
+            os.killpg(process.pid, ended_by)
+            process.wait(120)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        assert "Traceback" not in running.said, running.said
+        patiently(retry=tenacity.retry_if_result(bool))(self.is_served)
+
+    def is_served(self) -> bool:
+        with socket.socket() as asking:
+            return asking.connect_ex(("127.0.0.1", int(self.ports["3000"]))) == 0
+
+    def follows(self, part: Part, unusual: Mapping[str, Callable[[str], object]] | None = None) -> None:
+        """Types what the part says; what is in a sentence only if it was not typed before.
+
+        `unusual` says what to do with a command instead of typing it and going on.
+        """
+        todo = dict(unusual or {})
+        for command in part.commands:
+            if command.is_in_sentence and command.name in self.said:
+                continue
+            how = todo.pop(command.name, self.types)
+            self.said[command.name] = str(how(command.typed))
+        assert not todo, f"not under {part.heading}: {todo}"
+        self.parts.remove(part)
+
+    def sets(self, path: Path, **variables: str) -> None:
+        """Edits a file of variables."""
+        lines = path.read_text(encoding="utf-8").splitlines()
+        for name, value in variables.items():
+            lines = [line for line in lines if not line.startswith(f"{name}=")] + [f"{name}={value}"]
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    def leaves(self) -> None:
+        assert self.shell.stdin and self.shell.stdout
+        self.shell.stdin.close()
+        self.shell.wait(60)
+        self.shell.stdout.close()

@@ -1,0 +1,82 @@
+"""Reads what runs publish, and damages it: the snapshot and the Parquet files."""
+
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from tests.support.world import World
+from warehouse import tables
+
+
+def snapshot_of(world: World) -> Path:
+    snapshot = world.settings.published_snapshot
+    assert snapshot is not None
+    return snapshot
+
+
+def in_snapshot(world: World, sql: str) -> list[tuple[object, ...]]:
+    """What the published snapshot answers."""
+    with duckdb.connect(str(snapshot_of(world)), read_only=True) as connection:
+        return connection.execute(sql).fetchall()
+
+
+def files_of(world: World) -> list[Path]:
+    """What is published: the snapshot and the Parquet files, where the warehouse is a file."""
+    return sorted(path for path in (world.folder / "published").rglob("*") if path.is_file())
+
+
+def sums(world: World) -> dict[str, int]:
+    """The sessions of each table that sums those of daily_sessions, and of its snapshot if there is one."""
+    tables = ["daily_sessions", "weekly_sessions", "monthly_sessions", "enterprise_sessions"]
+    found = {table: int(world.rows(f"select sum(sessions_count) from {table}")[0][0]) for table in tables}
+    if world.settings.published_snapshot:
+        for table in tables:
+            [(total,)] = in_snapshot(world, f"select sum(sessions_count)::bigint from {table}")
+            found[f"published {table}"] = int(str(total))
+    return found
+
+
+def nothing_unfinished(folder: Path) -> bool:
+    return not [path for path in folder.rglob(".*") if path.is_file()]
+
+
+CELLS = tables.daily_sessions.name
+
+Relations = dict[str, list[tuple[Any, ...]]]
+
+
+def parquet_of(world: World) -> Path:
+    return snapshot_of(world).parent / "parquet"
+
+
+def month_of(world: World, month: str) -> Path:
+    return parquet_of(world) / CELLS / f"{month}.parquet"
+
+
+def relations(database: Path) -> Relations:
+    """Every row of every table and view."""
+    with duckdb.connect(str(database), read_only=True) as connection:
+        names = connection.execute("select table_name from information_schema.tables").fetchall()
+        return {name: connection.execute(f"from {name} order by all").fetchall() for (name,) in names}
+
+
+HEADER, BLOCK = 3 * 4096, 262144  # of a DuckDB file, in bytes
+
+
+def flip_a_bit(path: Path, at: int) -> None:
+    with path.open("r+b") as file:
+        file.seek(at)
+        (byte,) = file.read(1)
+        file.seek(at)
+        file.write(bytes([byte ^ 1]))
+
+
+def spoil_rows(path: Path, table: str) -> None:
+    """Flip one bit in a block that holds rows of the table in a DuckDB file."""
+    with duckdb.connect(str(path), read_only=True) as connection:
+        blocks = connection.execute(
+            "select block_id, block_offset from pragma_storage_info(?) where block_id >= 0", [table]
+        ).fetchall()
+    block, offset = blocks[0]
+    flip_a_bit(path, HEADER + block * BLOCK + 8 + offset)

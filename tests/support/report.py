@@ -1,0 +1,174 @@
+"""Fills a warehouse for the report, writes the page, and looks at it in a browser."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+import dagster as dg
+from playwright.sync_api import Page
+
+from pipelines import checks
+from pipelines.assets.activity_report import ACTIVITY_REPORT
+from pipelines.report import page as report
+from pipelines.report.activity import activity
+from pipelines.schedules import JOB
+from pipelines.settings import PROJECT, Settings
+from resources.database import Database
+from tests.support.world import World
+from warehouse import tables, writes
+from warehouse.tables import ORGANIZATIONS
+
+ARTIFACTS = PROJECT / "data" / "screenshots"
+LAST = date(2025, 6, 15)
+UNKNOWN = "\N{EN DASH}"
+
+
+class Mark(NamedTuple):
+    """A mark as it is on the screen; `path` are the strokes of its outline."""
+
+    left: float
+    right: float
+    top: float
+    fill: str
+    stroke: str
+    opacity: float
+    path: str
+
+
+@dataclass
+class Looked:
+    """A page that was opened, what it said on the console and what it asked the network for."""
+
+    page: Page
+    console: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+
+    def keep(self, name: str) -> None:
+        """Take a picture of it for people."""
+        ARTIFACTS.mkdir(parents=True, exist_ok=True)
+        self.page.screenshot(path=ARTIFACTS / f"{name}.png", full_page=True)
+
+    def text(self, selector: str) -> str:
+        return " ".join(self.page.locator(selector).inner_text().split())
+
+    def drawn(self) -> list[str]:
+        """The charts that have marks."""
+        ids: list[str] = self.page.evaluate(
+            "[...document.querySelectorAll('.chart')].filter(c => c.querySelector('svg path, svg rect')).map(c => c.id)"
+        )
+        return ids
+
+    def rows(self, heading: str) -> list[list[str]]:
+        """The cells of the table that stands below this heading's charts."""
+        cells: list[list[str]] = self.page.locator(f"[aria-label='{heading} as a table'] tbody").evaluate(
+            "body => [...body.rows].map(row => [...row.cells].map(cell => cell.textContent))"
+        )
+        return cells
+
+    def marks(self, selector: str) -> list[Mark]:
+        """Where marks of a chart are, and how they are drawn."""
+        found = self.page.locator(selector).evaluate_all(
+            "marks => marks.map(m => [m, m.getBoundingClientRect(), getComputedStyle(m)]).map(([m, box, style]) =>"
+            "[box.left, box.right, box.top, style.fill, style.stroke, style.opacity * 1, m.getAttribute('d')])"
+        )
+        return [Mark(*mark) for mark in found]
+
+    def colour(self, name: str) -> str:
+        """One of the page's own colours, as its marks have them."""
+        colour: str = self.page.evaluate(
+            "name => { document.body.style.outlineColor = `var(--${name})`;"
+            "const found = getComputedStyle(document.body).outlineColor; document.body.style.outlineColor = '';"
+            "return found }",
+            name,
+        )
+        return colour
+
+    def tooltip(self, selector: str) -> str:
+        """What is shown to who points at it."""
+        self.page.locator(selector).hover(force=True)
+        self.page.wait_for_selector("#vg-tooltip-element.visible")
+        return self.text("#vg-tooltip-element")
+
+
+Look = Callable[..., Looked]
+
+
+def fill(
+    database: Database,
+    counts: Mapping[str, Sequence[int | None]],
+    names: Mapping[str, str | None] | None = None,
+    *,
+    unattributed: int = 0,
+    settled_after_days: int = 2,
+) -> None:
+    """Load these counts by organization, of days that end with LAST; a day of which nobody has one is not loaded."""
+    days = len(next(iter(counts.values()), []))
+    dates = [LAST - timedelta(days=days - 1 - n) for n in range(days)]
+    totals, cells = [], []
+    for number, day in enumerate(dates):
+        of_day = {org_id: row[number] for org_id, row in counts.items()}
+        known = {org_id: count for org_id, count in of_day.items() if count is not None}
+        if not known:
+            continue
+        start = datetime(day.year, day.month, day.day, tzinfo=UTC)
+        read = {"api_version": "v2", "loaded_at": start + timedelta(days=4, minutes=5), "run_id": "run"}
+        totals.append(
+            {
+                "day": day,
+                "window_start": start,
+                "window_end": start + timedelta(days=1),
+                "sessions_count": sum(known.values()) + unattributed,
+                "orgs_expected": len(counts),
+                "orgs_loaded": len(known),
+                **read,
+            }
+        )
+        cells += [
+            {"day": day, "org_id": org_id, "sessions_count": count, "is_derived": False, **read}
+            for org_id, count in known.items()
+        ]
+    found = [
+        {"org_id": org_id, "org_name": (names or {}).get(org_id, f"Name of {org_id}"), "created_at": None}
+        for org_id in counts
+    ]
+    with database.transaction() as connection:
+        writes.store_listed(connection, ORGANIZATIONS, found, datetime(2025, 1, 1, tzinfo=UTC))
+        writes.store_days(connection, ORGANIZATIONS, totals, cells)
+        writes.store_history(connection, dates[0] if dates else LAST, LAST)
+        for rollup in tables.ROLLUPS:
+            writes.rebuild(
+                connection,
+                rollup,
+                **({"settled_after_days": settled_after_days} if "enterprise" in rollup.name else {}),
+            )
+
+
+def written(database: Database, folder: Path) -> Path:
+    """The report of what is stored."""
+    with database.transaction(read_only=True) as connection:
+        shown = activity(connection)
+        first = shown.days[0].day if shown.days else LAST
+        found = [*checks.verdicts(connection, Settings(devin_start_date=first))]
+    path = folder / "report.html"
+    path.write_text(report.as_page(shown, found, report.library()), encoding="utf-8")
+    return path
+
+
+def report_alone(world: World) -> dg.ExecuteInProcessResult:
+    """A run of the last asset alone."""
+    return world.definitions.resolve_job_def(JOB).execute_in_process(
+        instance=world.instance,
+        asset_selection=[ACTIVITY_REPORT],
+        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+        raise_on_error=False,
+    )
+
+
+def marks_of(looked: Looked) -> list[list[str]]:
+    """About what, which mark, and the sentence, of each line."""
+    rows: list[list[str]] = looked.page.locator("table.quality tbody").evaluate(
+        "body => [...body.rows].map(row => [...row.cells].map(cell => cell.textContent))"
+    )
+    return rows

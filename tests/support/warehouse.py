@@ -1,0 +1,60 @@
+"""Reads and rebuilds what is in a warehouse, by its tables."""
+
+from datetime import date
+from typing import Any
+
+import sqlalchemy as sa
+
+from tests.support.rows import SETTLED_AFTER_DAYS
+from warehouse import tables, writes
+
+
+def stored(connection: sa.Connection) -> dict[tuple[date, str], int]:
+    return {(r.day, r.org_id): r.sessions_count for r in connection.execute(sa.select(tables.daily_sessions))}
+
+
+def rows_of(connection: sa.Connection, table: sa.Table) -> list[tuple[Any, ...]]:
+    """Every row, in order: of the key, or else of all columns."""
+    order = list(table.primary_key.columns) or list(table.columns)
+    return [tuple(row) for row in connection.execute(sa.select(table).order_by(*order))]
+
+
+def everything(connection: sa.Connection) -> dict[str, list[tuple[Any, ...]]]:
+    return {table.name: rows_of(connection, table) for table in tables.metadata.sorted_tables}
+
+
+def rebuild(connection: sa.Connection, name: str, settled_after_days: int = SETTLED_AFTER_DAYS) -> int:
+    more = {"settled_after_days": settled_after_days} if name == tables.enterprise_sessions.name else {}
+    return writes.rebuild(connection, tables.metadata.tables[name], **more)
+
+
+def selected_over_everything(connection: sa.Connection, name: str) -> list[tuple[Any, ...]]:
+    """What the rollup's SQL file selects over all of time, past the bookkeeping of stale days."""
+    table = tables.metadata.tables[name]
+    query = sa.text(tables.select(table))
+    values = {"first_day": date(2000, 1, 1), "last_day": date(2100, 12, 31), "settled_after_days": SETTLED_AFTER_DAYS}
+    known = query.bindparams(**{key: value for key, value in values.items() if f":{key}" in query.text})
+    return sorted(tuple(row) for row in connection.execute(known))
+
+
+def comments(connection: sa.Connection) -> dict[tuple[str, str | None], str | None]:
+    """What the database says that each table, view (None) and column means."""
+    if connection.dialect.name == "postgresql":
+        sql = """
+            select relname, null, obj_description(oid, 'pg_class')
+            from pg_class where relnamespace = current_schema()::regnamespace and relkind in ('r', 'v')
+            union all
+            select relname, attname, col_description(attrelid, attnum)
+            from pg_class inner join pg_attribute on attrelid = pg_class.oid
+            where relnamespace = current_schema()::regnamespace and relkind in ('r', 'v') and attnum > 0
+                and not attisdropped
+        """
+    else:
+        sql = """
+            select table_name, null, comment from duckdb_tables()
+            union all
+            select view_name, null, comment from duckdb_views() where not internal
+            union all
+            select table_name, column_name, comment from duckdb_columns() where not internal
+        """
+    return {(relation, column): comment for relation, column, comment in connection.execute(sa.text(sql))}

@@ -1,0 +1,108 @@
+"""A source, a warehouse and a Dagster instance between which a test runs the real job."""
+
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+import sqlalchemy as sa
+
+from pipelines.definitions import definitions_for
+from pipelines.loading.progress import Progress
+from pipelines.partitions import Day, as_days, daily_partitions
+from pipelines.schedules import JOB, range_tags
+from pipelines.settings import Settings
+from resources.database import Database
+from resources.sandbox.asked import Asked
+from resources.sandbox.contract import SESSIONS_PATH
+from resources.sandbox.server import Sandbox
+
+
+@dataclass
+class World:
+    """A source, a warehouse and a Dagster instance of their own."""
+
+    source: Sandbox
+    folder: Path
+    environment: pytest.MonkeyPatch
+    instance: dg.DagsterInstance
+    progress: Progress = field(default_factory=Progress)
+
+    def configure(self, **variables: str) -> None:
+        """Set environment variables, by their names in lower case."""
+        for name, value in variables.items():
+            self.environment.setenv(name.upper(), value)
+
+    @property
+    def settings(self) -> Settings:
+        return Settings.load()
+
+    @property
+    def database(self) -> Database:
+        return Database(url=self.settings.warehouse_url)
+
+    @property
+    def definitions(self) -> dg.Definitions:
+        self.progress = Progress()
+        return definitions_for(self.settings, self.progress)
+
+    def run(self, first: str, last: str) -> dg.ExecuteInProcessResult:
+        """One run of the job over these days."""
+        return self.run_with_tags(range_tags(first, last))
+
+    def run_with_tags(self, tags: dict[str, Any]) -> dg.ExecuteInProcessResult:
+        job = self.definitions.resolve_job_def(JOB)
+        quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+        return job.execute_in_process(instance=self.instance, tags=tags, run_config=quiet, raise_on_error=False)
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        """What the warehouse answers."""
+        with self.database.transaction(read_only=True) as connection:
+            return [tuple(row) for row in connection.execute(sa.text(sql))]
+
+    def days(self, first: str, last: str) -> list[Day]:
+        start, end = date.fromisoformat(first), date.fromisoformat(last)
+        keys = [(start + timedelta(n)).isoformat() for n in range((end - start).days + 1)]
+        return as_days(daily_partitions(self.settings), keys)
+
+    def truth(self, first: str, last: str) -> dict[tuple[date, str], int]:
+        """Every cell as the source has it."""
+        return {
+            (day.day, o.org_id): self.source.truth(day.start, day.end, [o.org_id])
+            for day in self.days(first, last)
+            for o in self.source.organizations
+        }
+
+    def cells(self) -> dict[tuple[date, str], int]:
+        """Every cell as the warehouse has it."""
+        rows = self.rows("select day, org_id, sessions_count from daily_sessions")
+        return {(day, org_id): count for day, org_id, count in rows}
+
+    def asked(self) -> list[Asked]:
+        """The questions for counts that the source received."""
+        return [request for request in self.source.requests if request.path == SESSIONS_PATH]
+
+    def materialized_days(self) -> set[str]:
+        return set(self.instance.get_materialized_partitions(dg.AssetKey("daily_sessions")))
+
+    def failures(self, result: dg.ExecuteInProcessResult) -> str:
+        """What the failed steps of a run say."""
+        said = []
+        for event in result.get_step_failure_events():
+            told = event.step_failure_data.user_failure_data
+            said.append(str(told.description) if told else str(event.step_failure_data.error))
+        return "\n".join(said)
+
+    def checks(self, result: dg.ExecuteInProcessResult) -> dict[str, dg.AssetCheckEvaluation]:
+        return {check.check_name: check for check in result.get_asset_check_evaluations()}
+
+
+def total(world: World, first: str, last: str) -> int:
+    return sum(world.truth(first, last).values())
+
+
+def of_one_day(world: World) -> list[Asked]:
+    """The questions about one day, without those that hold several days against their sum."""
+    return [q for q in world.asked() if q.start and q.end and q.end - q.start < timedelta(hours=26)]

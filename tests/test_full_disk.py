@@ -1,0 +1,215 @@
+"""What a full disk costs: a sentence, an exit code, nothing lost, nothing half-written.
+
+Small disks are file systems in memory. Where those may not be mounted, as in most containers, what needs one is
+skipped.
+"""
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+import pyarrow.parquet as pq
+import pytest
+import sqlalchemy as sa
+
+from pipelines.command import exit_codes
+from resources.database import Database
+from resources.database_errors import WarehouseError
+from tests.support.command import devin_sessions
+from tests.support.disks import KB, Disk, disk_at
+from tests.support.published import nothing_unfinished, snapshot_of, sums
+from tests.support.servers import Server, as_administrator
+from tests.support.world import World, total
+
+
+@pytest.fixture
+def disk(world: World) -> Iterator[Disk]:
+    """A small disk with the warehouse and all that is published."""
+    with disk_at(world.folder / "disk") as disk:
+        world.configure(warehouse_url=f"duckdb:///{disk.folder}/warehouse.duckdb")
+        yield disk
+
+
+def test_a_block_that_a_full_disk_does_not_take_is_told_of_and_stored_by_the_same_command(
+    world: World, disk: Disk
+) -> None:
+    world.run("2025-04-01", "2025-04-03")
+    cells, before = world.cells(), sums(world)
+    world.source.requests.clear()
+    with disk.full(but_for=8 * KB):
+        code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-20")
+    assert code == exit_codes.MISSING
+    assert world.asked(), "the block was read"
+    assert "0 of 17 days loaded" in out
+    assert f"The disk of the warehouse {world.database.path} is full. What was being stored is not stored" in err
+    assert "Make room and run the same again." in err
+    assert "Still to load: 2025-04-04…2025-04-20 (17 days)." in err
+    assert (world.cells(), sums(world)) == (cells, before)
+
+    code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-20")
+    assert code == 0, err
+    assert world.cells() == world.truth("2025-04-01", "2025-04-20")
+    assert set(sums(world).values()) == {total(world, "2025-04-01", "2025-04-20")}
+
+
+def test_a_warehouse_for_which_there_is_no_room_is_made_by_the_same_command_once_there_is(
+    world: World, disk: Disk
+) -> None:
+    for but_for in (0, 4 * KB, 64 * KB):
+        with disk.full(but_for=but_for):
+            code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-03")
+        assert code != 0
+        assert "could not be created: there is no room" in err or "is full" in err
+    code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-03")
+    assert code == 0, err
+    assert world.cells() == world.truth("2025-04-01", "2025-04-03")
+
+
+def test_rollups_that_a_full_disk_does_not_take_are_told_of_and_built_by_the_same_command(
+    world: World, disk: Disk
+) -> None:
+    world.run("2025-04-01", "2025-04-03")
+    before = sums(world)
+    with disk.full(but_for=64 * KB):
+        code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-20")
+    assert world.cells() == world.truth("2025-04-01", "2025-04-20"), "what was stored is kept"
+    now = total(world, "2025-04-01", "2025-04-20")
+    for table, found in sums(world).items():
+        is_published, is_rollup = table.startswith("published "), table != "daily_sessions"
+        assert found == before[table] if is_published else found == now or (is_rollup and found == before[table]), table
+    assert code == exit_codes.MISSING, err[:300]
+    assert "17 of 17 days loaded" in out
+    assert f"The disk of the warehouse {world.database.path} is full." in err
+
+    code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-20")
+    assert (code, err) == (0, "")
+    assert "Nothing to do" in out
+    assert sums(world) == dict.fromkeys(before, now)
+
+
+def test_a_copy_that_finds_no_room_to_bring_the_file_up_to_date_is_told_of_and_leaves_the_old_one(
+    tmp_path: Path,
+) -> None:
+    with disk_at(tmp_path / "disk") as disk:
+        database, copy = Database(url=f"duckdb:///{disk.folder}/warehouse.duckdb"), disk.folder / "copy.duckdb"
+        with database.transaction() as connection:
+            connection.exec_driver_sql("create table numbers as select 1 as number")
+        database.copy_to(copy)
+        # As after a kill: stored, but only in the log beside the file.
+        killed = (
+            f"import duckdb, os; connection = duckdb.connect({str(database.path)!r}); "
+            "connection.execute('insert into numbers select range from range(100)'); os._exit(0)"
+        )
+        subprocess.run([sys.executable, "-c", killed], check=True)
+        with disk.full(), pytest.raises(WarehouseError, match=r"full|No space left") as unusable:
+            database.copy_to(copy)
+        assert "\n" not in str(unusable.value)
+        for path, expected in ((copy, 1), (database.path, 101)):
+            with duckdb.connect(str(path), read_only=True) as connection:
+                assert connection.execute("select count(*) from numbers").fetchall() == [(expected,)]
+        database.copy_to(copy)
+        with duckdb.connect(str(copy), read_only=True) as connection:
+            assert connection.execute("select count(*) from numbers").fetchall() == [(101,)]
+
+
+def test_a_snapshot_that_a_full_disk_does_not_take_is_told_of_and_the_old_one_stays_whole(world: World) -> None:
+    with disk_at(world.folder / "published") as disk:
+        world.run("2025-04-01", "2025-04-03")
+        before = sums(world)
+        with disk.full(but_for=snapshot_of(world).stat().st_size // 2):
+            code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-05")
+        assert code == exit_codes.MISSING
+        assert "2 of 2 days loaded" in out
+        assert f"The snapshot {snapshot_of(world)} could not be written: No space left on device." in err
+        assert "The last one is kept." in err
+        assert "run the same again" in err
+        now = total(world, "2025-04-01", "2025-04-05")
+        assert sums(world) == {table: before[table] if table.startswith("published ") else now for table in before}
+        assert nothing_unfinished(disk.folder)
+
+        code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-05")
+        assert (code, err) == (0, "")
+        assert "Nothing to do" in out
+        assert sums(world) == dict.fromkeys(before, now)
+
+
+def in_parquet(world: World) -> dict[str, int]:
+    """The sessions in the Parquet files that sum those of daily_sessions."""
+    folder = snapshot_of(world).parent / "parquet"
+    found: dict[str, int] = {}
+    for path in sorted(folder.rglob("*.parquet")):
+        table = pq.read_table(path)
+        if "sessions_count" in table.column_names:
+            name = path.parent.name if path.parent != folder else path.stem
+            found[name] = found.get(name, 0) + sum(table.column("sessions_count").to_pylist())
+    return {name: found[name] for name in ("daily_sessions", "weekly_sessions", "enterprise_sessions")}
+
+
+def test_a_parquet_file_that_a_full_disk_does_not_take_is_told_of_and_written_by_the_same_command(
+    world: World,
+) -> None:
+    with disk_at(world.folder / "published" / "parquet", "size=1m") as disk:
+        world.run("2025-04-01", "2025-04-03")
+        before = in_parquet(world)
+        with disk.full():
+            code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-05")
+        assert code == exit_codes.MISSING
+        assert "2 of 2 days loaded" in out
+        assert f"The Parquet files beside {snapshot_of(world)} could not be written: No space left on device." in err
+        assert "run the same again" in err
+        assert in_parquet(world) == before
+        assert nothing_unfinished(disk.folder)
+
+        code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-05")
+        assert (code, err) == (0, "")
+        assert in_parquet(world) == dict.fromkeys(before, total(world, "2025-04-01", "2025-04-05"))
+
+
+def test_a_block_that_a_full_disk_of_postgresql_does_not_take_is_told_of_and_stored_by_the_same_command(
+    world: World, server: Server
+) -> None:
+    folder = Path(tempfile.mkdtemp(prefix="tablespace-"))
+    try:
+        folder.chmod(0o755)
+        with disk_at(folder, f"size=40m,uid={server.data.stat().st_uid},mode=0700") as disk:
+            url = database_in_tablespace(server, folder)
+            world.configure(warehouse_url=url)
+            world.run("2025-04-01", "2025-04-03")
+            cells, before = world.cells(), sums(world)
+            with disk.full():
+                code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-30")
+            assert code == exit_codes.MISSING
+            assert f"The disk of the warehouse {world.database.name} is full. What was being stored is not" in err
+            assert "Still to load: " in err
+            assert cells.items() <= world.cells().items()
+            loaded = {day for day, _ in world.cells()}
+            assert len(world.cells()) == 5 * len(loaded), "no day is there in part"
+            assert sums(world)["weekly_sessions"] in (before["weekly_sessions"], sum(world.cells().values()))
+
+            code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-30")
+            assert code == 0, err
+            assert world.cells() == world.truth("2025-04-01", "2025-04-30")
+            assert set(sums(world).values()) == {total(world, "2025-04-01", "2025-04-30")}
+            drop_tablespace(server, url)
+    finally:
+        folder.rmdir()
+
+
+def database_in_tablespace(server: Server, folder: Path) -> str:
+    url = sa.make_url(server.database())
+    name = f"on_small_disk_{url.database}"
+    for statement in (
+        f"create tablespace small_disk location '{folder}'",
+        f"create database {name} tablespace small_disk",
+    ):
+        as_administrator(url.render_as_string(hide_password=False), statement)
+    return url.set(database=name).render_as_string(hide_password=False)
+
+
+def drop_tablespace(server: Server, url: str) -> None:
+    elsewhere = server.database()
+    as_administrator(elsewhere, f"drop database {sa.make_url(url).database} with (force)")
+    as_administrator(elsewhere, "drop tablespace small_disk")

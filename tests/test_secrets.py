@@ -1,0 +1,96 @@
+"""The key and the password are in nothing that is printed, logged, stored or served."""
+
+import base64
+import json
+import subprocess
+from urllib.parse import quote
+
+import httpx
+import pytest
+import sqlalchemy as sa
+
+from pipelines.command import exit_codes
+from pipelines.settings import PROJECT
+from resources.sandbox.contract import SESSIONS_PATH
+from tests.support.command import copy_of_the_project, devin_sessions, in_this_process
+from tests.support.ui import dagster_ui
+from tests.support.world import World
+
+PASSWORD = "5e884898da28"
+
+
+# What is kept secret
+
+
+@pytest.fixture
+def with_password(each_world: World) -> World:
+    """The warehouse is reached with a password, which this server does not look at."""
+    url = sa.make_url(each_world.settings.warehouse_url).set(password=PASSWORD)
+    each_world.configure(warehouse_url=url.render_as_string(hide_password=False))
+    return each_world
+
+
+@pytest.mark.parametrize("warehouse_url", ["postgresql"], indirect=True)
+def test_neither_the_key_nor_the_password_is_in_anything_that_is_said_or_kept(
+    with_password: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with_password.configure(devin_report_path=str(with_password.folder / "report.html"))
+    code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-02")
+    assert code == 0, err
+    with_password.source.fail(status=503, path=SESSIONS_PATH, times=None)
+    code, more_out, more_err = devin_sessions("backfill", "2025-04-01", "2025-04-03")
+    assert code == exit_codes.MISSING
+    with dagster_ui({}, subprocess.DEVNULL) as url:
+        httpx.get(f"{url}/server_info").raise_for_status()
+    for command in (["status"], ["query", "nothing"], ["query", "select 1/0"]):
+        out += in_this_process(capsys, with_password.environment, *command)[1]
+    said = (out + err + more_out + more_err).encode()
+    kept = b"".join(path.read_bytes() for path in with_password.folder.rglob("*") if path.is_file())
+    assert b"daily_sessions" in kept
+    assert b"Devin sessions" in kept
+    for secret in (PASSWORD, with_password.source.api_key):
+        for form in written_forms(secret):
+            assert form not in said
+            assert form not in kept
+
+
+def written_forms(secret: str) -> set[bytes]:
+    """As it is, in a URL, in hexadecimal, and in base64 wherever it begins in a text."""
+    plain = secret.encode()
+    encoded = {base64.b64encode(b"x" * n + plain)[4 if n else 0 : -4] for n in range(3)}
+    return {plain, quote(secret, safe="").encode(), plain.hex().encode(), *encoded}
+
+
+@pytest.mark.parametrize("warehouse_url", ["postgresql"], indirect=True)
+def test_the_ui_serves_the_graph_and_runs_the_schedule_and_shows_no_password(with_password: World) -> None:
+    question = {
+        "query": "query Shown($of: RepositorySelector!) { assetNodes { assetKey { path } } "
+        "schedulesOrError(repositorySelector: $of) "
+        "{ ... on Schedules { results { name scheduleState { status } } } } "
+        "allTopLevelResourceDetailsOrError(repositorySelector: $of) "
+        "{ ... on ResourceDetailsList { results { name configuredValues { key value } } } } }",
+        "variables": {"of": {"repositoryName": "__repository__", "repositoryLocationName": "devin_session_metrics"}},
+    }
+    output = with_password.folder / "output"
+    with output.open("w") as file, dagster_ui({}, file) as url:
+        answer = httpx.post(f"{url}/graphql", json=question, timeout=60).json()["data"]
+    said = output.read_text()
+    assert "the schedule runs as long as this does" in said
+    assert "Warning" not in said
+    assert PASSWORD not in json.dumps(answer) + said
+    assert len(answer["assetNodes"]) == 5
+    (schedule,) = answer["schedulesOrError"]["results"]
+    assert schedule == {"name": "daily_refresh_schedule", "scheduleState": {"status": "RUNNING"}}
+    resources = {r["name"]: r["configuredValues"] for r in answer["allTopLevelResourceDetailsOrError"]["results"]}
+    assert "database" in resources
+    assert not any(resources.values()), "no run's config can change them, and the UI shows nothing of them"
+    assert (with_password.folder / "dagster" / "dagster.yaml").resolve() == PROJECT / "dagster.yaml"
+
+
+def test_a_file_with_the_key_that_others_can_read_is_said(world: World) -> None:
+    project = copy_of_the_project(world.folder / "project")
+    (project / ".env").write_text("DEVIN_LOG_FORMAT=text\n")
+    for mode, is_said in ((0o644, True), (0o640, True), (0o600, False)):
+        (project / ".env").chmod(mode)
+        _, _, err = devin_sessions("status", cwd=project)
+        assert (f"chmod 600 {project / '.env'}" in err) == is_said

@@ -1,0 +1,146 @@
+"""Any sequence of loads leaves the latest counts and true sums."""
+
+from collections.abc import Mapping
+from datetime import date, datetime, timedelta
+
+import sqlalchemy as sa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from resources.database import Database
+from tests.support.rows import DAY, NOW, cell, total
+from tests.support.warehouse import rebuild, rows_of, selected_over_everything, stored
+from warehouse import tables, writes
+from warehouse.tables import ORGANIZATIONS
+
+
+def emptied(database: Database) -> None:
+    with database.transaction() as connection:
+        for table in tables.metadata.sorted_tables:
+            if table is not tables.warehouse_version:
+                connection.execute(sa.delete(table))
+
+
+# The warehouse is emptied for each example.
+each_example = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+counts = st.dictionaries(st.tuples(st.integers(0, 3), st.sampled_from("abc")), st.integers(0, 5), max_size=12)
+
+
+@each_example
+@given(loads=st.lists(counts, min_size=1, max_size=4))
+def test_any_sequence_of_writes_leaves_the_latest_counts_and_true_numbers(
+    open_database: Database, loads: list[dict[tuple[int, str], int]]
+) -> None:
+    emptied(open_database)
+    expected: dict[tuple[date, str], int] = {}
+    revisions: list[tuple[date, str, datetime, int, int, str]] = []
+    for n, load in enumerate(loads):
+        at = NOW + timedelta(hours=n)
+        cells = {(DAY + timedelta(days=day), org_id): count for (day, org_id), count in load.items()}
+        days = {day for day, _ in cells}
+        with open_database.transaction() as connection:
+            result = writes.store_days(
+                connection,
+                ORGANIZATIONS,
+                [total(day, 100, at) for day in days],
+                [cell(*key, count, at) for key, count in cells.items()],
+            )
+            changed = {key: count for key, count in cells.items() if expected.get(key, count) != count}
+            assert sum((day.changes for day in result.values()), writes.Changes()) == writes.Changes(
+                inserted=len(cells.keys() - expected.keys()),
+                changed=len(changed),
+                unchanged=sum(1 for key, count in cells.items() if expected.get(key) == count),
+            )
+            revisions += [(*key, at, expected[key], count, f"run of {at}") for key, count in changed.items()]
+            expected |= cells
+            assert stored(connection) == expected
+            for day, now in result.items():
+                assert now.unattributed_count == 100 - sum(n for (d, _), n in expected.items() if d == day)
+    with open_database.transaction() as connection:
+        assert rows_of(connection, tables.session_revisions) == sorted(revisions)
+
+
+Load = Mapping[int, tuple[int, Mapping[str, int], int]]
+# From a Friday in December to March: over the turn of a year, several months and a leap day.
+FIRST = date(2023, 12, 22)
+# Each day as its total, the counts of some organizations, and how many days after its end it was read.
+days_of_load = st.dictionaries(
+    st.integers(0, 75),
+    st.tuples(st.integers(0, 9), st.dictionaries(st.sampled_from("abc"), st.integers(0, 3)), st.integers(0, 3)),
+    max_size=10,
+)
+# Long stretches as well, without which no trailing sum would ever be known and no month complete.
+stretches = st.builds(
+    lambda first, length, value: dict.fromkeys(range(first, first + length), value),
+    st.integers(0, 40),
+    st.integers(7, 60),
+    st.tuples(st.integers(0, 9), st.just({"a": 1}), st.integers(0, 3)),
+)
+rollups = st.sets(st.sampled_from([table.name for table in tables.ROLLUPS]))
+
+
+def load(connection: sa.Connection, days: Load) -> None:
+    totals, cells = [], []
+    for n, (count, of_orgs, read_after) in days.items():
+        row = total(FIRST + timedelta(days=n), count)
+        totals.append(row | {"loaded_at": row["window_end"] + timedelta(days=read_after)})
+        cells += [cell(row["day"], org_id, n) for org_id, n in of_orgs.items()]
+    writes.store_days(connection, ORGANIZATIONS, totals, cells)
+
+
+@each_example
+@given(steps=st.lists(st.tuples(days_of_load | stretches, rollups, st.integers(0, 3)), min_size=1, max_size=5))
+def test_rollups_that_take_in_what_changed_hold_the_same_as_if_built_from_scratch(
+    open_database: Database, steps: list[tuple[Load, set[str], int]]
+) -> None:
+    emptied(open_database)
+    for days, built, settled_after_days in steps:
+        with open_database.transaction() as connection:
+            load(connection, days)
+        with open_database.transaction() as connection:
+            for name in sorted(built):
+                rebuild(connection, name, settled_after_days)
+    with open_database.transaction() as connection:
+        for table in tables.ROLLUPS:
+            rebuild(connection, table.name)
+        assert rows_of(connection, tables.stale_days) == []
+        taken_in = {table.name: rows_of(connection, table) for table in tables.ROLLUPS}
+    with open_database.transaction() as connection:
+        for table in tables.ROLLUPS:
+            connection.execute(sa.delete(table))
+            every_day = sa.select(sa.literal(table.name), tables.daily_totals.c.day)
+            connection.execute(sa.insert(tables.stale_days).from_select(["rollup", "day"], every_day))
+            rows = rebuild(connection, table.name)
+            assert rows_of(connection, table) == taken_in[table.name]
+            assert rows == len(taken_in[table.name])
+            assert selected_over_everything(connection, table.name) == taken_in[table.name]
+
+
+THE_GRID_PLAINLY = """
+    select calendar.day, organizations.org_id, organizations.org_name, daily_sessions.sessions_count
+    from calendar
+    cross join organizations
+    left join daily_sessions on calendar.day = daily_sessions.day and organizations.org_id = daily_sessions.org_id
+    order by 1, 2
+"""
+
+
+@each_example
+@given(steps=st.lists(st.tuples(days_of_load | stretches, rollups), min_size=1, max_size=5))
+def test_the_grid_has_each_day_and_organization_once_however_far_behind_the_rollups_are(
+    open_database: Database, steps: list[tuple[Load, set[str]]]
+) -> None:
+    emptied(open_database)
+    with open_database.transaction() as connection:
+        found = [{"org_id": id_, "org_name": f"{id_}'s name", "created_at": None} for id_ in "abd"]
+        writes.store_listed(connection, ORGANIZATIONS, found, NOW)
+        writes.store_history(connection, FIRST + timedelta(days=3), FIRST + timedelta(days=73))
+    for days, built in steps:
+        with open_database.transaction() as connection:
+            load(connection, days)
+            for name in sorted(built):
+                rebuild(connection, name)
+            grid = connection.execute(sa.text("select * from session_grid order by day, org_id")).all()
+            assert grid == connection.execute(sa.text(THE_GRID_PLAINLY)).all()
+            assert len(grid) == 71 * 3

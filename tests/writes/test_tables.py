@@ -1,0 +1,24 @@
+"""The layout of the warehouse, and what the databases say of it."""
+
+import sqlalchemy as sa
+
+from tests.support.rows import DAY, cell, total
+from tests.support.warehouse import comments, everything
+from warehouse import tables, writes
+from warehouse.tables import ORGANIZATIONS
+
+
+def test_every_table_view_and_column_says_what_it_means_in_the_database_too(connection: sa.Connection) -> None:
+    expected: dict[tuple[str, str | None], str | None] = {}
+    for relation in (*tables.metadata.sorted_tables, *tables.views.sorted_tables):
+        expected[relation.name, None] = relation.comment
+        expected |= {(relation.name, column.name): column.comment for column in relation.columns}
+    assert all(expected.values())
+    assert comments(connection) == expected
+
+
+def test_making_the_tables_again_changes_nothing(connection: sa.Connection) -> None:
+    writes.store_days(connection, ORGANIZATIONS, [total(DAY, 1)], [cell(DAY, "a", 1)])
+    before = everything(connection)
+    tables.create(connection)
+    assert everything(connection) == before

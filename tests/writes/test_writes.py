@@ -1,0 +1,288 @@
+"""Rows in, rows out: upserts, their arithmetic, revisions, and what is refused before it is stored."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from resources.database import Database
+from tests.support.rows import DAY, LATER, NOW, cell, total
+from tests.support.warehouse import everything, rows_of, stored
+from warehouse import tables, writes
+from warehouse.tables import ORGANIZATIONS, USERS
+
+# Counts and totals
+
+
+def test_a_second_write_counts_what_is_new_changed_and_unchanged(connection: sa.Connection) -> None:
+    first = writes.store_days(connection, ORGANIZATIONS, [total(DAY, 3)], [cell(DAY, "a", 1), cell(DAY, "b", 2)])
+    assert first[DAY].changes == writes.Changes(inserted=2)
+    again = writes.store_days(
+        connection, ORGANIZATIONS, [total(DAY, 9)], [cell(DAY, "a", 1), cell(DAY, "b", 5), cell(DAY, "c", 3)]
+    )
+    assert again[DAY].changes == writes.Changes(inserted=1, changed=1, unchanged=1)
+    assert stored(connection) == {(DAY, "a"): 1, (DAY, "b"): 5, (DAY, "c"): 3}
+
+
+def test_an_unchanged_count_keeps_its_time_and_run(connection: sa.Connection) -> None:
+    writes.store_days(connection, ORGANIZATIONS, [total(DAY, 3)], [cell(DAY, "a", 1), cell(DAY, "b", 2)])
+    writes.store_days(
+        connection, ORGANIZATIONS, [total(DAY, 4, LATER)], [cell(DAY, "a", 1, LATER), cell(DAY, "b", 3, LATER)]
+    )
+    loaded = {row.org_id: (row.loaded_at, row.run_id) for row in connection.execute(sa.select(tables.daily_sessions))}
+    assert loaded == {"a": (NOW, f"run of {NOW}"), "b": (LATER, f"run of {LATER}")}
+    assert connection.scalar(sa.select(tables.daily_totals.c.loaded_at)) == LATER, "the ledger tells the last reading"
+
+
+def test_totals_are_proven_against_the_cells_as_stored(connection: sa.Connection) -> None:
+    writes.store_days(connection, ORGANIZATIONS, [total(DAY, 3)], [cell(DAY, "a", 1), cell(DAY, "b", 2)])
+    result = writes.store_days(connection, ORGANIZATIONS, [total(DAY, 10)], [cell(DAY, "a", 4)])
+    assert (result[DAY].sessions_count, result[DAY].unattributed_count) == (10, 4), "b is still stored with 2"
+    row = connection.execute(sa.select(tables.daily_totals)).one()
+    assert (row.sessions_count, row.orgs_sessions_count, row.unattributed_count) == (10, 6, 4)
+
+
+def test_a_day_without_any_cell_is_stored_with_its_total(connection: sa.Connection) -> None:
+    result = writes.store_days(connection, ORGANIZATIONS, [total(DAY, 7)], [])
+    assert result == {DAY: writes.StoredDay(7, 7, writes.Changes())}
+    assert stored(connection) == {}
+
+
+@pytest.mark.parametrize("count", [12.7, 12.0, True, "12", None])
+def test_a_count_that_is_not_an_integer_is_refused_before_the_database(connection: sa.Connection, count: Any) -> None:
+    with pytest.raises(TypeError, match="sessions_count"):
+        writes.store_days(connection, ORGANIZATIONS, [total(DAY, 1)], [cell(DAY, "a", count)])
+    assert stored(connection) == {}
+
+
+def test_a_day_that_is_a_time_is_refused_before_the_database(connection: sa.Connection) -> None:
+    with pytest.raises(TypeError, match=r"daily_sessions\.day takes date"):
+        writes.store_days(connection, ORGANIZATIONS, [total(DAY, 1)], [cell(NOW, "a", 1)])
+    assert stored(connection) == {}
+
+
+def test_a_key_that_comes_twice_is_refused_before_the_database(connection: sa.Connection) -> None:
+    with pytest.raises(ValueError, match="twice"):
+        writes.store_days(connection, ORGANIZATIONS, [total(DAY, 1)], [cell(DAY, "a", 1), cell(DAY, "a", 2)])
+    assert stored(connection) == {}
+
+
+def test_the_largest_count_is_stored_to_the_last_digit(connection: sa.Connection) -> None:
+    count = tables.LARGEST_COUNT
+    result = writes.store_days(connection, ORGANIZATIONS, [total(DAY, count)], [cell(DAY, "a", count)])
+    assert stored(connection) == {(DAY, "a"): count}
+    assert result[DAY].unattributed_count == 0
+
+
+@pytest.mark.parametrize("count", [tables.LARGEST_COUNT + 1, 2**63 - 1, 2**63])
+@pytest.mark.parametrize("is_total", [False, True], ids=["a cell", "a total"])
+def test_a_count_that_sums_could_not_hold_is_never_stored(database: Database, count: int, is_total: bool) -> None:
+    of_day, of_cell = (count, 1) if is_total else (1, count)
+    with pytest.raises(ValueError, match="a count of more than"), database.transaction() as connection:
+        writes.store_days(connection, ORGANIZATIONS, [total(DAY, of_day)], [cell(DAY, "a", of_cell)])
+    with database.transaction(read_only=True) as connection:
+        assert stored(connection) == {}
+
+
+@pytest.mark.parametrize("bad", [cell(DAY, "b", -1), cell(DAY, "a", 2)], ids=["negative", "doubled"])
+def test_the_tables_refuse_negative_counts_and_doubled_keys(database: Database, bad: dict[str, Any]) -> None:
+    with database.transaction() as connection:
+        writes.store_days(connection, ORGANIZATIONS, [total(DAY, 1)], [cell(DAY, "a", 1)])
+    with pytest.raises(sa.exc.IntegrityError), database.transaction() as connection:
+        connection.execute(sa.insert(tables.daily_sessions).values(bad))
+    with database.transaction(read_only=True) as connection:
+        assert stored(connection) == {(DAY, "a"): 1}
+
+
+# Who is counted
+
+
+def test_organizations_keep_their_first_sight_and_their_names(connection: sa.Connection) -> None:
+    writes.store_listed(connection, ORGANIZATIONS, [{"org_id": "a", "org_name": "A", "created_at": NOW}], NOW)
+    writes.store_listed(connection, ORGANIZATIONS, [{"org_id": "a", "org_name": None, "created_at": None}], LATER)
+    row = connection.execute(sa.select(tables.organizations)).one()
+    assert (row.org_name, row.created_at, row.first_seen_at, row.last_seen_at) == ("A", NOW, NOW, LATER)
+    writes.store_listed(connection, ORGANIZATIONS, [{"org_id": "a", "org_name": "B", "created_at": NOW}], LATER)
+    assert connection.scalar(sa.select(tables.organizations.c.org_name)) == "B"
+
+
+def test_who_is_no_longer_listed_stays_with_the_time_of_the_last_sight(connection: sa.Connection) -> None:
+    writes.store_listed(connection, USERS, [{"user_id": "a", "created_at": None}], NOW)
+    writes.store_listed(connection, USERS, [{"user_id": "b", "created_at": None}], LATER)
+    seen = {row.user_id: (row.first_seen_at, row.last_seen_at) for row in connection.execute(sa.select(tables.users))}
+    assert seen == {"a": (NOW, NOW), "b": (LATER, LATER)}
+
+
+def test_a_refusal_keeps_its_first_time_and_latest_reason_until_the_source_answers(connection: sa.Connection) -> None:
+    def refusals() -> dict[str, tuple[datetime | None, str | None]]:
+        rows = connection.execute(sa.select(tables.organizations))
+        return {row.org_id: (row.unavailable_since, row.unavailable_reason) for row in rows}
+
+    found = [{"org_id": id_, "org_name": None, "created_at": None} for id_ in "ab"]
+    writes.store_listed(connection, ORGANIZATIONS, found, NOW)
+    writes.store_availability(connection, ORGANIZATIONS, {"a": "404"}, {"b"}, NOW)
+    writes.store_availability(connection, ORGANIZATIONS, {"a": "403"}, {"b"}, LATER)
+    assert refusals() == {"a": (NOW, "403"), "b": (None, None)}
+    writes.store_listed(connection, ORGANIZATIONS, found, LATER)
+    assert refusals() == {"a": (NOW, "403"), "b": (None, None)}, "being listed is no answer"
+    writes.store_availability(connection, ORGANIZATIONS, {}, {"a", "b"}, LATER)
+    assert refusals() == {"a": (None, None), "b": (None, None)}
+
+
+NAMES = [
+    'O\'Hara "Logistics"',
+    "'; drop table organizations; --",
+    "Robert'); drop table daily_sessions; --",
+    "semi;colon -- and a comment /* too */",
+    "🦦 Ōtōrō & Söhne ＩＮＣ ‮reversed",  # noqa: RUF001  # as a name may come
+    "e\u0301 is not \u00e9",
+    "x" * 10_000,
+    "ß" * 10_000,
+    "\\N",
+    "\\.",
+    "tab\tnew\nline\r\\back",
+    "%s %(name)s :name $1 {0} ?",
+    " trailing and leading ",
+    "NULL",
+    "",
+]
+
+
+@pytest.mark.parametrize("name", NAMES, ids=lambda name: repr(name[:12]))
+def test_whatever_a_name_holds_is_kept_to_the_letter(database: Database, name: str) -> None:
+    with database.transaction() as connection:
+        found = [{"org_id": id_, "org_name": name, "created_at": None} for id_ in ("a", "b")]
+        writes.store_listed(connection, ORGANIZATIONS, found, NOW)
+        writes.store_listed(connection, ORGANIZATIONS, found, LATER)
+        writes.store_availability(connection, ORGANIZATIONS, {"a": name}, {"b"}, LATER)
+        run = {"run_id": name}
+        writes.store_days(connection, ORGANIZATIONS, [total(DAY, 1) | run], [cell(DAY, "a", 1) | run])
+        writes.store_days(connection, ORGANIZATIONS, [total(DAY, 2) | run], [cell(DAY, "a", 2) | run])
+        writes.store_history(connection, DAY, DAY)
+    with database.transaction(read_only=True) as connection:
+        assert connection.scalars(sa.select(tables.organizations.c.org_name)).all() == [name, name]
+        assert connection.scalars(sa.select(tables.session_grid.c.org_name)).all() == [name, name]
+        of_a = tables.organizations.c.org_id == "a"
+        assert connection.scalar(sa.select(tables.organizations.c.unavailable_reason).where(of_a)) == name
+        for table in (tables.daily_sessions, tables.daily_totals, tables.session_revisions):
+            assert connection.scalars(sa.select(table.c.run_id)).all() == [name]
+
+
+def test_a_nul_which_postgresql_cannot_hold_becomes_the_replacement_character_on_both(database: Database) -> None:
+    with database.transaction() as connection:
+        found = [{"org_id": "a", "org_name": "before\0after", "created_at": None}]
+        writes.store_listed(connection, ORGANIZATIONS, found, NOW)
+        assert connection.scalars(sa.select(tables.organizations.c.org_name)).all() == ["before\ufffdafter"]
+
+
+def test_ids_that_a_careless_comparison_takes_for_one_are_different_organizations(connection: sa.Connection) -> None:
+    ids = ["org-a", "org-A", "ORG-A", "org-a ", " org-a", "org-a\t", "org-\u00e9", "org-e\u0301", "org_a", "org%a", ""]
+    found = [{"org_id": id_, "org_name": f"name of {id_}", "created_at": None} for id_ in ids]
+    writes.store_listed(connection, ORGANIZATIONS, found, NOW)
+    counts = {id_: 2**n for n, id_ in enumerate(ids)}
+    for _ in range(2):
+        writes.store_days(
+            connection, ORGANIZATIONS, [total(DAY, 1)], [cell(DAY, id_, count) for id_, count in counts.items()]
+        )
+    assert stored(connection) == {(DAY, id_): count for id_, count in counts.items()}
+    assert rows_of(connection, tables.session_revisions) == []
+    writes.store_availability(connection, ORGANIZATIONS, {"org-A": "404"}, {"org-a"}, NOW)
+    refused = tables.organizations.c.unavailable_since.is_not(None)
+    assert connection.scalars(sa.select(tables.organizations.c.org_id).where(refused)).all() == ["org-A"]
+    writes.rebuild(connection, tables.weekly_sessions)
+    weekly = connection.execute(sa.select(tables.weekly_sessions.c.org_id, tables.weekly_sessions.c.sessions_count))
+    assert {org_id: count for org_id, count in weekly} == counts
+    writes.store_history(connection, DAY, DAY)
+    grid = connection.execute(sa.select(tables.session_grid.c.org_name, tables.session_grid.c.sessions_count))
+    assert {name: count for name, count in grid} == {f"name of {id_}": count for id_, count in counts.items()}
+
+
+# Revisions
+
+
+def test_a_count_that_changes_leaves_what_it_was_and_what_it_became_when_and_in_which_run(
+    connection: sa.Connection,
+) -> None:
+    last = LATER + timedelta(days=1)
+    for at, a, b in ((NOW, 1, 2), (LATER, 1, 5), (last, 1, 0)):
+        writes.store_days(
+            connection, ORGANIZATIONS, [total(DAY, 9, at)], [cell(DAY, "a", a, at), cell(DAY, "b", b, at)]
+        )
+    assert rows_of(connection, tables.session_revisions) == [
+        (DAY, "b", LATER, 2, 5, f"run of {LATER}"),
+        (DAY, "b", last, 5, 0, f"run of {last}"),
+    ]
+    assert rows_of(connection, tables.user_session_revisions) == []
+
+
+def test_a_re_read_that_finds_the_same_rewrites_no_count_and_adds_no_revision(connection: sa.Connection) -> None:
+    cells = [(DAY + timedelta(days=n), id_, n) for n in range(3) for id_ in "ab"]
+    days = sorted({day for day, *_ in cells})
+    writes.store_days(connection, ORGANIZATIONS, [total(day, 1) for day in days], [cell(*c) for c in cells])
+    before = rows_of(connection, tables.daily_sessions)
+    again = writes.store_days(
+        connection, ORGANIZATIONS, [total(day, 1, LATER) for day in days], [cell(*c, LATER) for c in cells]
+    )
+    assert {day.changes for day in again.values()} == {writes.Changes(unchanged=2)}
+    assert rows_of(connection, tables.daily_sessions) == before
+    assert rows_of(connection, tables.session_revisions) == []
+
+
+def test_the_same_count_from_another_version_of_the_api_is_taken_over_without_a_revision(
+    connection: sa.Connection,
+) -> None:
+    writes.store_days(connection, ORGANIZATIONS, [total(DAY, 1)], [cell(DAY, "a", 1)])
+    from_v3 = cell(DAY, "a", 1, LATER) | {"api_version": "v3"}
+    again = writes.store_days(connection, ORGANIZATIONS, [total(DAY, 1)], [from_v3])
+    assert again[DAY].changes == writes.Changes(unchanged=1)
+    assert connection.execute(sa.select(tables.daily_sessions)).mappings().one() == from_v3
+    assert rows_of(connection, tables.session_revisions) == []
+
+
+def test_of_a_transaction_that_is_undone_neither_counts_nor_revisions_nor_stale_days_stay(database: Database) -> None:
+    with database.transaction() as connection:
+        writes.store_days(connection, ORGANIZATIONS, [total(DAY, 1)], [cell(DAY, "a", 1)])
+        writes.rebuild(connection, tables.weekly_sessions)
+        before = everything(connection)
+    with pytest.raises(KeyboardInterrupt), database.transaction() as connection:
+        writes.store_days(connection, ORGANIZATIONS, [total(DAY, 2, LATER)], [cell(DAY, "a", 2, LATER)])
+        writes.rebuild(connection, tables.weekly_sessions)
+        assert len(rows_of(connection, tables.session_revisions)) == 1
+        raise KeyboardInterrupt
+    with database.transaction(read_only=True) as connection:
+        assert everything(connection) == before
+    with database.transaction() as connection:
+        writes.store_days(connection, ORGANIZATIONS, [total(DAY, 2, LATER)], [cell(DAY, "a", 2, LATER)])
+        writes.rebuild(connection, tables.weekly_sessions)
+    with database.transaction(read_only=True) as connection:
+        assert connection.scalars(sa.select(tables.weekly_sessions.c.sessions_count)).all() == [2]
+        assert len(rows_of(connection, tables.session_revisions)) == 1
+
+
+def test_a_load_that_fails_after_its_revisions_keeps_none_of_them(database: Database) -> None:
+    with database.transaction() as connection:
+        writes.store_days(connection, ORGANIZATIONS, [total(DAY, 1)], [cell(DAY, "a", 1)])
+    with pytest.raises(TypeError), database.transaction() as connection:
+        writes.store_days(connection, ORGANIZATIONS, [total(DAY, 2) | {"run_id": None}], [cell(DAY, "a", 2, LATER)])
+    with database.transaction(read_only=True) as connection:
+        assert stored(connection) == {(DAY, "a"): 1}
+        assert rows_of(connection, tables.session_revisions) == []
+
+
+def test_users_have_counts_totals_and_revisions_of_their_own_and_no_part_in_the_rollups(
+    connection: sa.Connection,
+) -> None:
+    for at, count in ((NOW, 1), (LATER, 4)):
+        result = writes.store_days(
+            connection,
+            USERS,
+            [total(DAY, 6, at, USERS)],
+            [cell(DAY, "u", count, at, USERS), cell(DAY, "w", 1, at, USERS)],
+        )
+    assert result == {DAY: writes.StoredDay(6, 1, writes.Changes(changed=1, unchanged=1))}
+    assert rows_of(connection, tables.user_session_revisions) == [(DAY, "u", LATER, 1, 4, f"run of {LATER}")]
+    row = connection.execute(sa.select(tables.user_daily_totals)).one()
+    assert (row.users_sessions_count, row.unattributed_count) == (5, 1)
+    others = (tables.daily_sessions, tables.daily_totals, tables.session_revisions, tables.stale_days)
+    assert [rows_of(connection, table) for table in others] == [[], [], [], []]
