@@ -1,6 +1,5 @@
 """What the pages for people say is so: queries run, commands parse, links lead somewhere, messages are in the code."""
 
-import ast
 import importlib.metadata
 import os
 import re
@@ -10,10 +9,9 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from functools import cache
 from pathlib import Path
 from statistics import median
-from unittest import mock
+from unittest.mock import patch
 
 import click
 import dagster as dg
@@ -29,6 +27,7 @@ from pipelines.loading.compatibility import Incompatible, refuse_other_days
 from pipelines.partitions import as_days, daily_partitions
 from pipelines.settings import PROJECT, Settings
 from tests.support.loads import load
+from tests.support.messages import sentences
 from tests.support.pages import DEPLOYMENT, DOCS, NAMES, PAGES, blocks, environment_file, text, units
 from tests.support.world import World
 from warehouse import reads
@@ -103,22 +102,23 @@ def test_every_target_of_make_exists() -> None:
     assert {"demo", "test", "check", "dev", ".venv/ready", "PYTHON"} <= shown
 
 
-def variables_of_dagster(home: Path) -> dict[str, str]:
-    """What the command sets for Dagster, with `home` as its folder."""
+@pytest.fixture
+def for_dagster(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The variables that a command sets for Dagster where nobody has set them, and the home that it was given."""
+    home = {"DAGSTER_HOME": str(tmp_path / "dagster")}
     others = {name: value for name, value in os.environ.items() if not name.startswith("DAGSTER_")}
-    with mock.patch.dict(os.environ, others | {"DAGSTER_HOME": str(home)}, clear=True):
-        dagster_home()
-        return {name: value for name, value in os.environ.items() if name.startswith("DAGSTER_")}
+    with patch.dict(os.environ, others | home, clear=True):
+        assert dagster_home() == tmp_path / "dagster"
+        yield {name: value for name, value in os.environ.items() if name.startswith("DAGSTER_")}
 
 
 @of_each_page
-def test_every_variable_is_a_setting(page: Path, tmp_path: Path) -> None:
-    of_dagster = variables_of_dagster(tmp_path)
+def test_every_variable_is_a_setting(page: Path, for_dagster: dict[str, str]) -> None:
     settings = {name.upper() for name in Settings.model_fields}
     named = set(re.findall(r"\b(?:DEVIN_[A-Z_]+|WAREHOUSE_URL)\b", text(page)))
     assert named <= settings
     for name in set(re.findall(r"\bDAGSTER_[A-Z_]+\b", text(page))):
-        assert name in of_dagster or f"env: {name}" in text(page), name
+        assert name in for_dagster or f"env: {name}" in text(page), name
 
 
 @of_each_page
@@ -163,23 +163,6 @@ def test_nothing_is_wider_than_a_page_of_code_and_no_machine_shows_through(page:
 
 
 # Messages
-
-
-@cache
-def sentences() -> list[str]:
-    """Every string of the code that is no docstring, with {} for what is filled in."""
-    found = []
-    for folder in ("pipelines", "resources", "warehouse"):
-        for module in (PROJECT / folder).rglob("*.py"):
-            tree = ast.parse(text(module))
-            docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-            for node in ast.walk(tree):
-                if isinstance(node, ast.JoinedStr):
-                    parts = [str(v.value) if isinstance(v, ast.Constant) else "{}" for v in node.values]
-                    found.append(" ".join("".join(parts).split()))
-                elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
-                    found.append(" ".join(node.value.split()))
-    return found
 
 
 def test_every_message_that_troubleshooting_names_is_in_the_code() -> None:
@@ -390,7 +373,9 @@ def test_the_units_run_what_is_installed_and_may_do_little_else() -> None:
         assert unit["Install"]["WantedBy"] == "multi-user.target"
 
 
-def test_what_the_services_write_is_where_they_may_write_and_secrets_are_for_root_alone(tmp_path: Path) -> None:
+def test_what_the_services_write_is_where_they_may_write_and_secrets_are_for_root_alone(
+    for_dagster: dict[str, str],
+) -> None:
     variables = environment_file()
     assert variables["WAREHOUSE_URL"] == f"duckdb:///{STATE}/warehouse.duckdb"
     assert variables["DAGSTER_HOME"] == f"{STATE}/dagster"
@@ -400,7 +385,7 @@ def test_what_the_services_write_is_where_they_may_write_and_secrets_are_for_roo
     lines = [line.strip() for block in blocks(DEPLOYMENT, "") for line in block.splitlines()]
     assert "install -m 0600 /dev/null /etc/devin-sessions/environment" in lines
     assert f"install -d -o devin-sessions -g devin-sessions -m 0711 {STATE}" in lines
-    assert variables["DAGSTER_EVENT_BATCH_SIZE"] == variables_of_dagster(tmp_path)["DAGSTER_EVENT_BATCH_SIZE"]
+    assert variables["DAGSTER_EVENT_BATCH_SIZE"] == for_dagster["DAGSTER_EVENT_BATCH_SIZE"]
 
 
 def test_dagster_on_postgresql_is_set_up_with_the_library_that_belongs_to_this_dagster() -> None:

@@ -21,21 +21,26 @@ import tenacity
 from pipelines.settings import PROJECT
 from tests.support.typed import Part
 
+PORTS = {"ui": "3000", "sandbox": "8787"}
+"""Where each command listens unless it is given another port."""
 
-def copied_project(folder: Path, ports: Mapping[str, str]) -> None:
-    """What git would clone, what is new included, as it is after the first `make`. Other ports than the usual ones, in
-    the one module that names them: those may be taken."""
+OTHER_PORTS = """import sys
+
+is_the_command = sys.argv[0].endswith("/devin-sessions") or (sys.argv[0] == "-m" and "pipelines" in sys.orig_argv)
+port = {ports}.get("".join(sys.argv[1:2])) if is_the_command else None
+if port:
+    sys.argv[2:2] = ["--port", port]
+"""
+"""What Python runs first, as sitecustomize: the usual ports may be taken. One that is typed comes later and counts."""
+
+
+def copied_project(folder: Path) -> None:
+    """What git would clone, what is new included, as it is after the first `make`."""
     listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     for name in subprocess.run(listed, cwd=PROJECT, capture_output=True, text=True, check=True).stdout.split("\0"):
         if (PROJECT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(PROJECT / name, folder / name)
-    module = folder / "pipelines" / "command" / "cli.py"
-    code = module.read_text(encoding="utf-8")
-    for usual, free in ports.items():
-        assert code.count(usual) == 1
-        code = code.replace(usual, free)
-    module.write_text(code, encoding="utf-8")
     # Links in a folder of its own, so that whatever is done to it, even an installation, does nothing to the real one.
     (folder / ".venv").mkdir()
     for entry in Path(sys.prefix).iterdir():
@@ -87,7 +92,7 @@ class Person:
 
     folder: Path
     parts: list[Part]
-    ports: dict[str, str] = field(default_factory=lambda: free_ports("3000", "8787"))
+    ports: dict[str, str] = field(default_factory=lambda: free_ports(*PORTS.values()))
     rewritten: dict[str, str] = field(default_factory=dict)
     said: dict[str, str] = field(default_factory=dict)
 
@@ -97,13 +102,17 @@ class Person:
         self.home = self.folder / "home"
         for folder in (self.programs, self.home):
             folder.mkdir()
-        copied_project(self.clone, self.ports)
+        copied_project(self.clone)
+        customized = self.folder / "customized"
+        customized.mkdir()
+        ports = {command: self.ports[usual] for command, usual in PORTS.items()}
+        (customized / "sitecustomize.py").write_text(OTHER_PORTS.format(ports=ports), encoding="utf-8")
         self.rewritten |= self.ports
         self.environment = {
             "PATH": f"{self.programs}:{os.environ['PATH']}",
             "HOME": str(self.home),
             "LANG": "C.UTF-8",
-            "PYTHONPATH": str(self.clone),
+            "PYTHONPATH": f"{self.clone}:{customized}",
         }
         self.shell = subprocess.Popen(
             ["bash", "--noprofile", "--norc"],
@@ -172,7 +181,7 @@ class Person:
 
     def is_served(self) -> bool:
         with socket.socket() as asking:
-            return asking.connect_ex(("127.0.0.1", int(self.ports["3000"]))) == 0
+            return asking.connect_ex(("127.0.0.1", int(self.ports[PORTS["ui"]]))) == 0
 
     def follows(self, part: Part, unusual: Mapping[str, Callable[[str], object]] | None = None) -> None:
         """Types what the part says; what is in a sentence only if it was not typed before.
