@@ -29,7 +29,7 @@ from pipelines.settings import PROJECT, Settings
 from tests.conftest import World
 from tests.test_dictionary import load
 from warehouse import reads
-from warehouse.tables import ORGANIZATIONS
+from warehouse.dimensions import ORGANIZATIONS
 
 DOCS = PROJECT / "docs"
 PAGES = [PROJECT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(DOCS.glob("*.md"))

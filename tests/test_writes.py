@@ -11,8 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from resources.database import Database
-from warehouse import tables, writes
-from warehouse.tables import ORGANIZATIONS, USERS, Counted
+from warehouse import rollups, tables, writes
+from warehouse.dimensions import ORGANIZATIONS, USERS, Dimension
+from warehouse.writes import Entry, Provenance, Reading
 
 NOW = datetime(2025, 3, 1, 2, 30, tzinfo=UTC)
 LATER = NOW + timedelta(days=1)
@@ -26,7 +27,7 @@ def connection(database: Database) -> Iterator[sa.Connection]:
         yield connection
 
 
-def cell(day: date, id_: str, count: Any, at: datetime = NOW, of: Counted = ORGANIZATIONS) -> dict[str, Any]:
+def cell(day: date, id_: str, count: Any, at: datetime = NOW, of: Dimension = ORGANIZATIONS) -> dict[str, Any]:
     return {
         "day": day,
         of.id: id_,
@@ -38,19 +39,21 @@ def cell(day: date, id_: str, count: Any, at: datetime = NOW, of: Counted = ORGA
     }
 
 
-def total(day: date, count: int, at: datetime = NOW, of: Counted = ORGANIZATIONS) -> dict[str, Any]:
+def reading(day: date, total: int, counts: Mapping[str, Any] | None = None) -> Reading:
+    """Two were to be counted on that day, which begins at midnight UTC."""
     start = datetime(day.year, day.month, day.day, tzinfo=UTC)
-    return {
-        "day": day,
-        "window_start": start,
-        "window_end": start + timedelta(days=1),
-        "sessions_count": count,
-        f"{of.prefix}_expected": 2,
-        f"{of.prefix}_loaded": 2,
-        "api_version": "v2",
-        "loaded_at": at,
-        "run_id": "run",
-    }
+    return Reading(day, start, start + timedelta(days=1), total, counts or {}, derived=set(), expected=2)
+
+
+def store(
+    connection: sa.Connection,
+    *readings: Reading,
+    at: datetime = NOW,
+    of: Dimension = ORGANIZATIONS,
+    api_version: str = "v2",
+    run_id: str = "",
+) -> dict[date, writes.StoredDay]:
+    return writes.store_days(connection, of, readings, Provenance(api_version, at, run_id or f"run of {at}"))
 
 
 def stored(connection: sa.Connection) -> dict[tuple[date, str], int]:
@@ -71,35 +74,31 @@ def everything(connection: sa.Connection) -> dict[str, list[tuple[Any, ...]]]:
 
 
 def test_a_second_write_counts_what_is_new_changed_and_unchanged(connection: sa.Connection) -> None:
-    first = writes.store_days(connection, ORGANIZATIONS, [total(DAY, 3)], [cell(DAY, "a", 1), cell(DAY, "b", 2)])
+    first = store(connection, reading(DAY, 3, {"a": 1, "b": 2}))
     assert first[DAY].changes == writes.Changes(inserted=2)
-    again = writes.store_days(
-        connection, ORGANIZATIONS, [total(DAY, 9)], [cell(DAY, "a", 1), cell(DAY, "b", 5), cell(DAY, "c", 3)]
-    )
+    again = store(connection, reading(DAY, 9, {"a": 1, "b": 5, "c": 3}))
     assert again[DAY].changes == writes.Changes(inserted=1, changed=1, unchanged=1)
     assert stored(connection) == {(DAY, "a"): 1, (DAY, "b"): 5, (DAY, "c"): 3}
 
 
 def test_an_unchanged_count_keeps_its_time_and_run(connection: sa.Connection) -> None:
-    writes.store_days(connection, ORGANIZATIONS, [total(DAY, 3)], [cell(DAY, "a", 1), cell(DAY, "b", 2)])
-    writes.store_days(
-        connection, ORGANIZATIONS, [total(DAY, 4, LATER)], [cell(DAY, "a", 1, LATER), cell(DAY, "b", 3, LATER)]
-    )
+    store(connection, reading(DAY, 3, {"a": 1, "b": 2}))
+    store(connection, reading(DAY, 4, {"a": 1, "b": 3}), at=LATER)
     loaded = {row.org_id: (row.loaded_at, row.run_id) for row in connection.execute(sa.select(tables.daily_sessions))}
     assert loaded == {"a": (NOW, f"run of {NOW}"), "b": (LATER, f"run of {LATER}")}
     assert connection.scalar(sa.select(tables.daily_totals.c.loaded_at)) == LATER, "the ledger tells the last reading"
 
 
 def test_totals_are_proven_against_the_cells_as_stored(connection: sa.Connection) -> None:
-    writes.store_days(connection, ORGANIZATIONS, [total(DAY, 3)], [cell(DAY, "a", 1), cell(DAY, "b", 2)])
-    result = writes.store_days(connection, ORGANIZATIONS, [total(DAY, 10)], [cell(DAY, "a", 4)])
+    store(connection, reading(DAY, 3, {"a": 1, "b": 2}))
+    result = store(connection, reading(DAY, 10, {"a": 4}))
     assert (result[DAY].sessions_count, result[DAY].unattributed_count) == (10, 4), "b is still stored with 2"
     row = connection.execute(sa.select(tables.daily_totals)).one()
     assert (row.sessions_count, row.orgs_sessions_count, row.unattributed_count) == (10, 6, 4)
 
 
 def test_a_day_without_any_cell_is_stored_with_its_total(connection: sa.Connection) -> None:
-    result = writes.store_days(connection, ORGANIZATIONS, [total(DAY, 7)], [])
+    result = store(connection, reading(DAY, 7))
     assert result == {DAY: writes.StoredDay(7, 7, writes.Changes())}
     assert stored(connection) == {}
 
@@ -107,25 +106,25 @@ def test_a_day_without_any_cell_is_stored_with_its_total(connection: sa.Connecti
 @pytest.mark.parametrize("count", [12.7, 12.0, True, "12", None])
 def test_a_count_that_is_not_an_integer_is_refused_before_the_database(connection: sa.Connection, count: Any) -> None:
     with pytest.raises(TypeError, match="sessions_count"):
-        writes.store_days(connection, ORGANIZATIONS, [total(DAY, 1)], [cell(DAY, "a", count)])
+        store(connection, reading(DAY, 1, {"a": count}))
     assert stored(connection) == {}
 
 
 def test_a_day_that_is_a_time_is_refused_before_the_database(connection: sa.Connection) -> None:
     with pytest.raises(TypeError, match=r"daily_sessions\.day takes date"):
-        writes.store_days(connection, ORGANIZATIONS, [total(DAY, 1)], [cell(NOW, "a", 1)])
+        store(connection, reading(NOW, 1, {"a": 1}))
     assert stored(connection) == {}
 
 
 def test_a_key_that_comes_twice_is_refused_before_the_database(connection: sa.Connection) -> None:
     with pytest.raises(ValueError, match="twice"):
-        writes.store_days(connection, ORGANIZATIONS, [total(DAY, 1)], [cell(DAY, "a", 1), cell(DAY, "a", 2)])
+        store(connection, reading(DAY, 1, {"a": 1}), reading(DAY, 1, {"a": 2}))
     assert stored(connection) == {}
 
 
 def test_the_largest_count_is_stored_to_the_last_digit(connection: sa.Connection) -> None:
     count = tables.LARGEST_COUNT
-    result = writes.store_days(connection, ORGANIZATIONS, [total(DAY, count)], [cell(DAY, "a", count)])
+    result = store(connection, reading(DAY, count, {"a": count}))
     assert stored(connection) == {(DAY, "a"): count}
     assert result[DAY].unattributed_count == 0
 
@@ -135,7 +134,7 @@ def test_the_largest_count_is_stored_to_the_last_digit(connection: sa.Connection
 def test_a_count_that_sums_could_not_hold_is_never_stored(database: Database, count: int, is_total: bool) -> None:
     of_day, of_cell = (count, 1) if is_total else (1, count)
     with pytest.raises(ValueError, match="a count of more than"), database.transaction() as connection:
-        writes.store_days(connection, ORGANIZATIONS, [total(DAY, of_day)], [cell(DAY, "a", of_cell)])
+        store(connection, reading(DAY, of_day, {"a": of_cell}))
     with database.transaction(read_only=True) as connection:
         assert stored(connection) == {}
 
@@ -143,7 +142,7 @@ def test_a_count_that_sums_could_not_hold_is_never_stored(database: Database, co
 @pytest.mark.parametrize("bad", [cell(DAY, "b", -1), cell(DAY, "a", 2)], ids=["negative", "doubled"])
 def test_the_tables_refuse_negative_counts_and_doubled_keys(database: Database, bad: dict[str, Any]) -> None:
     with database.transaction() as connection:
-        writes.store_days(connection, ORGANIZATIONS, [total(DAY, 1)], [cell(DAY, "a", 1)])
+        store(connection, reading(DAY, 1, {"a": 1}))
     with pytest.raises(sa.exc.IntegrityError), database.transaction() as connection:
         connection.execute(sa.insert(tables.daily_sessions).values(bad))
     with database.transaction(read_only=True) as connection:
@@ -154,17 +153,17 @@ def test_the_tables_refuse_negative_counts_and_doubled_keys(database: Database, 
 
 
 def test_organizations_keep_their_first_sight_and_their_names(connection: sa.Connection) -> None:
-    writes.store_listed(connection, ORGANIZATIONS, [{"org_id": "a", "org_name": "A", "created_at": NOW}], NOW)
-    writes.store_listed(connection, ORGANIZATIONS, [{"org_id": "a", "org_name": None, "created_at": None}], LATER)
+    writes.store_listed(connection, ORGANIZATIONS, [Entry("a", "A", NOW)], NOW)
+    writes.store_listed(connection, ORGANIZATIONS, [Entry("a")], LATER)
     row = connection.execute(sa.select(tables.organizations)).one()
     assert (row.org_name, row.created_at, row.first_seen_at, row.last_seen_at) == ("A", NOW, NOW, LATER)
-    writes.store_listed(connection, ORGANIZATIONS, [{"org_id": "a", "org_name": "B", "created_at": NOW}], LATER)
+    writes.store_listed(connection, ORGANIZATIONS, [Entry("a", "B", NOW)], LATER)
     assert connection.scalar(sa.select(tables.organizations.c.org_name)) == "B"
 
 
 def test_who_is_no_longer_listed_stays_with_the_time_of_the_last_sight(connection: sa.Connection) -> None:
-    writes.store_listed(connection, USERS, [{"user_id": "a", "created_at": None}], NOW)
-    writes.store_listed(connection, USERS, [{"user_id": "b", "created_at": None}], LATER)
+    writes.store_listed(connection, USERS, [Entry("a")], NOW)
+    writes.store_listed(connection, USERS, [Entry("b")], LATER)
     seen = {row.user_id: (row.first_seen_at, row.last_seen_at) for row in connection.execute(sa.select(tables.users))}
     assert seen == {"a": (NOW, NOW), "b": (LATER, LATER)}
 
@@ -174,7 +173,7 @@ def test_a_refusal_keeps_its_first_time_and_latest_reason_until_the_source_answe
         rows = connection.execute(sa.select(tables.organizations))
         return {row.org_id: (row.unavailable_since, row.unavailable_reason) for row in rows}
 
-    found = [{"org_id": id_, "org_name": None, "created_at": None} for id_ in "ab"]
+    found = [Entry(id_) for id_ in "ab"]
     writes.store_listed(connection, ORGANIZATIONS, found, NOW)
     writes.store_availability(connection, ORGANIZATIONS, {"a": "404"}, {"b"}, NOW)
     writes.store_availability(connection, ORGANIZATIONS, {"a": "403"}, {"b"}, LATER)
@@ -207,13 +206,13 @@ NAMES = [
 @pytest.mark.parametrize("name", NAMES, ids=lambda name: repr(name[:12]))
 def test_whatever_a_name_holds_is_kept_to_the_letter(database: Database, name: str) -> None:
     with database.transaction() as connection:
-        found = [{"org_id": id_, "org_name": name, "created_at": None} for id_ in ("a", "b")]
+        found = [Entry(id_, name) for id_ in ("a", "b")]
         writes.store_listed(connection, ORGANIZATIONS, found, NOW)
         writes.store_listed(connection, ORGANIZATIONS, found, LATER)
         writes.store_availability(connection, ORGANIZATIONS, {"a": name}, {"b"}, LATER)
-        run = {"run_id": name}
-        writes.store_days(connection, ORGANIZATIONS, [total(DAY, 1) | run], [cell(DAY, "a", 1) | run])
-        writes.store_days(connection, ORGANIZATIONS, [total(DAY, 2) | run], [cell(DAY, "a", 2) | run])
+        for count in (1, 2):
+            by = Provenance("v2", NOW, run_id=name)
+            writes.store_days(connection, ORGANIZATIONS, [reading(DAY, count, {"a": count})], by)
         writes.store_history(connection, DAY, DAY)
     with database.transaction(read_only=True) as connection:
         assert connection.scalars(sa.select(tables.organizations.c.org_name)).all() == [name, name]
@@ -226,26 +225,24 @@ def test_whatever_a_name_holds_is_kept_to_the_letter(database: Database, name: s
 
 def test_a_nul_which_postgresql_cannot_hold_becomes_the_replacement_character_on_both(database: Database) -> None:
     with database.transaction() as connection:
-        found = [{"org_id": "a", "org_name": "before\0after", "created_at": None}]
+        found = [Entry("a", "before\0after")]
         writes.store_listed(connection, ORGANIZATIONS, found, NOW)
         assert connection.scalars(sa.select(tables.organizations.c.org_name)).all() == ["before\ufffdafter"]
 
 
 def test_ids_that_a_careless_comparison_takes_for_one_are_different_organizations(connection: sa.Connection) -> None:
     ids = ["org-a", "org-A", "ORG-A", "org-a ", " org-a", "org-a\t", "org-\u00e9", "org-e\u0301", "org_a", "org%a", ""]
-    found = [{"org_id": id_, "org_name": f"name of {id_}", "created_at": None} for id_ in ids]
+    found = [Entry(id_, f"name of {id_}") for id_ in ids]
     writes.store_listed(connection, ORGANIZATIONS, found, NOW)
     counts = {id_: 2**n for n, id_ in enumerate(ids)}
     for _ in range(2):
-        writes.store_days(
-            connection, ORGANIZATIONS, [total(DAY, 1)], [cell(DAY, id_, count) for id_, count in counts.items()]
-        )
+        store(connection, reading(DAY, 1, counts))
     assert stored(connection) == {(DAY, id_): count for id_, count in counts.items()}
     assert rows_of(connection, tables.session_revisions) == []
     writes.store_availability(connection, ORGANIZATIONS, {"org-A": "404"}, {"org-a"}, NOW)
     refused = tables.organizations.c.unavailable_since.is_not(None)
     assert connection.scalars(sa.select(tables.organizations.c.org_id).where(refused)).all() == ["org-A"]
-    writes.rebuild(connection, tables.weekly_sessions)
+    rebuild(connection, tables.weekly_sessions.name)
     weekly = connection.execute(sa.select(tables.weekly_sessions.c.org_id, tables.weekly_sessions.c.sessions_count))
     assert {org_id: count for org_id, count in weekly} == counts
     writes.store_history(connection, DAY, DAY)
@@ -261,9 +258,7 @@ def test_a_count_that_changes_leaves_what_it_was_and_what_it_became_when_and_in_
 ) -> None:
     last = LATER + timedelta(days=1)
     for at, a, b in ((NOW, 1, 2), (LATER, 1, 5), (last, 1, 0)):
-        writes.store_days(
-            connection, ORGANIZATIONS, [total(DAY, 9, at)], [cell(DAY, "a", a, at), cell(DAY, "b", b, at)]
-        )
+        store(connection, reading(DAY, 9, {"a": a, "b": b}), at=at)
     assert rows_of(connection, tables.session_revisions) == [
         (DAY, "b", LATER, 2, 5, f"run of {LATER}"),
         (DAY, "b", last, 5, 0, f"run of {last}"),
@@ -272,13 +267,10 @@ def test_a_count_that_changes_leaves_what_it_was_and_what_it_became_when_and_in_
 
 
 def test_a_re_read_that_finds_the_same_rewrites_no_count_and_adds_no_revision(connection: sa.Connection) -> None:
-    cells = [(DAY + timedelta(days=n), id_, n) for n in range(3) for id_ in "ab"]
-    days = sorted({day for day, *_ in cells})
-    writes.store_days(connection, ORGANIZATIONS, [total(day, 1) for day in days], [cell(*c) for c in cells])
+    readings = [reading(DAY + timedelta(days=n), 1, {"a": n, "b": n}) for n in range(3)]
+    store(connection, *readings)
     before = rows_of(connection, tables.daily_sessions)
-    again = writes.store_days(
-        connection, ORGANIZATIONS, [total(day, 1, LATER) for day in days], [cell(*c, LATER) for c in cells]
-    )
+    again = store(connection, *readings, at=LATER)
     assert {day.changes for day in again.values()} == {writes.Changes(unchanged=2)}
     assert rows_of(connection, tables.daily_sessions) == before
     assert rows_of(connection, tables.session_revisions) == []
@@ -287,9 +279,9 @@ def test_a_re_read_that_finds_the_same_rewrites_no_count_and_adds_no_revision(co
 def test_the_same_count_from_another_version_of_the_api_is_taken_over_without_a_revision(
     connection: sa.Connection,
 ) -> None:
-    writes.store_days(connection, ORGANIZATIONS, [total(DAY, 1)], [cell(DAY, "a", 1)])
+    store(connection, reading(DAY, 1, {"a": 1}))
     from_v3 = cell(DAY, "a", 1, LATER) | {"api_version": "v3"}
-    again = writes.store_days(connection, ORGANIZATIONS, [total(DAY, 1)], [from_v3])
+    again = store(connection, reading(DAY, 1, {"a": 1}), at=LATER, api_version="v3")
     assert again[DAY].changes == writes.Changes(unchanged=1)
     assert connection.execute(sa.select(tables.daily_sessions)).mappings().one() == from_v3
     assert rows_of(connection, tables.session_revisions) == []
@@ -297,19 +289,19 @@ def test_the_same_count_from_another_version_of_the_api_is_taken_over_without_a_
 
 def test_of_a_transaction_that_is_undone_neither_counts_nor_revisions_nor_stale_days_stay(database: Database) -> None:
     with database.transaction() as connection:
-        writes.store_days(connection, ORGANIZATIONS, [total(DAY, 1)], [cell(DAY, "a", 1)])
-        writes.rebuild(connection, tables.weekly_sessions)
+        store(connection, reading(DAY, 1, {"a": 1}))
+        rebuild(connection, tables.weekly_sessions.name)
         before = everything(connection)
     with pytest.raises(KeyboardInterrupt), database.transaction() as connection:
-        writes.store_days(connection, ORGANIZATIONS, [total(DAY, 2, LATER)], [cell(DAY, "a", 2, LATER)])
-        writes.rebuild(connection, tables.weekly_sessions)
+        store(connection, reading(DAY, 2, {"a": 2}), at=LATER)
+        rebuild(connection, tables.weekly_sessions.name)
         assert len(rows_of(connection, tables.session_revisions)) == 1
         raise KeyboardInterrupt
     with database.transaction(read_only=True) as connection:
         assert everything(connection) == before
     with database.transaction() as connection:
-        writes.store_days(connection, ORGANIZATIONS, [total(DAY, 2, LATER)], [cell(DAY, "a", 2, LATER)])
-        writes.rebuild(connection, tables.weekly_sessions)
+        store(connection, reading(DAY, 2, {"a": 2}), at=LATER)
+        rebuild(connection, tables.weekly_sessions.name)
     with database.transaction(read_only=True) as connection:
         assert connection.scalars(sa.select(tables.weekly_sessions.c.sessions_count)).all() == [2]
         assert len(rows_of(connection, tables.session_revisions)) == 1
@@ -317,9 +309,10 @@ def test_of_a_transaction_that_is_undone_neither_counts_nor_revisions_nor_stale_
 
 def test_a_load_that_fails_after_its_revisions_keeps_none_of_them(database: Database) -> None:
     with database.transaction() as connection:
-        writes.store_days(connection, ORGANIZATIONS, [total(DAY, 1)], [cell(DAY, "a", 1)])
-    with pytest.raises(TypeError), database.transaction() as connection:
-        writes.store_days(connection, ORGANIZATIONS, [total(DAY, 2) | {"run_id": None}], [cell(DAY, "a", 2, LATER)])
+        store(connection, reading(DAY, 1, {"a": 1}))
+    too_many = tables.LARGEST_COUNT + 1
+    with pytest.raises(ValueError, match="daily_totals"), database.transaction() as connection:
+        store(connection, reading(DAY, too_many, {"a": 2}), at=LATER)
     with database.transaction(read_only=True) as connection:
         assert stored(connection) == {(DAY, "a"): 1}
         assert rows_of(connection, tables.session_revisions) == []
@@ -329,12 +322,7 @@ def test_users_have_counts_totals_and_revisions_of_their_own_and_no_part_in_the_
     connection: sa.Connection,
 ) -> None:
     for at, count in ((NOW, 1), (LATER, 4)):
-        result = writes.store_days(
-            connection,
-            USERS,
-            [total(DAY, 6, at, USERS)],
-            [cell(DAY, "u", count, at, USERS), cell(DAY, "w", 1, at, USERS)],
-        )
+        result = store(connection, reading(DAY, 6, {"u": count, "w": 1}), at=at, of=USERS)
     assert result == {DAY: writes.StoredDay(6, 1, writes.Changes(changed=1, unchanged=1))}
     assert rows_of(connection, tables.user_session_revisions) == [(DAY, "u", LATER, 1, 4, f"run of {LATER}")]
     row = connection.execute(sa.select(tables.user_daily_totals)).one()
@@ -379,12 +367,8 @@ def test_any_sequence_of_writes_leaves_the_latest_counts_and_true_numbers(
         cells = {(DAY + timedelta(days=day), org_id): count for (day, org_id), count in load.items()}
         days = {day for day, _ in cells}
         with open_database.transaction() as connection:
-            result = writes.store_days(
-                connection,
-                ORGANIZATIONS,
-                [total(day, 100, at) for day in days],
-                [cell(*key, count, at) for key, count in cells.items()],
-            )
+            of_day = {day: {org_id: n for (of, org_id), n in cells.items() if of == day} for day in days}
+            result = store(connection, *(reading(day, 100, counts) for day, counts in of_day.items()), at=at)
             changed = {key: count for key, count in cells.items() if expected.get(key, count) != count}
             assert sum((day.changes for day in result.values()), writes.Changes()) == writes.Changes(
                 inserted=len(cells.keys() - expected.keys()),
@@ -416,21 +400,21 @@ stretches = st.builds(
     st.integers(7, 60),
     st.tuples(st.integers(0, 9), st.just({"a": 1}), st.integers(0, 3)),
 )
-rollups = st.sets(st.sampled_from([table.name for table in tables.ROLLUPS]))
+some_rollups = st.sets(st.sampled_from([table.name for table in tables.ROLLUPS]))
 
 
 def load(connection: sa.Connection, days: Load) -> None:
-    totals, cells = [], []
-    for n, (count, of_orgs, read_after) in days.items():
-        row = total(FIRST + timedelta(days=n), count)
-        totals.append(row | {"loaded_at": row["window_end"] + timedelta(days=read_after)})
-        cells += [cell(row["day"], org_id, n) for org_id, n in of_orgs.items()]
-    writes.store_days(connection, ORGANIZATIONS, totals, cells)
+    readings = {n: reading(FIRST + timedelta(days=n), total, of_orgs) for n, (total, of_orgs, _) in days.items()}
+    store(connection, *readings.values())
+    totals = tables.daily_totals
+    for read_after in {after for *_, after in days.values()}:
+        these = [readings[n].day for n, (*_, after) in days.items() if after == read_after]
+        then = totals.c.window_end + sa.literal(timedelta(days=read_after))
+        connection.execute(sa.update(totals).where(totals.c.day.in_(these)).values(loaded_at=then))
 
 
 def rebuild(connection: sa.Connection, name: str, settled_after_days: int = SETTLED_AFTER_DAYS) -> int:
-    more = {"settled_after_days": settled_after_days} if name == tables.enterprise_sessions.name else {}
-    return writes.rebuild(connection, tables.metadata.tables[name], **more)
+    return rollups.rebuild(connection, tables.metadata.tables[name], settled_after_days=settled_after_days)
 
 
 def selected_over_everything(connection: sa.Connection, name: str) -> list[tuple[Any, ...]]:
@@ -443,7 +427,7 @@ def selected_over_everything(connection: sa.Connection, name: str) -> list[tuple
 
 
 @each_example
-@given(steps=st.lists(st.tuples(days_of_load | stretches, rollups, st.integers(0, 3)), min_size=1, max_size=5))
+@given(steps=st.lists(st.tuples(days_of_load | stretches, some_rollups, st.integers(0, 3)), min_size=1, max_size=5))
 def test_rollups_that_take_in_what_changed_hold_the_same_as_if_built_from_scratch(
     open_database: Database, steps: list[tuple[Load, set[str], int]]
 ) -> None:
@@ -480,13 +464,13 @@ THE_GRID_PLAINLY = """
 
 
 @each_example
-@given(steps=st.lists(st.tuples(days_of_load | stretches, rollups), min_size=1, max_size=5))
+@given(steps=st.lists(st.tuples(days_of_load | stretches, some_rollups), min_size=1, max_size=5))
 def test_the_grid_has_each_day_and_organization_once_however_far_behind_the_rollups_are(
     open_database: Database, steps: list[tuple[Load, set[str]]]
 ) -> None:
     emptied(open_database)
     with open_database.transaction() as connection:
-        found = [{"org_id": id_, "org_name": f"{id_}'s name", "created_at": None} for id_ in "abd"]
+        found = [Entry(id_, f"{id_}'s name") for id_ in "abd"]
         writes.store_listed(connection, ORGANIZATIONS, found, NOW)
         writes.store_history(connection, FIRST + timedelta(days=3), FIRST + timedelta(days=73))
     for days, built in steps:
@@ -517,7 +501,7 @@ def keys_by_spoiled(connection: sa.Connection, table: sa.Table) -> tuple[list[da
 def january_to_march(connection: sa.Connection) -> None:
     """Every day of the first quarter of 2025, built into each rollup, then spoiled in each."""
     days = [date(2025, 1, 1) + timedelta(days=n) for n in range(90)]
-    writes.store_days(connection, ORGANIZATIONS, [total(day, 3) for day in days], [cell(day, "a", 3) for day in days])
+    store(connection, *(reading(day, 3, {"a": 3}) for day in days))
     for table in tables.ROLLUPS:
         rebuild(connection, table.name)
         spoil(connection, table)
@@ -526,7 +510,7 @@ def january_to_march(connection: sa.Connection) -> None:
 def test_a_changed_day_has_its_week_built_again_and_no_other(connection: sa.Connection) -> None:
     january_to_march(connection)
     thursday = date(2025, 2, 13)
-    writes.store_days(connection, ORGANIZATIONS, [total(thursday, 5)], [cell(thursday, "a", 5)])
+    store(connection, reading(thursday, 5, {"a": 5}))
     assert rebuild(connection, "weekly_sessions") == 1
     still, again = keys_by_spoiled(connection, tables.weekly_sessions)
     assert again == [date(2025, 2, 10)]
@@ -549,9 +533,7 @@ def test_exactly_the_weeks_of_the_changed_days_are_built_again(
     connection: sa.Connection, changed: list[date], weeks: list[date]
 ) -> None:
     january_to_march(connection)
-    writes.store_days(
-        connection, ORGANIZATIONS, [total(day, 5) for day in changed], [cell(day, "a", 5) for day in changed]
-    )
+    store(connection, *(reading(day, 5, {"a": 5}) for day in changed))
     rebuild(connection, "weekly_sessions")
     assert keys_by_spoiled(connection, tables.weekly_sessions)[1] == weeks
 
@@ -559,7 +541,7 @@ def test_exactly_the_weeks_of_the_changed_days_are_built_again(
 @pytest.mark.parametrize("changed", [date(2025, 2, 1), date(2025, 2, 14), date(2025, 2, 28)])
 def test_exactly_the_month_of_the_changed_day_is_built_again(connection: sa.Connection, changed: date) -> None:
     january_to_march(connection)
-    writes.store_days(connection, ORGANIZATIONS, [total(changed, 5)], [cell(changed, "a", 5)])
+    store(connection, reading(changed, 5, {"a": 5}))
     assert rebuild(connection, "monthly_sessions") == 1
     still, again = keys_by_spoiled(connection, tables.monthly_sessions)
     assert (still, again) == ([date(2025, 1, 1), date(2025, 3, 1)], [date(2025, 2, 1)])
@@ -570,7 +552,7 @@ def test_of_the_enterprise_the_changed_day_and_those_that_sum_over_it_are_built_
 ) -> None:
     january_to_march(connection)
     changed = date(2025, 1, 20)
-    writes.store_days(connection, ORGANIZATIONS, [total(changed, 5)], [cell(changed, "a", 5)])
+    store(connection, reading(changed, 5, {"a": 5}))
     rebuild(connection, "enterprise_sessions")
     still, again = keys_by_spoiled(connection, tables.enterprise_sessions)
     assert again[0] == changed, "no day looks ahead"
@@ -584,10 +566,10 @@ def test_after_one_changed_day_every_row_is_what_it_would_be_if_all_were_built_a
     connection: sa.Connection, changed: date
 ) -> None:
     days = [date(2025, 1, 1) + timedelta(days=n) for n in range(90)]
-    writes.store_days(connection, ORGANIZATIONS, [total(day, 3) for day in days], [cell(day, "a", 3) for day in days])
+    store(connection, *(reading(day, 3, {"a": 3}) for day in days))
     for table in tables.ROLLUPS:
         rebuild(connection, table.name)
-    writes.store_days(connection, ORGANIZATIONS, [total(changed, 5)], [cell(changed, "a", 5)])
+    store(connection, reading(changed, 5, {"a": 5}))
     for table in tables.ROLLUPS:
         rebuild(connection, table.name)
         assert rows_of(connection, table) == selected_over_everything(connection, table.name)
@@ -599,7 +581,7 @@ def test_rows_of_a_period_that_nothing_is_behind_any_more_go_away(connection: sa
         other = {key: date(2025, 2, 3) if key == "week" else date(2025, 2, 1), "org_id": "gone"}
         values = {"sessions_count": 1, "days_expected": 7, "days_loaded": 1, "is_complete": False}
         connection.execute(sa.insert(table).values(other | values))
-        writes.store_days(connection, ORGANIZATIONS, [total(date(2025, 2, 3), 3)], [])
+        store(connection, reading(date(2025, 2, 3), 3))
         rebuild(connection, table.name)
         assert set(connection.scalars(sa.select(table.c.org_id))) == {"a"}
 
@@ -612,8 +594,8 @@ def test_without_a_changed_day_a_rebuild_leaves_everything_as_it_is(connection: 
 
 
 def test_each_rollup_has_its_own_days_to_take_in(connection: sa.Connection) -> None:
-    writes.store_days(connection, ORGANIZATIONS, [total(DAY, 1)], [cell(DAY, "a", 1)])
-    writes.store_days(connection, ORGANIZATIONS, [total(DAY, 1)], [cell(DAY, "a", 1)])
+    store(connection, reading(DAY, 1, {"a": 1}))
+    store(connection, reading(DAY, 1, {"a": 1}))
     names = sorted(table.name for table in tables.ROLLUPS)
     assert rows_of(connection, tables.stale_days) == [(name, DAY) for name in names]
     while names:
@@ -624,7 +606,7 @@ def test_each_rollup_has_its_own_days_to_take_in(connection: sa.Connection) -> N
 def test_a_day_that_was_read_again_unchanged_is_settled_by_the_next_rebuild(connection: sa.Connection) -> None:
     end = datetime(2025, 2, 2, tzinfo=UTC)
     for at, is_settled in ((end, False), (end + timedelta(days=SETTLED_AFTER_DAYS), True)):
-        writes.store_days(connection, ORGANIZATIONS, [total(DAY, 1, at)], [cell(DAY, "a", 1, at)])
+        store(connection, reading(DAY, 1, {"a": 1}), at=at)
         rebuild(connection, "enterprise_sessions")
         assert connection.scalar(sa.select(tables.enterprise_sessions.c.is_settled)) is is_settled
 
@@ -633,7 +615,7 @@ def test_a_look_back_that_has_changed_is_taken_over_by_days_of_before(connection
     for n, days_after in enumerate((0, 1, 2)):
         day = DAY + timedelta(days=n)
         at = datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1 + days_after)
-        writes.store_days(connection, ORGANIZATIONS, [total(day, 1, at)], [cell(day, "a", 1, at)])
+        store(connection, reading(day, 1, {"a": 1}), at=at)
     for settled_after_days, settled in ((2, 1), (1, 2), (3, 0), (0, 3)):
         rebuild(connection, "enterprise_sessions", settled_after_days)
         assert connection.scalars(sa.select(tables.enterprise_sessions.c.is_settled)).all().count(True) == settled
@@ -682,7 +664,7 @@ def test_every_table_view_and_column_says_what_it_means_in_the_database_too(conn
 
 
 def test_making_the_tables_again_changes_nothing(connection: sa.Connection) -> None:
-    writes.store_days(connection, ORGANIZATIONS, [total(DAY, 1)], [cell(DAY, "a", 1)])
+    store(connection, reading(DAY, 1, {"a": 1}))
     before = everything(connection)
     tables.create(connection)
     assert everything(connection) == before
