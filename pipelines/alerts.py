@@ -243,9 +243,9 @@ class FailedRuns:
         database = Database(url=self.settings.warehouse_url, lock_timeout_seconds=LOCK_TIMEOUT_SECONDS)
         found: dict[Piece, float] = {}
         with suppress(*UNUSABLE_WAREHOUSE), open_read_only(database) as connection:
-            for counted in self.settings.counted:
-                key = dg.AssetKey(counted.cells.name)
-                read = reads.last_read(connection, counted)
+            for dimension in self.settings.dimensions:
+                key = dg.AssetKey(dimension.cells.name)
+                read = reads.last_read(connection, dimension)
                 found |= {(key, day.isoformat()): read_at.timestamp() for day, read_at in read.items()}
         return found
 

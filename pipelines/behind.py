@@ -12,7 +12,7 @@ from pipelines.ledger import open_read_only
 from pipelines.settings import Settings
 from resources.database import Database
 from warehouse import parquet, reads
-from warehouse.tables import ORGANIZATIONS
+from warehouse.dimensions import ORGANIZATIONS
 
 CATCH_UP = "devin-sessions backfill --missing"
 
@@ -42,7 +42,7 @@ def behind(settings: Settings) -> Behind:
 
 
 def _behind(connection: sa.Connection, database: Database, settings: Settings) -> Behind:
-    read = {counted: reads.last_read(connection, counted).values() for counted in settings.counted}
+    read = {dimension: reads.last_read(connection, dimension).values() for dimension in settings.dimensions}
     stored_at = max((moment for moments in read.values() for moment in moments), default=None)
     if stored_at is None:
         return Behind([], [], None)

@@ -13,7 +13,7 @@ from pipelines.partitions import closed_days, daily_partitions, spelled
 from pipelines.settings import Settings
 from resources.database import Database
 from warehouse import reads
-from warehouse.tables import ORGANIZATIONS, USERS, Counted
+from warehouse.dimensions import ORGANIZATIONS, Dimension
 
 
 @dataclass(frozen=True)
@@ -26,77 +26,83 @@ class Verdict:
     severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR
 
 
-Judge = Callable[[sa.Connection, Counted, Settings], Verdict]
+Judge = Callable[[sa.Connection, Dimension, Settings], Verdict]
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One check: its name in Dagster, its `title` for people, and what decides."""
+    """One check: its name in Dagster, its `title` for people, and what decides.
+
+    `also` are assets whose counts it looks at beside those of its own.
+    """
 
     name: str
     title: str
     description: str
     judge: Judge
+    also: tuple[dg.AssetKey, ...] = ()
 
 
-def claims_of(counted: Counted) -> list[Claim]:
-    """What must hold of the cells of `counted`."""
-    noun = counted.noun
-    return [
+def claims_of(dimension: Dimension) -> list[Claim]:
+    """What must hold of the cells of `dimension`."""
+    noun = dimension.noun
+    of_whom = f" ({dimension.plural})" if dimension.is_extra else ""
+    claims = [
         Claim(
             "counts_sum_to_control_totals",
-            "Control totals",
+            f"Control totals{of_whom}",
             f"Each day's counts per {noun} sum to the source's own total.",
             counts_sum_to_control_totals,
         ),
         Claim(
             "blocks_add_up",
-            "Blocks of days",
+            f"Blocks of days{of_whom}",
             "Days sum to what the source counts over several of them in one question.",
             blocks_add_up,
         ),
         Claim(
             "every_cell_is_present",
-            "Coverage",
+            f"Coverage{of_whom}",
             f"Every day between the first and the last loaded one has every {noun}.",
             every_cell_is_present,
         ),
         Claim(
             "latest_closed_day_is_present",
-            "Latest day",
+            f"Latest day{of_whom}",
             "The latest day whose window is over is loaded.",
             latest_closed_day_is_present,
         ),
         Claim(
             f"every_{noun}_is_available",
-            "Availability",
+            f"Availability{of_whom}",
             f"The source counts every {noun}.",
             every_one_is_available,
         ),
         Claim(
             "no_count_is_negative",
-            "No negative counts",
+            f"No negative counts{of_whom}",
             "No count of the days that were read last is negative.",
             no_count_is_negative,
         ),
     ]
+    return [*claims, CONTROL_TOTALS_AGREE] if dimension.is_extra else claims
 
 
-def checks_of(counted: Counted) -> list[dg.AssetChecksDefinition]:
-    """The checks of the asset that holds the cells of `counted`."""
-    return [_as_check(claim, counted) for claim in claims_of(counted)]
+def checks_of(dimension: Dimension) -> list[dg.AssetChecksDefinition]:
+    """The checks of the asset that holds the cells of `dimension`."""
+    return [_as_check(claim, dimension) for claim in claims_of(dimension)]
 
 
-def _as_check(claim: Claim, counted: Counted, *deps: dg.AssetKey) -> dg.AssetChecksDefinition:
+def _as_check(claim: Claim, dimension: Dimension) -> dg.AssetChecksDefinition:
     @dg.asset_check(
-        asset=dg.AssetKey(counted.cells.name),
+        asset=dg.AssetKey(dimension.cells.name),
         name=claim.name,
         description=claim.description,
-        additional_deps=deps or None,
+        additional_deps=claim.also or None,
     )
     def check(database: dg.ResourceParam[Database], settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
         with database.transaction(read_only=True) as connection:
-            verdict = claim.judge(connection, counted, settings)
+            verdict = claim.judge(connection, dimension, settings)
         return dg.AssetCheckResult(
             passed=verdict.passed,
             severity=verdict.severity,
@@ -109,75 +115,74 @@ def _as_check(claim: Claim, counted: Counted, *deps: dg.AssetKey) -> dg.AssetChe
 
 def verdicts(connection: sa.Connection, settings: Settings) -> Iterator[tuple[str, Verdict]]:
     """What each check says of what is stored now, with its title."""
-    for counted in settings.counted:
-        of_users = " (users)" if counted is USERS else ""
-        for claim in claims_of(counted):
-            yield f"{claim.title}{of_users}", claim.judge(connection, counted, settings)
-    if USERS in settings.counted:
-        yield CONTROL_TOTALS_AGREE.title, CONTROL_TOTALS_AGREE.judge(connection, USERS, settings)
+    for dimension in settings.dimensions:
+        for claim in claims_of(dimension):
+            yield claim.title, claim.judge(connection, dimension, settings)
 
 
 def listing_verdicts(instance: dg.DagsterInstance, settings: Settings) -> Iterator[tuple[str, Verdict]]:
     """What the check of each list said last, with its title; none if this record of runs has no result of it."""
     ended = {AssetCheckExecutionRecordStatus.SUCCEEDED, AssetCheckExecutionRecordStatus.FAILED}
-    for counted in settings.counted:
-        key = dg.AssetCheckKey(dg.AssetKey(counted.listed.name), LIST_IS_WHOLE)
+    for dimension in settings.dimensions:
+        key = dg.AssetCheckKey(dg.AssetKey(dimension.listed.name), LIST_IS_WHOLE)
         for result in instance.event_log_storage.get_asset_check_execution_history(key, 1, status=ended):
             if result.event and result.event.dagster_event:
                 found = result.event.dagster_event.asset_check_evaluation_data
-                agrees = f"The list of {counted.listed.name} agrees with its own total, or you chose whom to count."
+                agrees = f"The list of {dimension.listed.name} agrees with its own total, or you chose whom to count."
                 yield (
-                    f"List of {counted.listed.name}",
+                    f"List of {dimension.listed.name}",
                     Verdict(found.passed, found.description or agrees, {}, found.severity),
                 )
 
 
-def counts_sum_to_control_totals(connection: sa.Connection, counted: Counted, settings: Settings) -> Verdict:
+def counts_sum_to_control_totals(connection: sa.Connection, dimension: Dimension, settings: Settings) -> Verdict:
     """More in the total is a warning if all were listed, and to be expected if the user chose whom to count."""
-    totals = counted.totals.c
+    totals = dimension.totals.c
     rows = connection.execute(
         sa.select(totals.day, totals.unattributed_count).where(totals.day >= settings.devin_start_date)
     ).all()
-    noun = counted.noun
+    noun, plural = dimension.noun, dimension.plural
     over = [row.day for row in rows if row.unattributed_count < 0]
     under = [row.day for row in rows if row.unattributed_count > 0]
     unattributed = sum(row.unattributed_count for row in rows if row.unattributed_count > 0)
     metadata: dict[str, int | str] = {
         "days_with_unattributed_sessions": len(under),
         "unattributed_sessions": unattributed,
-        f"days_with_more_in_{noun}s_than_in_total": len(over),
+        f"days_with_more_in_{plural}_than_in_total": len(over),
     }
     if over:
         return Verdict(
             False,
-            f"The {noun}s add up to more than the source's own total on {spelled(sorted(over))}. "
+            f"The {plural} add up to more than the source's own total on {spelled(sorted(over))}. "
             f"Read again: devin-sessions backfill {min(over)} {max(over)} --refresh",
             metadata,
         )
-    if under and not settings.chosen(counted):
+    if under and not settings.chosen(dimension):
         return Verdict(
             False,
-            f"The source counts sessions of no listed {noun} on {spelled(sorted(under))}. {_WHOSE[noun]}",
+            f"The source counts sessions of no listed {noun} on {spelled(sorted(under))}. "
+            f"{dimension.unattributed_hint}",
             metadata,
             dg.AssetCheckSeverity.WARN,
         )
-    chosen = f" {unattributed:,} sessions are of {noun}s that {_VARIABLE[noun]} does not name." if unattributed else ""
+    others = f" {unattributed:,} sessions are of {plural} that {dimension.setting} does not name."
+    chosen = others if unattributed else ""
     proven = len(rows) - len(under)
     return Verdict(
         True,
-        f"On {proven:,} of {len(rows):,} loaded days the {noun}s add up to the source's own total.{chosen}",
+        f"On {proven:,} of {len(rows):,} loaded days the {plural} add up to the source's own total.{chosen}",
         metadata,
     )
 
 
-def blocks_add_up(connection: sa.Connection, counted: Counted, settings: Settings) -> Verdict:
+def blocks_add_up(connection: sa.Connection, dimension: Dimension, settings: Settings) -> Verdict:
     """Each difference was there in two readings, one after the other."""
-    off = reads.days_off_their_block(connection, counted)
+    off = reads.days_off_their_block(connection, dimension)
     days = sorted(day for day in off if day >= settings.devin_start_date)
     return Verdict(
         not days,
         f"The source counts {spelled(days)} differently in one question than day by day; "
-        f"{counted.contradictions.name} has both counts. Find out why: devin-sessions probe. "
+        f"{dimension.contradictions.name} has both counts. Find out why: devin-sessions probe. "
         f"Then read again: devin-sessions backfill {days[0]} {days[-1]} --refresh"
         if days
         else "Days that were read together add up to what the source counts over all of them.",
@@ -185,15 +190,15 @@ def blocks_add_up(connection: sa.Connection, counted: Counted, settings: Setting
     )
 
 
-def every_cell_is_present(connection: sa.Connection, counted: Counted, settings: Settings) -> Verdict:
+def every_cell_is_present(connection: sa.Connection, dimension: Dimension, settings: Settings) -> Verdict:
     """One is expected on the days since its creation."""
-    gaps = reads.missing_cells(connection, counted, settings.chosen(counted))
+    gaps = reads.missing_cells(connection, dimension, settings.chosen(dimension))
     gaps = {day: number for day, number in gaps.items() if day >= settings.devin_start_date}
-    loaded = {day for day in reads.read_days(connection, counted) if day >= settings.devin_start_date}
+    loaded = {day for day in reads.read_days(connection, dimension) if day >= settings.devin_start_date}
     between = [d for d in closed_days(daily_partitions(settings)) if loaded and min(loaded) <= d <= max(loaded)]
     missing = sorted({d for d in between if d not in loaded} | gaps.keys())
     complete = (
-        f"Every day from {min(loaded)} to {max(loaded)} is loaded, with every {counted.noun} that is to be counted."
+        f"Every day from {min(loaded)} to {max(loaded)} is loaded, with every {dimension.noun} that is to be counted."
         if loaded
         else "No day is loaded."
     )
@@ -204,10 +209,10 @@ def every_cell_is_present(connection: sa.Connection, counted: Counted, settings:
     )
 
 
-def latest_closed_day_is_present(connection: sa.Connection, counted: Counted, settings: Settings) -> Verdict:
+def latest_closed_day_is_present(connection: sa.Connection, dimension: Dimension, settings: Settings) -> Verdict:
     """A warning only: while history is backfilled, the latest day may still be to come."""
     latest = closed_days(daily_partitions(settings))[-1]
-    is_loaded = latest in reads.read_days(connection, counted)
+    is_loaded = latest in reads.read_days(connection, dimension)
     return Verdict(
         is_loaded,
         _reload("The latest closed day is not loaded yet", [] if is_loaded else [latest])
@@ -217,24 +222,24 @@ def latest_closed_day_is_present(connection: sa.Connection, counted: Counted, se
     )
 
 
-def every_one_is_available(connection: sa.Connection, counted: Counted, settings: Settings) -> Verdict:
+def every_one_is_available(connection: sa.Connection, dimension: Dimension, settings: Settings) -> Verdict:
     """One that it refuses for good does not hold up the others, is tried again on each run, and is shown here."""
-    noun = counted.noun
-    refused = reads.unavailable(connection, counted)
+    noun, plural = dimension.noun, dimension.plural
+    refused = reads.unavailable(connection, dimension)
     shown = "; ".join(f"{id_} on {reason}" for id_, reason in list(refused.items())[:5])
     return Verdict(
         not refused,
-        f"The source refuses to count {len(refused)} of the {noun}s: {shown} They are tried again on each run. "
-        f"Whoever made the key can let it count them; {_VARIABLE[noun]} can leave out what is gone for good."
+        f"The source refuses to count {len(refused)} of the {plural}: {shown} They are tried again on each run. "
+        f"Whoever made the key can let it count them; {dimension.setting} can leave out what is gone for good."
         if refused
         else f"The source counts every {noun}.",
-        {f"unavailable_{noun}s": len(refused)},
+        {f"unavailable_{plural}": len(refused)},
     )
 
 
-def no_count_is_negative(connection: sa.Connection, counted: Counted, settings: Settings) -> Verdict:
+def no_count_is_negative(connection: sa.Connection, dimension: Dimension, settings: Settings) -> Verdict:
     """The tables refuse negative counts; this finds what got in by another way on the days that were read last."""
-    cells, totals = counted.cells.c, counted.totals.c
+    cells, totals = dimension.cells.c, dimension.totals.c
     last_run = sa.select(totals.run_id).order_by(totals.loaded_at.desc()).limit(1).scalar_subquery()
     # The days by name: for a subquery, PostgreSQL looks at every cell there is.
     read_last = sa.select(totals.day).where(totals.run_id == last_run, totals.day >= settings.devin_start_date)
@@ -248,13 +253,13 @@ def no_count_is_negative(connection: sa.Connection, counted: Counted, settings: 
     )
 
 
-def _control_totals_agree(connection: sa.Connection, counted: Counted, settings: Settings) -> Verdict:
+def _control_totals_agree(connection: sa.Connection, dimension: Dimension, settings: Settings) -> Verdict:
     """A warning: the source changed a total between the two readings, and the older one is out of date."""
-    of_users, of_organizations = USERS.totals.c, ORGANIZATIONS.totals.c
-    both = USERS.totals.join(ORGANIZATIONS.totals, of_users.day == of_organizations.day)
-    differs = of_users.sessions_count != of_organizations.sessions_count
-    found = sa.select(of_users.day).select_from(both).where(differs, of_users.day >= settings.devin_start_date)
-    days = connection.scalars(found.order_by(of_users.day)).all()
+    these, those = dimension.totals, ORGANIZATIONS.totals
+    both = these.join(those, these.c.day == those.c.day)
+    differs = these.c.sessions_count != those.c.sessions_count
+    found = sa.select(these.c.day).select_from(both).where(differs, these.c.day >= settings.devin_start_date)
+    days = connection.scalars(found.order_by(these.c.day)).all()
     return Verdict(
         not days,
         f"The source's total changed between two readings of {spelled(days)}. "
@@ -271,15 +276,8 @@ CONTROL_TOTALS_AGREE = Claim(
     "Users and organizations",
     "The day's total was the same when users and when organizations were counted.",
     _control_totals_agree,
+    also=(dg.AssetKey(ORGANIZATIONS.cells.name),),
 )
-control_totals_agree = _as_check(CONTROL_TOTALS_AGREE, USERS, dg.AssetKey(ORGANIZATIONS.cells.name))
-
-_WHOSE = {
-    "organization": "The key may not be allowed to list every organization. If you know of others, name all in "
-    "DEVIN_ORG_IDS, then: devin-sessions backfill --missing",
-    "user": "They may be those of service users or of former members; then nothing is to be done.",
-}
-_VARIABLE = {"organization": "DEVIN_ORG_IDS", "user": "DEVIN_USER_IDS"}
 
 
 def _reload(problem: str, days: Sequence[date], *options: str) -> str:

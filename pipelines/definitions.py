@@ -12,7 +12,7 @@ from pipelines.assets.published_snapshot import published_snapshot_asset
 from pipelines.assets.rollups import ROLLUPS
 from pipelines.assets.user_daily_sessions import user_daily_sessions_asset
 from pipelines.assets.users import users
-from pipelines.checks import checks_of, control_totals_agree
+from pipelines.checks import checks_of
 from pipelines.follow import follow_sensor
 from pipelines.loading.progress import Progress
 from pipelines.partitions import daily_partitions
@@ -20,28 +20,26 @@ from pipelines.schedules import daily_refresh_schedule
 from pipelines.settings import SECRETS, Settings
 from resources.database import Database
 from resources.devin_api import DevinAPI
-from warehouse.tables import ORGANIZATIONS, USERS
+from warehouse.dimensions import ORGANIZATIONS, USERS
 
 
 def definitions_for(settings: Settings, progress: Progress) -> dg.Definitions:
     """The code location under these settings; `progress` is told how each load goes on."""
     partitions = daily_partitions(settings)
-    assets = [
-        organizations,
-        daily_sessions_asset(partitions),
-        *ROLLUPS,
-    ]
-    last = list(ROLLUPS)
-    checks = checks_of(ORGANIZATIONS)
-    if USERS in settings.counted:
-        last.append(user_daily_sessions_asset(partitions))
-        assets += [users, last[-1]]
-        checks += [*checks_of(USERS), control_totals_agree]
+    # Of each dimension the assets up to its counts, and those that what is published waits for.
+    counted = {
+        ORGANIZATIONS: ([organizations, daily_sessions_asset(partitions)], ROLLUPS),
+        USERS: ([users], [user_daily_sessions_asset(partitions)]),
+    }
+    chosen = [counted[dimension] for dimension in settings.dimensions]
+    assets = [asset for before, after in chosen for asset in (*before, *after)]
+    last = [asset.key for _, after in chosen for asset in after]
+    checks = [check for dimension in settings.dimensions for check in checks_of(dimension)]
     if settings.published_snapshot:
-        last = [published_snapshot_asset([asset.key for asset in last])]
-        assets += last
+        assets.append(published_snapshot_asset(last))
+        last = [assets[-1].key]
     if settings.published_report:
-        assets.append(activity_report_asset([asset.key for asset in last]))
+        assets.append(activity_report_asset(last))
     sensors = [follow_sensor(settings)]
     if settings.devin_alert_webhook_url:
         sensors.append(alerts_sensor(assets, checks, settings))

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from pipelines.settings import Settings
 from resources.database import Database
 from warehouse import migrations, reads
-from warehouse.tables import Counted
+from warehouse.dimensions import Dimension
 
 
 class OlderWarehouse(Exception):
@@ -31,11 +31,11 @@ def open_read_only(database: Database) -> Iterator[sa.Connection]:
             if found:
                 raise OlderWarehouse(f"{database.name} is of an older release. The next backfill brings it forward.")
     with sa.create_engine("duckdb://").begin() as connection:
-        migrations.bring_forward(connection)
+        migrations.migrate(connection)
         yield connection
 
 
-def missing_days(connection: sa.Connection, settings: Settings, counted: Counted, days: list[date]) -> list[date]:
+def missing_days(connection: sa.Connection, settings: Settings, dimension: Dimension, days: list[date]) -> list[date]:
     """Which of `days` are not loaded for everyone who is to be counted."""
-    loaded = reads.loaded_days(connection, counted, days, settings.chosen(counted))
+    loaded = reads.loaded_days(connection, dimension, days, settings.chosen(dimension))
     return [day for day in days if day not in loaded]

@@ -70,8 +70,8 @@ def daily_refresh_schedule(
         caught_up = closed[-settings.devin_catch_up_days :] if settings.devin_catch_up_days else []
         try:
             with open_read_only(database) as connection:
-                for counted in settings.counted:
-                    days.update(missing_days(connection, settings, counted, caught_up))
+                for dimension in settings.dimensions:
+                    days.update(missing_days(connection, settings, dimension, caught_up))
         except UNUSABLE_WAREHOUSE as error:
             # The run will bring it forward, or fail and say why; a tick that fails would leave no trace among the runs.
             context.log.warning(str(error))

@@ -22,7 +22,7 @@ from resources.addresses import check_url, check_webhook
 from resources.database import Database
 from resources.database_secrets import is_on_this_machine
 from resources.devin_key import check_key, version_for
-from warehouse.tables import ORGANIZATIONS, USERS, Counted
+from warehouse.dimensions import DIMENSIONS, Dimension
 
 PROJECT = Path(__file__).resolve().parents[1]
 """The project's folder: relative paths in settings start here, whatever the working directory is."""
@@ -307,14 +307,23 @@ class Settings(BaseSettings):
         return (snapshot.parent if snapshot else PROJECT / "data" / "published") / "report.html"
 
     @property
-    def counted(self) -> list[Counted]:
+    def dimensions(self) -> list[Dimension]:
         """Whose sessions are counted."""
-        return [ORGANIZATIONS, USERS] if self.devin_user_ids else [ORGANIZATIONS]
+        return [dimension for dimension in DIMENSIONS if self._named(dimension) or not dimension.is_extra]
 
-    def chosen(self, counted: Counted) -> tuple[str, ...]:
+    def chosen(self, dimension: Dimension) -> tuple[str, ...]:
         """The ids of these that the user chose to count; empty means every one that the source lists."""
-        ids = self.devin_user_ids if counted is USERS else self.devin_org_ids
+        ids = self._named(dimension)
         return () if ids == (DISCOVER,) else ids
+
+    def _named(self, dimension: Dimension) -> tuple[str, ...]:
+        ids: tuple[str, ...] = getattr(self, dimension.setting.lower())
+        return ids
+
+    @property
+    def settled_after_days(self) -> int:
+        """How many days after its end a day is read for the last time: on the last night of its look-back."""
+        return self.devin_lookback_days - 1
 
     def is_differenced(self, days: int) -> bool:
         """Whether a load of so many days derives what it can, or asks every cell itself."""

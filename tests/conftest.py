@@ -55,7 +55,7 @@ def database(warehouse_url: str) -> Database:
     """A warehouse without rows."""
     database = Database(url=warehouse_url)
     with database.transaction() as connection:
-        migrations.bring_forward(connection)
+        migrations.migrate(connection)
     return database
 
 

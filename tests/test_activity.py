@@ -10,7 +10,8 @@ from pipelines.report.activity import MONTHS, MOST_ORGS, MOST_SMALL_MULTIPLES, W
 from resources.database import Database
 from tests.support.report import LAST, fill
 from warehouse import writes
-from warehouse.tables import ORGANIZATIONS
+from warehouse.dimensions import ORGANIZATIONS
+from warehouse.writes import Entry
 
 Counts = Mapping[str, Sequence[int | None]]
 
@@ -191,11 +192,7 @@ def test_an_organization_is_known_on_days_before_its_creation_and_where_it_has_a
     listed = {"always": None, "created": LAST - timedelta(days=15), "late": None, "refused": None, "quiet": None}
     with database.transaction() as connection:
         found = [
-            {
-                "org_id": org_id,
-                "org_name": org_id,
-                "created_at": day and datetime(day.year, day.month, day.day, tzinfo=UTC),
-            }
+            Entry(org_id, org_id, datetime(day.year, day.month, day.day, tzinfo=UTC) if day else None)
             for org_id, day in listed.items()
         ]
         writes.store_listed(connection, ORGANIZATIONS, found, datetime(2025, 6, 20, tzinfo=UTC))

@@ -18,7 +18,7 @@ from tests.support.command import in_this_process
 from tests.support.loads import load
 from tests.support.world import World
 from warehouse import dictionary, migrations, tables
-from warehouse.dictionary import BOOKKEEPING, COMMENTS, EXAMPLES, VIEW_KEYS
+from warehouse.dictionary import COMMENTS
 
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
 RELATIONS = {table.name: table for table in (*tables.metadata.sorted_tables, *tables.views.sorted_tables)}
@@ -47,14 +47,14 @@ def test_the_page_is_what_the_tables_make_of_it() -> None:
 
 
 def test_every_table_view_and_column_is_on_the_page_with_a_query() -> None:
-    assert set(EXAMPLES) == set(RELATIONS)
+    assert {relation.name for relation in tables.RELATIONS} == set(RELATIONS)
     _, *parts = dictionary.as_markdown().split("\n### ")
     sections = {part.partition("\n")[0]: part for part in parts}
-    assert list(sections) == list(EXAMPLES)
+    assert list(sections) == [relation.name for relation in tables.RELATIONS]
     for name, relation in RELATIONS.items():
         rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \| (no|possible) \| (.+) \|$", sections[name], re.MULTILINE)
         assert [row[0] for row in rows] == relation.columns.keys()
-        title, sql = EXAMPLES[name]
+        title, sql = tables.example(relation)
         assert f"\n{relation.comment}\n" in sections[name]
         assert f"\n{title}\n\n```sql\n{sql}\n```" in sections[name]
         assert re.search(rf"\b{name}\b", sql), f"the example of {name} does not ask it"
@@ -97,7 +97,7 @@ def broken_promises(world: World) -> Iterator[str]:
         required = [column.name for column in relation.columns if not column.nullable]
         (nulls,) = world.rows(f"select {', '.join(f'count(*) - count({column})' for column in required)} from {name}")
         yield from (f"{name}.{column} is NULL" for column, number in zip(required, nulls, strict=True) if number)
-        if key := ", ".join(VIEW_KEYS.get(name) or relation.primary_key.columns.keys()):
+        if key := ", ".join(tables.key(relation)):
             doubled = world.rows(f"select {key} from {name} group by {key} having count(*) > 1")
             yield from (f"{name} has {row} more than once" for row in doubled)
 
@@ -108,7 +108,14 @@ def test_every_query_of_the_page_and_the_readme_runs_and_keys_and_nulls_are_as_t
     load(each_world, "2025-04-01", "2025-06-09")
     of_readme = dict(readme_sql())
     assert len(of_readme) == 5
-    assert list(complaints(each_world, {name: sql for name, (_, sql) in EXAMPLES.items()} | of_readme)) == []
+    assert (
+        list(
+            complaints(
+                each_world, {name: tables.example(relation)[1] for name, relation in RELATIONS.items()} | of_readme
+            )
+        )
+        == []
+    )
     assert list(broken_promises(each_world)) == []
 
     # The README's, by what they are about.
@@ -147,8 +154,9 @@ def test_the_commands_of_the_readme_run_on_the_snapshot_and_the_parquet_files(
     assert duckdb.sql(sql.replace("data/published", str(published))).fetchall() == [(sessions,)]
     files = {path.relative_to(published / "parquet").as_posix() for path in published.glob("parquet/**/*.parquet")}
     cells = {"daily_sessions", "user_daily_sessions"}
+    bookkeeping = {"stale_days", "history", "warehouse_version"}
     assert files == {f"{name}/2025-{month}.parquet" for name in cells for month in ("04", "05")} | {
-        f"{name}.parquet" for name in tables.metadata.tables.keys() - cells - set(BOOKKEEPING)
+        f"{name}.parquet" for name in tables.metadata.tables.keys() - cells - bookkeeping
     }
     monkeypatch.setenv("WAREHOUSE_URL", "")
     assert world.settings.published_snapshot == PROJECT / "data" / "published" / "devin_sessions.duckdb"
@@ -159,7 +167,7 @@ def test_the_commands_of_the_readme_run_on_the_snapshot_and_the_parquet_files(
 
 def test_every_table_view_and_column_says_in_the_databases_what_it_means(warehouse_url: str) -> None:
     with Database(url=warehouse_url).transaction() as connection:
-        migrations.bring_forward(connection)
+        migrations.migrate(connection)
         rows = connection.execute(sa.text(COMMENTS[connection.dialect.name])).all()
     said = {(row.table_name, row.column_name): row.comment for row in rows}
     expected: dict[tuple[str, str | None], str | None] = {

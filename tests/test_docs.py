@@ -31,7 +31,7 @@ from tests.support.messages import sentences
 from tests.support.pages import DEPLOYMENT, DOCS, NAMES, PAGES, blocks, environment_file, text, units
 from tests.support.world import World
 from warehouse import reads
-from warehouse.tables import ORGANIZATIONS
+from warehouse.dimensions import ORGANIZATIONS
 
 of_each_page = pytest.mark.parametrize("page", PAGES, ids=NAMES)
 INSTALLED = "/opt/devin-session-metrics"

@@ -9,7 +9,9 @@ from pipelines.loading.progress import Progress
 from tests.support.published import in_snapshot
 from tests.support.world import World
 from warehouse import migrations, writes
-from warehouse.tables import LARGEST_COUNT, ORGANIZATIONS
+from warehouse.dimensions import ORGANIZATIONS
+from warehouse.tables import LARGEST_COUNT
+from warehouse.writes import Entry, Provenance, Reading
 
 DAYS, ORGANIZATIONS_COUNTED = 400, 1000
 FIRST = date(2025, 1, 1)
@@ -20,32 +22,18 @@ def test_they_roll_up_are_published_and_reported(each_world: World) -> None:
     world.configure(devin_report_path=f"{world.folder}/report.html")
     at = datetime(2026, 6, 1, tzinfo=UTC)
     ids = [f"org-{number:04}" for number in range(ORGANIZATIONS_COUNTED)]
-    by = {"api_version": "v2", "loaded_at": at, "run_id": "run"}
     with world.database.transaction() as connection:
-        migrations.bring_forward(connection)
-        found = [{"org_id": id_, "org_name": id_, "created_at": None} for id_ in ids]
+        migrations.migrate(connection)
+        found = [Entry(id_, id_) for id_ in ids]
         writes.store_listed(connection, ORGANIZATIONS, found, at)
         writes.store_history(connection, FIRST, FIRST + timedelta(days=DAYS - 1))
         for start in range(0, DAYS, 50):
             days = world.days(f"{FIRST + timedelta(start)}", f"{FIRST + timedelta(start + 49)}")
-            totals = [
-                {
-                    "day": day.day,
-                    "window_start": day.start,
-                    "window_end": day.end,
-                    "sessions_count": LARGEST_COUNT,
-                    "orgs_expected": len(ids),
-                    "orgs_loaded": len(ids),
-                    **by,
-                }
-                for day in days
+            counts = dict.fromkeys(ids, LARGEST_COUNT)
+            readings = [
+                Reading(day.day, day.start, day.end, LARGEST_COUNT, counts, set(), expected=len(ids)) for day in days
             ]
-            cells = [
-                {"day": day.day, "org_id": id_, "sessions_count": LARGEST_COUNT, "is_derived": False, **by}
-                for day in days
-                for id_ in ids
-            ]
-            writes.store_days(connection, ORGANIZATIONS, totals, cells)
+            writes.store_days(connection, ORGANIZATIONS, readings, Provenance("v2", at, "run"))
     outcome = runs.run_downstream(definitions_for(world.settings, Progress()), world.instance, ORGANIZATIONS)
     assert outcome.failures == []
     everything = DAYS * ORGANIZATIONS_COUNTED * LARGEST_COUNT
@@ -58,4 +46,4 @@ def test_they_roll_up_are_published_and_reported(each_world: World) -> None:
     assert report and f"{28 * LARGEST_COUNT:,}" in report.read_text(encoding="utf-8")
     found_status = status(world.settings, None)
     assert found_status.behind == []
-    assert found_status.counted["organizations"].coverage.sessions_count == DAYS * LARGEST_COUNT
+    assert found_status.dimensions[ORGANIZATIONS].coverage.sessions_count == DAYS * LARGEST_COUNT

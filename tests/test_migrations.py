@@ -57,7 +57,7 @@ def old_world(each_world: World, old: Database) -> World:
 def newer_world(each_world: World) -> World:
     """A world whose warehouse was written by a later release."""
     with each_world.database.transaction() as connection:
-        migrations.bring_forward(connection)
+        migrations.migrate(connection)
         connection.execute(sa.text("update warehouse_version set version = 99"))
     return each_world
 
@@ -98,9 +98,9 @@ def layout(database: Database) -> dict[str, Any]:
         }
 
 
-def bring_forward(database: Database) -> None:
+def migrate(database: Database) -> None:
     with database.transaction() as connection:
-        migrations.bring_forward(connection)
+        migrations.migrate(connection)
 
 
 @contextmanager
@@ -136,7 +136,7 @@ def test_an_old_warehouse_is_known_as_version_1_and_an_empty_one_as_none(old: Da
     assert present(old) == TABLES_OF_VERSION_1
     with old.transaction() as connection:
         assert migrations.version(connection) == 1
-        migrations.bring_forward(connection)
+        migrations.migrate(connection)
         assert migrations.version(connection) == migrations.VERSION
     with Database(url=f"duckdb:///{tmp_path}/new.duckdb").transaction() as connection:
         assert migrations.version(connection) == 0
@@ -144,7 +144,7 @@ def test_an_old_warehouse_is_known_as_version_1_and_an_empty_one_as_none(old: Da
 
 def test_bringing_forward_loses_no_row_and_adds_what_version_1_lacked(old: Database) -> None:
     before = rows(old, *TABLES_OF_VERSION_1)
-    bring_forward(old)
+    migrate(old)
     after = rows(old, *TABLES_OF_VERSION_1)
     latest = max(seen_at for _, _, _, _, seen_at, *_ in before["organizations"])
     assert after.pop("organizations") == [(*row, row[4] == latest) for row in before.pop("organizations")]
@@ -164,19 +164,19 @@ def test_bringing_forward_loses_no_row_and_adds_what_version_1_lacked(old: Datab
 def test_a_warehouse_that_was_brought_forward_is_laid_out_like_a_new_one(
     old: Database, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    bring_forward(old)
+    migrate(old)
     new = f"duckdb:///{tmp_path}/new.duckdb"
     if not old.is_duckdb:
         server: PostgreSQL = request.getfixturevalue("postgresql")
         new = server.database()
-    bring_forward(Database(url=new))
+    migrate(Database(url=new))
     assert layout(old) == layout(Database(url=new))
 
 
 def test_the_rollups_that_follow_are_those_of_before(old: Database) -> None:
     names = [table.name for table in tables.ROLLUPS]
     before = rows(old, *names)
-    bring_forward(old)
+    migrate(old)
     with old.transaction() as connection:
         assert [rebuild(connection, name) for name in names] == [len(before[name]) for name in names]
         assert rows_of(connection, tables.stale_days) == []
@@ -189,7 +189,7 @@ def test_what_analysts_made_beside_the_tables_stays(old: Database) -> None:
         connection.execute(sa.text("create view busy as select * from daily_sessions where sessions_count > 100"))
     before = rows(old, "notes", "busy")
     assert before["busy"]
-    bring_forward(old)
+    migrate(old)
     assert rows(old, "notes", "busy") == before
 
 
@@ -200,13 +200,13 @@ def test_names_that_somebody_else_has_taken_are_told_and_left_as_they_are(old: D
         connection.execute(sa.text(f"create {kind} {taken} as select 1 as mine"))
     before, laid_out = rows(old, *TABLES_OF_VERSION_1, taken), layout(old)
     with pytest.raises(NamesTaken, match=rf"holds {taken} already.*Rename them, or set WAREHOUSE_URL"):
-        bring_forward(old)
+        migrate(old)
     assert rows(old, *TABLES_OF_VERSION_1, taken) == before
     assert layout(old) == laid_out
     with old.transaction() as connection:
         assert migrations.version(connection) == 1
         connection.execute(sa.text(f"drop {kind} {taken}"))
-    bring_forward(old)
+    migrate(old)
     with old.transaction(read_only=True) as connection:
         assert migrations.version(connection) == migrations.VERSION
 
@@ -227,13 +227,13 @@ def test_an_error_in_the_middle_undoes_all_of_it(old: Database) -> None:
         connection.execute(sa.text("alter table daily_totals rename column day to another"))
     before, laid_out = rows(old, *TABLES_OF_VERSION_1), layout(old)
     with pytest.raises(sa.exc.DBAPIError):
-        bring_forward(old)
+        migrate(old)
     assert rows(old, *TABLES_OF_VERSION_1) == before
     assert layout(old) == laid_out
     with old.transaction() as connection:
         assert migrations.version(connection) == 1
         connection.execute(sa.text("alter table daily_totals rename column another to day"))
-    bring_forward(old)
+    migrate(old)
     with old.transaction(read_only=True) as connection:
         assert migrations.version(connection) == migrations.VERSION
 
@@ -241,17 +241,17 @@ def test_an_error_in_the_middle_undoes_all_of_it(old: Database) -> None:
 def test_it_is_part_of_the_callers_transaction(old: Database) -> None:
     before, laid_out = rows(old, *TABLES_OF_VERSION_1), layout(old)
     with pytest.raises(KeyboardInterrupt), old.transaction() as connection:
-        migrations.bring_forward(connection)
+        migrations.migrate(connection)
         raise KeyboardInterrupt
     assert (rows(old, *TABLES_OF_VERSION_1), layout(old)) == (before, laid_out)
 
 
 def test_a_second_call_only_looks(old: Database) -> None:
-    bring_forward(old)
+    migrate(old)
     with old.transaction(read_only=True) as connection:
         before = everything(connection)
     with statements(old) as (connection, said):
-        migrations.bring_forward(connection)
+        migrations.migrate(connection)
     assert 1 <= len(said) <= 2, said
     assert {statement.split()[0].lower() for statement in said} == {"select"}
     with old.transaction(read_only=True) as connection:
@@ -260,7 +260,7 @@ def test_a_second_call_only_looks(old: Database) -> None:
 
 def test_a_new_warehouse_is_of_todays_version_and_has_nothing_to_take_in(warehouse_url: str) -> None:
     database = Database(url=warehouse_url)
-    bring_forward(database)
+    migrate(database)
     with database.transaction(read_only=True) as connection:
         filled = {name: rows for name, rows in everything(connection).items() if rows}
     assert filled == {"warehouse_version": [(migrations.VERSION,)]}
@@ -272,7 +272,7 @@ def test_several_first_starts_at_once_make_one_warehouse(postgresql: PostgreSQL,
     if version:
         fill_with_version_1(url)
     with ThreadPoolExecutor(4) as workers:
-        list(workers.map(bring_forward, [Database(url=url)] * 4))
+        list(workers.map(migrate, [Database(url=url)] * 4))
     with Database(url=url).transaction(read_only=True) as connection:
         assert rows_of(connection, tables.warehouse_version) == [(migrations.VERSION,)]
         assert len(rows_of(connection, tables.daily_totals)) == (40 if version else 0)
@@ -321,14 +321,14 @@ def take_back_to(version: int, connection: sa.Connection) -> None:
 def test_the_second_and_third_version_get_what_they_lack_and_keep_every_row(warehouse_url: str, version: int) -> None:
     database = Database(url=warehouse_url)
     fill_with_version_1(warehouse_url)
-    bring_forward(database)
+    migrate(database)
     laid_out = layout(database)
     with database.transaction(read_only=True) as connection:
         of_today, before = views(connection), everything(connection)
     with database.transaction() as connection:
         take_back_to(version, connection)
         assert views(connection) != of_today
-    bring_forward(database)
+    migrate(database)
     with database.transaction(read_only=True) as connection:
         assert views(connection) == of_today
         assert everything(connection) == before
@@ -345,7 +345,7 @@ def test_days_of_a_count_that_no_sum_can_hold_are_to_be_loaded_again(warehouse_u
     ):
         with database.transaction() as connection:
             connection.execute(sa.text(change))
-    bring_forward(database)
+    migrate(database)
     left = rows(database, "daily_totals", "daily_sessions", "stale_days")
     for name in ("daily_totals", "daily_sessions"):
         days = {row[0].day for row in left[name] if row[0].month == 1}
@@ -365,7 +365,7 @@ def test_a_newer_warehouse_is_refused_with_both_versions_and_left_as_it_is(newer
         pytest.raises(NewerWarehouse, match=rf"\bversion 99\b.*\bup to {migrations.VERSION}\b.*WAREHOUSE_URL"),
         newer_world.database.transaction() as connection,
     ):
-        migrations.bring_forward(connection)
+        migrations.migrate(connection)
     assert layout(newer_world.database) == before
     assert rows(newer_world.database, "warehouse_version") == {"warehouse_version": [(99,)]}
 

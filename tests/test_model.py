@@ -37,7 +37,7 @@ from resources.sandbox.faults import Fault
 from tests.faults.cases import source_of
 from tests.faults.command import Command
 from tests.faults.oracle import Cell, Stored
-from warehouse.tables import ORGANIZATIONS
+from warehouse.dimensions import ORGANIZATIONS
 
 DAYS = 14
 EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "3"))

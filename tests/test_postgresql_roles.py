@@ -10,10 +10,11 @@ import sqlalchemy as sa
 from pipelines.settings import PROJECT
 from resources.database import Database
 from tests.support.postgresql import PostgreSQL
-from tests.support.rows import NOW, cell, total
+from tests.support.rows import NOW, reading, store
 from tests.support.warehouse import rebuild
 from warehouse import migrations, tables, writes
-from warehouse.tables import ORGANIZATIONS, USERS
+from warehouse.dimensions import ORGANIZATIONS, USERS
+from warehouse.writes import Entry
 
 SCRIPT = PROJECT / "docs" / "postgresql-roles.sql"
 WRITER, ANALYST = "devin_writer", "devin_analyst"
@@ -36,19 +37,14 @@ def as_role(url: str, role: str) -> Database:
 def load(writer: Database, count: int = 3) -> None:
     """What runs do: bring the warehouse forward, store what was listed and counted, and build the rollups."""
     with writer.transaction() as connection:
-        migrations.bring_forward(connection)
-        found = [{"org_id": "a", "org_name": "A", "created_at": None}]
+        migrations.migrate(connection)
+        found = [Entry("a", "A")]
         writes.store_listed(connection, ORGANIZATIONS, found, NOW)
-        writes.store_listed(connection, USERS, [{"user_id": "u", "created_at": None}], NOW)
+        writes.store_listed(connection, USERS, [Entry("u")], NOW)
         writes.store_availability(connection, ORGANIZATIONS, {}, {"a"}, NOW)
         writes.store_history(connection, DAYS[0], DAYS[-1])
-        for counted, id_ in ((ORGANIZATIONS, "a"), (USERS, "u")):
-            writes.store_days(
-                connection,
-                counted,
-                [total(day, count, NOW, counted) for day in DAYS],
-                [cell(day, id_, count, NOW, counted) for day in DAYS],
-            )
+        for dimension, id_ in ((ORGANIZATIONS, "a"), (USERS, "u")):
+            store(connection, *(reading(day, count, {id_: count}) for day in DAYS), of=dimension)
         for table in tables.ROLLUPS:
             rebuild(connection, table.name)
 

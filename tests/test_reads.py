@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -10,8 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from resources.database import Database
-from warehouse import reads, tables, writes
-from warehouse.tables import ORGANIZATIONS, USERS, Counted
+from warehouse import reads, rollups, tables, writes
+from warehouse.dimensions import ORGANIZATIONS, USERS, Dimension
+from warehouse.writes import Entry, Provenance, Reading
 
 JANUARY_30 = date(2025, 1, 30)
 NOON = datetime(2025, 1, 30, 12, tzinfo=UTC)
@@ -27,16 +27,16 @@ def connection(database: Database) -> Iterator[sa.Connection]:
         yield connection
 
 
-@pytest.fixture(params=[ORGANIZATIONS, USERS], ids=lambda counted: counted.noun)
-def counted(request: pytest.FixtureRequest) -> Counted:
+@pytest.fixture(params=[ORGANIZATIONS, USERS], ids=lambda dimension: dimension.noun)
+def dimension(request: pytest.FixtureRequest) -> Dimension:
     """Whose sessions: tests that take this run once for each."""
-    of: Counted = request.param
+    of: Dimension = request.param
     return of
 
 
 def store(
     connection: sa.Connection,
-    counted: Counted,
+    dimension: Dimension,
     days: Mapping[date, Mapping[str, int]],
     *,
     control_total: int | None = None,
@@ -44,89 +44,86 @@ def store(
     **read: str,
 ) -> None:
     """Load these counts by day and id, each day read so long after its end."""
-    totals: list[dict[str, Any]] = []
-    cells: list[dict[str, Any]] = []
+    readings = []
     for day, counts in days.items():
         start = datetime(day.year, day.month, day.day, tzinfo=UTC)
-        end = start + timedelta(days=1)
-        about = {"api_version": "v2", "loaded_at": end + read_after, "run_id": "run"} | read
-        expected = {f"{counted.prefix}_expected": len(counts), f"{counted.prefix}_loaded": len(counts)}
-        summed = sum(counts.values()) if control_total is None else control_total
-        totals.append(
-            {"day": day, "window_start": start, "window_end": end, "sessions_count": summed} | expected | about
-        )
-        cells += [
-            {"day": day, counted.id: id_, "sessions_count": n, "is_derived": False} | about for id_, n in counts.items()
-        ]
-    writes.store_days(connection, counted, totals, cells)
+        total = sum(counts.values()) if control_total is None else control_total
+        readings.append(Reading(day, start, start + timedelta(days=1), total, counts, set(), expected=len(counts)))
+    by = Provenance(**{"api_version": "v2", "run_id": "run"} | read, loaded_at=NOON)
+    writes.store_days(connection, dimension, readings, by)
+    totals = dimension.totals
+    then = totals.c.window_end + sa.literal(read_after)
+    connection.execute(sa.update(totals).where(totals.c.day.in_(days)).values(loaded_at=then))
 
 
 def listed(
-    connection: sa.Connection, counted: Counted, created: Mapping[str, datetime | None], at: datetime = NOON
+    connection: sa.Connection, dimension: Dimension, created: Mapping[str, datetime | None], at: datetime = NOON
 ) -> None:
-    name = {"org_name": "name"} if counted is ORGANIZATIONS else {}
-    writes.store_listed(
-        connection, counted, [{counted.id: id_, "created_at": c} | name for id_, c in created.items()], at
-    )
+    name = "name" if dimension.name_column else None
+    writes.store_listed(connection, dimension, [Entry(id_, name, c) for id_, c in created.items()], at)
 
 
-def test_an_empty_warehouse_answers_every_question(connection: sa.Connection, counted: Counted) -> None:
-    assert reads.latest_listed(connection, counted) == []
-    assert reads.windows(connection, counted) == {}
-    assert reads.last_read(connection, counted) == {}
+def test_an_empty_warehouse_answers_every_question(connection: sa.Connection, dimension: Dimension) -> None:
+    assert reads.latest_listed(connection, dimension) == []
+    assert reads.windows(connection, dimension) == {}
+    assert reads.last_read(connection, dimension) == {}
     assert reads.api_versions(connection) == set()
     assert reads.rollups_behind(connection) == []
-    assert reads.days_of_runs(connection, counted, ["run"]) == set()
-    assert reads.recent_activity(connection, counted, JANUARY_30, days_after(9)) == {}
-    assert reads.unavailable(connection, counted) == {}
-    assert reads.missing_cells(connection, counted) == {}
-    assert reads.missing_cells(connection, counted, ["a"]) == {}
-    assert reads.loaded_days(connection, counted, [JANUARY_30]) == set()
-    assert reads.coverage(connection, counted, [JANUARY_30], set()) == reads.Coverage(
+    assert reads.days_of_runs(connection, dimension, ["run"]) == set()
+    assert reads.recent_activity(connection, dimension, JANUARY_30, days_after(9)) == {}
+    assert reads.unavailable(connection, dimension) == {}
+    assert reads.missing_cells(connection, dimension) == {}
+    assert reads.missing_cells(connection, dimension, ["a"]) == {}
+    assert reads.loaded_days(connection, dimension, [JANUARY_30]) == set()
+    assert reads.coverage(connection, dimension, [JANUARY_30], set()) == reads.Coverage(
         JANUARY_30, JANUARY_30, 1, 0, 0, 0, 0, None
     )
 
 
-def test_each_day_was_last_read_when_it_was_read_again(connection: sa.Connection, counted: Counted) -> None:
-    store(connection, counted, {days_after(0): {"a": 1}, days_after(1): {"a": 2}})
-    store(connection, counted, {days_after(1): {"a": 2}}, read_after=timedelta(hours=5))
-    assert reads.last_read(connection, counted) == {
+def test_each_day_was_last_read_when_it_was_read_again(connection: sa.Connection, dimension: Dimension) -> None:
+    store(connection, dimension, {days_after(0): {"a": 1}, days_after(1): {"a": 2}})
+    store(connection, dimension, {days_after(1): {"a": 2}}, read_after=timedelta(hours=5))
+    assert reads.last_read(connection, dimension) == {
         days_after(0): datetime(2025, 1, 31, 2, tzinfo=UTC),
         days_after(1): datetime(2025, 2, 1, 5, tzinfo=UTC),
     }
 
 
-def test_those_of_the_latest_listing_are_counted_in_order(connection: sa.Connection, counted: Counted) -> None:
-    listed(connection, counted, dict.fromkeys(["a", "gone"]))
-    listed(connection, counted, dict.fromkeys(["b", "a", "C"]), NOON + timedelta(microseconds=1))
-    assert reads.latest_listed(connection, counted) == ["C", "a", "b"]
+def test_those_of_the_latest_listing_are_counted_in_order(connection: sa.Connection, dimension: Dimension) -> None:
+    listed(connection, dimension, dict.fromkeys(["a", "gone"]))
+    listed(connection, dimension, dict.fromkeys(["b", "a", "C"]), NOON + timedelta(microseconds=1))
+    assert reads.latest_listed(connection, dimension) == ["C", "a", "b"]
 
 
-def test_only_those_of_the_latest_listing_are_said_to_be_refused(connection: sa.Connection, counted: Counted) -> None:
-    listed(connection, counted, dict.fromkeys(["a", "b", "gone"]))
-    writes.store_availability(connection, counted, {"a": "404", "gone": "403"}, {"b"}, NOON)
-    listed(connection, counted, dict.fromkeys(["a", "b"]), NOON + timedelta(days=1))
-    assert reads.unavailable(connection, counted) == {"a": "404"}
+def test_only_those_of_the_latest_listing_are_said_to_be_refused(
+    connection: sa.Connection, dimension: Dimension
+) -> None:
+    listed(connection, dimension, dict.fromkeys(["a", "b", "gone"]))
+    writes.store_availability(connection, dimension, {"a": "404", "gone": "403"}, {"b"}, NOON)
+    listed(connection, dimension, dict.fromkeys(["a", "b"]), NOON + timedelta(days=1))
+    assert reads.unavailable(connection, dimension) == {"a": "404"}
 
 
-def test_windows_versions_and_runs_are_those_of_the_last_reading(connection: sa.Connection, counted: Counted) -> None:
+def test_windows_versions_and_runs_are_those_of_the_last_reading(
+    connection: sa.Connection, dimension: Dimension
+) -> None:
     two = {days_after(n): {"a": 1} for n in range(2)}
-    store(connection, counted, two, run_id="first")
-    store(connection, counted, {days_after(1): {"a": 1}}, run_id="second", api_version="v3")
+    store(connection, dimension, two, run_id="first")
+    store(connection, dimension, {days_after(1): {"a": 1}}, run_id="second", api_version="v3")
     midnight = datetime(2025, 1, 30, tzinfo=UTC)
-    assert reads.windows(connection, counted) == {
+    assert reads.windows(connection, dimension) == {
         days_after(n): (midnight + timedelta(days=n), midnight + timedelta(days=n + 1)) for n in range(2)
     }
     assert reads.api_versions(connection) == {"v2", "v3"}
-    assert reads.days_of_runs(connection, counted, ["first", "other"]) == {days_after(0)}
-    assert reads.days_of_runs(connection, counted, []) == set()
+    assert reads.days_of_runs(connection, dimension, ["first", "other"]) == {days_after(0)}
+    assert reads.days_of_runs(connection, dimension, []) == set()
 
 
 def test_activity_counts_days_and_sessions_from_the_first_day_to_before_the_last(
-    connection: sa.Connection, counted: Counted
+    connection: sa.Connection, dimension: Dimension
 ) -> None:
-    store(connection, counted, {days_after(n): {"a": 2**n} | ({"b": 0} if n == 2 else {}) for n in range(5)})
-    activity = reads.recent_activity(connection, counted, days_after(1), days_after(4))
+    store(connection, dimension, {days_after(n): {"a": 2**n} | ({"b": 0} if n == 2 else {}) for n in range(5)})
+    activity = reads.recent_activity(connection, dimension, days_after(1), days_after(4))
     assert activity == {"a": (3.0, 14.0), "b": (1.0, 0.0)}
     assert {type(number) for numbers in activity.values() for number in numbers} == {float}
 
@@ -136,23 +133,23 @@ def test_rollups_are_behind_until_each_has_taken_in_what_was_loaded(connection: 
     names = [table.name for table in tables.ROLLUPS]
     for number, table in enumerate(tables.ROLLUPS):
         assert reads.rollups_behind(connection) == names[number:]
-        writes.rebuild(connection, table, **({"settled_after_days": 2} if table is tables.enterprise_sessions else {}))
+        rollups.rebuild(connection, table, settled_after_days=2)
     assert reads.rollups_behind(connection) == []
     store(connection, USERS, {JANUARY_30: {"u": 1}})
     assert reads.rollups_behind(connection) == [], "no rollup is about users"
 
 
 def test_coverage_counts_loaded_and_reconciled_days_of_those_expected(
-    connection: sa.Connection, counted: Counted
+    connection: sa.Connection, dimension: Dimension
 ) -> None:
-    listed(connection, counted, dict.fromkeys(["a", "b"]))
-    store(connection, counted, {days_after(n): {"a": 1, "b": 2} for n in range(3)})
-    store(connection, counted, {days_after(3): {"a": 1, "b": 2}}, control_total=7)
-    store(connection, counted, {days_after(4): {"a": 1}}, read_after=timedelta(days=9))
+    listed(connection, dimension, dict.fromkeys(["a", "b"]))
+    store(connection, dimension, {days_after(n): {"a": 1, "b": 2} for n in range(3)})
+    store(connection, dimension, {days_after(3): {"a": 1, "b": 2}}, control_total=7)
+    store(connection, dimension, {days_after(4): {"a": 1}}, read_after=timedelta(days=9))
     expected = [days_after(n) for n in range(1, 8)]
-    loaded = reads.loaded_days(connection, counted, expected)
+    loaded = reads.loaded_days(connection, dimension, expected)
     assert loaded == {days_after(n) for n in range(1, 4)}
-    assert reads.coverage(connection, counted, expected, loaded) == reads.Coverage(
+    assert reads.coverage(connection, dimension, expected, loaded) == reads.Coverage(
         first_day=days_after(1),
         last_day=days_after(7),
         days_expected=7,
@@ -162,43 +159,45 @@ def test_coverage_counts_loaded_and_reconciled_days_of_those_expected(
         sessions_count=13,
         last_loaded_at=datetime(2025, 2, 3, 2, tzinfo=UTC),
     )
-    loaded = reads.loaded_days(connection, counted, expected, ["a"])
-    of_chosen = reads.coverage(connection, counted, expected, loaded, ["a"])
+    loaded = reads.loaded_days(connection, dimension, expected, ["a"])
+    of_chosen = reads.coverage(connection, dimension, expected, loaded, ["a"])
     assert (of_chosen.days_loaded, of_chosen.counted) == (4, 1)
 
 
 @pytest.mark.parametrize("is_chosen", [False, True], ids=["listed", "chosen"])
 def test_a_day_lacks_those_who_were_there_and_have_no_count(
-    connection: sa.Connection, counted: Counted, is_chosen: bool
+    connection: sa.Connection, dimension: Dimension, is_chosen: bool
 ) -> None:
     january_31 = datetime(2025, 1, 31, tzinfo=UTC)
     created = {"a": None, "last moment": january_31 - timedelta(microseconds=1), "after": january_31, "refused": None}
-    listed(connection, counted, created, january_31)
-    writes.store_availability(connection, counted, {"refused": "404"}, (), january_31)
+    listed(connection, dimension, created, january_31)
+    writes.store_availability(connection, dimension, {"refused": "404"}, (), january_31)
     # The first day was read before anyone was seen, the second after.
-    store(connection, counted, {days_after(0): {}}, read_after=-timedelta(hours=2))
-    store(connection, counted, {days_after(1): {}})
-    missing = reads.missing_cells(connection, counted, list(created) if is_chosen else ())
+    store(connection, dimension, {days_after(0): {}}, read_after=-timedelta(hours=2))
+    store(connection, dimension, {days_after(1): {}})
+    missing = reads.missing_cells(connection, dimension, list(created) if is_chosen else ())
     assert missing == {days_after(0): 3 if is_chosen else 1, days_after(1): 4}
 
 
-def test_one_who_was_chosen_and_never_seen_is_missed_on_every_day(connection: sa.Connection, counted: Counted) -> None:
-    store(connection, counted, {days_after(n): {"a": 1} for n in range(3)})
-    listed(connection, counted, {"a": None})
-    assert reads.missing_cells(connection, counted, ["a", "new", "newer"]) == {days_after(n): 2 for n in range(3)}
-    assert reads.loaded_days(connection, counted, [days_after(n) for n in range(-9, 9)], ["a"]) == {
+def test_one_who_was_chosen_and_never_seen_is_missed_on_every_day(
+    connection: sa.Connection, dimension: Dimension
+) -> None:
+    store(connection, dimension, {days_after(n): {"a": 1} for n in range(3)})
+    listed(connection, dimension, {"a": None})
+    assert reads.missing_cells(connection, dimension, ["a", "new", "newer"]) == {days_after(n): 2 for n in range(3)}
+    assert reads.loaded_days(connection, dimension, [days_after(n) for n in range(-9, 9)], ["a"]) == {
         days_after(n) for n in range(3)
     }
 
 
 def test_a_day_that_lacks_a_count_is_found_among_few_days_of_a_month_that_has_many(
-    connection: sa.Connection, counted: Counted
+    connection: sa.Connection, dimension: Dimension
 ) -> None:
     february = [days_after(n) for n in range(2, 22)]
-    listed(connection, counted, {"a": None, "b": None})
-    store(connection, counted, {day: {"a": 1, "b": 1} if day != february[7] else {"a": 1} for day in february})
-    writes.rebuild(connection, tables.monthly_sessions)
-    assert reads.loaded_days(connection, counted, february[6:9]) == {february[6], february[8]}
+    listed(connection, dimension, {"a": None, "b": None})
+    store(connection, dimension, {day: {"a": 1, "b": 1} if day != february[7] else {"a": 1} for day in february})
+    rollups.rebuild(connection, tables.monthly_sessions, settled_after_days=2)
+    assert reads.loaded_days(connection, dimension, february[6:9]) == {february[6], february[8]}
 
 
 # Any warehouse
@@ -222,12 +221,13 @@ class Undone(Exception):
     """Ends an example and leaves nothing of it."""
 
 
-def missed_one_by_one(connection: sa.Connection, counted: Counted, chosen: tuple[str, ...]) -> dict[date, int]:
+def missed_one_by_one(connection: sa.Connection, dimension: Dimension, chosen: tuple[str, ...]) -> dict[date, int]:
     """What `missing_cells` says of itself, each cell looked at."""
-    known = {row[counted.id]: row for row in connection.execute(sa.select(counted.listed)).mappings()}
-    present = {tuple(row) for row in connection.execute(sa.select(counted.cells.c.day, counted.cells.c[counted.id]))}
+    known = {row[dimension.id]: row for row in connection.execute(sa.select(dimension.listed)).mappings()}
+    cells = dimension.cells.c
+    present = {tuple(row) for row in connection.execute(sa.select(cells.day, cells[dimension.id]))}
     missing: dict[date, int] = {}
-    for total in connection.execute(sa.select(counted.totals)):
+    for total in connection.execute(sa.select(dimension.totals)):
         for id_ in chosen or [id_ for id_, row in known.items() if row["is_listed"]]:
             row = known.get(id_)
             if (total.day, id_) in present:
@@ -250,7 +250,7 @@ def missed_one_by_one(connection: sa.Connection, counted: Counted, chosen: tuple
 )
 def test_whatever_was_loaded_and_rolled_up_the_same_cells_are_missing_as_when_looked_for_one_by_one(
     database: Database,
-    counted: Counted,
+    dimension: Dimension,
     listing: Listing,
     seen: int,
     steps: list[Load],
@@ -260,18 +260,18 @@ def test_whatever_was_loaded_and_rolled_up_the_same_cells_are_missing_as_when_lo
     created = {id_: None if hours is None else MIDNIGHT + timedelta(hours=hours) for id_, (hours, _) in listing.items()}
     refused = {id_: "404" for id_, (_, is_refused) in listing.items() if is_refused}
     with pytest.raises(Undone), database.transaction() as connection:
-        listed(connection, counted, dict.fromkeys("ad"), MIDNIGHT)
-        listed(connection, counted, created, MIDNIGHT + timedelta(hours=seen))
-        writes.store_availability(connection, counted, refused, (), MIDNIGHT)
+        listed(connection, dimension, dict.fromkeys("ad"), MIDNIGHT)
+        listed(connection, dimension, created, MIDNIGHT + timedelta(hours=seen))
+        writes.store_availability(connection, dimension, refused, (), MIDNIGHT)
         for days, hours, is_rolled_up in steps:
             counts = {days_after(n): dict.fromkeys(ids & {"a", "d", *listing}, 1) for n, ids in days.items()}
-            store(connection, counted, counts, read_after=timedelta(hours=hours))
+            store(connection, dimension, counts, read_after=timedelta(hours=hours))
             if is_rolled_up:
-                writes.rebuild(connection, tables.monthly_sessions)
+                rollups.rebuild(connection, tables.monthly_sessions, settled_after_days=2)
             for some in ((), tuple(sorted(chosen))):
-                missed = missed_one_by_one(connection, counted, some)
-                assert reads.missing_cells(connection, counted, some) == missed
+                missed = missed_one_by_one(connection, dimension, some)
+                assert reads.missing_cells(connection, dimension, some) == missed
                 days_asked = {days_after(n) for n in asked}
-                loaded = reads.loaded_days(connection, counted, list(days_asked), some)
-                assert loaded == (reads.windows(connection, counted).keys() & days_asked) - missed.keys()
+                loaded = reads.loaded_days(connection, dimension, list(days_asked), some)
+                assert loaded == (reads.windows(connection, dimension).keys() & days_asked) - missed.keys()
         raise Undone

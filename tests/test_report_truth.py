@@ -17,8 +17,9 @@ from pipelines.report import page as report
 from pipelines.report.activity import activity
 from resources.database import Database
 from resources.sandbox.server import Sandbox
-from warehouse import migrations, tables, writes
-from warehouse.tables import ORGANIZATIONS
+from warehouse import migrations, rollups, tables, writes
+from warehouse.dimensions import ORGANIZATIONS
+from warehouse.writes import Entry, Provenance, Reading
 
 HISTORY = 84
 FIRST = date(2025, 1, 8)
@@ -80,7 +81,7 @@ def loads(draw: st.DrawFn) -> Loaded:
 def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
     database = Database(url=f"duckdb:///{tmp_path_factory.mktemp('warehouse')}/warehouse.duckdb")
     with database.transaction() as connection:
-        migrations.bring_forward(connection)
+        migrations.migrate(connection)
     yield database
 
 
@@ -92,36 +93,31 @@ class Page:
             for table in reversed(tables.metadata.sorted_tables):
                 if table is not tables.warehouse_version:
                     connection.execute(sa.delete(table))
-        read = {"api_version": "v2", "run_id": "run"}
-        totals: list[dict[str, Any]] = []
-        cells: list[dict[str, Any]] = []
-        for day in sorted(loaded.days):
-            there = [org_id for org_id in IDS if (day, org_id) not in loaded.refused]
-            end = midnight(day + timedelta(days=1))
-            about = {**read, "loaded_at": end + timedelta(hours=2)}
-            totals.append(
-                {
-                    "day": day,
-                    "window_start": midnight(day),
-                    "window_end": end,
-                    "sessions_count": loaded.total(day),
-                    "orgs_expected": len(IDS),
-                    "orgs_loaded": len(there),
-                    **about,
-                }
-            )
-            cells += [
-                {"day": day, "org_id": org_id, "sessions_count": TRUTH[day, org_id], "is_derived": False, **about}
-                for org_id in there
-            ]
         with database.transaction() as connection:
-            found = [{"org_id": o, "org_name": NAMES[o], "created_at": CREATED[o]} for o in IDS]
-            writes.store_listed(connection, ORGANIZATIONS, found, midnight(FIRST))
-            writes.store_days(connection, ORGANIZATIONS, totals, cells)
+            writes.store_listed(
+                connection, ORGANIZATIONS, [Entry(o, NAMES[o], CREATED[o]) for o in IDS], midnight(FIRST)
+            )
+            readings = []
+            for day in sorted(loaded.days):
+                counts = {org_id: TRUTH[day, org_id] for org_id in IDS if (day, org_id) not in loaded.refused}
+                readings.append(
+                    Reading(
+                        day=day,
+                        window_start=midnight(day),
+                        window_end=midnight(day + timedelta(days=1)),
+                        control_total=sum(TRUTH[day, org_id] for org_id in IDS),
+                        counts=counts,
+                        derived=set(),
+                        expected=len(IDS),
+                        lacking=len(IDS) - len(counts),
+                    )
+                )
+            writes.store_days(connection, ORGANIZATIONS, readings, Provenance("v2", midnight(FIRST), run_id="run"))
+            read_at = tables.daily_totals.c.window_end + sa.literal(timedelta(hours=2))
+            connection.execute(sa.update(tables.daily_totals).values(loaded_at=read_at))
             writes.store_history(connection, DAYS[0], DAYS[-1])
             for rollup in tables.ROLLUPS:
-                parameters = {"settled_after_days": 2} if rollup is tables.enterprise_sessions else {}
-                writes.rebuild(connection, rollup, **parameters)
+                rollups.rebuild(connection, rollup, settled_after_days=2)
         with database.transaction(read_only=True) as connection:
             self.text = report.as_page(activity(connection), [], "")
         (specs,) = re.findall(r'<script type="application/json" id="charts">(.*?)</script>', self.text, re.DOTALL)

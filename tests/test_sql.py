@@ -10,10 +10,14 @@ import pytest
 import sqlalchemy as sa
 
 from resources.database import Database
-from warehouse import migrations, tables, writes
-from warehouse.tables import ORGANIZATIONS
+from warehouse import migrations, rollups, tables, writes
+from warehouse.dimensions import ORGANIZATIONS
+from warehouse.writes import Entry, Provenance, Reading
 
-FILES = sorted(resources.files("warehouse").joinpath("sql").iterdir(), key=lambda file: file.name)
+FILES = sorted(
+    (file for file in resources.files("warehouse").joinpath("sql").iterdir() if file.is_file()),
+    key=lambda file: file.name,
+)
 RELATIONS = (*tables.ROLLUPS, *tables.views.sorted_tables)
 SETTLED_AFTER_DAYS = 2
 
@@ -22,7 +26,7 @@ SETTLED_AFTER_DAYS = 2
 def connection(warehouse_url: str) -> Iterator[sa.Connection]:
     """An empty warehouse on each database."""
     with Database(url=warehouse_url).transaction() as connection:
-        migrations.bring_forward(connection)
+        migrations.migrate(connection)
         yield connection
 
 
@@ -38,35 +42,20 @@ def store(
 ) -> None:
     """Load these counts, each day read so long after its end. Its total is the sum of its cells unless given."""
     summed = {label: sum(n for (of, _), n in cells.items() if of == label) for label, _ in cells}
-    read = {"api_version": "v2", "run_id": "run"}
-    days = []
+    readings = []
     for label, count in (summed | dict(totals or {})).items():
         start = datetime.fromisoformat(label).replace(tzinfo=UTC)
-        end = start + timedelta(days=1)
-        days.append(
-            {
-                "day": start.date(),
-                "window_start": start,
-                "window_end": end,
-                "sessions_count": count,
-                "orgs_expected": 3,
-                "orgs_loaded": 2,
-                "loaded_at": end + read_after,
-                **read,
-            }
+        counts = {org_id: n for (of, org_id), n in cells.items() if of == label}
+        readings.append(
+            Reading(start.date(), start, start + timedelta(days=1), count, counts, set(), expected=3, lacking=1)
         )
-    facts = [
-        {
-            "day": day(label),
-            "org_id": org_id,
-            "sessions_count": count,
-            "is_derived": False,
-            "loaded_at": datetime(2025, 1, 1, tzinfo=UTC),
-            **read,
-        }
-        for (label, org_id), count in cells.items()
-    ]
-    writes.store_days(connection, ORGANIZATIONS, days, facts)
+    writes.store_days(
+        connection, ORGANIZATIONS, readings, Provenance("v2", datetime(2025, 1, 1, tzinfo=UTC), run_id="run")
+    )
+    these = tables.daily_totals.c
+    then = these.window_end + sa.literal(read_after)
+    days = [reading.day for reading in readings]
+    connection.execute(sa.update(tables.daily_totals).where(these.day.in_(days)).values(loaded_at=then))
 
 
 def rows(connection: sa.Connection, sql: str) -> list[tuple[Any, ...]]:
@@ -74,11 +63,11 @@ def rows(connection: sa.Connection, sql: str) -> list[tuple[Any, ...]]:
     return [tuple(row) for row in connection.execute(sa.text(sql))]
 
 
-def rebuilt(connection: sa.Connection, name: str, **options: int) -> list[tuple[Any, ...]]:
+def rebuilt(connection: sa.Connection, name: str, settled_after_days: int = 2) -> list[tuple[Any, ...]]:
     """The rows of a rollup, built twice."""
     table = tables.metadata.tables[name]
     for _ in range(2):
-        writes.rebuild(connection, table, **options)
+        rollups.rebuild(connection, table, settled_after_days=settled_after_days)
     return rows(connection, f"select * from {name} order by 1, 2")
 
 
@@ -110,11 +99,10 @@ def test_every_rollup_and_view_has_a_file_and_every_file_is_of_one() -> None:
 def test_every_table_and_view_gives_the_same_kinds_of_values_on_every_database(connection: sa.Connection) -> None:
     store(connection, {(label, "a"): n for label, n in consecutive("2025-01-01", range(40)).items()})
     seen_at = datetime(2025, 1, 1, tzinfo=UTC)
-    writes.store_listed(connection, ORGANIZATIONS, [{"org_id": "a", "org_name": "A", "created_at": seen_at}], seen_at)
+    writes.store_listed(connection, ORGANIZATIONS, [Entry("a", "A", seen_at)], seen_at)
     writes.store_history(connection, day("2025-01-01"), day("2025-02-09"))
     for table in tables.ROLLUPS:
-        options = {"settled_after_days": 2} if table is tables.enterprise_sessions else {}
-        writes.rebuild(connection, table, **options)
+        rollups.rebuild(connection, table, settled_after_days=2)
     for relation in (*RELATIONS, tables.organizations, tables.daily_sessions, tables.daily_totals):
         result = connection.execute(sa.text(f"select * from {relation.name}"))
         assert list(result.keys()) == relation.columns.keys()
@@ -345,7 +333,7 @@ def test_before_the_first_load_the_views_are_empty(connection: sa.Connection) ->
 def test_the_grid_tells_not_loaded_from_a_zero_of_the_source(connection: sa.Connection) -> None:
     seen_at = datetime(2025, 1, 1, tzinfo=UTC)
     names = {"a": "A", "b": None, "never counted": "N"}
-    found = [{"org_id": id_, "org_name": name, "created_at": None} for id_, name in names.items()]
+    found = [Entry(id_, name) for id_, name in names.items()]
     writes.store_listed(connection, ORGANIZATIONS, found, seen_at)
     writes.store_history(connection, day("2025-01-01"), day("2025-01-03"))
     cells = {("2025-01-01", "a"): 5, ("2025-01-01", "b"): 0, ("2025-01-03", "a"): 0}
@@ -367,7 +355,7 @@ def test_the_grid_keeps_the_days_of_a_complete_month_and_shows_those_of_one_in_w
     connection: sa.Connection,
 ) -> None:
     seen_at = datetime(2025, 1, 1, tzinfo=UTC)
-    found = [{"org_id": id_, "org_name": id_.upper(), "created_at": None} for id_ in ("a", "b")]
+    found = [Entry(id_, id_.upper()) for id_ in ("a", "b")]
     writes.store_listed(connection, ORGANIZATIONS, found, seen_at)
     writes.store_history(connection, day("2025-01-01"), day("2025-02-28"))
     store(connection, {(label, "a"): n for label, n in consecutive("2025-01-01", range(59)).items() if n != 45})

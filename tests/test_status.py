@@ -12,13 +12,14 @@ from pipelines.command import exit_codes
 from pipelines.command.status import status
 from tests.support.command import devin_sessions, in_this_process
 from tests.support.world import World
+from warehouse.dimensions import ORGANIZATIONS
 from warehouse.reads import DayState
 
 FIRST, LAST = "2025-03-03", "2025-03-07"
 
 
-def states(world: World, noun: str = "organizations") -> dict[str, DayState]:
-    found = status(world.settings, world.instance).counted[noun].days
+def states(world: World) -> dict[str, DayState]:
+    found = status(world.settings, world.instance).dimensions[ORGANIZATIONS].days
     return {f"{day}": state for day, state in found.items() if FIRST <= f"{day}" <= LAST}
 
 
@@ -48,7 +49,7 @@ def test_each_day_says_how_it_is(each_world: World) -> None:
 
 def test_what_is_to_do_names_the_command_and_is_empty_when_all_is_well(world: World) -> None:
     world.configure(devin_start_date=f"{date.today() - timedelta(days=4)}")  # noqa: DTZ011  # a day off does no harm
-    closed = status(world.settings, None).counted["organizations"].days
+    closed = status(world.settings, None).dimensions[ORGANIZATIONS].days
     first, last = f"{min(closed)}", f"{max(closed)}"
     (advice,) = status(world.settings, None).to_do
     assert advice.endswith(f"To load: devin-sessions backfill {first} {last}")
@@ -165,7 +166,7 @@ def test_people_see_how_much_is_loaded_the_runs_and_what_to_do(
 
 def test_the_exit_code_is_0_when_there_is_nothing_to_do(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     world.configure(devin_start_date=f"{date.today() - timedelta(days=3)}")  # noqa: DTZ011  # a day off does no harm
-    closed = status(world.settings, None).counted["organizations"].days
+    closed = status(world.settings, None).dimensions[ORGANIZATIONS].days
     assert world.run(f"{min(closed)}", f"{max(closed)}").success
     for option in ([], ["--json"]):
         assert in_this_process(capsys, world.environment, "status", *option)[0] == 0

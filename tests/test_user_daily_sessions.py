@@ -25,7 +25,7 @@ from tests.support.command import in_this_process
 from tests.support.event_log import OURS, instance_in
 from tests.support.world import World
 from warehouse import reads
-from warehouse.tables import ORGANIZATIONS, USERS, Counted
+from warehouse.dimensions import ORGANIZATIONS, USERS, Dimension
 
 PER_USER, PER_ORGANIZATION = dg.AssetKey(USERS.cells.name), dg.AssetKey(ORGANIZATIONS.cells.name)
 OF_USERS = [USERS.listed, USERS.cells]
@@ -396,7 +396,7 @@ def test_a_source_that_has_only_v3_is_loaded_whole(world: World) -> None:
 
 @pytest.mark.parametrize("counted", [ORGANIZATIONS, USERS], ids=["organizations", "users"])
 def test_one_whose_creation_is_not_known_is_missed_on_days_read_since_it_was_seen_or_if_it_is_chosen(
-    world: World, counted: Counted
+    world: World, counted: Dimension
 ) -> None:
     if counted is USERS:
         created = {member.user_id: member.created_at for member in world.source.members}

@@ -1,17 +1,13 @@
 """How an older warehouse becomes one of today, and how a newer one is refused. A version is a layout of `tables`."""
 
-from datetime import date
-
 import sqlalchemy as sa
 
-from warehouse import tables
-from warehouse.tables import ORGANIZATIONS, ROLLUPS, USERS, history, stale_days, warehouse_version
+from warehouse import rollups, tables
+from warehouse.dimensions import DIMENSIONS, ORGANIZATIONS
+from warehouse.tables import history, warehouse_version
 
-VERSION = 4
-_NAMES_OF_VERSION_1 = {
-    *(ORGANIZATIONS.listed.name, ORGANIZATIONS.cells.name, ORGANIZATIONS.totals.name),
-    *(rollup.name for rollup in ROLLUPS),
-}
+# A new table or view brings its own in its facts; a change of another kind needs a number here.
+VERSION = max(4, *(tables.facts(relation).since for relation in tables.RELATIONS))
 
 
 class UnfitWarehouse(Exception):
@@ -45,7 +41,7 @@ def refuse_newer(connection: sa.Connection) -> int:
     return found
 
 
-def bring_forward(connection: sa.Connection) -> None:
+def migrate(connection: sa.Connection) -> None:
     """Make the warehouse what this release needs, in the caller's transaction. One look if it is that already.
 
     Raises UnfitWarehouse.
@@ -53,31 +49,24 @@ def bring_forward(connection: sa.Connection) -> None:
     found = refuse_newer(connection)
     if found == VERSION:
         return
-    taken = _ours_since(found) & tables.present(connection)
+    there = tables.present(connection)
+    taken = there & {relation.name for relation in tables.RELATIONS if tables.facts(relation).since > found}
     if taken:
         raise NamesTaken(
             f"The database holds {', '.join(sorted(taken))} already, which this job did not make, and needs these "
             "names for itself. Rename them, or set WAREHOUSE_URL to another database."
         )
-    there = tables.present(connection)
-    if found:
+    if found in (1, 2, 3):
         _know_who_is_listed(connection, there)
     tables.create(connection)
-    if found:
+    if found in (1, 2, 3):
         _forget_absurd_days(connection)
     if found == 1:
         # The second version brought revisions, users and views, and rollups that know what they have yet to take in.
-        mark_everything_stale(connection)
+        rollups.mark_everything_stale(connection)
         take_history_from_what_is_loaded(connection)
     connection.execute(sa.delete(warehouse_version))
     connection.execute(sa.insert(warehouse_version).values(version=VERSION))
-
-
-def _ours_since(found: int) -> set[str]:
-    """The names of the tables and views that came after this version."""
-    ours = {*tables.metadata.tables, *tables.views.tables}
-    since_version_4 = {ORGANIZATIONS.contradictions.name, USERS.contradictions.name}
-    return {0: ours, 1: ours - _NAMES_OF_VERSION_1}.get(found, since_version_4)  # the third brought no table
 
 
 def _know_who_is_listed(connection: sa.Connection, there: set[str]) -> None:
@@ -94,32 +83,19 @@ def _know_who_is_listed(connection: sa.Connection, there: set[str]) -> None:
 
 def _forget_absurd_days(connection: sa.Connection) -> None:
     """Up to version 3 a count could be too large for any sum. Those days count as not loaded, and are read again."""
-    for counted in (ORGANIZATIONS, USERS):
+    for dimension in DIMENSIONS:
         days = set()
-        for table in (counted.cells, counted.totals):
+        for table in (dimension.cells, dimension.totals):
             absurd = sa.select(table.c.day).where(table.c.sessions_count > tables.LARGEST_COUNT)
             days |= set(connection.scalars(absurd))
-        for table in (counted.cells, counted.totals) if days else ():
+        for table in (dimension.cells, dimension.totals) if days else ():
             connection.execute(sa.delete(table).where(table.c.day.in_(days)))
-        if days and counted is ORGANIZATIONS:
-            for rollup in ROLLUPS:
-                _mark_stale(connection, rollup, sorted(days))
-
-
-def _mark_stale(connection: sa.Connection, rollup: sa.Table, days: list[date]) -> None:
-    mine = (stale_days.c.rollup == rollup.name) & stale_days.c.day.in_(days)
-    connection.execute(sa.delete(stale_days).where(mine))
-    connection.execute(sa.insert(stale_days), [{"rollup": rollup.name, "day": day} for day in days])
+        if days:
+            rollups.mark_stale(connection, dimension, sorted(days))
 
 
 def take_history_from_what_is_loaded(connection: sa.Connection) -> None:
+    """Expect the days from the first to the last that is stored, where no load has said which to expect."""
     days = ORGANIZATIONS.totals.c.day
     first_and_last = sa.select(sa.func.min(days), sa.func.max(days)).having(sa.func.count() > 0)
     connection.execute(sa.insert(history).from_select(["first_day", "last_day"], first_and_last))
-
-
-def mark_everything_stale(connection: sa.Connection) -> None:
-    for rollup in ROLLUPS:
-        connection.execute(sa.delete(stale_days).where(stale_days.c.rollup == rollup.name))
-        days = sa.select(sa.literal(rollup.name), ORGANIZATIONS.totals.c.day)
-        connection.execute(sa.insert(stale_days).from_select(["rollup", "day"], days))

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import duckdb
 import pyarrow as pa
@@ -15,21 +15,8 @@ import pyarrow.parquet as pq
 import sqlalchemy as sa
 
 from warehouse import tables
-from warehouse.tables import ORGANIZATIONS, USERS, Counted
 
 _FINGERPRINT = b"devin_sessions.fingerprint"
-_ONE_FILE = (
-    tables.organizations,
-    tables.daily_totals,
-    tables.session_revisions,
-    tables.contradictions,
-    *tables.ROLLUPS,
-    tables.users,
-    tables.user_daily_totals,
-    tables.user_session_revisions,
-    tables.user_contradictions,
-)
-
 
 SUMS = "SHA256SUMS"  # of every file, as `sha256sum --check` reads it, and written after all of them
 
@@ -62,9 +49,9 @@ def export(connection: sa.Connection, folder: Path, replacing: Replacing) -> Exp
     """
     before, sums = _sums_in(folder), {}
     written = kept = 0
-    for counted in (ORGANIZATIONS, USERS):
-        for month, fingerprint in _months(connection, counted).items():
-            path = folder / counted.cells.name / f"{month:%Y-%m}.parquet"
+    for table in _published("monthly"):
+        for month, fingerprint in _months(connection, table).items():
+            path = folder / table.name / f"{month:%Y-%m}.parquet"
             name = path.relative_to(folder).as_posix()
             if _fingerprint_of(path) == fingerprint and _sum_of(path) == before.get(name):
                 sums[name] = before[name]
@@ -73,11 +60,11 @@ def export(connection: sa.Connection, folder: Path, replacing: Replacing) -> Exp
             of_month = duckdb.FunctionExpression(
                 "date_trunc", duckdb.ConstantExpression("month"), duckdb.ColumnExpression("day")
             ) == duckdb.ConstantExpression(month)
-            rows = _relation(connection, counted.cells).filter(of_month).order(f"day, {counted.id}")
-            table = rows.to_arrow_table().replace_schema_metadata({_FINGERPRINT: fingerprint})
-            sums[name] = _write(replacing, path, table)
+            rows = _relation(connection, table).filter(of_month).order(", ".join(tables.key(table)))
+            of_file = rows.to_arrow_table().replace_schema_metadata({_FINGERPRINT: fingerprint})
+            sums[name] = _write(replacing, path, of_file)
             written += 1
-    for table in _ONE_FILE:
+    for table in _published("whole"):
         name = f"{table.name}.parquet"
         sums[name] = _write(replacing, folder / name, _relation(connection, table).to_arrow_table())
         written += 1
@@ -107,9 +94,13 @@ def _sum_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _months(connection: sa.Connection, counted: Counted) -> dict[date, bytes]:
+def _published(how: Literal["whole", "monthly"]) -> list[sa.Table]:
+    return [relation for relation in tables.RELATIONS if tables.facts(relation).parquet == how]
+
+
+def _months(connection: sa.Connection, counts: sa.Table) -> dict[date, bytes]:
     """Each month that has counts, and what changes whenever one of them does."""
-    cells = counted.cells.c
+    cells = counts.c
     month = sa.cast(sa.func.date_trunc("month", cells.day), sa.Date)
     latest, total = sa.func.max(cells.loaded_at), sa.func.sum(cells.sessions_count)
     rows = connection.execute(sa.select(month, sa.func.count(), total, latest).group_by(month).order_by(month))

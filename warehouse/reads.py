@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from warehouse.tables import ORGANIZATIONS, ROLLUPS, USERS, Counted, monthly_sessions, stale_days
+from warehouse.dimensions import DIMENSIONS, Dimension
+from warehouse.tables import ROLLUPS, monthly_sessions, stale_days
 
 DayState = Literal["missing", "partial", "proven", "unattributed", "contradiction"]
 
@@ -26,46 +27,46 @@ class Coverage:
     last_loaded_at: datetime | None
 
 
-def latest_listed(connection: sa.Connection, counted: Counted) -> list[str]:
+def latest_listed(connection: sa.Connection, dimension: Dimension) -> list[str]:
     """Ids of those that the newest listing named, in order."""
-    table = counted.listed.c
-    return list(connection.scalars(sa.select(table[counted.id]).where(table.is_listed).order_by(table[counted.id])))
+    table = dimension.listed.c
+    return list(connection.scalars(sa.select(table[dimension.id]).where(table.is_listed).order_by(table[dimension.id])))
 
 
-def windows(connection: sa.Connection, counted: Counted) -> dict[date, tuple[datetime, datetime]]:
+def windows(connection: sa.Connection, dimension: Dimension) -> dict[date, tuple[datetime, datetime]]:
     """Start and end of every day that was read."""
-    totals = counted.totals.c
+    totals = dimension.totals.c
     rows = connection.execute(sa.select(totals.day, totals.window_start, totals.window_end))
     return {row.day: (row.window_start, row.window_end) for row in rows}
 
 
-def read_days(connection: sa.Connection, counted: Counted) -> set[date]:
+def read_days(connection: sa.Connection, dimension: Dimension) -> set[date]:
     """Every day that was read."""
-    return set(connection.scalars(sa.select(counted.totals.c.day)))
+    return set(connection.scalars(sa.select(dimension.totals.c.day)))
 
 
-def last_read(connection: sa.Connection, counted: Counted) -> dict[date, datetime]:
+def last_read(connection: sa.Connection, dimension: Dimension) -> dict[date, datetime]:
     """When each day that was read was last read."""
-    totals = counted.totals.c
+    totals = dimension.totals.c
     return {day: loaded_at for day, loaded_at in connection.execute(sa.select(totals.day, totals.loaded_at))}
 
 
 def api_versions(connection: sa.Connection) -> set[str]:
     """The versions of the API that the stored days were last read from."""
-    of_each = (sa.select(counted.totals.c.api_version) for counted in (ORGANIZATIONS, USERS))
+    of_each = (sa.select(dimension.totals.c.api_version) for dimension in DIMENSIONS)
     return set(connection.scalars(sa.union(*of_each)))
 
 
-def contradicted_days(connection: sa.Connection, counted: Counted) -> set[date]:
+def contradicted_days(connection: sa.Connection, dimension: Dimension) -> set[date]:
     """The days whose cells exceed their total, or that do not sum with others to the source's own count of all."""
-    totals = counted.totals.c
+    totals = dimension.totals.c
     exceeded = sa.select(totals.day).where(totals.unattributed_count < 0)
-    return set(connection.scalars(exceeded)) | days_off_their_block(connection, counted)
+    return set(connection.scalars(exceeded)) | days_off_their_block(connection, dimension)
 
 
-def days_off_their_block(connection: sa.Connection, counted: Counted) -> set[date]:
+def days_off_their_block(connection: sa.Connection, dimension: Dimension) -> set[date]:
     """The days that do not sum, with those they were read with, to the source's own count of all of them."""
-    return set(connection.scalars(sa.select(counted.contradictions.c.day)))
+    return set(connection.scalars(sa.select(dimension.contradictions.c.day)))
 
 
 def rollups_behind(connection: sa.Connection) -> list[str]:
@@ -74,45 +75,45 @@ def rollups_behind(connection: sa.Connection) -> list[str]:
     return [rollup.name for rollup in ROLLUPS if rollup.name in names]
 
 
-def days_of_runs(connection: sa.Connection, counted: Counted, run_ids: Sequence[str]) -> set[date]:
+def days_of_runs(connection: sa.Connection, dimension: Dimension, run_ids: Sequence[str]) -> set[date]:
     """The days that one of these runs was the last to read."""
-    totals = counted.totals.c
+    totals = dimension.totals.c
     return set(connection.scalars(sa.select(totals.day).where(totals.run_id.in_(run_ids))))
 
 
 def recent_activity(
-    connection: sa.Connection, counted: Counted, first: date, before: date
+    connection: sa.Connection, dimension: Dimension, first: date, before: date
 ) -> dict[str, tuple[float, float]]:
     """For each id: how many of its days from `first` to before `before` are stored, and their sessions."""
-    cells = counted.cells.c
+    cells = dimension.cells.c
     rows = connection.execute(
-        sa.select(cells[counted.id], sa.func.count(), sa.func.sum(cells.sessions_count))
+        sa.select(cells[dimension.id], sa.func.count(), sa.func.sum(cells.sessions_count))
         .where(cells.day >= first, cells.day < before)
-        .group_by(cells[counted.id])
+        .group_by(cells[dimension.id])
     )
     return {id_: (float(days), float(sessions)) for id_, days, sessions in rows}
 
 
-def counted_on(connection: sa.Connection, counted: Counted, days: Collection[date]) -> dict[date, set[str]]:
+def counted_on(connection: sa.Connection, dimension: Dimension, days: Collection[date]) -> dict[date, set[str]]:
     """The ids that have a count on each of `days`."""
-    cells = counted.cells.c
+    cells = dimension.cells.c
     found: dict[date, set[str]] = {day: set() for day in days}
-    for row in connection.execute(sa.select(cells.day, cells[counted.id].label("id")).where(cells.day.in_(days))):
+    for row in connection.execute(sa.select(cells.day, cells[dimension.id].label("id")).where(cells.day.in_(days))):
         found[row.day].add(row.id)
     return found
 
 
-def unavailable(connection: sa.Connection, counted: Counted) -> dict[str, str]:
+def unavailable(connection: sa.Connection, dimension: Dimension) -> dict[str, str]:
     """Those of the `latest_listed` that the source refuses to count, and its reason."""
-    table = counted.listed.c
-    refused = sa.select(table[counted.id], table.unavailable_reason).where(
+    table = dimension.listed.c
+    refused = sa.select(table[dimension.id], table.unavailable_reason).where(
         table.unavailable_since.is_not(None), table.is_listed
     )
     return {id_: reason for id_, reason in connection.execute(refused)}
 
 
 def missing_cells(
-    connection: sa.Connection, counted: Counted, chosen: Sequence[str] = (), days: Sequence[date] = ()
+    connection: sa.Connection, dimension: Dimension, chosen: Sequence[str] = (), days: Sequence[date] = ()
 ) -> dict[date, int]:
     """How many of those to count have no count on a day that was read, for the days where some have none.
 
@@ -123,33 +124,33 @@ def missing_cells(
     created, days are let go that were read before it was first seen: sessions that it had there are among the
     unattributed ones.
     """
-    gaps = _gaps(counted, chosen, days).subquery()
+    gaps = _gaps(dimension, chosen, days).subquery()
     rows = connection.execute(sa.select(gaps.c.day, sa.func.count()).group_by(gaps.c.day))
     missing = {day: number for day, number in rows}
-    listed = counted.listed.c[counted.id]
+    listed = dimension.listed.c[dimension.id]
     known = set(connection.scalars(sa.select(listed).where(listed.in_(chosen))))
     if unknown := len(set(chosen) - known):
-        return {day: missing.get(day, 0) + unknown for day in read_days(connection, counted)}
+        return {day: missing.get(day, 0) + unknown for day in read_days(connection, dimension)}
     return missing
 
 
 def missing_ids(
-    connection: sa.Connection, counted: Counted, days: Sequence[date], chosen: Sequence[str] = ()
+    connection: sa.Connection, dimension: Dimension, days: Sequence[date], chosen: Sequence[str] = ()
 ) -> dict[date, set[str]]:
     """Those of `days` that were read, with the ids that have no count there; see `missing_cells`."""
-    missing: dict[date, set[str]] = {day: set() for day in read_days(connection, counted) & {*days}}
-    for row in connection.execute(_gaps(counted, chosen, days)):
+    missing: dict[date, set[str]] = {day: set() for day in read_days(connection, dimension) & {*days}}
+    for row in connection.execute(_gaps(dimension, chosen, days)):
         if row.day in missing:
             missing[row.day].add(row.id)
     return missing
 
 
-def _gaps(counted: Counted, chosen: Sequence[str], days: Sequence[date]) -> sa.Select[Any]:
-    listed, cells = counted.listed.c, counted.cells.c
-    totals = counted.totals.c
-    is_wanted = listed[counted.id].in_(chosen) if chosen else listed.is_listed
+def _gaps(dimension: Dimension, chosen: Sequence[str], days: Sequence[date]) -> sa.Select[Any]:
+    listed, cells = dimension.listed.c, dimension.cells.c
+    totals = dimension.totals.c
+    is_wanted = listed[dimension.id].in_(chosen) if chosen else listed.is_listed
     wanted = (
-        sa.select(listed[counted.id].label("id"), listed.created_at, listed.first_seen_at)
+        sa.select(listed[dimension.id].label("id"), listed.created_at, listed.first_seen_at)
         .where(is_wanted)
         .cte("wanted")
     )
@@ -159,22 +160,22 @@ def _gaps(counted: Counted, chosen: Sequence[str], days: Sequence[date]) -> sa.S
         next_month = (max(days).replace(day=1) + timedelta(days=31)).replace(day=1)
         read = read.where(totals.day >= min(days).replace(day=1), totals.day < next_month)
     ledger = read.cte("ledger")
-    suspects = _suspects(counted, wanted, ledger)
+    suspects = _suspects(dimension, wanted, ledger)
     is_missed = sa.case(
         (suspects.c.created_at.is_not(None), suspects.c.created_at < ledger.c.window_end),
         else_=sa.true() if chosen else suspects.c.first_seen_at <= ledger.c.loaded_at,
     )
-    same_cell = (cells.day == ledger.c.day) & (cells[counted.id] == suspects.c.id)
+    same_cell = (cells.day == ledger.c.day) & (cells[dimension.id] == suspects.c.id)
     return (
         sa.select(ledger.c.day, suspects.c.id)
         .select_from(
-            suspects.join(ledger, suspects.c.month == ledger.c.month).outerjoin(counted.cells, same_cell),
+            suspects.join(ledger, suspects.c.month == ledger.c.month).outerjoin(dimension.cells, same_cell),
         )
         .where(cells.day.is_(None), is_missed)
     )
 
 
-def _suspects(counted: Counted, wanted: sa.CTE, ledger: sa.CTE) -> sa.CTE:
+def _suspects(dimension: Dimension, wanted: sa.CTE, ledger: sa.CTE) -> sa.CTE:
     """Each of the wanted with each month in which days may be missing.
 
     Those are few where the months' rollup, which knows how many days are loaded, is up to date: looking there first
@@ -187,7 +188,7 @@ def _suspects(counted: Counted, wanted: sa.CTE, ledger: sa.CTE) -> sa.CTE:
     )
     exists_then = wanted.c.created_at.is_(None) | (wanted.c.created_at < months.c.ends)
     suspects = sa.select(months.c.month, *wanted.c)
-    if counted is not ORGANIZATIONS:
+    if monthly_sessions not in dimension.rollups:
         return suspects.select_from(months.join(wanted, exists_then)).cte("suspects")
     monthly = monthly_sessions.c
     of_rollup = sa.select(_month(stale_days.c.day)).where(stale_days.c.rollup == monthly_sessions.name)
@@ -205,19 +206,19 @@ def _month(day: sa.ColumnElement[date]) -> sa.ColumnElement[date]:
 
 
 def loaded_days(
-    connection: sa.Connection, counted: Counted, days: Sequence[date], chosen: Sequence[str] = ()
+    connection: sa.Connection, dimension: Dimension, days: Sequence[date], chosen: Sequence[str] = ()
 ) -> set[date]:
     """Those of `days` that were read and lack nobody who is to be counted; see `missing_cells`."""
-    return (read_days(connection, counted) & {*days}) - missing_cells(connection, counted, chosen, days).keys()
+    return (read_days(connection, dimension) & {*days}) - missing_cells(connection, dimension, chosen, days).keys()
 
 
 def day_states(
-    connection: sa.Connection, counted: Counted, days: Collection[date], loaded: Collection[date]
+    connection: sa.Connection, dimension: Dimension, days: Collection[date], loaded: Collection[date]
 ) -> dict[date, DayState]:
     """How each of `days` is; `loaded` are the `loaded_days`."""
-    totals = counted.totals.c
+    totals = dimension.totals.c
     rest = {day: number for day, number in connection.execute(sa.select(totals.day, totals.unattributed_count))}
-    contradicted = contradicted_days(connection, counted)
+    contradicted = contradicted_days(connection, dimension)
 
     def state(day: date) -> DayState:
         if day not in rest:
@@ -233,21 +234,21 @@ def day_states(
 
 def coverage(
     connection: sa.Connection,
-    counted: Counted,
+    dimension: Dimension,
     days: Collection[date],
     loaded: Collection[date],
     chosen: Sequence[str] = (),
 ) -> Coverage:
     """How much of `days`, in order and not empty, is loaded and reconciled; `loaded` are the `loaded_days`."""
-    expected, contradicted = set(days), contradicted_days(connection, counted)
-    rows = [row for row in connection.execute(sa.select(counted.totals)) if row.day in expected and row.day in loaded]
+    expected, contradicted = set(days), contradicted_days(connection, dimension)
+    rows = [row for row in connection.execute(sa.select(dimension.totals)) if row.day in expected and row.day in loaded]
     return Coverage(
         first_day=min(expected),
         last_day=max(expected),
         days_expected=len(expected),
         days_loaded=len(rows),
         days_reconciled=sum(row.unattributed_count == 0 and row.day not in contradicted for row in rows),
-        counted=len(chosen or latest_listed(connection, counted)),
+        counted=len(chosen or latest_listed(connection, dimension)),
         sessions_count=sum(row.sessions_count for row in rows),
         last_loaded_at=max((row.loaded_at for row in rows), default=None),
     )

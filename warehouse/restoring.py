@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 import sqlalchemy as sa
 
-from warehouse import migrations, parquet, tables, writes
-from warehouse.tables import ORGANIZATIONS, USERS, Counted
+from warehouse import migrations, parquet, rollups, tables
+from warehouse.dimensions import DIMENSIONS, ORGANIZATIONS, Dimension
 
 _MADE_FROM_OTHERS = {*(rollup.name for rollup in tables.ROLLUPS), tables.stale_days.name, tables.warehouse_version.name}
 _NEEDED_BY_RUNS_ALONE = {tables.history.name}  # which the next load writes
@@ -69,12 +69,12 @@ def parquet_source(folder: Path) -> Source | None:
     return Source("the Parquet files", whole, folder=folder, problems=problems)
 
 
-def restore(connection: sa.Connection, sources: Sequence[Source], **parameters: Any) -> Restored:
+def restore(connection: sa.Connection, sources: Sequence[Source], *, settled_after_days: int) -> Restored:
     """Fill the empty DuckDB file of `connection` from the first of `sources` that have each table.
 
     Counts and totals come from one source if any has both. If not, or if months are missing, days whose counts don't
     add up to what their total says are left out, so that they count as not loaded. Rollups and views are made from the
-    rest; `parameters` are those of `writes.rebuild`.
+    rest; a day is settled that was read `settled_after_days` after its end or later.
     """
     chosen = _choose(sources)
     whole = next((source for source in sources if source.has_all), None)
@@ -85,18 +85,16 @@ def restore(connection: sa.Connection, sources: Sequence[Source], **parameters: 
         connection.exec_driver_sql(f"copy from database {old} to {new} (schema)")
         made = _MADE_FROM_OTHERS - {tables.warehouse_version.name}  # the old one says where to bring it forward from
     else:
-        migrations.bring_forward(connection)
+        migrations.migrate(connection)
         made = _MADE_FROM_OTHERS
     names = _tables_in(connection) - made
     lost: dict[str, str] = {}
     for name in sorted(names):
         lost |= _fill(connection, name, chosen.get(name), sources)
-    migrations.bring_forward(connection)
+    migrations.migrate(connection)
     tables.create(connection)  # the comments, which no copy has
-    dropped = (
-        set() if whole else {day for counted in (ORGANIZATIONS, USERS) for day in _drop_unproven(connection, counted)}
-    )
-    _rebuild(connection, **parameters)
+    dropped = set() if whole else {day for dimension in DIMENSIONS for day in _drop_unproven(connection, dimension)}
+    _rebuild(connection, settled_after_days)
     loaded_at = ORGANIZATIONS.totals.c.loaded_at
     return Restored(
         {name: source.name for name, source in chosen.items() if name in names},
@@ -115,8 +113,8 @@ def _choose(sources: Sequence[Source]) -> dict[str, Source]:
     for source in sources:
         for name in source.whole:
             chosen.setdefault(name, source)
-    for counted in (ORGANIZATIONS, USERS):
-        pair = {counted.cells.name, counted.totals.name}
+    for dimension in DIMENSIONS:
+        pair = {dimension.cells.name, dimension.totals.name}
         both = next((source for source in sources if pair <= source.whole), None)
         if both:
             chosen |= dict.fromkeys(pair, both)
@@ -172,16 +170,16 @@ def _insert(
     return {}
 
 
-def _drop_unproven(connection: sa.Connection, counted: Counted) -> set[date]:
+def _drop_unproven(connection: sa.Connection, dimension: Dimension) -> set[date]:
     """Take out the days whose counts are not those of their total, with what there is of them."""
-    cells, totals = counted.cells, counted.totals
+    cells, totals = dimension.cells, dimension.totals
     of_day = (
         sa.select(cells.c.day, sa.func.sum(cells.c.sessions_count).label("sessions"), sa.func.count().label("cells"))
         .group_by(cells.c.day)
         .subquery()
     )
-    is_proven = (sa.func.coalesce(of_day.c.sessions, 0) == totals.c[f"{counted.prefix}_sessions_count"]) & (
-        sa.func.coalesce(of_day.c.cells, 0) >= totals.c[f"{counted.prefix}_loaded"]
+    is_proven = (sa.func.coalesce(of_day.c.sessions, 0) == totals.c[f"{dimension.prefix}_sessions_count"]) & (
+        sa.func.coalesce(of_day.c.cells, 0) >= totals.c[f"{dimension.prefix}_loaded"]
     )
     both = totals.outerjoin(of_day, of_day.c.day == totals.c.day)
     unproven = set(connection.scalars(sa.select(totals.c.day).select_from(both).where(~is_proven)))
@@ -192,12 +190,12 @@ def _drop_unproven(connection: sa.Connection, counted: Counted) -> set[date]:
     return dropped
 
 
-def _rebuild(connection: sa.Connection, **parameters: Any) -> None:
-    migrations.mark_everything_stale(connection)
+def _rebuild(connection: sa.Connection, settled_after_days: int) -> None:
+    rollups.mark_everything_stale(connection)
     if not connection.scalar(sa.select(sa.func.count()).select_from(tables.history)):
         migrations.take_history_from_what_is_loaded(connection)
     for rollup in tables.ROLLUPS:
-        writes.rebuild(connection, rollup, **(parameters if rollup is tables.enterprise_sessions else {}))
+        rollups.rebuild(connection, rollup, settled_after_days=settled_after_days)
 
 
 def _attached(connection: sa.Connection, file: Path) -> str:

@@ -1,21 +1,59 @@
-"""Every table and view: columns, types, keys, checks and comments. The schema's one source; see `writes` for the rows.
+"""Every table and view: columns, types, keys, checks, comments and facts. The schema's one source.
 
-The comments are what the databases, the Dagster catalogue and the documentation show. What a view or a rollup selects
-is in `sql/`, under its name.
+The comments are what the databases, the Dagster catalogue and the documentation show. `Facts` are what the rest of the
+project goes by. What a view or a rollup selects is in `sql/`, under its name; `writes` and `rollups` fill the tables.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date
 from importlib import resources
-from typing import Any
+from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy import BigInteger, Boolean, Date, DateTime, Double, Integer, Text
+
+from warehouse.periods import month_of, up_to_days_later, week_of
 
 metadata = sa.MetaData()
 views = sa.MetaData()
 
 LARGEST_COUNT = 10**12
 """More sessions than any source has in one count; sums of counts up to here fit a bigint."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the project has to know of a table or view beside its columns; see `facts`.
+
+    kind: a *table* is filled from the source, a *rollup* from other tables by its SQL file, a *view* selects when it is
+        read, and a *bookkeeping table* is what the project itself keeps count of.
+    since: the version of the warehouse that brought it, see `migrations.VERSION`.
+    parquet: whether it is published as one Parquet file, as one a month, or not at all.
+    key: the columns that identify a row of a view, which no database enforces; of a table, see its primary key.
+    reach: the first and the last day of the rollup's rows that a day has a part in.
+    """
+
+    kind: Literal["table", "rollup", "view", "bookkeeping table"]
+    since: int
+    parquet: Literal["whole", "monthly"] | None = None
+    key: tuple[str, ...] = ()
+    reach: Callable[[date], tuple[date, date]] = lambda day: (day, day)
+
+
+def facts(relation: sa.Table) -> Facts:
+    """The facts about a table or view of this module."""
+    found: Facts = relation.info["facts"]
+    return found
+
+
+def key(relation: sa.Table) -> tuple[str, ...]:
+    """The names of the columns that identify a row, in order; empty if none do."""
+    return facts(relation).key or tuple(column.name for column in relation.primary_key.columns)
+
+
+def _info(kind: Literal["table", "rollup", "view", "bookkeeping table"], since: int, **more: Any) -> dict[str, Facts]:
+    return {"facts": Facts(kind, since, **more)}
 
 
 def _column(
@@ -36,12 +74,27 @@ def _never_negative(column: str) -> sa.CheckConstraint:
     return sa.CheckConstraint(f"{column} >= 0")
 
 
-def _listed(name: str, noun: str, *more: sa.Column[Any]) -> sa.Table:
-    id_ = _id(noun)
+@dataclass(frozen=True)
+class _Words:
+    """What the tables about organizations and those about users differ by."""
+
+    noun: str
+    plural: str
+    preposition: str
+    id: str
+    prefix: str
+    since: int
+
+
+_ORGANIZATION = _Words("organization", "organizations", "in", "org_id", "orgs", since=1)
+_USER = _Words("user", "users", "by", "user_id", "users", since=2)
+
+
+def _listed(name: str, of: _Words, *more: sa.Column[Any]) -> sa.Table:
     return sa.Table(
         name,
         metadata,
-        _column(id_, Text(), f"The source's id of the {noun}.", primary_key=True),
+        _column(of.id, Text(), f"The source's id of the {of.noun}.", primary_key=True),
         *more,
         _at("created_at", "When it was created, as the source says; NULL if it does not say.", nullable=True),
         _at("first_seen_at", "When it was first listed by the source, or configured."),
@@ -52,73 +105,75 @@ def _listed(name: str, noun: str, *more: sa.Column[Any]) -> sa.Table:
         ),
         # Nullable because DuckDB cannot add any other column to a table with rows; it never is.
         _column("is_listed", Boolean(), "True if the newest listing named it: only then is it counted.", nullable=True),
-        comment=f"One row per {noun}.",
+        comment=f"One row per {of.noun}.",
+        info=_info("table", of.since, parquet="whole"),
     )
 
 
-def _cells(name: str, noun: str, totals: str) -> sa.Table:
+def _cells(name: str, of: _Words, totals: str) -> sa.Table:
     return sa.Table(
         name,
         metadata,
         _column("day", Date(), f"The day; its exact window is in {totals}.", primary_key=True),
-        _column(_id(noun), Text(), f"The {noun}.", primary_key=True),
-        _count(
-            "sessions_count", f"Sessions created on that day {'in' if noun == 'organization' else 'by'} that {noun}."
-        ),
+        _column(of.id, Text(), f"The {of.noun}.", primary_key=True),
+        _count("sessions_count", f"Sessions created on that day {of.preposition} that {of.noun}."),
         _column("is_derived", Boolean(), "True if the count follows from other answers; false if it was asked itself."),
         _column("api_version", Text(), "The version of the API that answered."),
         _at("loaded_at", "When this count was stored: first, or when it or api_version last changed."),
         _column("run_id", Text(), "The Dagster run that stored this count."),
         _never_negative("sessions_count"),
-        comment=f"One row per {noun} and day.",
+        comment=f"One row per {of.noun} and day.",
+        info=_info("table", of.since, parquet="monthly"),
     )
 
 
-def _totals(name: str, noun: str, prefix: str) -> sa.Table:
+def _totals(name: str, of: _Words) -> sa.Table:
     return sa.Table(
         name,
         metadata,
         _column("day", Date(), "The day.", primary_key=True),
         _at("window_start", "First instant of the day."),
         _at("window_end", "First instant after the day."),
-        _count("sessions_count", f"Control total: the source's own count for the day, with no {noun} filter."),
-        _count(f"{prefix}_sessions_count", f"Sum of the day's counts per {noun}."),
+        _count("sessions_count", f"Control total: the source's own count for the day, with no {of.noun} filter."),
+        _count(f"{of.prefix}_sessions_count", f"Sum of the day's counts per {of.noun}."),
         _count(
             "unattributed_count",
-            f"Control total minus the sum of the {noun}s: sessions of {noun}s that were not counted. "
+            f"Control total minus the sum of the {of.plural}: sessions of {of.plural} that were not counted. "
             "Negative if the source contradicted itself.",
         ),
-        _column(f"{prefix}_expected", Integer(), f"How many {noun}s were to be counted."),
-        _column(f"{prefix}_loaded", Integer(), "How many of them the source counted."),
+        _column(f"{of.prefix}_expected", Integer(), f"How many {of.plural} were to be counted."),
+        _column(f"{of.prefix}_loaded", Integer(), "How many of them the source counted."),
         _column("api_version", Text(), "The version of the API that answered."),
         _at("loaded_at", "When the day was last read."),
         _column("run_id", Text(), "The Dagster run that last read the day."),
         _never_negative("sessions_count"),
-        _never_negative(f"{prefix}_sessions_count"),
-        comment=f"One row per day that was read whole per {noun}: the control totals, and the ledger of loading.",
+        _never_negative(f"{of.prefix}_sessions_count"),
+        comment=f"One row per day that was read whole per {of.noun}: the control totals, and the ledger of loading.",
+        info=_info("table", of.since, parquet="whole"),
     )
 
 
-def _revisions(name: str, noun: str, cells: str) -> sa.Table:
+def _revisions(name: str, of: _Words, cells: str) -> sa.Table:
     return sa.Table(
         name,
         metadata,
         _column("day", Date(), "The day."),
-        _column(_id(noun), Text(), f"The {noun}."),
+        _column(of.id, Text(), f"The {of.noun}."),
         _at("revised_at", "When the new count was stored."),
         _count("previous_count", f"What {cells} held until then."),
         _count("new_count", f"What {cells} held from then on."),
         _column("run_id", Text(), "The Dagster run that read the new count."),
-        comment=f"One row per {noun}, day and change of a count that was stored already. Rows are only ever added.",
+        comment=f"One row per {of.noun}, day and change of a count that was stored already. Rows are only ever added.",
+        info=_info("table", since=2, parquet="whole"),
     )
 
 
-def _contradictions(name: str, noun: str, cells: str) -> sa.Table:
+def _contradictions(name: str, of: _Words, cells: str) -> sa.Table:
     return sa.Table(
         name,
         metadata,
         _column("day", Date(), "The day."),
-        _column(_id(noun), Text(), f"The {noun} that was asked about; NULL: no {noun} filter.", nullable=True),
+        _column(of.id, Text(), f"The {of.noun} that was asked about; NULL: no {of.noun} filter.", nullable=True),
         _column("first_day", Date(), "First of the days that the source was asked about in one question."),
         _column("last_day", Date(), "Last of these days."),
         _count("block_sessions_count", "What the source counts over these days in one question."),
@@ -127,55 +182,26 @@ def _contradictions(name: str, noun: str, cells: str) -> sa.Table:
         _column("run_id", Text(), "The Dagster run that read both."),
         comment="One row per day and contradiction: days that do not sum to the source's own count of all of them. "
         "Each reading of a day replaces the rows of that day.",
+        info=_info("table", since=4, parquet="whole"),
     )
-
-
-def _id(noun: str) -> str:
-    return {"organization": "org_id", "user": "user_id"}[noun]
 
 
 _org_name = _column("org_name", Text(), "Its name when last listed; NULL if the source never named it.", nullable=True)
 
-organizations = _listed("organizations", "organization", _org_name)
-daily_sessions = _cells("daily_sessions", "organization", "daily_totals")
-daily_totals = _totals("daily_totals", "organization", "orgs")
-session_revisions = _revisions("session_revisions", "organization", "daily_sessions")
-contradictions = _contradictions("contradictions", "organization", "daily_sessions")
+organizations = _listed("organizations", _ORGANIZATION, _org_name)
+daily_sessions = _cells("daily_sessions", _ORGANIZATION, "daily_totals")
+daily_totals = _totals("daily_totals", _ORGANIZATION)
+session_revisions = _revisions("session_revisions", _ORGANIZATION, "daily_sessions")
+contradictions = _contradictions("contradictions", _ORGANIZATION, "daily_sessions")
 
-users = _listed("users", "user")
-user_daily_sessions = _cells("user_daily_sessions", "user", "user_daily_totals")
-user_daily_totals = _totals("user_daily_totals", "user", "users")
-user_session_revisions = _revisions("user_session_revisions", "user", "user_daily_sessions")
-user_contradictions = _contradictions("user_contradictions", "user", "user_daily_sessions")
-
-
-@dataclass(frozen=True)
-class Counted:
-    """Whose sessions are counted per day, and the tables about them: the same columns but for `id` and a prefix."""
-
-    noun: str
-    prefix: str
-    listed: sa.Table
-    cells: sa.Table
-    totals: sa.Table
-    revisions: sa.Table
-    contradictions: sa.Table
-
-    @property
-    def id(self) -> str:
-        """The name of the column that identifies one of them."""
-        return _id(self.noun)
+users = _listed("users", _USER)
+user_daily_sessions = _cells("user_daily_sessions", _USER, "user_daily_totals")
+user_daily_totals = _totals("user_daily_totals", _USER)
+user_session_revisions = _revisions("user_session_revisions", _USER, "user_daily_sessions")
+user_contradictions = _contradictions("user_contradictions", _USER, "user_daily_sessions")
 
 
-ORGANIZATIONS = Counted(
-    "organization", "orgs", organizations, daily_sessions, daily_totals, session_revisions, contradictions
-)
-USERS = Counted(
-    "user", "users", users, user_daily_sessions, user_daily_totals, user_session_revisions, user_contradictions
-)
-
-
-def _rollup(name: str, period: str, first_day: str) -> sa.Table:
+def _rollup(name: str, period: str, grain: str, first_day: str, reach: Callable[[date], tuple[date, date]]) -> sa.Table:
     return sa.Table(
         name,
         metadata,
@@ -186,12 +212,13 @@ def _rollup(name: str, period: str, first_day: str) -> sa.Table:
         _column("days_loaded", Integer(), f"Days of the {period} for which this organization is loaded."),
         _column("is_complete", Boolean(), f"True if every day of the {period} is loaded for this organization."),
         _never_negative("sessions_count"),
-        comment=f"One row per organization and {'ISO week' if period == 'week' else period}.",
+        comment=f"One row per organization and {grain}.",
+        info=_info("rollup", since=1, parquet="whole", reach=reach),
     )
 
 
-weekly_sessions = _rollup("weekly_sessions", "week", ", a Monday")
-monthly_sessions = _rollup("monthly_sessions", "month", "")
+weekly_sessions = _rollup("weekly_sessions", "week", "ISO week", ", a Monday", week_of)
+monthly_sessions = _rollup("monthly_sessions", "month", "month", "", month_of)
 
 enterprise_sessions = sa.Table(
     "enterprise_sessions",
@@ -218,10 +245,9 @@ enterprise_sessions = sa.Table(
     ),
     _never_negative("sessions_count"),
     comment="One row per day that is loaded, over the whole enterprise.",
+    # A day is in the month so far for up to 30 days after it, in the 28 days for 27, in the week before for 13.
+    info=_info("rollup", since=1, parquet="whole", reach=up_to_days_later(31)),
 )
-
-
-ROLLUPS = (weekly_sessions, monthly_sessions, enterprise_sessions)
 
 stale_days = sa.Table(
     "stale_days",
@@ -229,6 +255,7 @@ stale_days = sa.Table(
     _column("rollup", Text(), "The rollup.", primary_key=True),
     _column("day", Date(), "A day that was loaded since the rollup was last built.", primary_key=True),
     comment="One row per rollup and day that it has yet to take in. Empty when all are up to date.",
+    info=_info("bookkeeping table", since=2),
 )
 
 history = sa.Table(
@@ -237,6 +264,7 @@ history = sa.Table(
     _column("first_day", Date(), "First day of history: DEVIN_START_DATE."),
     _column("last_day", Date(), "The last day that was over."),
     comment="One row: the days that were to be loaded when a load last began.",
+    info=_info("bookkeeping table", since=2),
 )
 
 warehouse_version = sa.Table(
@@ -244,7 +272,10 @@ warehouse_version = sa.Table(
     metadata,
     _column("version", Integer(), "The version of the tables and views, which `migrations` counts."),
     comment="One row: the layout of this warehouse.",
+    info=_info("bookkeeping table", since=2),
 )
+
+# A view may select from those before it: they are made in this order.
 
 calendar = sa.Table(
     "calendar",
@@ -259,6 +290,7 @@ calendar = sa.Table(
     _column("weekday_name", Text(), "Monday to Sunday."),
     _column("is_weekend", Boolean(), "True on Saturday and Sunday."),
     comment="One row per day of history, loaded or not.",
+    info=_info("view", since=2, key=("day",)),
 )
 
 session_grid = sa.Table(
@@ -273,6 +305,7 @@ session_grid = sa.Table(
         nullable=True,
     ),
     comment="One row per organization and day of history, loaded or not.",
+    info=_info("view", since=2, key=("day", "org_id")),
 )
 
 reconciliation = sa.Table(
@@ -305,7 +338,34 @@ reconciliation = sa.Table(
         "How many organizations have days that do not sum to the source's own count of all; see contradictions.",
     ),
     comment="One row per day of history, loaded or not.",
+    info=_info("view", since=2, key=("day",)),
 )
+
+
+RELATIONS = (
+    daily_sessions,
+    enterprise_sessions,
+    weekly_sessions,
+    monthly_sessions,
+    session_grid,
+    reconciliation,
+    calendar,
+    organizations,
+    daily_totals,
+    session_revisions,
+    contradictions,
+    user_daily_sessions,
+    user_daily_totals,
+    users,
+    user_session_revisions,
+    user_contradictions,
+    stale_days,
+    history,
+    warehouse_version,
+)
+"""Every table and view, in the order in which a reader needs them."""
+
+ROLLUPS = tuple(table for table in metadata.tables.values() if facts(table).kind == "rollup")
 
 
 def present(connection: sa.Connection) -> set[str]:
@@ -321,23 +381,32 @@ def present(connection: sa.Connection) -> set[str]:
 
 def select(table: sa.Table) -> str:
     """The SELECT of a rollup or view: the text of its file, which is the same for every database."""
-    return resources.files("warehouse").joinpath("sql", f"{table.name}.sql").read_text(encoding="utf-8")
+    return _sql(f"{table.name}.sql")
+
+
+def example(relation: sa.Table) -> tuple[str, str]:
+    """A question that a table or view answers, and the SELECT that asks it on DuckDB and PostgreSQL alike."""
+    question, _, sql = _sql("examples", f"{relation.name}.sql").partition("\n")
+    return question.removeprefix("-- "), sql.rstrip("\n")
+
+
+def _sql(*path: str) -> str:
+    return resources.files("warehouse").joinpath("sql", *path).read_text(encoding="utf-8")
 
 
 def create(connection: sa.Connection) -> None:
-    """Make every table that is not there yet and every view anew, with comments."""
+    """Create the tables that are not there yet, and create or replace every view, with comments."""
     there = present(connection)
     for table in metadata.sorted_tables:
         if table.name not in there:
             connection.execute(sa.schema.CreateTable(table))
         connection.execute(sa.schema.SetTableComment(table))
-    for name in ("calendar", "session_grid", "reconciliation"):  # the later select from the first
-        view = views.tables[name]
+    for view in views.tables.values():
         columns = (sa.column(c.name, c.type) for c in view.columns)
-        connection.execute(sa.CreateView(sa.text(select(view)).columns(*columns), name, or_replace=True))
+        connection.execute(sa.CreateView(sa.text(select(view)).columns(*columns), view.name, or_replace=True))
         comment = sa.DDL(
             "comment on view %(name)s is '%(comment)s'",
-            context=dict(name=name, comment=str(view.comment).replace("'", "''")),
+            context=dict(name=view.name, comment=str(view.comment).replace("'", "''")),
         )  # type: ignore[no-untyped-call]
         connection.execute(comment)
     for relation in (*metadata.sorted_tables, *views.sorted_tables):

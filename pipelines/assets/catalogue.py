@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 from pipelines.loading.listing import LIST_IS_WHOLE
-from warehouse.tables import Counted
+from warehouse.dimensions import Dimension
 
 GROUP = "devin_sessions"
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]  # for the names of types, which DuckDB knows too
@@ -41,10 +41,10 @@ def table_asset(table: sa.Table, *kinds: str, **options: Any) -> Callable[[Calla
     return decorate
 
 
-def listed_asset(counted: Counted) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
+def listed_asset(dimension: Dimension) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
     """The asset of those who are counted, with the check that the source's list does not contradict itself."""
-    name = counted.listed.name
+    name = dimension.listed.name
     whole = dg.AssetCheckSpec(
         LIST_IS_WHOLE, asset=name, description=f"The source's list of {name} agrees with its own total, each once."
     )
-    return table_asset(counted.listed, "python", "api", check_specs=[whole])
+    return table_asset(dimension.listed, "python", "api", check_specs=[whole])

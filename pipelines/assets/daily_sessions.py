@@ -9,7 +9,7 @@ from pipelines.loading.progress import Progress
 from pipelines.settings import Settings
 from resources.database import Database
 from resources.devin_api import DevinAPI
-from warehouse.tables import ORGANIZATIONS
+from warehouse.dimensions import ORGANIZATIONS
 
 
 def daily_sessions_asset(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDefinition:

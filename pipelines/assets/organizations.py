@@ -8,7 +8,8 @@ from pipelines.loading.progress import Progress
 from pipelines.settings import Settings
 from resources.database import Database
 from resources.devin_api import DevinAPI, DevinClient
-from warehouse.tables import ORGANIZATIONS
+from warehouse.dimensions import ORGANIZATIONS
+from warehouse.writes import Entry
 
 
 @listed_asset(ORGANIZATIONS)
@@ -23,7 +24,7 @@ def organizations(
     return store_listing(
         ORGANIZATIONS,
         DevinClient.organizations,
-        "DEVIN_ORG_IDS",
+        lambda organization: Entry(organization.org_id, organization.org_name, organization.created_at),
         context=context,
         settings=settings,
         devin_api=devin_api,

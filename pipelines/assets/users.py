@@ -8,7 +8,8 @@ from pipelines.loading.progress import Progress
 from pipelines.settings import Settings
 from resources.database import Database
 from resources.devin_api import DevinAPI, DevinClient
-from warehouse.tables import USERS
+from warehouse.dimensions import USERS
+from warehouse.writes import Entry
 
 
 @listed_asset(USERS)
@@ -23,7 +24,7 @@ def users(
     return store_listing(
         USERS,
         DevinClient.users,
-        "DEVIN_USER_IDS",
+        lambda user: Entry(user.user_id, created_at=user.created_at),
         context=context,
         settings=settings,
         devin_api=devin_api,

@@ -19,7 +19,7 @@ from pipelines.settings import Settings
 from resources.database import Database
 from resources.devin_key import key_from_environment, version_for
 from warehouse import migrations, reads
-from warehouse.tables import ORGANIZATIONS, USERS, Counted
+from warehouse.dimensions import ORGANIZATIONS, Dimension
 
 
 def backfill(settings: Settings, days: list[date], command: str, *, refresh: bool) -> int:
@@ -30,8 +30,8 @@ def backfill(settings: Settings, days: list[date], command: str, *, refresh: boo
     _migrate(settings)
     unloaded, contradicted = _ledger(settings, days)
     is_behind = bool(behind(settings).assets)
-    wanted = dict.fromkeys(settings.counted, days) if refresh else unloaded
-    loads = [_Load(counted, wanted[counted], refresh) for counted in settings.counted]
+    wanted = dict.fromkeys(settings.dimensions, days) if refresh else unloaded
+    loads = [_Load(dimension, wanted[dimension], refresh) for dimension in settings.dimensions]
     with open_instance() as instance:
         for load in loads:
             if any(earlier.must_stop for earlier in loads):
@@ -52,7 +52,7 @@ def backfill(settings: Settings, days: list[date], command: str, *, refresh: boo
 class _Load:
     """The part of a backfill that is about organizations, or about users: its days, and what came of them."""
 
-    counted: Counted
+    dimension: Dimension
     wanted: list[date]
     refresh: bool
     outcomes: list[runs.Outcome] = field(default_factory=list)
@@ -91,23 +91,23 @@ class _Load:
             definitions = definitions_for(settings, self.progress)
             for start, end in ranges(self.wanted):
                 outcome = runs.run_range(
-                    definitions, instance, self.progress, self.counted, start, end, refresh=self.refresh
+                    definitions, instance, self.progress, self.dimension, start, end, refresh=self.refresh
                 )
                 self.outcomes.append(outcome)
                 if self.is_broken_off:
                     break
-        per_user = " per user" if self.counted is USERS else ""
         metrics = self.progress.metrics
         changes = metrics.changes
         closing = (
-            f"{metrics.days} of {len(self.wanted)} days loaded{per_user}: {metrics.sessions:,} sessions; "
+            f"{metrics.days} of {len(self.wanted)} days loaded{self.dimension.per_noun}: "
+            f"{metrics.sessions:,} sessions; "
             f"{changes.inserted:,} cells new, {changes.changed:,} changed, {changes.unchanged:,} unchanged; "
             f"{metrics.calls:,} calls ({metrics.retries:,} retries); {metrics.seconds:.1f} s."
         )
         say(
             "\n".join([closing, *metrics.sentences()]),
             "loaded",
-            counted=f"{self.counted.noun}s",
+            counted=self.dimension.plural,
             days_wanted=len(self.wanted),
             **metrics.as_fields(),
         )
@@ -158,21 +158,21 @@ def _migrate(settings: Settings) -> None:
     database = Database(url=settings.warehouse_url)
     if not database.is_file or database.path.exists():
         with database.transaction() as connection:
-            migrations.bring_forward(connection)
+            migrations.migrate(connection)
 
 
-def _ledger(settings: Settings, days: list[date]) -> tuple[dict[Counted, list[date]], list[date]]:
+def _ledger(settings: Settings, days: list[date]) -> tuple[dict[Dimension, list[date]], list[date]]:
     """Which of `days` are not loaded, and which contradict themselves.
 
     Raises Incompatible if the settings make other days, or ask another version of the API.
     """
     version = version_for(key_from_environment(), settings.devin_api_version)
-    unloaded: dict[Counted, list[date]] = {}
+    unloaded: dict[Dimension, list[date]] = {}
     contradicted: set[date] = set()
     with open_read_only(Database(url=settings.warehouse_url)) as connection:
         refuse_other_version(reads.api_versions(connection), version, settings)
-        for counted in settings.counted:
-            refuse_other_days(reads.windows(connection, counted), daily_partitions(settings), settings)
-            unloaded[counted] = missing_days(connection, settings, counted, days)
-            contradicted |= reads.contradicted_days(connection, counted) & {*days}
+        for dimension in settings.dimensions:
+            refuse_other_days(reads.windows(connection, dimension), daily_partitions(settings), settings)
+            unloaded[dimension] = missing_days(connection, settings, dimension, days)
+            contradicted |= reads.contradicted_days(connection, dimension) & {*days}
         return unloaded, sorted(contradicted)

@@ -113,14 +113,12 @@ def show_status(
         found = status(settings, None)
         found = replace(found, schedule="unknown", to_do=[*found.to_do, str(error)])
     if as_json or settings.devin_log_format == "json":
-        told = {noun: asdict(of_noun.coverage) for noun, of_noun in found.counted.items()}
-        for noun, of_noun in found.counted.items():
-            told[noun] |= {
-                "days": {f"{day}": state for day, state in of_noun.days.items()},
-                "unavailable": of_noun.unavailable,
-            }
         whole = {
-            **told,
+            **{
+                dimension.plural: asdict(state.coverage)
+                | {"days": {f"{day}": is_ for day, is_ in state.days.items()}, "unavailable": state.unavailable}
+                for dimension, state in found.dimensions.items()
+            },
             "runs": [asdict(run) for run in found.runs],
             "schedule": found.schedule,
             "next_tick": found.next_tick,
@@ -129,9 +127,9 @@ def show_status(
         }
         typer.echo(json.dumps(whole, default=lambda value: value.isoformat()))
     else:
-        for noun, of_noun in found.counted.items():
-            show_coverage(of_noun.coverage, noun.removesuffix("s"))
-            show_calendar(of_noun.days)
+        for dimension, state in found.dimensions.items():
+            show_coverage(state.coverage, dimension)
+            show_calendar(state.days)
         show_runs(found.runs, found.schedule, found.next_tick)
         for sentence in found.to_do:
             say(sentence)

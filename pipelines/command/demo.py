@@ -19,7 +19,7 @@ from pipelines.settings import PROJECT, Settings
 from resources.database import Database
 from resources.sandbox.server import Sandbox
 from warehouse import reads
-from warehouse.tables import ORGANIZATIONS
+from warehouse.dimensions import ORGANIZATIONS
 
 FOLDER = PROJECT / "data" / "demo"
 
@@ -79,7 +79,7 @@ def _show(settings: Settings) -> None:
     with Database(url=settings.warehouse_url).transaction(read_only=True) as connection:
         days = closed_days(daily_partitions(settings))
         loaded = reads.loaded_days(connection, ORGANIZATIONS, days)
-        show_coverage(reads.coverage(connection, ORGANIZATIONS, days, loaded), ORGANIZATIONS.noun)
+        show_coverage(reads.coverage(connection, ORGANIZATIONS, days, loaded), ORGANIZATIONS)
         for title, sql in (("Top organizations", _TOP_ORGANIZATIONS), ("Last weeks", _LAST_WEEKS)):
             result = connection.execute(sa.text(sql))
             show_table(title, list(result.keys()), result.all())

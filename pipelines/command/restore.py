@@ -81,8 +81,8 @@ def _restore(settings: Settings, database: Database, snapshot: Path, folder: Pat
     new = Database(url=Database.url_of(folder / "new.duckdb"))
     days = closed_days(daily_partitions(settings))
     with new.transaction() as connection:
-        restored = restoring.restore(connection, sources, settled_after_days=settings.devin_lookback_days - 1)
-        missing = sorted({d for each in settings.counted for d in missing_days(connection, settings, each, days)})
+        restored = restoring.restore(connection, sources, settled_after_days=settings.settled_after_days)
+        missing = sorted({d for each in settings.dimensions for d in missing_days(connection, settings, each, days)})
     if why := read_through(new.path).why:
         raise NotRestored(
             f"What was restored can't be read ({why}), so the warehouse {path} is as it was. The disk or the memory of "

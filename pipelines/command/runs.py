@@ -12,14 +12,13 @@ from dagster._core.utils import make_new_run_id
 
 from pipelines.assets.activity_report import ACTIVITY_REPORT
 from pipelines.assets.published_snapshot import PUBLISHED_SNAPSHOT
-from pipelines.assets.rollups import ROLLUPS
 from pipelines.command import interrupts
 from pipelines.command.dagster_home import HomeUnusable, using_the_record
 from pipelines.failures import failure_message, is_interrupt
 from pipelines.loading.progress import Progress
 from pipelines.schedules import JOB, range_tags
 from resources.event_log import BatchingSqliteEventLogStorage
-from warehouse.tables import ORGANIZATIONS, Counted
+from warehouse.dimensions import Dimension
 
 # The user's screen shows progress and sentences; Dagster's own log is in the instance and its UI.
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -43,13 +42,13 @@ def run_range(
     definitions: dg.Definitions,
     instance: dg.DagsterInstance,
     progress: Progress,
-    counted: Counted,
+    dimension: Dimension,
     first: date,
     last: date,
     *,
     refresh: bool = False,
 ) -> Outcome:
-    """One run of the job's assets about `counted` over the days `first` to `last`.
+    """One run of the job's assets about `dimension` over the days `first` to `last`.
 
     Unless it is to `refresh`, days that are loaded already are only asked for what they lack. If it stored only a part,
     what is downstream still follows. `progress` is the one of the definitions.
@@ -61,24 +60,24 @@ def run_range(
             _close_dead_runs(instance)
     except HomeUnusable as error:
         return Outcome([str(error)])
-    downstream = _downstream(definitions, counted)
-    selection = [dg.AssetKey(counted.listed.name), dg.AssetKey(counted.cells.name), *downstream]
+    downstream = _downstream(definitions, dimension)
+    selection = [dg.AssetKey(dimension.listed.name), dg.AssetKey(dimension.cells.name), *downstream]
     loads_before = len(progress.results)
     complete_before = None if refresh else last + timedelta(days=1)
     tags = range_tags(first.isoformat(), last.isoformat(), complete_before)
     outcome = _run(definitions, instance, tags=tags, asset_selection=selection)
     if outcome.failures and any(result.stored for result in progress.results[loads_before:]):
         # Dagster skips what is downstream of a failure, but what was stored should be in the rollups all the same.
-        outcome.failures += run_downstream(definitions, instance, counted).failures
+        outcome.failures += run_downstream(definitions, instance, dimension).failures
     return outcome
 
 
-def run_downstream(definitions: dg.Definitions, instance: dg.DagsterInstance, counted: Counted) -> Outcome:
+def run_downstream(definitions: dg.Definitions, instance: dg.DagsterInstance, dimension: Dimension) -> Outcome:
     """One run of the rollups, the snapshot and the report alone.
 
     If a rollup fails, the others and what is published follow all the same, in a run of their own.
     """
-    selection = _downstream(definitions, counted)
+    selection = _downstream(definitions, dimension)
     outcome = _run(definitions, instance, asset_selection=selection) if selection else Outcome()
     published = [key for key in selection if key in (PUBLISHED_SNAPSHOT, ACTIVITY_REPORT)]
     if outcome.failures and outcome.failed.isdisjoint(published) and published:
@@ -86,8 +85,8 @@ def run_downstream(definitions: dg.Definitions, instance: dg.DagsterInstance, co
     return outcome
 
 
-def _downstream(definitions: dg.Definitions, counted: Counted) -> list[dg.AssetKey]:
-    rollups = [asset.key for asset in ROLLUPS] if counted is ORGANIZATIONS else []
+def _downstream(definitions: dg.Definitions, dimension: Dimension) -> list[dg.AssetKey]:
+    rollups = [dg.AssetKey(rollup.name) for rollup in dimension.rollups]
     there = definitions.resolve_asset_graph().get_all_asset_keys()
     return [*rollups, *(key for key in (PUBLISHED_SNAPSHOT, ACTIVITY_REPORT) if key in there)]
 

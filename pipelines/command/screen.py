@@ -21,6 +21,7 @@ from pipelines.command.probe import Finding
 from pipelines.command.status import Run, Schedule
 from pipelines.loading.progress import Progress, WaitLines
 from resources.outage import Waiting
+from warehouse.dimensions import Dimension
 from warehouse.reads import Coverage, DayState
 
 MAX_WIDTH = 10_000  # where no screen sets an end to a line
@@ -100,17 +101,17 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], **
     return table
 
 
-def show_coverage(covered: Coverage, noun: str) -> None:
-    """How much is loaded and proven per `noun`."""
+def show_coverage(covered: Coverage, dimension: Dimension) -> None:
+    """How much is loaded and proven of the counts per organization, or per user."""
     rows = [
         ("days", f"{covered.first_day} to {covered.last_day}"),
         ("days loaded", f"{covered.days_loaded:,} of {covered.days_expected:,}"),
         ("days reconciled with the source's total", f"{covered.days_reconciled:,} of {covered.days_loaded:,}"),
-        (f"{noun}s", f"{covered.counted:,}"),
+        (dimension.plural, f"{covered.counted:,}"),
         ("sessions", f"{covered.sessions_count:,}"),
         ("last loaded", f"{covered.last_loaded_at:%Y-%m-%d %H:%M} UTC" if covered.last_loaded_at else "never"),
     ]
-    show_table("", [f"per {noun}", ""], rows)
+    show_table("", [f"per {dimension.noun}", ""], rows)
 
 
 _MARKS: dict[DayState, tuple[str, str, str]] = {

@@ -14,7 +14,7 @@ from pipelines.schedules import JOB, SCHEDULE, next_tick
 from pipelines.settings import Settings
 from resources.database import Database
 from warehouse import reads
-from warehouse.tables import USERS, Counted
+from warehouse.dimensions import Dimension
 
 RUNS_SHOWN = 5
 Schedule = Literal["running", "switched off", "not running", "unknown"]
@@ -32,8 +32,8 @@ class Run:
 
 
 @dataclass(frozen=True)
-class OfCounted:
-    """The state of what is counted per organization, or per user. `days` says of each day of history how it is."""
+class DimensionStatus:
+    """The state of the counts per organization, or per user. `days` says of each day of history how it is."""
 
     coverage: reads.Coverage
     days: dict[date, reads.DayState]
@@ -47,7 +47,7 @@ class Status:
     `behind` names the assets that are older than the stored days.
     """
 
-    counted: dict[str, OfCounted]
+    dimensions: dict[Dimension, DimensionStatus]
     runs: list[Run]
     schedule: Schedule
     next_tick: datetime
@@ -61,38 +61,38 @@ def status(settings: Settings, instance: dg.DagsterInstance | None) -> Status:
     Raises HomeUnusable if the runs can't be read.
     """
     days = closed_days(daily_partitions(settings))
-    counted: dict[str, OfCounted] = {}
+    dimensions: dict[Dimension, DimensionStatus] = {}
     to_do: list[str] = []
     with open_read_only(Database(url=settings.warehouse_url)) as connection:
-        for each in settings.counted:
+        for each in settings.dimensions:
             missing = missing_days(connection, settings, each, days)
             loaded = set(days) - set(missing)
-            state = OfCounted(
+            state = DimensionStatus(
                 reads.coverage(connection, each, days, loaded, settings.chosen(each)),
                 reads.day_states(connection, each, days, loaded),
                 reads.unavailable(connection, each),
             )
-            counted[f"{each.noun}s"] = state
+            dimensions[each] = state
             to_do += _to_do(each, missing, state)
     late = behind(settings).assets
     if late:
         to_do.append(f"Behind the stored days: {', '.join(late)}. To catch up: {CATCH_UP}")
     with using_the_record():
         runs, schedule = (_last_runs(instance), _schedule(instance)) if instance else ([], "not running")
-    return Status(counted, runs, schedule, next_tick(settings, datetime.now(UTC)), late, to_do)
+    return Status(dimensions, runs, schedule, next_tick(settings, datetime.now(UTC)), late, to_do)
 
 
-def _to_do(counted: Counted, missing: list[date], state: OfCounted) -> list[str]:
-    per_user = " per user" if counted is USERS else ""
+def _to_do(dimension: Dimension, missing: list[date], state: DimensionStatus) -> list[str]:
+    per_noun = dimension.per_noun
     said = []
     if missing:
         days = ranges(missing)
         command = "--missing" if len(days) > 1 else f"{missing[0]} {missing[-1]}"
-        said.append(f"Missing{per_user}: {spelled(missing)}. To load: devin-sessions backfill {command}")
+        said.append(f"Missing{per_noun}: {spelled(missing)}. To load: devin-sessions backfill {command}")
     contradicted = [day for day, of_day in state.days.items() if of_day == "contradiction"]
     if contradicted:
         said.append(
-            f"Contradicted{per_user}: {spelled(contradicted)}. To read again: "
+            f"Contradicted{per_noun}: {spelled(contradicted)}. To read again: "
             f"devin-sessions backfill {contradicted[0]} {contradicted[-1]} --refresh"
         )
     for id_, reason in state.unavailable.items():

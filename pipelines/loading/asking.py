@@ -18,7 +18,7 @@ from pipelines.partitions import Day
 from pipelines.settings import Settings
 from resources.devin_api import DevinClient
 from resources.devin_errors import ContractBroken, Rejected, Unavailable
-from warehouse.tables import Counted
+from warehouse.dimensions import Dimension
 
 DAYS_PER_BLOCK = 31
 ERRORS = Errors(refusals=(Rejected,), passing=(Unavailable, ContractBroken))
@@ -41,7 +41,7 @@ class AskedBlock:
 class Asking:
     """Asks one block at a time over an open client. `refused` are the ids that it asked about in vain for the load."""
 
-    counted: Counted
+    dimension: Dimension
     client: DevinClient
     portal: BlockingPortal
     workers: Workers
@@ -82,9 +82,7 @@ class Asking:
             self.activity[id_] = (days * FADING + len(counts), sessions * FADING + sum(counts))
 
     async def _count(self, start: datetime, end: datetime, ids: Sequence[str]) -> int:
-        if self.counted.noun == "user":
-            return await self.client.count(start, end, user_ids=ids)
-        return await self.client.count(start, end, org_ids=ids)
+        return await self.client.count(start, end, **{self.dimension.question_filter: ids})
 
     async def _ask(self, block: AskedBlock, before: Day, goes_on: asyncio.Event) -> list[DayAnswers]:
         if self.is_differenced:

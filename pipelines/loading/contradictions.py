@@ -5,7 +5,7 @@ from datetime import date
 
 from pipelines.loading.answers import Contradiction
 from pipelines.partitions import spelled
-from warehouse.tables import Counted
+from warehouse.dimensions import Dimension
 
 
 def off_its_block(found: Contradiction) -> str:
@@ -20,20 +20,20 @@ def off_its_block(found: Contradiction) -> str:
     )
 
 
-def exceeding_the_total(counted: Counted, days: Sequence[date]) -> str:
+def exceeding_the_total(dimension: Dimension, days: Sequence[date]) -> str:
     """Organizations, or users, that add up to more than the API's own total of the day."""
     return (
-        f"The API contradicts itself: on {spelled(days)} the {counted.noun}s add up to more sessions than its own "
+        f"The API contradicts itself: on {spelled(days)} the {dimension.plural} add up to more sessions than its own "
         "total of the day. The counts are stored and marked as a contradiction in the view reconciliation. Run "
         "devin-sessions probe to find out why, then read the days again: "
         f"devin-sessions backfill {days[0]} {days[-1]} --refresh"
     )
 
 
-def older_than_the_total(counted: Counted, days: Sequence[date], ids: Collection[str]) -> str:
+def older_than_the_total(dimension: Dimension, days: Sequence[date], ids: Collection[str]) -> str:
     """The same, because of counts that are older than the total and can't be read again."""
     return (
-        f"On {spelled(days)} the {counted.noun}s add up to more sessions than the API's own total of the day. The "
+        f"On {spelled(days)} the {dimension.plural} add up to more sessions than the API's own total of the day. The "
         f"stored counts of {', '.join(sorted(ids))} are older than that total, and the API refuses to count them now, "
         "as it may after a deletion. They are kept, and the view reconciliation marks these days. If nothing was "
         "deleted, let the key count them, then read the days again: "

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import dagster as dg
 import sqlalchemy as sa
@@ -15,15 +15,18 @@ from resources.database import Database
 from resources.devin_answers import Listed, Organization, User
 from resources.devin_api import DevinAPI, DevinClient
 from warehouse import migrations, reads, writes
-from warehouse.tables import Counted
+from warehouse.dimensions import Dimension
+from warehouse.writes import Entry
 
 LIST_IS_WHOLE = "list_is_whole"
 
+Item = TypeVar("Item", Organization, User)
+
 
 def store_listing(
-    counted: Counted,
-    ask: Callable[[DevinClient], Coroutine[Any, Any, Listed[Organization] | Listed[User]]],
-    variable: str,
+    dimension: Dimension,
+    ask: Callable[[DevinClient], Coroutine[Any, Any, Listed[Item]]],
+    as_entry: Callable[[Item], Entry],
     *,
     context: dg.AssetExecutionContext,
     settings: Settings,
@@ -31,35 +34,34 @@ def store_listing(
     database: Database,
     progress: Progress,
 ) -> dg.MaterializeResult[None]:
-    """Look up who is counted and store it. `variable` is the setting by which the user chooses."""
-    chosen = settings.chosen(counted)
+    """Look up who is counted and store it. `ask` lists them; `as_entry` is what the warehouse stores of each."""
+    chosen = settings.chosen(dimension)
     problem = ""
     with known_errors_fail_the_step():
         if chosen:
-            nothing_known = {c.name: None for c in counted.listed.columns if c.name in ("org_name", "created_at")}
-            found = [{counted.id: id_, **nothing_known} for id_ in chosen]
+            found = [Entry(id_) for id_ in chosen]
         else:
             with (
                 waits_logged(progress.calls, context.log.warning),
                 devin_api.connected(progress.calls) as (client, portal),
             ):
                 listed = portal.call(ask, client)
-            found, problem = [vars(item) for item in listed.items], listed.problem
+            found, problem = [as_entry(item) for item in listed.items], listed.problem
         if not found:
             raise dg.Failure(
-                f"The source lists no {counted.noun} at all. Check that the key may see the whole enterprise, "
-                f"or set {variable}.",
+                f"The source lists no {dimension.noun} at all. Check that the key may see the whole enterprise, "
+                f"or set {dimension.setting}.",
                 allow_retries=False,
             )
 
         def store(connection: sa.Connection) -> None:
-            migrations.bring_forward(connection)
+            migrations.migrate(connection)
             if not chosen:
                 refuse_other_version(reads.api_versions(connection), devin_api.version_name, settings)
-            writes.store_listed(connection, counted, found, datetime.now(UTC))
+            writes.store_listed(connection, dimension, found, datetime.now(UTC))
 
         database.write(store)
-    context.log.info(f"{len(found)} {counted.noun}s {'configured' if chosen else 'listed by the source'}")
+    context.log.info(f"{len(found)} {dimension.plural} {'configured' if chosen else 'listed by the source'}")
     if problem:
         context.log.warning(problem)
     return dg.MaterializeResult(

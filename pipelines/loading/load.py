@@ -16,6 +16,7 @@ from pipelines.loading.compatibility import refuse_other_days, refuse_other_vers
 from pipelines.loading.contradictions import exceeding_the_total, off_its_block, older_than_the_total
 from pipelines.loading.load_metrics import LoadMetrics
 from pipelines.loading.progress import Progress, waits_logged
+from pipelines.loading.readings import as_reading
 from pipelines.loading.workers import Workers
 from pipelines.partitions import Day, as_days, closed_days, day_before, spelled
 from pipelines.schedules import COMPLETE_BEFORE
@@ -24,7 +25,7 @@ from resources.database import Database
 from resources.devin_api import DevinAPI
 from resources.event_log import BatchingSqliteEventLogStorage
 from warehouse import migrations, reads, writes
-from warehouse.tables import Counted
+from warehouse.dimensions import Dimension
 from warehouse.writes import Changes, StoredDay
 
 REMEMBERED = timedelta(days=93)  # see asking.FADING
@@ -33,7 +34,7 @@ _ROOT_RUN = "dagster/root_run_id"
 
 
 def load_partitions(
-    counted: Counted,
+    dimension: Dimension,
     partitions: dg.DailyPartitionsDefinition,
     context: dg.AssetExecutionContext,
     settings: Settings,
@@ -41,29 +42,29 @@ def load_partitions(
     database: Database,
     progress: Progress,
 ) -> dg.MaterializeResult[None]:
-    """What a run of the partitioned asset of `counted.cells` does: load the run's days, each whole or not at all."""
+    """What a run of the partitioned asset of `dimension.cells` does: load the run's days, each whole or not at all."""
     days = as_days(partitions, context.partition_keys)
-    load = Load(counted, partitions, context, settings, devin_api, database, progress)
+    load = Load(dimension, partitions, context, settings, devin_api, database, progress)
     before = progress.metrics
     result = load.result
 
     def begin(connection: sa.Connection) -> tuple[list[str], set[date], dict[date, set[str]], dict[str, str]]:
-        migrations.bring_forward(connection)
-        refuse_other_days(reads.windows(connection, counted), partitions, settings)
+        migrations.migrate(connection)
+        refuse_other_days(reads.windows(connection, dimension), partitions, settings)
         refuse_other_version(reads.api_versions(connection), devin_api.version_name, settings)
         writes.store_history(connection, settings.devin_start_date, closed_days(partitions)[-1])
         return (
-            reads.latest_listed(connection, counted),
-            reads.days_of_runs(connection, counted, earlier_tries),
-            reads.missing_ids(connection, counted, [day.day for day in days], settings.chosen(counted)),
-            reads.unavailable(connection, counted),
+            reads.latest_listed(connection, dimension),
+            reads.days_of_runs(connection, dimension, earlier_tries),
+            reads.missing_ids(connection, dimension, [day.day for day in days], settings.chosen(dimension)),
+            reads.unavailable(connection, dimension),
         )
 
     try:
         earlier_tries = _earlier_tries(context)
         ids, loaded, lacking, refused = database.write(begin)
         if not ids:
-            raise dg.Failure(f"No {counted.noun} is known yet: materialize the asset {counted.listed.name} first.")
+            raise dg.Failure(f"No {dimension.noun} is known yet: materialize the asset {dimension.listed.name} first.")
         complete_before = context.run.tags.get(COMPLETE_BEFORE, "")
         to_complete = {day for day in lacking if day in loaded or day.isoformat() < complete_before}
         load.run(days, ids, {day: lacking[day] for day in to_complete}, refused)
@@ -97,7 +98,7 @@ def _earlier_tries(context: dg.AssetExecutionContext) -> list[str]:
 class Load:
     """What is asked and stored, and the `result` of it, which the progress has too."""
 
-    counted: Counted
+    dimension: Dimension
     partitions: dg.DailyPartitionsDefinition
     context: dg.AssetExecutionContext
     settings: Settings
@@ -139,7 +140,7 @@ class Load:
             portal.wrap_async_context_manager(workers),
         ):
             asking = Asking(
-                self.counted, client, portal, workers, self.settings, self.progress, is_differenced, activity
+                self.dimension, client, portal, workers, self.settings, self.progress, is_differenced, activity
             )
             some = {day: wanted_ids for day, wanted_ids in wanted.items() if day.day in to_complete}
             self._load(wanted | self._without_refused(some, refused, asking), asking)
@@ -171,7 +172,7 @@ class Load:
         if not exceeding:
             return {}
         stored = self.database.write(
-            lambda connection: reads.counted_on(connection, self.counted, [day.day for day in exceeding])
+            lambda connection: reads.counted_on(connection, self.dimension, [day.day for day in exceeding])
         )
         self._older = {day.day: stored[day.day] - self._read[day.day].keys() for day in exceeding}
         return {day: sorted(self._older[day.day] - self.result.lacking.get(day.day, set())) for day in exceeding}
@@ -188,13 +189,13 @@ class Load:
             reasons = {id_: f"{last[id_].day}: {error}" for id_, error in still.items()}
             now = datetime.now(UTC)
             self.database.write(
-                lambda connection: writes.store_availability(connection, self.counted, reasons, (), now)
+                lambda connection: writes.store_availability(connection, self.dimension, reasons, (), now)
             )
         return {day: [id_ for id_ in ids if id_ not in still] for day, ids in wanted.items()}
 
     def _recent_activity(self, before: date) -> dict[str, tuple[float, float]]:
         return self.database.write(
-            lambda connection: reads.recent_activity(connection, self.counted, before - REMEMBERED, before)
+            lambda connection: reads.recent_activity(connection, self.dimension, before - REMEMBERED, before)
         )
 
     def _load(self, wanted: Wanted, asking: Asking) -> None:
@@ -217,76 +218,51 @@ class Load:
 
     def _store(self, answers: Sequence[DayAnswers], api_version: str) -> None:
         whole = [answer for answer in answers if answer.is_whole]
-        now = datetime.now(UTC)
-        read = {"api_version": api_version, "loaded_at": now, "run_id": self.context.run.run_id}
         for a in whole:
             refused_now = a.refused.keys() & set(self.ids)
             self.result.lacks(a.day.day, (self.result.lacking.get(a.day.day, set()) | refused_now) - a.counts.keys())
-        totals = [
-            {
-                "day": a.day.day,
-                "window_start": a.day.start,
-                "window_end": a.day.end,
-                "sessions_count": a.control_total,
-                f"{self.counted.prefix}_expected": len(self.ids),
-                f"{self.counted.prefix}_loaded": len(self.ids) - len(self.result.lacking.get(a.day.day, ())),
-                **read,
-            }
-            for a in whole
+        readings = [
+            as_reading(a, expected=len(self.ids), lacking=len(self.result.lacking.get(a.day.day, ()))) for a in whole
         ]
-        cells = [
-            {"day": a.day.day, self.counted.id: id_, "sessions_count": n, "is_derived": id_ in a.derived, **read}
-            for a in whole
-            for id_, n in a.counts.items()
-        ]
-        contradictions = [
-            {
-                "day": a.day.day,
-                self.counted.id: found.org_id,
-                "first_day": found.first.day,
-                "last_day": found.last.day,
-                "block_sessions_count": found.in_one,
-                "stored_sessions_count": found.by_day,
-                "read_at": now,
-                "run_id": read["run_id"],
-            }
-            for a in whole
-            for found in a.contradictions
-        ]
+        provenance = writes.Provenance(api_version, datetime.now(UTC), self.context.run.run_id)
         refused = {id_: f"{a.day.day}: {error}" for a in whole for id_, error in a.refused.items()}
         answered = {id_ for a in whole for id_ in a.counts}
 
         def store(connection: sa.Connection) -> dict[date, StoredDay]:
-            stored = writes.store_days(connection, self.counted, totals, cells, contradictions)
-            writes.store_availability(connection, self.counted, refused, answered, now)
+            stored = writes.store_days(connection, self.dimension, readings, provenance)
+            writes.store_availability(connection, self.dimension, refused, answered, provenance.loaded_at)
             return stored
 
         stored = self.database.write(store)
-        self._days |= stored
         for a in answers:
-            if not a.is_whole:
-                self.result.missing[a.day.day] = a.failures[0]
-                continue
-            day = stored[a.day.day]
-            self.result.store(
-                a.day.day,
-                LoadMetrics(
-                    days=1,
-                    sessions=day.sessions_count,
-                    unattributed=day.unattributed_count,
-                    cells=a.cells,
-                    changes=day.changes,
-                    calls=a.calls,
-                ),
-            )
-            self._read.setdefault(a.day.day, {}).update(a.counts)
-            self._contradictions[a.day.day] = a.contradictions
+            self._note(a, stored.get(a.day.day))
         self.progress.store(stored)
         changes = sum((day.changes for day in stored.values()), Changes())
         self.context.log.info(
             f"{answers[0].day.day} to {answers[-1].day.day}: {len(whole)} of {len(answers)} days stored, "
             f"{changes.inserted} cells new, {changes.changed} changed, {changes.unchanged} unchanged"
         )
+
+    def _note(self, answer: DayAnswers, stored: StoredDay | None) -> None:
+        """Keep what came of a day; `stored` is None if it could not be read whole."""
+        day = answer.day.day
+        if stored is None:
+            self.result.missing[day] = answer.failures[0]
+            return
+        self._days[day] = stored
+        self.result.store(
+            day,
+            LoadMetrics(
+                days=1,
+                sessions=stored.sessions_count,
+                unattributed=stored.unattributed_count,
+                cells=answer.cells,
+                changes=stored.changes,
+                calls=answer.calls,
+            ),
+        )
+        self._read.setdefault(day, {}).update(answer.counts)
+        self._contradictions[day] = answer.contradictions
 
     def record_stored_days(self) -> None:
         """Tell Dagster which days of a failing run are stored all the same: it then shows exactly the missing ones."""
@@ -311,10 +287,10 @@ class Load:
         older = {day: ids for day in exceeding if (ids := self._older.get(day, set()) - self._read[day].keys())}
         if older:
             self._record_contradiction(
-                older_than_the_total(self.counted, sorted(older), set[str]().union(*older.values()))
+                older_than_the_total(self.dimension, sorted(older), set[str]().union(*older.values()))
             )
         if exceeding - older.keys():
-            self._record_contradiction(exceeding_the_total(self.counted, sorted(exceeding - older.keys())))
+            self._record_contradiction(exceeding_the_total(self.dimension, sorted(exceeding - older.keys())))
 
     def _record_contradiction(self, sentence: str) -> None:
         self.context.log.error(sentence)
@@ -327,7 +303,7 @@ class Load:
         self.context.log_event(dg.AssetObservation(self.context.asset_key, metadata=metrics.as_fields()))
         if self.settings.otel_exporter_otlp_endpoint:
             try:
-                telemetry.send(metrics, f"{self.counted.noun}s")
+                telemetry.send(metrics, self.dimension)
             except telemetry.NotSent as error:
                 self.context.log.warning(str(error))
                 self.result.warnings.append(str(error))

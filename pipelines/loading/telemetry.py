@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 from pipelines.loading.load_metrics import LoadMetrics
+from warehouse.dimensions import Dimension
 
 SERVICE = "devin-session-metrics"
 SECONDS_TO_SEND = 3.0
@@ -16,13 +17,13 @@ class NotSent(Exception):
     """The collector has not got the metrics. The message says why; the load is as good without them."""
 
 
-def send(metrics: LoadMetrics, counted: str) -> None:
-    """Send them in one request, `counted` being an attribute of each, within SECONDS_TO_SEND. Raises NotSent.
+def send(metrics: LoadMetrics, dimension: Dimension) -> None:
+    """Send them in one request, within SECONDS_TO_SEND; `counted`, an attribute of each, says of whom. Raises NotSent.
 
     Each load is a series of its own that starts at zero.
     """
     try:
-        has_failed = _send(metrics, counted)
+        has_failed = _send(metrics, dimension)
     except ImportError as error:
         raise NotSent(f"No metrics are sent, because {error.name} is not installed: pip install '.[otel]'") from error
     except Exception as error:
@@ -31,7 +32,7 @@ def send(metrics: LoadMetrics, counted: str) -> None:
         raise NotSent("No metrics were sent: OTEL_EXPORTER_OTLP_ENDPOINT does not take them.")
 
 
-def _send(metrics: LoadMetrics, counted: str) -> bool:
+def _send(metrics: LoadMetrics, dimension: Dimension) -> bool:
     """Returns whether the collector refused them or did not answer."""
     # Here, because most have no use for the SDK.
     from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
@@ -54,14 +55,14 @@ def _send(metrics: LoadMetrics, counted: str) -> bool:
     reader = PeriodicExportingMetricReader(exporter, export_interval_millis=math.inf)  # never but when it is forced
     provider = MeterProvider([reader], resource, shutdown_on_exit=False)
     try:
-        _record(metrics, counted, provider.get_meter(SERVICE))
+        _record(metrics, dimension, provider.get_meter(SERVICE))
         provider.force_flush()
     finally:
         provider.shutdown()
     return exporter.has_failed
 
 
-def _record(metrics: LoadMetrics, counted: str, meter: Any) -> None:
+def _record(metrics: LoadMetrics, dimension: Dimension, meter: Any) -> None:
     for instrument, values in metrics.measurements():
         name = f"devin.sessions.{instrument.name}"
         about = name, instrument.unit, instrument.description
@@ -70,4 +71,4 @@ def _record(metrics: LoadMetrics, counted: str, meter: Any) -> None:
         else:
             record = getattr(meter, f"create_{instrument.kind}")(*about).add
         for value, attributes in values:
-            record(value, {"counted": counted, **attributes})
+            record(value, {"counted": dimension.plural, **attributes})

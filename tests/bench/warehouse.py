@@ -21,8 +21,9 @@ from resources.database import Database
 from resources.files import replacing
 from tests.bench.source import World
 from tests.support.postgresql import PostgreSQL
-from warehouse import migrations, parquet, tables, writes
-from warehouse.tables import ORGANIZATIONS
+from warehouse import migrations, parquet, rollups, tables, writes
+from warehouse.dimensions import ORGANIZATIONS
+from warehouse.writes import Provenance, Reading
 
 FIRST_DAY = date(2020, 1, 1)  # the earliest that DEVIN_START_DATE may be
 DATABASES = ("DuckDB", "PostgreSQL")
@@ -55,7 +56,7 @@ def empty(kind: str) -> Iterator[Database]:
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         database = Database(url=_new_url(kind, Path(name)))
         with database.transaction() as connection:
-            migrations.bring_forward(connection)
+            migrations.migrate(connection)
         yield database
 
 
@@ -87,14 +88,18 @@ class Upsert:
 
 def upsert(kind: str, orgs: int, days: int, sample: int) -> Upsert:
     """Store cells in a new warehouse, then the same again; and `sample` of them in the plain ways, scaled to all."""
-    read = {"api_version": "v2", "loaded_at": datetime(2025, 6, 1, tzinfo=UTC), "run_id": "first"}
-    cells, totals = _cells(orgs, days, read), _totals(orgs, days, read)
-    later = {"loaded_at": datetime(2025, 6, 2, tzinfo=UTC), "run_id": "again"}
-    cells_again, totals_again = [{**cell, **later} for cell in cells], [{**total, **later} for total in totals]
+    readings = _readings(orgs, days)
+    by = Provenance("v2", datetime(2025, 6, 1, tzinfo=UTC), run_id="first")
+    later = Provenance("v2", datetime(2025, 6, 2, tzinfo=UTC), run_id="again")
+    cells = [
+        {"day": of.day, "org_id": org_id, "sessions_count": count, "is_derived": False, **vars(by)}
+        for of in readings
+        for org_id, count in of.counts.items()
+    ]
     with empty(kind) as database:
-        first = _timed(lambda: _store(database, totals, cells))
+        first = _timed(lambda: _store(database, readings, by))
         before = _stored(database)
-        again = _timed(lambda: _store(database, totals_again, cells_again))
+        again = _timed(lambda: _store(database, readings, later))
         after = _stored(database)
     with empty(kind) as database:
         by_row = _plainly(database, [[cell] for cell in cells[:sample]])
@@ -118,40 +123,22 @@ def _count(org: int, day: int) -> int:
 _COUNT = "greatest(0, (d.number * 7919 + o.number * 104729) % 1000003 * 48271 % 65537 % 9 - 5)"  # the same in SQL
 
 
-def _cells(orgs: int, days: int, read: dict[str, Any]) -> list[dict[str, Any]]:
+def _readings(orgs: int, days: int) -> list[Reading]:
     org_ids = World(orgs, days).org_ids
-    return [
-        {
-            "day": FIRST_DAY + timedelta(day),
-            "org_id": org_id,
-            "sessions_count": _count(org, day),
-            "is_derived": False,
-            **read,
-        }
-        for day in range(days)
-        for org, org_id in enumerate(org_ids)
-    ]
+    found = []
+    for number in range(days):
+        day = FIRST_DAY + timedelta(number)
+        start = datetime(day.year, day.month, day.day, tzinfo=UTC)
+        counts = {org_id: _count(org, number) for org, org_id in enumerate(org_ids)}
+        found.append(
+            Reading(day, start, start + timedelta(1), sum(counts.values()), counts, derived=set(), expected=orgs)
+        )
+    return found
 
 
-def _totals(orgs: int, days: int, read: dict[str, Any]) -> list[dict[str, Any]]:
-    starts = [datetime(FIRST_DAY.year, FIRST_DAY.month, FIRST_DAY.day, tzinfo=UTC) + timedelta(n) for n in range(days)]
-    return [
-        {
-            "day": start.date(),
-            "window_start": start,
-            "window_end": start + timedelta(1),
-            "sessions_count": sum(_count(org, day) for org in range(orgs)),
-            "orgs_expected": orgs,
-            "orgs_loaded": orgs,
-            **read,
-        }
-        for day, start in enumerate(starts)
-    ]
-
-
-def _store(database: Database, totals: Sequence[dict[str, Any]], cells: Sequence[dict[str, Any]]) -> None:
+def _store(database: Database, readings: Sequence[Reading], by: Provenance) -> None:
     with database.transaction() as connection:
-        writes.store_days(connection, ORGANIZATIONS, totals, cells)
+        writes.store_days(connection, ORGANIZATIONS, readings, by)
 
 
 def _plainly(database: Database, calls: Sequence[Sequence[dict[str, Any]]]) -> float:
@@ -222,17 +209,15 @@ def history(kind: str, cells: int, nights: int, seed: int) -> History:
 def _fill(made: History) -> None:
     database = Database(url=made.url)
     with database.transaction() as connection:
-        migrations.bring_forward(connection)
+        migrations.migrate(connection)
         _number(connection, "o", "org_id", sa.Text(), made.org_ids)
         _number(connection, "d", "day", sa.Date(), made.days)
         for statement in _FILLING:
             connection.execute(sa.text(statement))
-        rollups = [{"rollup": rollup.name} for rollup in tables.ROLLUPS]
-        connection.execute(sa.text("insert into stale_days select :rollup, day from daily_totals"), rollups)
+        rollups.mark_everything_stale(connection)
         writes.store_history(connection, made.days[0], datetime.now(UTC).date() - timedelta(1))
         for rollup in tables.ROLLUPS:
-            parameters = {"settled_after_days": 2} if rollup is tables.enterprise_sessions else {}
-            writes.rebuild(connection, rollup, **parameters)
+            rollups.rebuild(connection, rollup, settled_after_days=2)
     if database.is_file:
         database.copy_to(made.snapshot)
         with Database(url=f"duckdb:///{made.snapshot}").transaction(read_only=True) as connection:

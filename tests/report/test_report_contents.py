@@ -14,7 +14,7 @@ from pipelines.settings import Settings
 from resources.database import Database
 from tests.support.report import LAST, UNKNOWN, Look, fill, marks_of, written
 from warehouse import tables, writes
-from warehouse.tables import ORGANIZATIONS
+from warehouse.dimensions import ORGANIZATIONS
 
 NAMES = {
     "a": "<img src=x onerror=alert(1)>",

@@ -9,7 +9,7 @@ import pytest
 from resources.database import Database
 from tests.support.report import LAST, Look, Looked, fill, written
 from warehouse import writes
-from warehouse.tables import ORGANIZATIONS
+from warehouse.dimensions import ORGANIZATIONS
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

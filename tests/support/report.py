@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import dagster as dg
+import sqlalchemy as sa
 from playwright.sync_api import Page
 
 from pipelines import checks
@@ -17,8 +18,9 @@ from pipelines.schedules import JOB
 from pipelines.settings import PROJECT, Settings
 from resources.database import Database
 from tests.support.world import World
-from warehouse import tables, writes
-from warehouse.tables import ORGANIZATIONS
+from warehouse import rollups, tables, writes
+from warehouse.dimensions import ORGANIZATIONS
+from warehouse.writes import Entry, Provenance, Reading
 
 ARTIFACTS = PROJECT / "data" / "screenshots"
 LAST = date(2025, 6, 15)
@@ -106,43 +108,35 @@ def fill(
     """Load these counts by organization, of days that end with LAST; a day of which nobody has one is not loaded."""
     days = len(next(iter(counts.values()), []))
     dates = [LAST - timedelta(days=days - 1 - n) for n in range(days)]
-    totals, cells = [], []
+    readings = []
     for number, day in enumerate(dates):
         of_day = {org_id: row[number] for org_id, row in counts.items()}
         known = {org_id: count for org_id, count in of_day.items() if count is not None}
         if not known:
             continue
         start = datetime(day.year, day.month, day.day, tzinfo=UTC)
-        read = {"api_version": "v2", "loaded_at": start + timedelta(days=4, minutes=5), "run_id": "run"}
-        totals.append(
-            {
-                "day": day,
-                "window_start": start,
-                "window_end": start + timedelta(days=1),
-                "sessions_count": sum(known.values()) + unattributed,
-                "orgs_expected": len(counts),
-                "orgs_loaded": len(known),
-                **read,
-            }
+        readings.append(
+            Reading(
+                day=day,
+                window_start=start,
+                window_end=start + timedelta(days=1),
+                control_total=sum(known.values()) + unattributed,
+                counts=known,
+                derived=set(),
+                expected=len(counts),
+                lacking=len(counts) - len(known),
+            )
         )
-        cells += [
-            {"day": day, "org_id": org_id, "sessions_count": count, "is_derived": False, **read}
-            for org_id, count in known.items()
-        ]
-    found = [
-        {"org_id": org_id, "org_name": (names or {}).get(org_id, f"Name of {org_id}"), "created_at": None}
-        for org_id in counts
-    ]
+    found = [Entry(org_id, (names or {}).get(org_id, f"Name of {org_id}")) for org_id in counts]
     with database.transaction() as connection:
         writes.store_listed(connection, ORGANIZATIONS, found, datetime(2025, 1, 1, tzinfo=UTC))
-        writes.store_days(connection, ORGANIZATIONS, totals, cells)
+        by = Provenance("v2", datetime(2025, 1, 1, tzinfo=UTC), run_id="run")
+        writes.store_days(connection, ORGANIZATIONS, readings, by)
+        read_at = tables.daily_totals.c.window_start + sa.literal(timedelta(days=4, minutes=5))
+        connection.execute(sa.update(tables.daily_totals).values(loaded_at=read_at))
         writes.store_history(connection, dates[0] if dates else LAST, LAST)
         for rollup in tables.ROLLUPS:
-            writes.rebuild(
-                connection,
-                rollup,
-                **({"settled_after_days": settled_after_days} if "enterprise" in rollup.name else {}),
-            )
+            rollups.rebuild(connection, rollup, settled_after_days=settled_after_days)
 
 
 def written(database: Database, folder: Path) -> Path:

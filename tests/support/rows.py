@@ -1,9 +1,14 @@
 """Rows of the warehouse, as a load stores them."""
 
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from warehouse.tables import ORGANIZATIONS, Counted
+import sqlalchemy as sa
+
+from warehouse import writes
+from warehouse.dimensions import ORGANIZATIONS, Dimension
+from warehouse.writes import Provenance, Reading
 
 NOW = datetime(2025, 3, 1, 2, 30, tzinfo=UTC)
 LATER = NOW + timedelta(days=1)
@@ -11,7 +16,7 @@ DAY = date(2025, 2, 1)
 SETTLED_AFTER_DAYS = 2
 
 
-def cell(day: date, id_: str, count: Any, at: datetime = NOW, of: Counted = ORGANIZATIONS) -> dict[str, Any]:
+def cell(day: date, id_: str, count: Any, at: datetime = NOW, of: Dimension = ORGANIZATIONS) -> dict[str, Any]:
     return {
         "day": day,
         of.id: id_,
@@ -23,16 +28,18 @@ def cell(day: date, id_: str, count: Any, at: datetime = NOW, of: Counted = ORGA
     }
 
 
-def total(day: date, count: int, at: datetime = NOW, of: Counted = ORGANIZATIONS) -> dict[str, Any]:
+def reading(day: date, total: int, counts: Mapping[str, Any] | None = None) -> Reading:
+    """Two were to be counted on that day, which begins at midnight UTC."""
     start = datetime(day.year, day.month, day.day, tzinfo=UTC)
-    return {
-        "day": day,
-        "window_start": start,
-        "window_end": start + timedelta(days=1),
-        "sessions_count": count,
-        f"{of.prefix}_expected": 2,
-        f"{of.prefix}_loaded": 2,
-        "api_version": "v2",
-        "loaded_at": at,
-        "run_id": "run",
-    }
+    return Reading(day, start, start + timedelta(days=1), total, counts or {}, derived=set(), expected=2)
+
+
+def store(
+    connection: sa.Connection,
+    *readings: Reading,
+    at: datetime = NOW,
+    of: Dimension = ORGANIZATIONS,
+    api_version: str = "v2",
+    run_id: str = "",
+) -> dict[date, writes.StoredDay]:
+    return writes.store_days(connection, of, readings, Provenance(api_version, at, run_id or f"run of {at}"))

@@ -6,7 +6,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from tests.support.rows import SETTLED_AFTER_DAYS
-from warehouse import tables, writes
+from warehouse import rollups, tables
 
 
 def stored(connection: sa.Connection) -> dict[tuple[date, str], int]:
@@ -24,8 +24,7 @@ def everything(connection: sa.Connection) -> dict[str, list[tuple[Any, ...]]]:
 
 
 def rebuild(connection: sa.Connection, name: str, settled_after_days: int = SETTLED_AFTER_DAYS) -> int:
-    more = {"settled_after_days": settled_after_days} if name == tables.enterprise_sessions.name else {}
-    return writes.rebuild(connection, tables.metadata.tables[name], **more)
+    return rollups.rebuild(connection, tables.metadata.tables[name], settled_after_days=settled_after_days)
 
 
 def selected_over_everything(connection: sa.Connection, name: str) -> list[tuple[Any, ...]]:

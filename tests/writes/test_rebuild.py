@@ -5,10 +5,9 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 import sqlalchemy as sa
 
-from tests.support.rows import DAY, SETTLED_AFTER_DAYS, cell, total
+from tests.support.rows import DAY, SETTLED_AFTER_DAYS, reading, store
 from tests.support.warehouse import everything, rebuild, rows_of, selected_over_everything
 from warehouse import tables, writes
-from warehouse.tables import ORGANIZATIONS
 
 
 def spoil(connection: sa.Connection, table: sa.Table) -> None:
@@ -26,7 +25,7 @@ def keys_by_spoiled(connection: sa.Connection, table: sa.Table) -> tuple[list[da
 def january_to_march(connection: sa.Connection) -> None:
     """Every day of the first quarter of 2025, built into each rollup, then spoiled in each."""
     days = [date(2025, 1, 1) + timedelta(days=n) for n in range(90)]
-    writes.store_days(connection, ORGANIZATIONS, [total(day, 3) for day in days], [cell(day, "a", 3) for day in days])
+    store(connection, *(reading(day, 3, {"a": 3}) for day in days))
     for table in tables.ROLLUPS:
         rebuild(connection, table.name)
         spoil(connection, table)
@@ -35,7 +34,7 @@ def january_to_march(connection: sa.Connection) -> None:
 def test_a_changed_day_has_its_week_built_again_and_no_other(connection: sa.Connection) -> None:
     january_to_march(connection)
     thursday = date(2025, 2, 13)
-    writes.store_days(connection, ORGANIZATIONS, [total(thursday, 5)], [cell(thursday, "a", 5)])
+    store(connection, reading(thursday, 5, {"a": 5}))
     assert rebuild(connection, "weekly_sessions") == 1
     still, again = keys_by_spoiled(connection, tables.weekly_sessions)
     assert again == [date(2025, 2, 10)]
@@ -58,9 +57,7 @@ def test_exactly_the_weeks_of_the_changed_days_are_built_again(
     connection: sa.Connection, changed: list[date], weeks: list[date]
 ) -> None:
     january_to_march(connection)
-    writes.store_days(
-        connection, ORGANIZATIONS, [total(day, 5) for day in changed], [cell(day, "a", 5) for day in changed]
-    )
+    store(connection, *(reading(day, 5, {"a": 5}) for day in changed))
     rebuild(connection, "weekly_sessions")
     assert keys_by_spoiled(connection, tables.weekly_sessions)[1] == weeks
 
@@ -68,7 +65,7 @@ def test_exactly_the_weeks_of_the_changed_days_are_built_again(
 @pytest.mark.parametrize("changed", [date(2025, 2, 1), date(2025, 2, 14), date(2025, 2, 28)])
 def test_exactly_the_month_of_the_changed_day_is_built_again(connection: sa.Connection, changed: date) -> None:
     january_to_march(connection)
-    writes.store_days(connection, ORGANIZATIONS, [total(changed, 5)], [cell(changed, "a", 5)])
+    store(connection, reading(changed, 5, {"a": 5}))
     assert rebuild(connection, "monthly_sessions") == 1
     still, again = keys_by_spoiled(connection, tables.monthly_sessions)
     assert (still, again) == ([date(2025, 1, 1), date(2025, 3, 1)], [date(2025, 2, 1)])
@@ -79,7 +76,7 @@ def test_of_the_enterprise_the_changed_day_and_those_that_sum_over_it_are_built_
 ) -> None:
     january_to_march(connection)
     changed = date(2025, 1, 20)
-    writes.store_days(connection, ORGANIZATIONS, [total(changed, 5)], [cell(changed, "a", 5)])
+    store(connection, reading(changed, 5, {"a": 5}))
     rebuild(connection, "enterprise_sessions")
     still, again = keys_by_spoiled(connection, tables.enterprise_sessions)
     assert again[0] == changed, "no day looks ahead"
@@ -93,10 +90,10 @@ def test_after_one_changed_day_every_row_is_what_it_would_be_if_all_were_built_a
     connection: sa.Connection, changed: date
 ) -> None:
     days = [date(2025, 1, 1) + timedelta(days=n) for n in range(90)]
-    writes.store_days(connection, ORGANIZATIONS, [total(day, 3) for day in days], [cell(day, "a", 3) for day in days])
+    store(connection, *(reading(day, 3, {"a": 3}) for day in days))
     for table in tables.ROLLUPS:
         rebuild(connection, table.name)
-    writes.store_days(connection, ORGANIZATIONS, [total(changed, 5)], [cell(changed, "a", 5)])
+    store(connection, reading(changed, 5, {"a": 5}))
     for table in tables.ROLLUPS:
         rebuild(connection, table.name)
         assert rows_of(connection, table) == selected_over_everything(connection, table.name)
@@ -108,7 +105,7 @@ def test_rows_of_a_period_that_nothing_is_behind_any_more_go_away(connection: sa
         other = {key: date(2025, 2, 3) if key == "week" else date(2025, 2, 1), "org_id": "gone"}
         values = {"sessions_count": 1, "days_expected": 7, "days_loaded": 1, "is_complete": False}
         connection.execute(sa.insert(table).values(other | values))
-        writes.store_days(connection, ORGANIZATIONS, [total(date(2025, 2, 3), 3)], [])
+        store(connection, reading(date(2025, 2, 3), 3))
         rebuild(connection, table.name)
         assert set(connection.scalars(sa.select(table.c.org_id))) == {"a"}
 
@@ -121,8 +118,8 @@ def test_without_a_changed_day_a_rebuild_leaves_everything_as_it_is(connection: 
 
 
 def test_each_rollup_has_its_own_days_to_take_in(connection: sa.Connection) -> None:
-    writes.store_days(connection, ORGANIZATIONS, [total(DAY, 1)], [cell(DAY, "a", 1)])
-    writes.store_days(connection, ORGANIZATIONS, [total(DAY, 1)], [cell(DAY, "a", 1)])
+    store(connection, reading(DAY, 1, {"a": 1}))
+    store(connection, reading(DAY, 1, {"a": 1}))
     names = sorted(table.name for table in tables.ROLLUPS)
     assert rows_of(connection, tables.stale_days) == [(name, DAY) for name in names]
     while names:
@@ -133,7 +130,7 @@ def test_each_rollup_has_its_own_days_to_take_in(connection: sa.Connection) -> N
 def test_a_day_that_was_read_again_unchanged_is_settled_by_the_next_rebuild(connection: sa.Connection) -> None:
     end = datetime(2025, 2, 2, tzinfo=UTC)
     for at, is_settled in ((end, False), (end + timedelta(days=SETTLED_AFTER_DAYS), True)):
-        writes.store_days(connection, ORGANIZATIONS, [total(DAY, 1, at)], [cell(DAY, "a", 1, at)])
+        store(connection, reading(DAY, 1, {"a": 1}), at=at)
         rebuild(connection, "enterprise_sessions")
         assert connection.scalar(sa.select(tables.enterprise_sessions.c.is_settled)) is is_settled
 
@@ -142,7 +139,7 @@ def test_a_look_back_that_has_changed_is_taken_over_by_days_of_before(connection
     for n, days_after in enumerate((0, 1, 2)):
         day = DAY + timedelta(days=n)
         at = datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1 + days_after)
-        writes.store_days(connection, ORGANIZATIONS, [total(day, 1, at)], [cell(day, "a", 1, at)])
+        store(connection, reading(day, 1, {"a": 1}), at=at)
     for settled_after_days, settled in ((2, 1), (1, 2), (3, 0), (0, 3)):
         rebuild(connection, "enterprise_sessions", settled_after_days)
         assert connection.scalars(sa.select(tables.enterprise_sessions.c.is_settled)).all().count(True) == settled

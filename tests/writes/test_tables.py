@@ -2,10 +2,9 @@
 
 import sqlalchemy as sa
 
-from tests.support.rows import DAY, cell, total
+from tests.support.rows import DAY, reading, store
 from tests.support.warehouse import comments, everything
-from warehouse import tables, writes
-from warehouse.tables import ORGANIZATIONS
+from warehouse import tables
 
 
 def test_every_table_view_and_column_says_what_it_means_in_the_database_too(connection: sa.Connection) -> None:
@@ -18,7 +17,7 @@ def test_every_table_view_and_column_says_what_it_means_in_the_database_too(conn
 
 
 def test_making_the_tables_again_changes_nothing(connection: sa.Connection) -> None:
-    writes.store_days(connection, ORGANIZATIONS, [total(DAY, 1)], [cell(DAY, "a", 1)])
+    store(connection, reading(DAY, 1, {"a": 1}))
     before = everything(connection)
     tables.create(connection)
     assert everything(connection) == before

@@ -7,44 +7,41 @@ import pytest
 import sqlalchemy as sa
 
 from resources.database import Database
-from tests.support.rows import DAY, LATER, NOW, cell, total
-from tests.support.warehouse import everything, rows_of, stored
+from tests.support.rows import DAY, LATER, NOW, cell, reading, store
+from tests.support.warehouse import everything, rebuild, rows_of, stored
 from warehouse import tables, writes
-from warehouse.tables import ORGANIZATIONS, USERS
+from warehouse.dimensions import ORGANIZATIONS, USERS
+from warehouse.writes import Entry, Provenance
 
 # Counts and totals
 
 
 def test_a_second_write_counts_what_is_new_changed_and_unchanged(connection: sa.Connection) -> None:
-    first = writes.store_days(connection, ORGANIZATIONS, [total(DAY, 3)], [cell(DAY, "a", 1), cell(DAY, "b", 2)])
+    first = store(connection, reading(DAY, 3, {"a": 1, "b": 2}))
     assert first[DAY].changes == writes.Changes(inserted=2)
-    again = writes.store_days(
-        connection, ORGANIZATIONS, [total(DAY, 9)], [cell(DAY, "a", 1), cell(DAY, "b", 5), cell(DAY, "c", 3)]
-    )
+    again = store(connection, reading(DAY, 9, {"a": 1, "b": 5, "c": 3}))
     assert again[DAY].changes == writes.Changes(inserted=1, changed=1, unchanged=1)
     assert stored(connection) == {(DAY, "a"): 1, (DAY, "b"): 5, (DAY, "c"): 3}
 
 
 def test_an_unchanged_count_keeps_its_time_and_run(connection: sa.Connection) -> None:
-    writes.store_days(connection, ORGANIZATIONS, [total(DAY, 3)], [cell(DAY, "a", 1), cell(DAY, "b", 2)])
-    writes.store_days(
-        connection, ORGANIZATIONS, [total(DAY, 4, LATER)], [cell(DAY, "a", 1, LATER), cell(DAY, "b", 3, LATER)]
-    )
+    store(connection, reading(DAY, 3, {"a": 1, "b": 2}))
+    store(connection, reading(DAY, 4, {"a": 1, "b": 3}), at=LATER)
     loaded = {row.org_id: (row.loaded_at, row.run_id) for row in connection.execute(sa.select(tables.daily_sessions))}
     assert loaded == {"a": (NOW, f"run of {NOW}"), "b": (LATER, f"run of {LATER}")}
     assert connection.scalar(sa.select(tables.daily_totals.c.loaded_at)) == LATER, "the ledger tells the last reading"
 
 
 def test_totals_are_proven_against_the_cells_as_stored(connection: sa.Connection) -> None:
-    writes.store_days(connection, ORGANIZATIONS, [total(DAY, 3)], [cell(DAY, "a", 1), cell(DAY, "b", 2)])
-    result = writes.store_days(connection, ORGANIZATIONS, [total(DAY, 10)], [cell(DAY, "a", 4)])
+    store(connection, reading(DAY, 3, {"a": 1, "b": 2}))
+    result = store(connection, reading(DAY, 10, {"a": 4}))
     assert (result[DAY].sessions_count, result[DAY].unattributed_count) == (10, 4), "b is still stored with 2"
     row = connection.execute(sa.select(tables.daily_totals)).one()
     assert (row.sessions_count, row.orgs_sessions_count, row.unattributed_count) == (10, 6, 4)
 
 
 def test_a_day_without_any_cell_is_stored_with_its_total(connection: sa.Connection) -> None:
-    result = writes.store_days(connection, ORGANIZATIONS, [total(DAY, 7)], [])
+    result = store(connection, reading(DAY, 7))
     assert result == {DAY: writes.StoredDay(7, 7, writes.Changes())}
     assert stored(connection) == {}
 
@@ -52,25 +49,25 @@ def test_a_day_without_any_cell_is_stored_with_its_total(connection: sa.Connecti
 @pytest.mark.parametrize("count", [12.7, 12.0, True, "12", None])
 def test_a_count_that_is_not_an_integer_is_refused_before_the_database(connection: sa.Connection, count: Any) -> None:
     with pytest.raises(TypeError, match="sessions_count"):
-        writes.store_days(connection, ORGANIZATIONS, [total(DAY, 1)], [cell(DAY, "a", count)])
+        store(connection, reading(DAY, 1, {"a": count}))
     assert stored(connection) == {}
 
 
 def test_a_day_that_is_a_time_is_refused_before_the_database(connection: sa.Connection) -> None:
     with pytest.raises(TypeError, match=r"daily_sessions\.day takes date"):
-        writes.store_days(connection, ORGANIZATIONS, [total(DAY, 1)], [cell(NOW, "a", 1)])
+        store(connection, reading(NOW, 1, {"a": 1}))
     assert stored(connection) == {}
 
 
 def test_a_key_that_comes_twice_is_refused_before_the_database(connection: sa.Connection) -> None:
     with pytest.raises(ValueError, match="twice"):
-        writes.store_days(connection, ORGANIZATIONS, [total(DAY, 1)], [cell(DAY, "a", 1), cell(DAY, "a", 2)])
+        store(connection, reading(DAY, 1, {"a": 1}), reading(DAY, 1, {"a": 2}))
     assert stored(connection) == {}
 
 
 def test_the_largest_count_is_stored_to_the_last_digit(connection: sa.Connection) -> None:
     count = tables.LARGEST_COUNT
-    result = writes.store_days(connection, ORGANIZATIONS, [total(DAY, count)], [cell(DAY, "a", count)])
+    result = store(connection, reading(DAY, count, {"a": count}))
     assert stored(connection) == {(DAY, "a"): count}
     assert result[DAY].unattributed_count == 0
 
@@ -80,7 +77,7 @@ def test_the_largest_count_is_stored_to_the_last_digit(connection: sa.Connection
 def test_a_count_that_sums_could_not_hold_is_never_stored(database: Database, count: int, is_total: bool) -> None:
     of_day, of_cell = (count, 1) if is_total else (1, count)
     with pytest.raises(ValueError, match="a count of more than"), database.transaction() as connection:
-        writes.store_days(connection, ORGANIZATIONS, [total(DAY, of_day)], [cell(DAY, "a", of_cell)])
+        store(connection, reading(DAY, of_day, {"a": of_cell}))
     with database.transaction(read_only=True) as connection:
         assert stored(connection) == {}
 
@@ -88,7 +85,7 @@ def test_a_count_that_sums_could_not_hold_is_never_stored(database: Database, co
 @pytest.mark.parametrize("bad", [cell(DAY, "b", -1), cell(DAY, "a", 2)], ids=["negative", "doubled"])
 def test_the_tables_refuse_negative_counts_and_doubled_keys(database: Database, bad: dict[str, Any]) -> None:
     with database.transaction() as connection:
-        writes.store_days(connection, ORGANIZATIONS, [total(DAY, 1)], [cell(DAY, "a", 1)])
+        store(connection, reading(DAY, 1, {"a": 1}))
     with pytest.raises(sa.exc.IntegrityError), database.transaction() as connection:
         connection.execute(sa.insert(tables.daily_sessions).values(bad))
     with database.transaction(read_only=True) as connection:
@@ -99,17 +96,17 @@ def test_the_tables_refuse_negative_counts_and_doubled_keys(database: Database, 
 
 
 def test_organizations_keep_their_first_sight_and_their_names(connection: sa.Connection) -> None:
-    writes.store_listed(connection, ORGANIZATIONS, [{"org_id": "a", "org_name": "A", "created_at": NOW}], NOW)
-    writes.store_listed(connection, ORGANIZATIONS, [{"org_id": "a", "org_name": None, "created_at": None}], LATER)
+    writes.store_listed(connection, ORGANIZATIONS, [Entry("a", "A", NOW)], NOW)
+    writes.store_listed(connection, ORGANIZATIONS, [Entry("a")], LATER)
     row = connection.execute(sa.select(tables.organizations)).one()
     assert (row.org_name, row.created_at, row.first_seen_at, row.last_seen_at) == ("A", NOW, NOW, LATER)
-    writes.store_listed(connection, ORGANIZATIONS, [{"org_id": "a", "org_name": "B", "created_at": NOW}], LATER)
+    writes.store_listed(connection, ORGANIZATIONS, [Entry("a", "B", NOW)], LATER)
     assert connection.scalar(sa.select(tables.organizations.c.org_name)) == "B"
 
 
 def test_who_is_no_longer_listed_stays_with_the_time_of_the_last_sight(connection: sa.Connection) -> None:
-    writes.store_listed(connection, USERS, [{"user_id": "a", "created_at": None}], NOW)
-    writes.store_listed(connection, USERS, [{"user_id": "b", "created_at": None}], LATER)
+    writes.store_listed(connection, USERS, [Entry("a")], NOW)
+    writes.store_listed(connection, USERS, [Entry("b")], LATER)
     seen = {row.user_id: (row.first_seen_at, row.last_seen_at) for row in connection.execute(sa.select(tables.users))}
     assert seen == {"a": (NOW, NOW), "b": (LATER, LATER)}
 
@@ -119,7 +116,7 @@ def test_a_refusal_keeps_its_first_time_and_latest_reason_until_the_source_answe
         rows = connection.execute(sa.select(tables.organizations))
         return {row.org_id: (row.unavailable_since, row.unavailable_reason) for row in rows}
 
-    found = [{"org_id": id_, "org_name": None, "created_at": None} for id_ in "ab"]
+    found = [Entry(id_) for id_ in "ab"]
     writes.store_listed(connection, ORGANIZATIONS, found, NOW)
     writes.store_availability(connection, ORGANIZATIONS, {"a": "404"}, {"b"}, NOW)
     writes.store_availability(connection, ORGANIZATIONS, {"a": "403"}, {"b"}, LATER)
@@ -152,13 +149,13 @@ NAMES = [
 @pytest.mark.parametrize("name", NAMES, ids=lambda name: repr(name[:12]))
 def test_whatever_a_name_holds_is_kept_to_the_letter(database: Database, name: str) -> None:
     with database.transaction() as connection:
-        found = [{"org_id": id_, "org_name": name, "created_at": None} for id_ in ("a", "b")]
+        found = [Entry(id_, name) for id_ in ("a", "b")]
         writes.store_listed(connection, ORGANIZATIONS, found, NOW)
         writes.store_listed(connection, ORGANIZATIONS, found, LATER)
         writes.store_availability(connection, ORGANIZATIONS, {"a": name}, {"b"}, LATER)
-        run = {"run_id": name}
-        writes.store_days(connection, ORGANIZATIONS, [total(DAY, 1) | run], [cell(DAY, "a", 1) | run])
-        writes.store_days(connection, ORGANIZATIONS, [total(DAY, 2) | run], [cell(DAY, "a", 2) | run])
+        for count in (1, 2):
+            by = Provenance("v2", NOW, run_id=name)
+            writes.store_days(connection, ORGANIZATIONS, [reading(DAY, count, {"a": count})], by)
         writes.store_history(connection, DAY, DAY)
     with database.transaction(read_only=True) as connection:
         assert connection.scalars(sa.select(tables.organizations.c.org_name)).all() == [name, name]
@@ -171,26 +168,24 @@ def test_whatever_a_name_holds_is_kept_to_the_letter(database: Database, name: s
 
 def test_a_nul_which_postgresql_cannot_hold_becomes_the_replacement_character_on_both(database: Database) -> None:
     with database.transaction() as connection:
-        found = [{"org_id": "a", "org_name": "before\0after", "created_at": None}]
+        found = [Entry("a", "before\0after")]
         writes.store_listed(connection, ORGANIZATIONS, found, NOW)
         assert connection.scalars(sa.select(tables.organizations.c.org_name)).all() == ["before\ufffdafter"]
 
 
 def test_ids_that_a_careless_comparison_takes_for_one_are_different_organizations(connection: sa.Connection) -> None:
     ids = ["org-a", "org-A", "ORG-A", "org-a ", " org-a", "org-a\t", "org-\u00e9", "org-e\u0301", "org_a", "org%a", ""]
-    found = [{"org_id": id_, "org_name": f"name of {id_}", "created_at": None} for id_ in ids]
+    found = [Entry(id_, f"name of {id_}") for id_ in ids]
     writes.store_listed(connection, ORGANIZATIONS, found, NOW)
     counts = {id_: 2**n for n, id_ in enumerate(ids)}
     for _ in range(2):
-        writes.store_days(
-            connection, ORGANIZATIONS, [total(DAY, 1)], [cell(DAY, id_, count) for id_, count in counts.items()]
-        )
+        store(connection, reading(DAY, 1, counts))
     assert stored(connection) == {(DAY, id_): count for id_, count in counts.items()}
     assert rows_of(connection, tables.session_revisions) == []
     writes.store_availability(connection, ORGANIZATIONS, {"org-A": "404"}, {"org-a"}, NOW)
     refused = tables.organizations.c.unavailable_since.is_not(None)
     assert connection.scalars(sa.select(tables.organizations.c.org_id).where(refused)).all() == ["org-A"]
-    writes.rebuild(connection, tables.weekly_sessions)
+    rebuild(connection, tables.weekly_sessions.name)
     weekly = connection.execute(sa.select(tables.weekly_sessions.c.org_id, tables.weekly_sessions.c.sessions_count))
     assert {org_id: count for org_id, count in weekly} == counts
     writes.store_history(connection, DAY, DAY)
@@ -206,9 +201,7 @@ def test_a_count_that_changes_leaves_what_it_was_and_what_it_became_when_and_in_
 ) -> None:
     last = LATER + timedelta(days=1)
     for at, a, b in ((NOW, 1, 2), (LATER, 1, 5), (last, 1, 0)):
-        writes.store_days(
-            connection, ORGANIZATIONS, [total(DAY, 9, at)], [cell(DAY, "a", a, at), cell(DAY, "b", b, at)]
-        )
+        store(connection, reading(DAY, 9, {"a": a, "b": b}), at=at)
     assert rows_of(connection, tables.session_revisions) == [
         (DAY, "b", LATER, 2, 5, f"run of {LATER}"),
         (DAY, "b", last, 5, 0, f"run of {last}"),
@@ -217,13 +210,10 @@ def test_a_count_that_changes_leaves_what_it_was_and_what_it_became_when_and_in_
 
 
 def test_a_re_read_that_finds_the_same_rewrites_no_count_and_adds_no_revision(connection: sa.Connection) -> None:
-    cells = [(DAY + timedelta(days=n), id_, n) for n in range(3) for id_ in "ab"]
-    days = sorted({day for day, *_ in cells})
-    writes.store_days(connection, ORGANIZATIONS, [total(day, 1) for day in days], [cell(*c) for c in cells])
+    readings = [reading(DAY + timedelta(days=n), 1, {"a": n, "b": n}) for n in range(3)]
+    store(connection, *readings)
     before = rows_of(connection, tables.daily_sessions)
-    again = writes.store_days(
-        connection, ORGANIZATIONS, [total(day, 1, LATER) for day in days], [cell(*c, LATER) for c in cells]
-    )
+    again = store(connection, *readings, at=LATER)
     assert {day.changes for day in again.values()} == {writes.Changes(unchanged=2)}
     assert rows_of(connection, tables.daily_sessions) == before
     assert rows_of(connection, tables.session_revisions) == []
@@ -232,9 +222,9 @@ def test_a_re_read_that_finds_the_same_rewrites_no_count_and_adds_no_revision(co
 def test_the_same_count_from_another_version_of_the_api_is_taken_over_without_a_revision(
     connection: sa.Connection,
 ) -> None:
-    writes.store_days(connection, ORGANIZATIONS, [total(DAY, 1)], [cell(DAY, "a", 1)])
+    store(connection, reading(DAY, 1, {"a": 1}))
     from_v3 = cell(DAY, "a", 1, LATER) | {"api_version": "v3"}
-    again = writes.store_days(connection, ORGANIZATIONS, [total(DAY, 1)], [from_v3])
+    again = store(connection, reading(DAY, 1, {"a": 1}), at=LATER, api_version="v3")
     assert again[DAY].changes == writes.Changes(unchanged=1)
     assert connection.execute(sa.select(tables.daily_sessions)).mappings().one() == from_v3
     assert rows_of(connection, tables.session_revisions) == []
@@ -242,19 +232,19 @@ def test_the_same_count_from_another_version_of_the_api_is_taken_over_without_a_
 
 def test_of_a_transaction_that_is_undone_neither_counts_nor_revisions_nor_stale_days_stay(database: Database) -> None:
     with database.transaction() as connection:
-        writes.store_days(connection, ORGANIZATIONS, [total(DAY, 1)], [cell(DAY, "a", 1)])
-        writes.rebuild(connection, tables.weekly_sessions)
+        store(connection, reading(DAY, 1, {"a": 1}))
+        rebuild(connection, tables.weekly_sessions.name)
         before = everything(connection)
     with pytest.raises(KeyboardInterrupt), database.transaction() as connection:
-        writes.store_days(connection, ORGANIZATIONS, [total(DAY, 2, LATER)], [cell(DAY, "a", 2, LATER)])
-        writes.rebuild(connection, tables.weekly_sessions)
+        store(connection, reading(DAY, 2, {"a": 2}), at=LATER)
+        rebuild(connection, tables.weekly_sessions.name)
         assert len(rows_of(connection, tables.session_revisions)) == 1
         raise KeyboardInterrupt
     with database.transaction(read_only=True) as connection:
         assert everything(connection) == before
     with database.transaction() as connection:
-        writes.store_days(connection, ORGANIZATIONS, [total(DAY, 2, LATER)], [cell(DAY, "a", 2, LATER)])
-        writes.rebuild(connection, tables.weekly_sessions)
+        store(connection, reading(DAY, 2, {"a": 2}), at=LATER)
+        rebuild(connection, tables.weekly_sessions.name)
     with database.transaction(read_only=True) as connection:
         assert connection.scalars(sa.select(tables.weekly_sessions.c.sessions_count)).all() == [2]
         assert len(rows_of(connection, tables.session_revisions)) == 1
@@ -262,9 +252,10 @@ def test_of_a_transaction_that_is_undone_neither_counts_nor_revisions_nor_stale_
 
 def test_a_load_that_fails_after_its_revisions_keeps_none_of_them(database: Database) -> None:
     with database.transaction() as connection:
-        writes.store_days(connection, ORGANIZATIONS, [total(DAY, 1)], [cell(DAY, "a", 1)])
-    with pytest.raises(TypeError), database.transaction() as connection:
-        writes.store_days(connection, ORGANIZATIONS, [total(DAY, 2) | {"run_id": None}], [cell(DAY, "a", 2, LATER)])
+        store(connection, reading(DAY, 1, {"a": 1}))
+    too_many = tables.LARGEST_COUNT + 1
+    with pytest.raises(ValueError, match="daily_totals"), database.transaction() as connection:
+        store(connection, reading(DAY, too_many, {"a": 2}), at=LATER)
     with database.transaction(read_only=True) as connection:
         assert stored(connection) == {(DAY, "a"): 1}
         assert rows_of(connection, tables.session_revisions) == []
@@ -274,12 +265,7 @@ def test_users_have_counts_totals_and_revisions_of_their_own_and_no_part_in_the_
     connection: sa.Connection,
 ) -> None:
     for at, count in ((NOW, 1), (LATER, 4)):
-        result = writes.store_days(
-            connection,
-            USERS,
-            [total(DAY, 6, at, USERS)],
-            [cell(DAY, "u", count, at, USERS), cell(DAY, "w", 1, at, USERS)],
-        )
+        result = store(connection, reading(DAY, 6, {"u": count, "w": 1}), at=at, of=USERS)
     assert result == {DAY: writes.StoredDay(6, 1, writes.Changes(changed=1, unchanged=1))}
     assert rows_of(connection, tables.user_session_revisions) == [(DAY, "u", LATER, 1, 4, f"run of {LATER}")]
     row = connection.execute(sa.select(tables.user_daily_totals)).one()

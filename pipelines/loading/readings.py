@@ -1,0 +1,23 @@
+"""A day's answers in the warehouse's terms."""
+
+from pipelines.loading.answers import DayAnswers
+from warehouse.writes import Contradiction, Reading
+
+
+def as_reading(answers: DayAnswers, *, expected: int, lacking: int) -> Reading:
+    """What is stored of a day that was read whole. Of the `expected` ids, so many are `lacking` a count."""
+    assert answers.control_total is not None, "a day without a control total is not whole"
+    return Reading(
+        day=answers.day.day,
+        window_start=answers.day.start,
+        window_end=answers.day.end,
+        control_total=answers.control_total,
+        counts=answers.counts,
+        derived=answers.derived,
+        expected=expected,
+        lacking=lacking,
+        contradictions=[
+            Contradiction(found.org_id, found.first.day, found.last.day, found.in_one, found.by_day)
+            for found in answers.contradictions
+        ],
+    )

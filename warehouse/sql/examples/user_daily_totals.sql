@@ -1,0 +1,8 @@
+-- How many sessions of each month belong to none of the users that are counted?
+select
+    cast(date_trunc('month', day) as date) as month,
+    sum(sessions_count) as sessions,
+    sum(unattributed_count) as unattributed
+from user_daily_totals
+group by cast(date_trunc('month', day) as date)
+order by month

@@ -1,0 +1,3 @@
+-- Which layout does this warehouse have?
+select version
+from warehouse_version
