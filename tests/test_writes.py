@@ -213,7 +213,7 @@ def test_whatever_a_name_holds_is_kept_to_the_letter(database: Database, name: s
         for count in (1, 2):
             by = Provenance("v2", NOW, run_id=name)
             writes.store_days(connection, ORGANIZATIONS, [reading(DAY, count, {"a": count})], by)
-        writes.store_history(connection, DAY, DAY)
+        writes.store_expected_days(connection, DAY, DAY)
     with database.transaction(read_only=True) as connection:
         assert connection.scalars(sa.select(tables.organizations.c.org_name)).all() == [name, name]
         assert connection.scalars(sa.select(tables.session_grid.c.org_name)).all() == [name, name]
@@ -245,7 +245,7 @@ def test_ids_that_a_careless_comparison_takes_for_one_are_different_organization
     rebuild(connection, tables.weekly_sessions.name)
     weekly = connection.execute(sa.select(tables.weekly_sessions.c.org_id, tables.weekly_sessions.c.sessions_count))
     assert {org_id: count for org_id, count in weekly} == counts
-    writes.store_history(connection, DAY, DAY)
+    writes.store_expected_days(connection, DAY, DAY)
     grid = connection.execute(sa.select(tables.session_grid.c.org_name, tables.session_grid.c.sessions_count))
     assert {name: count for name, count in grid} == {f"name of {id_}": count for id_, count in counts.items()}
 
@@ -472,7 +472,7 @@ def test_the_grid_has_each_day_and_organization_once_however_far_behind_the_roll
     with open_database.transaction() as connection:
         found = [Entry(id_, f"{id_}'s name") for id_ in "abd"]
         writes.store_listed(connection, ORGANIZATIONS, found, NOW)
-        writes.store_history(connection, FIRST + timedelta(days=3), FIRST + timedelta(days=73))
+        writes.store_expected_days(connection, FIRST + timedelta(days=3), FIRST + timedelta(days=73))
     for days, built in steps:
         with open_database.transaction() as connection:
             load(connection, days)
@@ -622,10 +622,10 @@ def test_a_look_back_that_has_changed_is_taken_over_by_days_of_before(connection
         assert rebuild(connection, "enterprise_sessions", settled_after_days) == 0
 
 
-def test_history_is_one_row_the_latest(connection: sa.Connection) -> None:
+def test_the_expected_days_are_one_row_the_latest(connection: sa.Connection) -> None:
     for last_day in (DAY, DAY + timedelta(days=1), DAY):
-        writes.store_history(connection, DAY, last_day)
-        assert rows_of(connection, tables.history) == [(DAY, last_day)]
+        writes.store_expected_days(connection, DAY, last_day)
+        assert rows_of(connection, tables.expected_days) == [(DAY, last_day)]
 
 
 # The layout
