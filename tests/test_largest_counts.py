@@ -26,7 +26,7 @@ def test_they_roll_up_are_published_and_reported(each_world: World) -> None:
         migrations.migrate(connection)
         found = [Entry(id_, id_) for id_ in ids]
         writes.store_listed(connection, ORGANIZATIONS, found, at)
-        writes.store_history(connection, FIRST, FIRST + timedelta(days=DAYS - 1))
+        writes.store_expected_days(connection, FIRST, FIRST + timedelta(days=DAYS - 1))
         for start in range(0, DAYS, 50):
             days = world.days(f"{FIRST + timedelta(start)}", f"{FIRST + timedelta(start + 49)}")
             counts = dict.fromkeys(ids, LARGEST_COUNT)

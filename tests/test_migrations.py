@@ -156,7 +156,7 @@ def test_bringing_forward_loses_no_row_and_adds_what_version_1_lacked(old: Datab
     assert now["warehouse_version"] == [(migrations.VERSION,)]
     days = [day for day, *_ in now["daily_totals"]]
     assert now["stale_days"] == [(name, day) for name in sorted(t.name for t in tables.ROLLUPS) for day in days]
-    assert now["history"] == [(days[0], days[-1])], "the calendar shows at once what is loaded"
+    assert now["expected_days"] == [(days[0], days[-1])], "the calendar shows at once what is loaded"
     empty = {"session_revisions", "contradictions", *(name for name in every if name.startswith("user"))}
     assert {name for name in empty if now[name]} == set()
 
@@ -305,7 +305,13 @@ RECONCILIATION_OF_VERSION_3 = """
 
 
 def take_back_to(version: int, connection: sa.Connection) -> None:
-    """Lay a warehouse of today out as release 2 or 3 of the tables did."""
+    """Lay a warehouse of today out as release 2, 3 or 4 of the tables did."""
+    connection.execute(sa.text("alter table expected_days rename to history"))
+    calendar = tables.select(tables.calendar).replace("expected_days", "history")
+    connection.execute(sa.text(f"create or replace view calendar as {calendar}"))
+    connection.execute(sa.text(f"update warehouse_version set version = {version}"))
+    if version == 4:
+        return
     connection.execute(sa.text("drop view reconciliation"))
     connection.execute(sa.text(RECONCILIATION_OF_VERSION_3))
     for table in ("contradictions", "user_contradictions"):
@@ -314,11 +320,10 @@ def take_back_to(version: int, connection: sa.Connection) -> None:
         connection.execute(sa.text(f"alter table {table} drop column is_listed"))
     if version == 2:
         connection.execute(sa.text(SESSION_GRID_OF_VERSION_2))
-    connection.execute(sa.text(f"update warehouse_version set version = {version}"))
 
 
-@pytest.mark.parametrize("version", [2, 3])
-def test_the_second_and_third_version_get_what_they_lack_and_keep_every_row(warehouse_url: str, version: int) -> None:
+@pytest.mark.parametrize("version", [2, 3, 4])
+def test_later_versions_get_what_they_lack_and_keep_every_row(warehouse_url: str, version: int) -> None:
     database = Database(url=warehouse_url)
     fill_with_version_1(warehouse_url)
     migrate(database)
@@ -333,6 +338,19 @@ def test_the_second_and_third_version_get_what_they_lack_and_keep_every_row(ware
         assert views(connection) == of_today
         assert everything(connection) == before
     assert layout(database) == laid_out
+
+
+def test_a_name_that_a_later_version_brought_is_told_if_somebody_has_taken_it(warehouse_url: str) -> None:
+    database = Database(url=warehouse_url)
+    fill_with_version_1(warehouse_url)
+    migrate(database)
+    with database.transaction() as connection:
+        take_back_to(4, connection)
+        connection.execute(sa.text("create table expected_days as select 1 as mine"))
+    before = rows(database, "history", "expected_days")
+    with pytest.raises(NamesTaken, match="holds expected_days already"):
+        migrate(database)
+    assert rows(database, "history", "expected_days") == before
 
 
 def test_days_of_a_count_that_no_sum_can_hold_are_to_be_loaded_again(warehouse_url: str) -> None:

@@ -79,7 +79,7 @@ def rows_in(path: Path) -> list[tuple[Any, ...]]:
 
 def one_file_tables() -> set[str]:
     """The tables that are to be a file each: all but the counts and what only the runs need."""
-    internal = {tables.stale_days.name, tables.history.name, tables.warehouse_version.name}
+    internal = {tables.stale_days.name, tables.expected_days.name, tables.warehouse_version.name}
     return set(tables.metadata.tables) - internal - {CELLS, tables.user_daily_sessions.name}
 
 

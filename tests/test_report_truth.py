@@ -115,7 +115,7 @@ class Page:
             writes.store_days(connection, ORGANIZATIONS, readings, Provenance("v2", midnight(FIRST), run_id="run"))
             read_at = tables.daily_totals.c.window_end + sa.literal(timedelta(hours=2))
             connection.execute(sa.update(tables.daily_totals).values(loaded_at=read_at))
-            writes.store_history(connection, DAYS[0], DAYS[-1])
+            writes.store_expected_days(connection, DAYS[0], DAYS[-1])
             for rollup in tables.ROLLUPS:
                 rollups.rebuild(connection, rollup, settled_after_days=2)
         with database.transaction(read_only=True) as connection:

@@ -29,6 +29,7 @@ from tests.support.published import (
     sums,
 )
 from tests.support.world import World
+from warehouse import tables
 
 FIRST, LAST = "2025-01-20", "2025-02-10"
 
@@ -123,6 +124,25 @@ def test_what_was_read_after_the_copy_is_named_with_the_command_that_reads_it(lo
     assert loaded.cells() == loaded.truth(FIRST, LAST)
 
 
+@pytest.mark.parametrize("spoil", [blank, spoil_keys], ids=["from the copy", "from its own rows"])
+def test_files_of_before_a_table_was_renamed_become_a_warehouse_of_today(
+    loaded: World, spoil: Callable[[Path], None]
+) -> None:
+    path = loaded.database.path
+    before = all_of(path)
+    calendar = tables.select(tables.calendar).replace("expected_days", "history")
+    for file in (path, snapshot_of(loaded)):
+        with duckdb.connect(str(file)) as connection:
+            connection.execute("alter table expected_days rename to history")
+            connection.execute(f"create or replace view calendar as {calendar}")
+            connection.execute("update warehouse_version set version = 4")
+    spoil(path)
+    code, out, err = devin_sessions("restore")
+    assert (code, err) == (0, "")
+    assert f"Restored the warehouse {path} from " in out
+    assert all_of(path) == before
+
+
 def test_without_a_copy_it_is_built_from_parquet(loaded: World) -> None:
     before = all_of(loaded.database.path)
     loaded.database.path.unlink()
@@ -131,7 +151,7 @@ def test_without_a_copy_it_is_built_from_parquet(loaded: World) -> None:
     assert (code, err) == (0, "")
     assert "from the Parquet files, as of" in out
     after = all_of(loaded.database.path)
-    history = before.pop("history"), after.pop("history")
+    history = before.pop("expected_days"), after.pop("expected_days")
     assert history[1] != [], "the views need it"
     for views in ("calendar", "session_grid", "reconciliation"):  # which reach as far as history is known to
         before.pop(views), after.pop(views)

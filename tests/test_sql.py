@@ -100,7 +100,7 @@ def test_every_table_and_view_gives_the_same_kinds_of_values_on_every_database(c
     store(connection, {(label, "a"): n for label, n in consecutive("2025-01-01", range(40)).items()})
     seen_at = datetime(2025, 1, 1, tzinfo=UTC)
     writes.store_listed(connection, ORGANIZATIONS, [Entry("a", "A", seen_at)], seen_at)
-    writes.store_history(connection, day("2025-01-01"), day("2025-02-09"))
+    writes.store_expected_days(connection, day("2025-01-01"), day("2025-02-09"))
     for table in tables.ROLLUPS:
         rollups.rebuild(connection, table, settled_after_days=2)
     for relation in (*RELATIONS, tables.organizations, tables.daily_sessions, tables.daily_totals):
@@ -277,7 +277,7 @@ def test_with_a_look_back_of_one_day_a_day_is_settled_at_once(connection: sa.Con
 
 
 def test_the_calendar_names_week_month_quarter_and_weekday(connection: sa.Connection) -> None:
-    writes.store_history(connection, day("2023-12-30"), day("2027-01-04"))
+    writes.store_expected_days(connection, day("2023-12-30"), day("2027-01-04"))
     found = {row[0].isoformat(): row[1:] for row in rows(connection, "select * from calendar")}
     expected = [
         # day, then week, ISO year and week, month, quarter, weekday, its name, weekend
@@ -304,7 +304,7 @@ def test_the_calendar_names_week_month_quarter_and_weekday(connection: sa.Connec
 
 def test_the_calendar_has_every_day_of_history_once_and_agrees_with_pythons(connection: sa.Connection) -> None:
     first, last = day("2020-01-01"), day("2033-01-02")
-    writes.store_history(connection, first, last)
+    writes.store_expected_days(connection, first, last)
     expected = []
     for n in range((last - first).days + 1):
         of = first + timedelta(days=n)
@@ -318,7 +318,7 @@ def test_the_calendar_has_every_day_of_history_once_and_agrees_with_pythons(conn
 def test_the_calendar_begins_and_ends_with_history(connection: sa.Connection, days: int) -> None:
     first = day("2025-01-01")
     last = first + timedelta(days=days - 1)
-    writes.store_history(connection, first, last)
+    writes.store_expected_days(connection, first, last)
     found = rows(connection, "select min(day), max(day), count(*) from calendar")
     assert found == [(first, last, days) if days else (None, None, 0)]
 
@@ -335,7 +335,7 @@ def test_the_grid_tells_not_loaded_from_a_zero_of_the_source(connection: sa.Conn
     names = {"a": "A", "b": None, "never counted": "N"}
     found = [Entry(id_, name) for id_, name in names.items()]
     writes.store_listed(connection, ORGANIZATIONS, found, seen_at)
-    writes.store_history(connection, day("2025-01-01"), day("2025-01-03"))
+    writes.store_expected_days(connection, day("2025-01-01"), day("2025-01-03"))
     cells = {("2025-01-01", "a"): 5, ("2025-01-01", "b"): 0, ("2025-01-03", "a"): 0}
     store(connection, cells | {("2024-12-31", "a"): 7, ("2025-01-04", "a"): 7})
     assert rows(connection, "select * from session_grid order by org_id, day") == [
@@ -357,7 +357,7 @@ def test_the_grid_keeps_the_days_of_a_complete_month_and_shows_those_of_one_in_w
     seen_at = datetime(2025, 1, 1, tzinfo=UTC)
     found = [Entry(id_, id_.upper()) for id_ in ("a", "b")]
     writes.store_listed(connection, ORGANIZATIONS, found, seen_at)
-    writes.store_history(connection, day("2025-01-01"), day("2025-02-28"))
+    writes.store_expected_days(connection, day("2025-01-01"), day("2025-02-28"))
     store(connection, {(label, "a"): n for label, n in consecutive("2025-01-01", range(59)).items() if n != 45})
     store(connection, {(label, "b"): n for label, n in consecutive("2025-02-01", range(28)).items()})
     assert {(month, id_) for month, id_, *_, is_complete in rebuilt(connection, "monthly_sessions") if is_complete} == {
@@ -377,7 +377,7 @@ def test_the_grid_keeps_the_days_of_a_complete_month_and_shows_those_of_one_in_w
 
 
 def test_reconciliation_has_a_verdict_for_every_day_of_history(connection: sa.Connection) -> None:
-    writes.store_history(connection, day("2025-01-01"), day("2025-01-06"))
+    writes.store_expected_days(connection, day("2025-01-01"), day("2025-01-06"))
     cells = {("2025-01-01", "a"): 5, ("2025-01-02", "a"): 5, ("2025-01-04", "a"): 5, ("2025-01-04", "b"): 1}
     store(connection, cells, {"2025-01-02": 7, "2025-01-04": 3, "2025-01-05": 0, "2025-01-06": 1, "2025-01-07": 1})
     claims = [(5, None, 2), (6, None, 2), (6, "a", 1), (6, "b", 1)]

@@ -4,10 +4,12 @@ import sqlalchemy as sa
 
 from warehouse import rollups, tables
 from warehouse.dimensions import DIMENSIONS, ORGANIZATIONS
-from warehouse.tables import history, warehouse_version
+from warehouse.tables import expected_days, warehouse_version
 
 # A new table or view brings its own in its facts; a change of another kind needs a number here.
 VERSION = max(4, *(tables.facts(relation).since for relation in tables.RELATIONS))
+
+EXPECTED_DAYS_UP_TO_VERSION_4 = "history"  # as this table was called then, which reads like a log of changes
 
 
 class UnfitWarehouse(Exception):
@@ -58,13 +60,15 @@ def migrate(connection: sa.Connection) -> None:
         )
     if found in (1, 2, 3):
         _know_who_is_listed(connection, there)
+    if found in (2, 3, 4):
+        connection.execute(sa.text(f"alter table {EXPECTED_DAYS_UP_TO_VERSION_4} rename to {expected_days.name}"))
     tables.create(connection)
     if found in (1, 2, 3):
         _forget_absurd_days(connection)
     if found == 1:
         # The second version brought revisions, users and views, and rollups that know what they have yet to take in.
         rollups.mark_everything_stale(connection)
-        take_history_from_what_is_loaded(connection)
+        expect_what_is_loaded(connection)
     connection.execute(sa.delete(warehouse_version))
     connection.execute(sa.insert(warehouse_version).values(version=VERSION))
 
@@ -94,8 +98,8 @@ def _forget_absurd_days(connection: sa.Connection) -> None:
             rollups.mark_stale(connection, dimension, sorted(days))
 
 
-def take_history_from_what_is_loaded(connection: sa.Connection) -> None:
+def expect_what_is_loaded(connection: sa.Connection) -> None:
     """Expect the days from the first to the last that is stored, where no load has said which to expect."""
     days = ORGANIZATIONS.totals.c.day
     first_and_last = sa.select(sa.func.min(days), sa.func.max(days)).having(sa.func.count() > 0)
-    connection.execute(sa.insert(history).from_select(["first_day", "last_day"], first_and_last))
+    connection.execute(sa.insert(expected_days).from_select(["first_day", "last_day"], first_and_last))

@@ -13,7 +13,8 @@ from warehouse import migrations, parquet, rollups, tables
 from warehouse.dimensions import DIMENSIONS, ORGANIZATIONS, Dimension
 
 _MADE_FROM_OTHERS = {*(rollup.name for rollup in tables.ROLLUPS), tables.stale_days.name, tables.warehouse_version.name}
-_NEEDED_BY_RUNS_ALONE = {tables.history.name}  # which the next load writes
+# What the next load writes.
+_NEEDED_BY_RUNS_ALONE = {tables.expected_days.name, migrations.EXPECTED_DAYS_UP_TO_VERSION_4}
 _REGISTERED = "rows_of_a_file"
 
 
@@ -192,8 +193,8 @@ def _drop_unproven(connection: sa.Connection, dimension: Dimension) -> set[date]
 
 def _rebuild(connection: sa.Connection, settled_after_days: int) -> None:
     rollups.mark_everything_stale(connection)
-    if not connection.scalar(sa.select(sa.func.count()).select_from(tables.history)):
-        migrations.take_history_from_what_is_loaded(connection)
+    if not connection.scalar(sa.select(sa.func.count()).select_from(tables.expected_days)):
+        migrations.expect_what_is_loaded(connection)
     for rollup in tables.ROLLUPS:
         rollups.rebuild(connection, rollup, settled_after_days=settled_after_days)
 

@@ -52,10 +52,6 @@ def key(relation: sa.Table) -> tuple[str, ...]:
     return facts(relation).key or tuple(column.name for column in relation.primary_key.columns)
 
 
-def _info(kind: Literal["table", "rollup", "view", "bookkeeping table"], since: int, **more: Any) -> dict[str, Facts]:
-    return {"facts": Facts(kind, since, **more)}
-
-
 def _column(
     name: str, type_: sa.types.TypeEngine[Any], comment: str, *, nullable: bool = False, primary_key: bool = False
 ) -> sa.Column[Any]:
@@ -106,7 +102,7 @@ def _listed(name: str, of: _Words, *more: sa.Column[Any]) -> sa.Table:
         # Nullable because DuckDB cannot add any other column to a table with rows; it never is.
         _column("is_listed", Boolean(), "True if the newest listing named it: only then is it counted.", nullable=True),
         comment=f"One row per {of.noun}.",
-        info=_info("table", of.since, parquet="whole"),
+        info={"facts": Facts("table", of.since, parquet="whole")},
     )
 
 
@@ -123,7 +119,7 @@ def _cells(name: str, of: _Words, totals: str) -> sa.Table:
         _column("run_id", Text(), "The Dagster run that stored this count."),
         _never_negative("sessions_count"),
         comment=f"One row per {of.noun} and day.",
-        info=_info("table", of.since, parquet="monthly"),
+        info={"facts": Facts("table", of.since, parquet="monthly")},
     )
 
 
@@ -149,7 +145,7 @@ def _totals(name: str, of: _Words) -> sa.Table:
         _never_negative("sessions_count"),
         _never_negative(f"{of.prefix}_sessions_count"),
         comment=f"One row per day that was read whole per {of.noun}: the control totals, and the ledger of loading.",
-        info=_info("table", of.since, parquet="whole"),
+        info={"facts": Facts("table", of.since, parquet="whole")},
     )
 
 
@@ -164,7 +160,7 @@ def _revisions(name: str, of: _Words, cells: str) -> sa.Table:
         _count("new_count", f"What {cells} held from then on."),
         _column("run_id", Text(), "The Dagster run that read the new count."),
         comment=f"One row per {of.noun}, day and change of a count that was stored already. Rows are only ever added.",
-        info=_info("table", since=2, parquet="whole"),
+        info={"facts": Facts("table", since=2, parquet="whole")},
     )
 
 
@@ -182,7 +178,7 @@ def _contradictions(name: str, of: _Words, cells: str) -> sa.Table:
         _column("run_id", Text(), "The Dagster run that read both."),
         comment="One row per day and contradiction: days that do not sum to the source's own count of all of them. "
         "Each reading of a day replaces the rows of that day.",
-        info=_info("table", since=4, parquet="whole"),
+        info={"facts": Facts("table", since=4, parquet="whole")},
     )
 
 
@@ -213,7 +209,7 @@ def _rollup(name: str, period: str, grain: str, first_day: str, reach: Callable[
         _column("is_complete", Boolean(), f"True if every day of the {period} is loaded for this organization."),
         _never_negative("sessions_count"),
         comment=f"One row per organization and {grain}.",
-        info=_info("rollup", since=1, parquet="whole", reach=reach),
+        info={"facts": Facts("rollup", since=1, parquet="whole", reach=reach)},
     )
 
 
@@ -246,7 +242,7 @@ enterprise_sessions = sa.Table(
     _never_negative("sessions_count"),
     comment="One row per day that is loaded, over the whole enterprise.",
     # A day is in the month so far for up to 30 days after it, in the 28 days for 27, in the week before for 13.
-    info=_info("rollup", since=1, parquet="whole", reach=up_to_days_later(31)),
+    info={"facts": Facts("rollup", since=1, parquet="whole", reach=up_to_days_later(31))},
 )
 
 stale_days = sa.Table(
@@ -255,16 +251,16 @@ stale_days = sa.Table(
     _column("rollup", Text(), "The rollup.", primary_key=True),
     _column("day", Date(), "A day that was loaded since the rollup was last built.", primary_key=True),
     comment="One row per rollup and day that it has yet to take in. Empty when all are up to date.",
-    info=_info("bookkeeping table", since=2),
+    info={"facts": Facts("bookkeeping table", since=2)},
 )
 
-history = sa.Table(
-    "history",
+expected_days = sa.Table(
+    "expected_days",
     metadata,
     _column("first_day", Date(), "First day of history: DEVIN_START_DATE."),
     _column("last_day", Date(), "The last day that was over."),
     comment="One row: the days that were to be loaded when a load last began.",
-    info=_info("bookkeeping table", since=2),
+    info={"facts": Facts("bookkeeping table", since=5)},
 )
 
 warehouse_version = sa.Table(
@@ -272,7 +268,7 @@ warehouse_version = sa.Table(
     metadata,
     _column("version", Integer(), "The version of the tables and views, which `migrations` counts."),
     comment="One row: the layout of this warehouse.",
-    info=_info("bookkeeping table", since=2),
+    info={"facts": Facts("bookkeeping table", since=2)},
 )
 
 # A view may select from those before it: they are made in this order.
@@ -290,7 +286,7 @@ calendar = sa.Table(
     _column("weekday_name", Text(), "Monday to Sunday."),
     _column("is_weekend", Boolean(), "True on Saturday and Sunday."),
     comment="One row per day of history, loaded or not.",
-    info=_info("view", since=2, key=("day",)),
+    info={"facts": Facts("view", since=2, key=("day",))},
 )
 
 session_grid = sa.Table(
@@ -305,7 +301,7 @@ session_grid = sa.Table(
         nullable=True,
     ),
     comment="One row per organization and day of history, loaded or not.",
-    info=_info("view", since=2, key=("day", "org_id")),
+    info={"facts": Facts("view", since=2, key=("day", "org_id"))},
 )
 
 reconciliation = sa.Table(
@@ -338,7 +334,7 @@ reconciliation = sa.Table(
         "How many organizations have days that do not sum to the source's own count of all; see contradictions.",
     ),
     comment="One row per day of history, loaded or not.",
-    info=_info("view", since=2, key=("day",)),
+    info={"facts": Facts("view", since=2, key=("day",))},
 )
 
 
@@ -360,7 +356,7 @@ RELATIONS = (
     user_session_revisions,
     user_contradictions,
     stale_days,
-    history,
+    expected_days,
     warehouse_version,
 )
 """Every table and view, in the order in which a reader needs them."""

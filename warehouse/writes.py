@@ -219,10 +219,10 @@ def store_availability(
         connection.execute(change.values(unavailable_since=None, unavailable_reason=None))
 
 
-def store_history(connection: sa.Connection, first_day: date, last_day: date) -> None:
+def store_expected_days(connection: sa.Connection, first_day: date, last_day: date) -> None:
     """Write down which days are to be loaded, for the views."""
-    connection.execute(sa.delete(tables.history))
-    connection.execute(sa.insert(tables.history).values(first_day=first_day, last_day=last_day))
+    connection.execute(sa.delete(tables.expected_days))
+    connection.execute(sa.insert(tables.expected_days).values(first_day=first_day, last_day=last_day))
 
 
 def _compare(connection: sa.Connection, dimension: Dimension, incoming: sa.TableClause) -> dict[date, Changes]:

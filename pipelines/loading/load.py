@@ -52,7 +52,7 @@ def load_partitions(
         migrations.migrate(connection)
         refuse_other_days(reads.windows(connection, dimension), partitions, settings)
         refuse_other_version(reads.api_versions(connection), devin_api.version_name, settings)
-        writes.store_history(connection, settings.devin_start_date, closed_days(partitions)[-1])
+        writes.store_expected_days(connection, settings.devin_start_date, closed_days(partitions)[-1])
         return (
             reads.latest_listed(connection, dimension),
             reads.days_of_runs(connection, dimension, earlier_tries),

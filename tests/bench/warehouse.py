@@ -215,7 +215,7 @@ def _fill(made: History) -> None:
         for statement in _FILLING:
             connection.execute(sa.text(statement))
         rollups.mark_everything_stale(connection)
-        writes.store_history(connection, made.days[0], datetime.now(UTC).date() - timedelta(1))
+        writes.store_expected_days(connection, made.days[0], datetime.now(UTC).date() - timedelta(1))
         for rollup in tables.ROLLUPS:
             rollups.rebuild(connection, rollup, settled_after_days=2)
     if database.is_file:

@@ -134,7 +134,7 @@ def fill(
         writes.store_days(connection, ORGANIZATIONS, readings, by)
         read_at = tables.daily_totals.c.window_start + sa.literal(timedelta(days=4, minutes=5))
         connection.execute(sa.update(tables.daily_totals).values(loaded_at=read_at))
-        writes.store_history(connection, dates[0] if dates else LAST, LAST)
+        writes.store_expected_days(connection, dates[0] if dates else LAST, LAST)
         for rollup in tables.ROLLUPS:
             rollups.rebuild(connection, rollup, settled_after_days=settled_after_days)
 

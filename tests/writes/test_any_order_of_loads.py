@@ -133,7 +133,7 @@ def test_the_grid_has_each_day_and_organization_once_however_far_behind_the_roll
     with open_database.transaction() as connection:
         found = [Entry(id_, f"{id_}'s name") for id_ in "abd"]
         writes.store_listed(connection, ORGANIZATIONS, found, NOW)
-        writes.store_history(connection, FIRST + timedelta(days=3), FIRST + timedelta(days=73))
+        writes.store_expected_days(connection, FIRST + timedelta(days=3), FIRST + timedelta(days=73))
     for days, built in steps:
         with open_database.transaction() as connection:
             load(connection, days)

@@ -146,7 +146,7 @@ def test_a_look_back_that_has_changed_is_taken_over_by_days_of_before(connection
         assert rebuild(connection, "enterprise_sessions", settled_after_days) == 0
 
 
-def test_history_is_one_row_the_latest(connection: sa.Connection) -> None:
+def test_the_expected_days_are_one_row_the_latest(connection: sa.Connection) -> None:
     for last_day in (DAY, DAY + timedelta(days=1), DAY):
-        writes.store_history(connection, DAY, last_day)
-        assert rows_of(connection, tables.history) == [(DAY, last_day)]
+        writes.store_expected_days(connection, DAY, last_day)
+        assert rows_of(connection, tables.expected_days) == [(DAY, last_day)]

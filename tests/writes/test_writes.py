@@ -156,7 +156,7 @@ def test_whatever_a_name_holds_is_kept_to_the_letter(database: Database, name: s
         for count in (1, 2):
             by = Provenance("v2", NOW, run_id=name)
             writes.store_days(connection, ORGANIZATIONS, [reading(DAY, count, {"a": count})], by)
-        writes.store_history(connection, DAY, DAY)
+        writes.store_expected_days(connection, DAY, DAY)
     with database.transaction(read_only=True) as connection:
         assert connection.scalars(sa.select(tables.organizations.c.org_name)).all() == [name, name]
         assert connection.scalars(sa.select(tables.session_grid.c.org_name)).all() == [name, name]
@@ -188,7 +188,7 @@ def test_ids_that_a_careless_comparison_takes_for_one_are_different_organization
     rebuild(connection, tables.weekly_sessions.name)
     weekly = connection.execute(sa.select(tables.weekly_sessions.c.org_id, tables.weekly_sessions.c.sessions_count))
     assert {org_id: count for org_id, count in weekly} == counts
-    writes.store_history(connection, DAY, DAY)
+    writes.store_expected_days(connection, DAY, DAY)
     grid = connection.execute(sa.select(tables.session_grid.c.org_name, tables.session_grid.c.sessions_count))
     assert {name: count for name, count in grid} == {f"name of {id_}": count for id_, count in counts.items()}
 

@@ -9,14 +9,14 @@ digits (n) as (
 
 days as (
 
-    select cast(history.first_day + (ones.n + 10 * tens.n + 100 * hundreds.n + 1000 * thousands.n) as date) as day
+    select cast(expected_days.first_day + (ones.n + 10 * tens.n + 100 * hundreds.n + 1000 * thousands.n) as date) as day
 
-    from history
+    from expected_days
     cross join digits as ones
     cross join digits as tens
     cross join digits as hundreds
     cross join digits as thousands
-    where history.first_day + (ones.n + 10 * tens.n + 100 * hundreds.n + 1000 * thousands.n) <= history.last_day
+    where expected_days.first_day + (ones.n + 10 * tens.n + 100 * hundreds.n + 1000 * thousands.n) <= expected_days.last_day
 
 )
 

@@ -4,4 +4,4 @@ select
     last_day,
     last_day - first_day + 1 as days,
     (select count(*) from daily_totals where day between first_day and last_day) as days_loaded
-from history
+from expected_days
