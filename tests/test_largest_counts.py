@@ -7,6 +7,7 @@ from pipelines.command.status import status
 from pipelines.definitions import definitions_for
 from pipelines.loading.progress import Progress
 from tests.support.published import in_snapshot
+from tests.support.rows import store
 from tests.support.world import World
 from warehouse import migrations, writes
 from warehouse.tables import LARGEST_COUNT, ORGANIZATIONS
@@ -20,32 +21,15 @@ def test_they_roll_up_are_published_and_reported(each_world: World) -> None:
     world.configure(devin_report_path=f"{world.folder}/report.html")
     at = datetime(2026, 6, 1, tzinfo=UTC)
     ids = [f"org-{number:04}" for number in range(ORGANIZATIONS_COUNTED)]
-    by = {"api_version": "v2", "loaded_at": at, "run_id": "run"}
     with world.database.transaction() as connection:
         migrations.bring_forward(connection)
         found = [{"org_id": id_, "org_name": id_, "created_at": None} for id_ in ids]
         writes.store_listed(connection, ORGANIZATIONS, found, at)
         writes.store_history(connection, FIRST, FIRST + timedelta(days=DAYS - 1))
         for start in range(0, DAYS, 50):
-            days = world.days(f"{FIRST + timedelta(start)}", f"{FIRST + timedelta(start + 49)}")
-            totals = [
-                {
-                    "day": day.day,
-                    "window_start": day.start,
-                    "window_end": day.end,
-                    "sessions_count": LARGEST_COUNT,
-                    "orgs_expected": len(ids),
-                    "orgs_loaded": len(ids),
-                    **by,
-                }
-                for day in days
-            ]
-            cells = [
-                {"day": day.day, "org_id": id_, "sessions_count": LARGEST_COUNT, "is_derived": False, **by}
-                for day in days
-                for id_ in ids
-            ]
-            writes.store_days(connection, ORGANIZATIONS, totals, cells)
+            days = [FIRST + timedelta(days=start + n) for n in range(50)]
+            counts = {day: dict.fromkeys(ids, LARGEST_COUNT) for day in days}
+            store(connection, ORGANIZATIONS, counts, totals=dict.fromkeys(days, LARGEST_COUNT))
     outcome = runs.run_downstream(definitions_for(world.settings, Progress()), world.instance, ORGANIZATIONS)
     assert outcome.failures == []
     everything = DAYS * ORGANIZATIONS_COUNTED * LARGEST_COUNT

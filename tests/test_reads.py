@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -10,6 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from resources.database import Database
+from tests.support.rows import store
+from tests.support.warehouse import rebuild
 from warehouse import reads, tables, writes
 from warehouse.tables import ORGANIZATIONS, USERS, Counted
 
@@ -32,33 +33,6 @@ def counted(request: pytest.FixtureRequest) -> Counted:
     """Whose sessions: tests that take this run once for each."""
     of: Counted = request.param
     return of
-
-
-def store(
-    connection: sa.Connection,
-    counted: Counted,
-    days: Mapping[date, Mapping[str, int]],
-    *,
-    control_total: int | None = None,
-    read_after: timedelta = timedelta(hours=2),
-    **read: str,
-) -> None:
-    """Load these counts by day and id, each day read so long after its end."""
-    totals: list[dict[str, Any]] = []
-    cells: list[dict[str, Any]] = []
-    for day, counts in days.items():
-        start = datetime(day.year, day.month, day.day, tzinfo=UTC)
-        end = start + timedelta(days=1)
-        about = {"api_version": "v2", "loaded_at": end + read_after, "run_id": "run"} | read
-        expected = {f"{counted.prefix}_expected": len(counts), f"{counted.prefix}_loaded": len(counts)}
-        summed = sum(counts.values()) if control_total is None else control_total
-        totals.append(
-            {"day": day, "window_start": start, "window_end": end, "sessions_count": summed} | expected | about
-        )
-        cells += [
-            {"day": day, counted.id: id_, "sessions_count": n, "is_derived": False} | about for id_, n in counts.items()
-        ]
-    writes.store_days(connection, counted, totals, cells)
 
 
 def listed(
@@ -136,7 +110,7 @@ def test_rollups_are_behind_until_each_has_taken_in_what_was_loaded(connection: 
     names = [table.name for table in tables.ROLLUPS]
     for number, table in enumerate(tables.ROLLUPS):
         assert reads.rollups_behind(connection) == names[number:]
-        writes.rebuild(connection, table, **({"settled_after_days": 2} if table is tables.enterprise_sessions else {}))
+        rebuild(connection, table.name)
     assert reads.rollups_behind(connection) == []
     store(connection, USERS, {JANUARY_30: {"u": 1}})
     assert reads.rollups_behind(connection) == [], "no rollup is about users"
@@ -147,7 +121,7 @@ def test_coverage_counts_loaded_and_reconciled_days_of_those_expected(
 ) -> None:
     listed(connection, counted, dict.fromkeys(["a", "b"]))
     store(connection, counted, {days_after(n): {"a": 1, "b": 2} for n in range(3)})
-    store(connection, counted, {days_after(3): {"a": 1, "b": 2}}, control_total=7)
+    store(connection, counted, {days_after(3): {"a": 1, "b": 2}}, totals={days_after(3): 7})
     store(connection, counted, {days_after(4): {"a": 1}}, read_after=timedelta(days=9))
     expected = [days_after(n) for n in range(1, 8)]
     loaded = reads.loaded_days(connection, counted, expected)

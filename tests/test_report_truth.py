@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from typing import Any
 
 import pytest
@@ -17,6 +17,8 @@ from pipelines.report import page as report
 from pipelines.report.activity import activity
 from resources.database import Database
 from resources.sandbox.server import Sandbox
+from tests.support.rows import midnight, store
+from tests.support.warehouse import rebuild
 from warehouse import migrations, tables, writes
 from warehouse.tables import ORGANIZATIONS
 
@@ -27,10 +29,6 @@ SOURCE = Sandbox(organizations=5)
 IDS = [organization.org_id for organization in SOURCE.organizations]
 NAMES = {organization.org_id: organization.org_name for organization in SOURCE.organizations}
 CREATED = {organization.org_id: organization.created_at for organization in SOURCE.organizations}
-
-
-def midnight(day: date) -> datetime:
-    return datetime(day.year, day.month, day.day, tzinfo=UTC)
 
 
 TRUTH = {
@@ -92,36 +90,18 @@ class Page:
             for table in reversed(tables.metadata.sorted_tables):
                 if table is not tables.warehouse_version:
                     connection.execute(sa.delete(table))
-        read = {"api_version": "v2", "run_id": "run"}
-        totals: list[dict[str, Any]] = []
-        cells: list[dict[str, Any]] = []
-        for day in sorted(loaded.days):
-            there = [org_id for org_id in IDS if (day, org_id) not in loaded.refused]
-            end = midnight(day + timedelta(days=1))
-            about = {**read, "loaded_at": end + timedelta(hours=2)}
-            totals.append(
-                {
-                    "day": day,
-                    "window_start": midnight(day),
-                    "window_end": end,
-                    "sessions_count": loaded.total(day),
-                    "orgs_expected": len(IDS),
-                    "orgs_loaded": len(there),
-                    **about,
-                }
-            )
-            cells += [
-                {"day": day, "org_id": org_id, "sessions_count": TRUTH[day, org_id], "is_derived": False, **about}
-                for org_id in there
-            ]
+        days = {
+            day: {org_id: TRUTH[day, org_id] for org_id in IDS if (day, org_id) not in loaded.refused}
+            for day in sorted(loaded.days)
+        }
+        totals = {day: sum(TRUTH[day, org_id] for org_id in IDS) for day in days}
         with database.transaction() as connection:
             found = [{"org_id": o, "org_name": NAMES[o], "created_at": CREATED[o]} for o in IDS]
             writes.store_listed(connection, ORGANIZATIONS, found, midnight(FIRST))
-            writes.store_days(connection, ORGANIZATIONS, totals, cells)
+            store(connection, ORGANIZATIONS, days, totals=totals, expected=len(IDS))
             writes.store_history(connection, DAYS[0], DAYS[-1])
             for rollup in tables.ROLLUPS:
-                parameters = {"settled_after_days": 2} if rollup is tables.enterprise_sessions else {}
-                writes.rebuild(connection, rollup, **parameters)
+                rebuild(connection, rollup.name)
         with database.transaction(read_only=True) as connection:
             self.text = report.as_page(activity(connection), [], "")
         (specs,) = re.findall(r'<script type="application/json" id="charts">(.*?)</script>', self.text, re.DOTALL)

@@ -10,6 +10,8 @@ import pytest
 import sqlalchemy as sa
 
 from resources.database import Database
+from tests.support.rows import store as store_rows
+from tests.support.warehouse import rebuild
 from warehouse import migrations, tables, writes
 from warehouse.tables import ORGANIZATIONS
 
@@ -36,37 +38,12 @@ def store(
     totals: Mapping[str, int] | None = None,
     read_after: timedelta = timedelta(hours=2),
 ) -> None:
-    """Load these counts, each day read so long after its end. Its total is the sum of its cells unless given."""
-    summed = {label: sum(n for (of, _), n in cells.items() if of == label) for label, _ in cells}
-    read = {"api_version": "v2", "run_id": "run"}
-    days = []
-    for label, count in (summed | dict(totals or {})).items():
-        start = datetime.fromisoformat(label).replace(tzinfo=UTC)
-        end = start + timedelta(days=1)
-        days.append(
-            {
-                "day": start.date(),
-                "window_start": start,
-                "window_end": end,
-                "sessions_count": count,
-                "orgs_expected": 3,
-                "orgs_loaded": 2,
-                "loaded_at": end + read_after,
-                **read,
-            }
-        )
-    facts = [
-        {
-            "day": day(label),
-            "org_id": org_id,
-            "sessions_count": count,
-            "is_derived": False,
-            "loaded_at": datetime(2025, 1, 1, tzinfo=UTC),
-            **read,
-        }
-        for (label, org_id), count in cells.items()
-    ]
-    writes.store_days(connection, ORGANIZATIONS, days, facts)
+    """Load these counts, each day read that long after its end. Its total is the sum of its cells unless given."""
+    days: dict[date, dict[str, int]] = {}
+    for (label, org_id), count in cells.items():
+        days.setdefault(day(label), {})[org_id] = count
+    by_day = {day(label): count for label, count in (totals or {}).items()}
+    store_rows(connection, ORGANIZATIONS, days, totals=by_day, expected=3, loaded=2, read_after=read_after)
 
 
 def rows(connection: sa.Connection, sql: str) -> list[tuple[Any, ...]]:
@@ -113,8 +90,7 @@ def test_every_table_and_view_gives_the_same_kinds_of_values_on_every_database(c
     writes.store_listed(connection, ORGANIZATIONS, [{"org_id": "a", "org_name": "A", "created_at": seen_at}], seen_at)
     writes.store_history(connection, day("2025-01-01"), day("2025-02-09"))
     for table in tables.ROLLUPS:
-        options = {"settled_after_days": 2} if table is tables.enterprise_sessions else {}
-        writes.rebuild(connection, table, **options)
+        rebuild(connection, table.name)
     for relation in (*RELATIONS, tables.organizations, tables.daily_sessions, tables.daily_totals):
         result = connection.execute(sa.text(f"select * from {relation.name}"))
         assert list(result.keys()) == relation.columns.keys()

@@ -21,6 +21,7 @@ from resources.database import Database
 from resources.files import replacing
 from tests.bench.source import World
 from tests.support.postgresql import PostgreSQL
+from tests.support.rows import cell, total
 from warehouse import migrations, parquet, tables, writes
 from warehouse.tables import ORGANIZATIONS
 
@@ -121,31 +122,16 @@ _COUNT = "greatest(0, (d.number * 7919 + o.number * 104729) % 1000003 * 48271 % 
 def _cells(orgs: int, days: int, read: dict[str, Any]) -> list[dict[str, Any]]:
     org_ids = World(orgs, days).org_ids
     return [
-        {
-            "day": FIRST_DAY + timedelta(day),
-            "org_id": org_id,
-            "sessions_count": _count(org, day),
-            "is_derived": False,
-            **read,
-        }
+        cell(FIRST_DAY + timedelta(day), org_id, _count(org, day)) | read
         for day in range(days)
         for org, org_id in enumerate(org_ids)
     ]
 
 
 def _totals(orgs: int, days: int, read: dict[str, Any]) -> list[dict[str, Any]]:
-    starts = [datetime(FIRST_DAY.year, FIRST_DAY.month, FIRST_DAY.day, tzinfo=UTC) + timedelta(n) for n in range(days)]
+    counts = [sum(_count(org, day) for org in range(orgs)) for day in range(days)]
     return [
-        {
-            "day": start.date(),
-            "window_start": start,
-            "window_end": start + timedelta(1),
-            "sessions_count": sum(_count(org, day) for org in range(orgs)),
-            "orgs_expected": orgs,
-            "orgs_loaded": orgs,
-            **read,
-        }
-        for day, start in enumerate(starts)
+        total(FIRST_DAY + timedelta(day), count, expected=orgs, loaded=orgs) | read for day, count in enumerate(counts)
     ]
 
 

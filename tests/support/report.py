@@ -16,6 +16,8 @@ from pipelines.report.activity import activity
 from pipelines.schedules import JOB
 from pipelines.settings import PROJECT, Settings
 from resources.database import Database
+from tests.support.rows import store
+from tests.support.warehouse import rebuild
 from tests.support.world import World
 from warehouse import tables, writes
 from warehouse.tables import ORGANIZATIONS
@@ -106,43 +108,28 @@ def fill(
     """Load these counts by organization, of days that end with LAST; a day of which nobody has one is not loaded."""
     days = len(next(iter(counts.values()), []))
     dates = [LAST - timedelta(days=days - 1 - n) for n in range(days)]
-    totals, cells = [], []
+    by_day: dict[date, dict[str, int]] = {}
     for number, day in enumerate(dates):
-        of_day = {org_id: row[number] for org_id, row in counts.items()}
-        known = {org_id: count for org_id, count in of_day.items() if count is not None}
-        if not known:
-            continue
-        start = datetime(day.year, day.month, day.day, tzinfo=UTC)
-        read = {"api_version": "v2", "loaded_at": start + timedelta(days=4, minutes=5), "run_id": "run"}
-        totals.append(
-            {
-                "day": day,
-                "window_start": start,
-                "window_end": start + timedelta(days=1),
-                "sessions_count": sum(known.values()) + unattributed,
-                "orgs_expected": len(counts),
-                "orgs_loaded": len(known),
-                **read,
-            }
-        )
-        cells += [
-            {"day": day, "org_id": org_id, "sessions_count": count, "is_derived": False, **read}
-            for org_id, count in known.items()
-        ]
+        known = {org_id: count for org_id, row in counts.items() if (count := row[number]) is not None}
+        if known:
+            by_day[day] = known
     found = [
         {"org_id": org_id, "org_name": (names or {}).get(org_id, f"Name of {org_id}"), "created_at": None}
         for org_id in counts
     ]
     with database.transaction() as connection:
         writes.store_listed(connection, ORGANIZATIONS, found, datetime(2025, 1, 1, tzinfo=UTC))
-        writes.store_days(connection, ORGANIZATIONS, totals, cells)
+        store(
+            connection,
+            ORGANIZATIONS,
+            by_day,
+            totals={day: sum(known.values()) + unattributed for day, known in by_day.items()},
+            expected=len(counts),
+            read_after=timedelta(days=3, minutes=5),
+        )
         writes.store_history(connection, dates[0] if dates else LAST, LAST)
         for rollup in tables.ROLLUPS:
-            writes.rebuild(
-                connection,
-                rollup,
-                **({"settled_after_days": settled_after_days} if "enterprise" in rollup.name else {}),
-            )
+            rebuild(connection, rollup.name, settled_after_days)
 
 
 def written(database: Database, folder: Path) -> Path:
