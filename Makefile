@@ -23,6 +23,8 @@ bench: .venv/ready  ## Measure calls, speed, memory and recovery, and print one 
 check: .venv/ready  ## Formatting, lint, types, and whether Dagster loads the definitions
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	@! grep -rnE --include='*.py' '^ *(from|import) (tests[. ](.*[. ])?)?(test_|conftest)' tests || \
+		{ echo "What test modules share belongs in tests/support/; they import nothing from each other."; exit 1; }
 	$(BIN)/mypy
 	$(BIN)/dg check defs
 

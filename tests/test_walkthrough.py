@@ -3,7 +3,6 @@ the project, and what they promise is there afterwards. The last test holds that
 
 import csv
 import grp
-import html
 import os
 import pwd
 import re
@@ -11,21 +10,20 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import duckdb
-import httpx
 import pytest
 import sqlalchemy as sa
 
 from pipelines.settings import PROJECT
 from resources.sandbox.server import Sandbox
 from tests.support.pages import NAMES, blocks, environment_file, text, units
-from tests.support.person import Person, Running
+from tests.support.person import Person
 from tests.support.postgresql import PostgreSQL
+from tests.support.promised import check_loaded, check_report, check_ui, days, table, truth, url_of
 from tests.support.typed import COMMANDS, NOT_RUN, TOKEN, Part
 
 TODAY = datetime.now(UTC).date()
@@ -60,78 +58,6 @@ def person(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Person]:
 def source() -> Iterator[Sandbox]:
     with Sandbox(organizations=2) as source:
         yield source
-
-
-# What is promised
-
-
-def table(said: str) -> list[dict[str, str]]:
-    """The rows of the first table in what was said."""
-    lines = [re.split("[│┃]", line.strip())[1:-1] for line in said.splitlines() if line.startswith(("│", "┃"))]
-    head, *rows = [[cell.strip().replace(",", "") for cell in line] for line in lines]
-    return [dict(zip(head, row, strict=True)) for row in rows]
-
-
-def days(first: str, last: str) -> list[date]:
-    start, end = date.fromisoformat(first), date.fromisoformat(last)
-    return [start + timedelta(n) for n in range((end - start).days + 1)]
-
-
-def truth(source: Sandbox, day: date | str, *org_ids: str, days: int = 1) -> int:
-    start = datetime.combine(date.fromisoformat(f"{day}"), time(), UTC)
-    return source.truth(start, start + timedelta(days), org_ids or None)
-
-
-def check_report(report: Path, source: Sandbox, last: str) -> None:
-    """It names every organization that had sessions in the last week that is loaded."""
-    page = html.unescape(report.read_text(encoding="utf-8"))
-    week = date.fromisoformat(last) - timedelta(days=6)
-    names = [o.org_name for o in source.organizations if truth(source, week, o.org_id, days=7)]
-    assert names
-    assert [name for name in names if name not in page] == []
-
-
-def check_loaded(snapshot: Path, source: Sandbox, first: str, last: str) -> None:
-    """These days and no others are published, each organization as the source has it."""
-    with duckdb.connect(str(snapshot), read_only=True) as connection:
-        found = connection.sql("select day, org_id, sessions_count from daily_sessions").fetchall()
-    ids = [o.org_id for o in source.organizations]
-    assert {(day, id_): count for day, id_, count in found} == {
-        (day, id_): truth(source, day, id_) for day in days(first, last) for id_ in ids
-    }
-
-
-QUESTION = """{
-    schedulesOrError(
-        repositorySelector: {repositoryName: "__repository__", repositoryLocationName: "devin_session_metrics"}
-    ) { ... on Schedules { results { name scheduleState { status } } } }
-    instance { daemonHealth { allDaemonStatuses { daemonType healthy } } }
-    assetNodes { assetKey { path } partitionStats { numMaterialized } }
-}"""
-
-
-def check_ui(running: Running, url: str, loaded: int) -> None:
-    """It is served, shows so many days as loaded, its schedule is on, and the daemon that runs it is well."""
-    with httpx.Client(base_url=url, timeout=60) as client:
-        running.wait_for(lambda: client.get("/server_info").is_success)
-
-        def answered() -> Any:
-            data = client.post("/graphql", json={"query": QUESTION}).json()["data"]
-            daemons = {d["daemonType"]: d["healthy"] for d in data["instance"]["daemonHealth"]["allDaemonStatuses"]}
-            return daemons["SCHEDULER"] and data
-
-        data = running.wait_for(answered)
-    (schedule,) = data["schedulesOrError"]["results"]
-    assert schedule == {"name": "daily_refresh_schedule", "scheduleState": {"status": "RUNNING"}}
-    nodes = {node["assetKey"]["path"][-1]: node["partitionStats"] for node in data["assetNodes"]}
-    assert nodes["daily_sessions"] == {"numMaterialized": loaded}
-    assert {"weekly_sessions", "monthly_sessions", "enterprise_sessions"} <= nodes.keys()
-
-
-def url_of(person: Person, page: str) -> str:
-    """Where the page says that the UI is."""
-    (url,) = set(re.findall(r"http://127\.0\.0\.1:\d+", text(PROJECT / page)))
-    return person.here(url)
 
 
 # The first hour

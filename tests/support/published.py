@@ -8,6 +8,11 @@ import duckdb
 from tests.support.world import World
 from warehouse import tables
 
+CELLS = tables.daily_sessions.name
+HEADER, BLOCK = 3 * 4096, 262144  # of a DuckDB file, in bytes
+
+Relations = dict[str, list[tuple[Any, ...]]]
+
 
 def snapshot_of(world: World) -> Path:
     snapshot = world.settings.published_snapshot
@@ -41,11 +46,6 @@ def nothing_unfinished(folder: Path) -> bool:
     return not [path for path in folder.rglob(".*") if path.is_file()]
 
 
-CELLS = tables.daily_sessions.name
-
-Relations = dict[str, list[tuple[Any, ...]]]
-
-
 def parquet_of(world: World) -> Path:
     return snapshot_of(world).parent / "parquet"
 
@@ -59,9 +59,6 @@ def relations(database: Path) -> Relations:
     with duckdb.connect(str(database), read_only=True) as connection:
         names = connection.execute("select table_name from information_schema.tables").fetchall()
         return {name: connection.execute(f"from {name} order by all").fetchall() for (name,) in names}
-
-
-HEADER, BLOCK = 3 * 4096, 262144  # of a DuckDB file, in bytes
 
 
 def flip_a_bit(path: Path, at: int) -> None:
