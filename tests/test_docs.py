@@ -26,6 +26,7 @@ from pipelines.command import cli
 from pipelines.loading.compatibility import Incompatible, refuse_other_days
 from pipelines.partitions import as_days, daily_partitions
 from pipelines.settings import PROJECT, Settings
+from resources.sandbox.server import Sandbox
 from tests.conftest import World
 from tests.test_dictionary import load
 from warehouse import reads
@@ -120,7 +121,7 @@ def test_every_variable_is_a_setting(page: Path) -> None:
     settings = {name.upper() for name in Settings.model_fields}
     named = set(re.findall(r"\b(?:DEVIN_[A-Z_]+|WAREHOUSE_URL)\b", text(page)))
     assert named <= settings
-    code = text(PROJECT / "pipelines" / "runs.py")
+    code = text(PROJECT / "pipelines" / "command" / "dagster_home.py")
     for name in set(re.findall(r"\bDAGSTER_[A-Z_]+\b", text(page))):
         assert f'"{name}"' in code or f"env: {name}" in text(page), name
 
@@ -158,6 +159,20 @@ def test_the_readme_leads_to_every_page() -> None:
     assert linked >= {name for name in NAMES if name != "README.md"}
 
 
+def test_the_readme_shows_what_the_demo_answers_on_the_day_that_it_names() -> None:
+    page = PROJECT / "README.md"
+    (day,) = re.findall(r"On the demo of (\d{4}-\d\d-\d\d)", text(page))
+    since = date.fromisoformat(day)
+    monday = since - timedelta(days=since.weekday() + 7)
+    start = datetime(monday.year, monday.month, monday.day, tzinfo=UTC)
+    demo = Sandbox(organizations=12)
+    counts = {o.org_name: demo.truth(start, start + timedelta(days=7), [o.org_id]) for o in demo.organizations}
+    largest = sorted(counts, key=lambda name: -counts[name])[:5]
+    (shown,) = blocks(page, "text")
+    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in shown.splitlines() if line[0] == "│"]
+    assert rows == [[f"{monday}", name, f"{counts[name]:,}"] for name in largest]
+
+
 @of_each_page
 def test_nothing_is_wider_than_a_page_of_code_and_no_machine_shows_through(page: Path) -> None:
     if page.name not in ("README.md", "data-dictionary.md"):
@@ -174,7 +189,7 @@ def sentences() -> list[str]:
     """Every string of the code that is no docstring, with {} for what is filled in."""
     found = []
     for folder in ("pipelines", "resources", "warehouse"):
-        for module in (PROJECT / folder).glob("*.py"):
+        for module in (PROJECT / folder).rglob("*.py"):
             tree = ast.parse(text(module))
             docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
             for node in ast.walk(tree):
@@ -426,7 +441,10 @@ def test_what_the_services_write_is_where_they_may_write_and_secrets_are_for_roo
     lines = [line.strip() for block in blocks(DEPLOYMENT, "") for line in block.splitlines()]
     assert "install -m 0600 /dev/null /etc/devin-sessions/environment" in lines
     assert f"install -d -o devin-sessions -g devin-sessions -m 0711 {STATE}" in lines
-    batch = re.search(r'setdefault\("DAGSTER_EVENT_BATCH_SIZE", "(\d+)"\)', text(PROJECT / "pipelines" / "runs.py"))
+    batch = re.search(
+        r'setdefault\("DAGSTER_EVENT_BATCH_SIZE", "(\d+)"\)',
+        text(PROJECT / "pipelines" / "command" / "dagster_home.py"),
+    )
     assert batch and variables["DAGSTER_EVENT_BATCH_SIZE"] == batch[1]
 
 
