@@ -154,6 +154,22 @@ def test_every_link_leads_to_a_file_that_is_there_and_to_a_heading_in_it(page: P
         assert not anchor or anchor in anchors(to), target
 
 
+@of_each_page
+def test_every_file_of_the_code_that_is_named_is_there(page: Path) -> None:
+    named = re.findall(r"`((?:pipelines|resources|warehouse|tests)/[a-z_/]+(?:\.\w+)?)`", text(page))
+    assert [name for name in named if not (PROJECT / name).exists()] == []
+
+
+def test_the_map_names_every_package() -> None:
+    packages = {
+        f"{found.parent.relative_to(PROJECT)}/"
+        for folder in ("pipelines", "resources", "warehouse")
+        for found in (PROJECT / folder).rglob("__init__.py")
+    }
+    rows = table(PROJECT / "CONTRIBUTING.md", "Where to find what")
+    assert packages <= {row[0].strip("`") for row in rows}
+
+
 def test_the_readme_leads_to_every_page() -> None:
     linked = set(re.findall(r"\]\(([^):#]+)\)", text(PROJECT / "README.md")))
     assert linked >= {name for name in NAMES if name != "README.md"}
