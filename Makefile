@@ -31,8 +31,9 @@ check: .venv/ready  ## Formatting, lint, types, and whether Dagster loads the de
 dev: .venv/ready  ## Start the Dagster UI with schedule and daemon; the instance is under data/
 	@$(BIN)/devin-sessions ui
 
-docs: .venv/ready  ## Write docs/data-dictionary.md from the tables
+docs: .venv/ready  ## Write docs/data-dictionary.md from the tables and docs/settings.md from the settings
 	$(BIN)/python -m warehouse.dictionary docs/data-dictionary.md
+	$(BIN)/python -m pipelines.settings_page docs/settings.md
 
 screenshots: .venv/ready  ## Take the pictures in docs/pictures, of the demo's report and of the Dagster UI
 	$(BIN)/python -m tests.screenshots

@@ -50,39 +50,39 @@ class Settings(BaseSettings):
 
     devin_api_key: SecretStr | None = _setting(
         None,
-        "Personal key of an Enterprise admin, or key of a service user. Sent in the request's header and kept nowhere.",
+        "Personal key of an Enterprise admin, or key of a service user. Sent in a request header, never stored.",
         "a key that starts with `apk_user_` (for v2 of the API) or `cog_` (for v3)",
     )
     devin_api_version: Literal["auto", "v2", "v3"] = _setting(
         "auto",
-        "Which version of the API is asked; `auto` goes by the key.",
+        "Version of the API. `auto` takes the one that the key is for.",
         "auto, or the one that the key is for: v2 or v3",
     )
     devin_allow_version_change: bool = _setting(
         False,
-        "Whether a warehouse that holds the other version's counts may be added to.",
+        "Whether to load into a warehouse that holds counts of the other version of the API.",
         "true or false",
     )
     devin_api_url: str = _setting(
         "https://api.devin.ai",
-        "Where the source is.",
+        "Address of the API.",
         "an https:// address; http:// for this machine alone (127.0.0.1, ::1, localhost)",
     )
     devin_org_ids: Annotated[tuple[str, ...], NoDecode] = _setting(
         (),
-        "Organizations to count. Unset: every organization that the source lists.",
+        "Organizations to count. Unset: every organization that the API lists.",
         "organization ids separated by commas, each of letters, digits, `-` and `_`, up to 128",
     )
     devin_user_ids: Annotated[tuple[str, ...], NoDecode] = _setting(
         (),
-        "Users to count as well, in tables of their own. Unset: none.",
+        "Users to count as well, in separate tables. Unset: none.",
         f"`{DISCOVER}` for every user that the source lists, or user ids separated by commas, each without blanks and "
         "up to 128 characters",
     )
     devin_window_end: Literal["exclusive", "inclusive"] = _setting(
         "exclusive",
-        "Whether the source counts sessions of the end that it is asked for. `devin-sessions probe` finds out; "
-        "if it is inclusive, the end that is sent is earlier by the shortest time that can be told.",
+        "Whether the API counts a session created at the very end of a window. `devin-sessions probe` finds out. "
+        "With `inclusive`, the end that is sent is one microsecond earlier in v2 of the API, and one second in v3.",
         "exclusive or inclusive",
     )
     devin_start_date: date = _setting(
@@ -98,94 +98,94 @@ class Settings(BaseSettings):
     )
     devin_day_start_hour: int = _setting(
         0,
-        "Hour at which a day begins. 8 with UTC is Devin's billing day.",
+        "Hour at which a day begins. `8` with UTC is Devin's billing day.",
         "a whole number from 0 to 23",
         ge=0,
         le=23,
     )
     devin_lookback_days: int = _setting(
         3,
-        "How many closed days each scheduled run reads again.",
+        "How many closed days each scheduled run reads: the latest one and those before it, again.",
         "a whole number from 1 to 90",
         ge=1,
         le=90,
     )
     devin_catch_up_days: int = _setting(
         35,
-        "How far back the schedule looks for days that are not loaded, so that a machine that was off catches up.",
+        "How many days back the schedule looks for days that are not loaded, such as after the machine was off.",
         "a whole number from 0 to 3650",
         ge=0,
         le=3650,
     )
     devin_max_connections: int = _setting(
         64,
-        "How many questions may be under way at once.",
+        "Maximum number of concurrent requests.",
         "a whole number from 1 to 256",
         ge=1,
         le=256,
     )
     devin_requests_per_minute: int | None = _setting(
         None,
-        "How many questions a minute are asked at most, spread evenly. Unset: as many as the source puts up with.",
+        "Maximum number of requests a minute, spread evenly. Unset: no limit beyond what the API allows.",
         "a whole number from 1 to 1000000",
         ge=1,
         le=1_000_000,
     )
     devin_timeout_seconds: float = _setting(
         30.0,
-        "How long one try may take, from connecting to the last byte.",
+        "Timeout of one request, from connecting to the last byte.",
         "a number of seconds above 0, up to 600",
         gt=0,
         le=600,
     )
     devin_max_tries: int = _setting(
         5,
-        "How often one question is tried in all before it counts as unanswered.",
+        "How many times one request is sent in all before it counts as failed.",
         "a whole number from 1 to 20",
         ge=1,
         le=20,
     )
     devin_patience_seconds: float = _setting(
         300.0,
-        "How long a load waits while the source answers nothing at all. Also the longest pause that it may ask for.",
+        "How long a load waits while the API answers nothing at all. Also the longest pause the API may ask for.",
         "a number of seconds from 1 to 86400",
         ge=1,
         le=86_400,
     )
     devin_fetch: Literal["auto", "direct", "differenced"] = _setting(
         "auto",
-        "How counts are asked: `direct` asks every organization and day, `differenced` derives most from totals, "
-        "`auto` is direct up to the look-back and differenced beyond it.",
+        "How counts are fetched: `direct` asks for every organization and day, `differenced` derives most counts from "
+        "totals, `auto` is direct for up to `DEVIN_LOOKBACK_DAYS` days and differenced for more.",
         "auto, direct or differenced",
     )
     devin_log_format: Literal["text", "json"] = _setting(
         "text",
-        "What `devin-sessions` prints: sentences, or one JSON object a line with the numbers as fields.",
+        "What `devin-sessions` prints: sentences, or one JSON object per line with the numbers as fields.",
         "text or json",
     )
     otel_exporter_otlp_endpoint: str | None = _setting(
         None,
-        "Collector of OpenTelemetry to which the numbers of each load are sent as metrics, over OTLP/HTTP; "
-        "needs `pip install '.[otel]'`. Unset: none.",
+        "OpenTelemetry collector that receives the metrics of each load over OTLP/HTTP. Needs the packages of the "
+        "extra `otel`, which make installs. Unset: none.",
         "an http:// or https:// address without user and password",
     )
     warehouse_url: str = _setting(
         "duckdb:///data/warehouse.duckdb",
-        "The warehouse. A relative path starts at the project's folder.",
+        "The warehouse. A relative path starts in the project's directory.",
         "a DuckDB file as duckdb:///path/to/file.duckdb, a database of MotherDuck as duckdb:///md:name, or one of "
         "PostgreSQL as postgresql+psycopg://user:password@host/database",
     )
 
     devin_report_path: Path | None = _setting(
         None,
-        "Where the activity report is written; `off` for none. Unset: `published/report.html` beside the warehouse's "
-        "file, or in `data/` if the warehouse is on a server.",
+        "File to which the activity report is written; `off` for none. Unset: `published/report.html` next to the "
+        "warehouse's file, or in `data/` if the warehouse is on a server.",
         "off, or a path that ends in .html; a relative one starts at the project's folder",
     )
     devin_alert_webhook_url: SecretStr | None = _setting(
         None,
-        "Where a message is sent when a run fails or a check turns red, and when that is over. Unset: nowhere. "
-        "The address is kept as secret as the key.",
+        "Webhook that gets a message when a run fails or a check needs attention, and one when that is resolved. "
+        "Unset: none. The address is treated as a secret, like the key.",
         "the https:// address of a webhook that takes Slack's JSON; http:// for this machine alone",
     )
 
@@ -341,15 +341,6 @@ class Settings(BaseSettings):
         except ValidationError as error:
             raise SettingsRefused("\n".join(_refusal(e) for e in error.errors())) from None
 
-    @classmethod
-    def table(cls) -> str:
-        """The settings as a Markdown table, for the README."""
-        rows = ["| variable | default | meaning | allowed |", "|---|---|---|---|"]
-        for name, field in cls.model_fields.items():
-            default = "none" if field.default in (None, ()) else f"`{field.default}`"
-            rows.append(f"| `{name.upper()}` | {default} | {field.description} | {_allowed(name)} |")
-        return "\n".join(rows)
-
 
 def says_json() -> bool:
     """Whether DEVIN_LOG_FORMAT is `json`, for what is said even where the settings are refused."""
@@ -384,7 +375,8 @@ def _split(value: object, pattern: str, noun: str) -> object:
     return tuple(dict.fromkeys(ids))
 
 
-def _allowed(name: str) -> str:
+def allowed(name: str) -> str:
+    """Which values the setting of this field may have, in words."""
     extra = Settings.model_fields[name].json_schema_extra
     assert isinstance(extra, dict)
     return str(extra["allowed"])
@@ -396,4 +388,4 @@ def _refusal(error: Mapping[str, Any]) -> str:
     value = re.sub(r"(?s)(://[^?]*\?).*", r"\1***", value)[:200]
     shown = "" if name in SECRETS else f"={value!r}"
     why = f" ({error['ctx']['error']})" if error["type"] == "value_error" else ""
-    return f"{name.upper()}{shown} is refused{why}. Allowed: {_allowed(name)}."
+    return f"{name.upper()}{shown} is refused{why}. Allowed: {allowed(name)}."

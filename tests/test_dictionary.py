@@ -20,21 +20,21 @@ from tests.support.world import World
 from warehouse import dictionary, migrations, tables
 from warehouse.dictionary import COMMENTS
 
-README = (PROJECT / "README.md").read_text(encoding="utf-8")
+SQL_PAGE = (PROJECT / "docs" / "sql.md").read_text(encoding="utf-8")
 RELATIONS = {table.name: table for table in (*tables.metadata.sorted_tables, *tables.views.sorted_tables)}
 
 
-def readme_sql() -> Iterator[tuple[str, str]]:
-    """Each statement of the README's blocks of SQL, with the comment above it."""
-    for block in re.findall(r"^```sql\n(.*?)^```$", README, re.MULTILINE | re.DOTALL):
+def starting_queries() -> Iterator[tuple[str, str]]:
+    """Each statement of the SQL page's blocks of SQL, with the comment above it."""
+    for block in re.findall(r"^```sql\n(.*?)^```$", SQL_PAGE, re.MULTILINE | re.DOTALL):
         for statement in block.split(";"):
             if statement.strip():
                 yield statement.strip().splitlines()[0], statement
 
 
-def readme_commands(beginning: str) -> list[list[str]]:
-    """The arguments of each command of the README that begins so, without what comes after a `>`."""
-    lines = [line for line in README.splitlines() if line.startswith(beginning)]
+def commands_of_the_page(beginning: str) -> list[list[str]]:
+    """The arguments of each command of the SQL page that begins so, without what comes after a `>`."""
+    lines = [line for line in SQL_PAGE.splitlines() if line.startswith(beginning)]
     return [shlex.split(line[len(beginning) :].partition(" > ")[0]) for line in lines]
 
 
@@ -60,8 +60,8 @@ def test_every_table_view_and_column_is_on_the_page_with_a_query() -> None:
         assert re.search(rf"\b{name}\b", sql), f"the example of {name} does not ask it"
 
 
-def test_the_files_that_the_page_and_the_readme_name_are_there() -> None:
-    for folder, text in ((PROJECT / "docs", dictionary.as_markdown()), (PROJECT, README)):
+def test_the_files_that_the_page_and_the_sql_page_name_are_there() -> None:
+    for folder, text in ((PROJECT / "docs", dictionary.as_markdown()), (PROJECT / "docs", SQL_PAGE)):
         for target in re.findall(r"\]\(([^)#]+)\)", text):
             assert "://" in target or (folder / target).exists(), f"{target} is not there"
 
@@ -102,24 +102,24 @@ def broken_promises(world: World) -> Iterator[str]:
             yield from (f"{name} has {row} more than once" for row in doubled)
 
 
-def test_every_query_of_the_page_and_the_readme_runs_and_keys_and_nulls_are_as_the_page_says(
+def test_every_query_of_the_page_and_the_sql_page_runs_and_keys_and_nulls_are_as_the_page_says(
     each_world: World,
 ) -> None:
     load(each_world, "2025-04-01", "2025-06-09")
-    of_readme = dict(readme_sql())
-    assert len(of_readme) == 5
+    to_start_from = dict(starting_queries())
+    assert len(to_start_from) == 5
     assert (
         list(
             complaints(
-                each_world, {name: tables.example(relation)[1] for name, relation in RELATIONS.items()} | of_readme
+                each_world, {name: tables.example(relation)[1] for name, relation in RELATIONS.items()} | to_start_from
             )
         )
         == []
     )
     assert list(broken_promises(each_world)) == []
 
-    # The README's, by what they are about.
-    top, weeks, off, restated, grid = (each_world.rows(sql) for sql in of_readme.values())
+    # Those of the SQL page, by what they are about.
+    top, weeks, off, restated, grid = (each_world.rows(sql) for sql in to_start_from.values())
     listed = {o.org_id: o.org_name for o in each_world.source.organizations}
     truth = each_world.truth("2025-04-01", "2025-06-09")
     assert {(org_id, name, n) for org_id, name, n in top} == {
@@ -138,18 +138,18 @@ def test_every_query_of_the_page_and_the_readme_runs_and_keys_and_nulls_are_as_t
     }
 
 
-def test_the_commands_of_the_readme_run_on_the_snapshot_and_the_parquet_files(
+def test_the_commands_of_the_sql_page_run_on_the_snapshot_and_the_parquet_files(
     world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load(world, "2025-04-15", "2025-05-04")
-    for first, arguments in zip((15, 101, 11), readme_commands(".venv/bin/devin-sessions query "), strict=True):
+    for first, arguments in zip((15, 101, 11), commands_of_the_page(".venv/bin/devin-sessions query "), strict=True):
         code, shown = in_this_process(capsys, monkeypatch, "query", *arguments)
         assert code == 0, f"{arguments}: {shown}"
         assert shown.count("\n") >= first, f"{arguments}: {shown}"
 
     published = world.folder / "published"
-    assert readme_commands("duckdb -readonly ") == [["data/published/devin_sessions.duckdb"]]
-    ((sql,),) = readme_commands("duckdb -c ")
+    assert commands_of_the_page("duckdb -readonly ") == [["data/published/devin_sessions.duckdb"]]
+    ((sql,),) = commands_of_the_page("duckdb -c ")
     sessions = sum(world.truth("2025-04-15", "2025-05-04").values())
     assert duckdb.sql(sql.replace("data/published", str(published))).fetchall() == [(sessions,)]
     files = {path.relative_to(published / "parquet").as_posix() for path in published.glob("parquet/**/*.parquet")}

@@ -26,6 +26,7 @@ from pipelines.command.dagster_home import dagster_home
 from pipelines.loading.compatibility import Incompatible, refuse_other_days
 from pipelines.partitions import as_days, daily_partitions
 from pipelines.settings import PROJECT, Settings
+from resources.sandbox.server import Sandbox
 from tests.support.loads import load
 from tests.support.messages import sentences
 from tests.support.pages import DEPLOYMENT, DOCS, NAMES, PAGES, blocks, environment_file, text, units
@@ -149,9 +150,39 @@ def test_every_link_leads_to_a_file_that_is_there_and_to_a_heading_in_it(page: P
         assert not anchor or anchor in anchors(to), target
 
 
+@of_each_page
+def test_every_file_of_the_code_that_is_named_is_there(page: Path) -> None:
+    named = re.findall(r"`((?:pipelines|resources|warehouse|tests)/[a-z_/]+(?:\.\w+)?)`", text(page))
+    assert [name for name in named if not (PROJECT / name).exists()] == []
+
+
+def test_the_map_names_every_package() -> None:
+    packages = {
+        f"{found.parent.relative_to(PROJECT)}/"
+        for folder in ("pipelines", "resources", "warehouse")
+        for found in (PROJECT / folder).rglob("__init__.py")
+    }
+    rows = table(PROJECT / "CONTRIBUTING.md", "Where to find what")
+    assert packages <= {row[0].strip("`") for row in rows}
+
+
 def test_the_readme_leads_to_every_page() -> None:
     linked = set(re.findall(r"\]\(([^):#]+)\)", text(PROJECT / "README.md")))
     assert linked >= {name for name in NAMES if name != "README.md"}
+
+
+def test_the_readme_shows_what_the_demo_answers_on_the_day_that_it_names() -> None:
+    page = PROJECT / "README.md"
+    (day,) = re.findall(r"On the demo of (\d{4}-\d\d-\d\d)", text(page))
+    since = date.fromisoformat(day)
+    monday = since - timedelta(days=since.weekday() + 7)
+    start = datetime(monday.year, monday.month, monday.day, tzinfo=UTC)
+    demo = Sandbox(organizations=12)
+    counts = {o.org_name: demo.truth(start, start + timedelta(days=7), [o.org_id]) for o in demo.organizations}
+    largest = sorted(counts, key=lambda name: -counts[name])[:5]
+    (shown,) = blocks(page, "text")
+    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in shown.splitlines() if line[0] == "│"]
+    assert rows == [[f"{monday}", name, f"{counts[name]:,}"] for name in largest]
 
 
 @of_each_page

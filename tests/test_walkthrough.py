@@ -82,6 +82,16 @@ def test_a_clone_becomes_a_report_of_sandbox_data_without_a_key(person: Person) 
         row["day"]: str(truth(demo, row["day"])) for row in recent
     }
     assert verdicts == [{"verdict": "proven", "days": "90"}]
+    (sql,) = blocks(PROJECT / "README.md", "sql")
+    shown = table(
+        person.types(f'WAREHOUSE_URL=duckdb:///data/demo/warehouse.duckdb .venv/bin/devin-sessions query "{sql}"')
+    )
+    monday = TODAY - timedelta(days=TODAY.weekday() + 7)
+    counts = {o.org_name: truth(demo, monday, o.org_id, days=7) for o in demo.organizations}
+    largest = sorted(counts, key=lambda name: -counts[name])[:5]
+    assert [(row["week"], row["org_name"], row["sessions_count"]) for row in shown] == [
+        (f"{monday}", name.replace(",", ""), f"{counts[name]}") for name in largest
+    ]
     assert [entry.name for entry in (person.clone / "data").iterdir()] == ["demo"], "nothing else is touched"
 
 
@@ -142,8 +152,8 @@ def test_a_key_becomes_a_nightly_schedule(person: Person, source: Sandbox) -> No
 
 README, TOOLS, MESSAGES = "README.md", "docs/connecting.md", "docs/troubleshooting.md"
 START = Part(README, "Devin session metrics", but="make demo")
-REAL_USE, IN_SQL = Part(README, "Real use"), Part(README, "In SQL")
-WITHOUT_A_KEY = Part(README, "Trying it without a key", but="devin-sessions demo --ui")
+REAL_USE, IN_SQL = Part(README, "Real use"), Part("docs/sql.md", "From the command line")
+WITHOUT_A_KEY = Part(FIRST_HOUR, "Commands against the sandbox")
 SPREADSHEETS, WRONG_USE = Part(TOOLS, "Excel, and anything else that speaks ODBC"), Part(MESSAGES, "Settings and use")
 
 
@@ -377,8 +387,8 @@ CONTRIBUTING = Part("CONTRIBUTING.md", "Set up, test, check")
 def test_what_make_writes_is_as_it_is_in_the_repository(person: Person) -> None:
     """`make docs` and `make format`, in a copy."""
     written = {path: path.read_bytes() for path in person.clone.rglob("*") if path.suffix in (".py", ".md", ".sql")}
-    page = person.clone / "docs/data-dictionary.md"
-    page.write_text("", encoding="utf-8")
+    for name in ("data-dictionary.md", "settings.md"):
+        (person.clone / "docs" / name).write_text("", encoding="utf-8")
     person.follows(CONTRIBUTING)
     assert [path for path, content in written.items() if path.read_bytes() != content] == []
 
@@ -397,4 +407,4 @@ def test_every_command_of_every_page_is_typed_by_a_test_or_says_why_not() -> Non
 
 def test_a_block_without_a_language_is_to_be_typed_and_every_other_is_no_commands() -> None:
     languages = {token["language"] for name in NAMES for token in TOKEN.finditer(text(PROJECT / name)) if token["code"]}
-    assert languages == {"", "dotenv", "ini", "json", "psql", "sql", "yaml"}
+    assert languages == {"", "dotenv", "ini", "json", "mermaid", "psql", "sql", "text", "yaml"}

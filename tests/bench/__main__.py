@@ -550,7 +550,7 @@ def analysts(sizes: Sizes) -> list[Row]:
     history = warehouse.history("DuckDB", sizes.history, sizes.times, sizes.seed)
     seconds = {
         question: statistics.median(warehouse.answered(history.snapshot, sql) for _ in range(sizes.times))
-        for question, sql in warehouse.questions(PROJECT / "README.md").items()
+        for question, sql in warehouse.questions(PROJECT / "docs" / "sql.md").items()
     }
     slowest = max(seconds.values())
     notes = [f"{took:.2f} s: {question}" for question, took in sorted(seconds.items(), key=lambda item: -item[1])]

@@ -244,7 +244,7 @@ _FILLING = (
     insert into organizations (org_id, org_name, created_at, first_seen_at, last_seen_at)
     select
         org_id,
-        -- The README asks for the first.
+        -- docs/sql.md asks for the first.
         case number when 0 then 'Northwind Health' else 'Organization ' || (number + 1) end,
         timestamptz '2019-12-01 00:00:00+00',
         now(),
@@ -289,13 +289,13 @@ def seconds_of_step(dagster_home: Path, step: str) -> float:
 # --- analysts ---
 
 
-def questions(readme: Path) -> dict[str, str]:
-    """What analysts ask: the examples of the README by their first comment, and each view."""
+def questions(page: Path) -> dict[str, str]:
+    """What analysts ask: the queries of docs/sql.md by their first comment, and each view."""
     asked = {}
-    for number, block in enumerate(re.findall(r"```sql\n(.+?)```", readme.read_text(encoding="utf-8"), re.DOTALL), 1):
+    for number, block in enumerate(re.findall(r"```sql\n(.+?)```", page.read_text(encoding="utf-8"), re.DOTALL), 1):
         for statement in filter(None, (part.strip() for part in block.split(";"))):
             comment = re.match(r"-- (.+)", statement)
-            asked[f"README: {comment[1]}" if comment else f"README: example {number}"] = statement
+            asked[f"docs/sql.md: {comment[1]}" if comment else f"docs/sql.md: example {number}"] = statement
     asked[f"session_grid, the last {LATELY} days"] = f"select * from session_grid where day > current_date - {LATELY}"
     for view in (*tables.views.sorted_tables, tables.enterprise_sessions):
         asked[f"{view.name}, every value"] = _every_value(view)

@@ -1,15 +1,14 @@
-"""Every setting has a default, refuses what is not allowed in words, and is described in the README as it is."""
+"""Every setting has a default, refuses what is not allowed in words, and is on the page of settings as it is."""
 
+import re
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from pipelines import settings_page
 from pipelines.settings import PROJECT, Settings
 from tests.support.variables import SECRET, VARIABLES, load, refusal
-
-README = PROJECT / "README.md"
-
 
 # Defaults
 
@@ -313,23 +312,34 @@ def test_one_malformed_organization_id_among_others_is_named(monkeypatch: pytest
     assert "('org 2' is not an organization id)" in refusal(monkeypatch, devin_org_ids="org-1, org 2 ,org-3")
 
 
-# The table
+# The page
 
 
-def test_the_readmes_table_of_settings_is_the_settings_own() -> None:
-    before, start, rest = README.read_text(encoding="utf-8").partition("<!-- settings -->\n")
-    table, end, after = rest.partition("\n<!-- /settings -->")
-    assert start and end, "README.md has no <!-- settings --> … <!-- /settings --> around its table of settings"
-    assert "<!-- settings -->" not in before + after
-    assert table.strip() == Settings.table()
+def test_the_page_of_settings_is_what_the_settings_make_of_it() -> None:
+    page = (PROJECT / "docs" / "settings.md").read_text(encoding="utf-8")
+    assert page == settings_page.as_markdown(), "docs/settings.md is out of date: run `make docs`"
 
 
-def test_the_table_has_a_row_of_four_cells_for_every_variable() -> None:
-    head, rule, *rows = Settings.table().splitlines()
-    assert head == "| variable | default | meaning | allowed |"
-    assert rule == "|---|---|---|---|"
-    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
-    assert [row[0] for row in cells] == [f"`{name}`" for name in VARIABLES]
-    assert all(len(row) == 4 and all(row) for row in cells)
-    assert {row[0]: row[1] for row in cells}["`DEVIN_API_KEY`"] == "none"
-    assert {row[0]: row[1] for row in cells}["`WAREHOUSE_URL`"] == "`duckdb:///data/warehouse.duckdb`"
+def test_the_page_has_a_row_of_four_cells_for_every_variable() -> None:
+    rows = re.findall(
+        r"^\| (`[A-Z_]+`) \| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", settings_page.as_markdown(), re.MULTILINE
+    )
+    assert sorted(row[0] for row in rows) == sorted(f"`{name}`" for name in VARIABLES)
+    assert all(cell.strip() for row in rows for cell in row)
+    defaults = {row[0]: row[1] for row in rows}
+    assert defaults["`DEVIN_API_KEY`"] == "none"
+    assert defaults["`DEVIN_ALLOW_VERSION_CHANGE`"] == "`false`"
+    assert defaults["`DEVIN_TIMEOUT_SECONDS`"] == "`30`"
+    assert defaults["`WAREHOUSE_URL`"] == "`duckdb:///data/warehouse.duckdb`"
+
+
+def test_the_page_is_written_to_a_file_or_to_standard_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["settings_page"])
+    settings_page.main()
+    assert capsys.readouterr().out == settings_page.as_markdown()
+    monkeypatch.setattr("sys.argv", ["settings_page", f"{tmp_path}/page.md"])
+    settings_page.main()
+    assert capsys.readouterr().out == ""
+    assert (tmp_path / "page.md").read_text(encoding="utf-8") == settings_page.as_markdown()

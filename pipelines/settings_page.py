@@ -1,0 +1,95 @@
+"""The page of settings, as Markdown, from `Settings`. To write docs/settings.md: `make docs`."""
+
+import sys
+from pathlib import Path
+
+from pipelines.settings import Settings, allowed
+
+SUBJECTS = {
+    "The API": [
+        "devin_api_key",
+        "devin_api_version",
+        "devin_allow_version_change",
+        "devin_api_url",
+        "devin_window_end",
+    ],
+    "Who is counted": ["devin_org_ids", "devin_user_ids"],
+    "Days and the schedule": [
+        "devin_start_date",
+        "devin_timezone",
+        "devin_day_start_hour",
+        "devin_lookback_days",
+        "devin_catch_up_days",
+    ],
+    "How the API is asked": [
+        "devin_fetch",
+        "devin_max_connections",
+        "devin_requests_per_minute",
+        "devin_timeout_seconds",
+        "devin_max_tries",
+        "devin_patience_seconds",
+    ],
+    "Where results go": [
+        "warehouse_url",
+        "devin_report_path",
+        "devin_alert_webhook_url",
+        "devin_log_format",
+        "otel_exporter_otlp_endpoint",
+    ],
+}
+"""Every setting, under the heading where it is looked for."""
+
+_PREFACE = """\
+# Settings
+
+Every setting is an environment variable. A `.env` file in the project's directory fills in what the environment does
+not set; an empty variable counts as unset. A value that is not allowed stops the program before it does anything, with
+a message that names the variable and the allowed values. You need to set only `DEVIN_API_KEY`.
+
+`make docs` writes this page from `pipelines/settings.py`; do not edit it.
+"""
+
+_OTHERS = """
+## Variables of the programs underneath
+
+| variable | default | meaning |
+|---|---|---|
+| `DAGSTER_HOME` | `data/dagster` | Directory in which Dagster keeps its record of runs, as an absolute path. |
+| `MOTHERDUCK_TOKEN` | none | Token for a warehouse on MotherDuck. |
+| `HTTPS_PROXY`, `NO_PROXY` | none | Proxy through which the API and the webhook are reached, and the hosts reached \
+without it. |
+| `OTEL_EXPORTER_OTLP_HEADERS` and the like | none | Standard variables of the OpenTelemetry SDK. |
+"""
+
+
+def as_markdown() -> str:
+    """The whole page."""
+    return _PREFACE + "".join(_section(subject, names) for subject, names in SUBJECTS.items()) + _OTHERS
+
+
+def _section(subject: str, names: list[str]) -> str:
+    rows = [f"\n## {subject}\n", "| variable | default | meaning | allowed |", "|---|---|---|---|"]
+    for name in names:
+        setting = Settings.model_fields[name]
+        rows.append(f"| `{name.upper()}` | {_spelled(setting.default)} | {setting.description} | {allowed(name)} |")
+    return "\n".join(rows) + "\n"
+
+
+def _spelled(default: object) -> str:
+    if default in (None, ()):
+        return "none"
+    if isinstance(default, bool):
+        return f"`{default}`".lower()
+    return f"`{default:g}`" if isinstance(default, float) else f"`{default}`"
+
+
+def main() -> None:
+    """Write the page to the file that is named, or to standard output."""
+    if len(sys.argv) > 1:
+        Path(sys.argv[1]).write_text(as_markdown(), encoding="utf-8")
+    else:
+        sys.stdout.write(as_markdown())
+
+
+if __name__ == "__main__":
+    main()
