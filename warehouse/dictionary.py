@@ -40,10 +40,10 @@ What is in the warehouse, table by table. `make docs` writes this page from `war
 ## Where to read
 
 - **DuckDB**: the snapshot `data/published/devin_sessions.duckdb`, or the Parquet files in `data/published/parquet`.
-  They are beside the warehouse, so elsewhere if `WAREHOUSE_URL` says so. Each run replaces a file as a whole: whoever
-  has the old one open keeps it, and nobody waits. Of `daily_sessions` and `user_daily_sessions` there is one Parquet
-  file a month, of the other tables one each; views and bookkeeping tables are in the snapshot only. A new file is
-  readable for its owner alone; the rights that you give a file are kept.
+  They are next to the warehouse, so their directory follows `WAREHOUSE_URL`. Each run replaces a file as a whole: a
+  reader that has the old one open keeps it, and nobody waits. `daily_sessions` and `user_daily_sessions` have one
+  Parquet file per month, the other tables one each; views and bookkeeping tables are in the snapshot only. A new file
+  is readable only by its owner; permissions that you set on a file are kept.
 - **PostgreSQL and MotherDuck**: the warehouse itself. All tables, views and columns are the same.
 
 The example queries run on DuckDB and PostgreSQL as they are.
@@ -51,27 +51,27 @@ The example queries run on DuckDB and PostgreSQL as they are.
 ## What to know
 
 - **Days.** `day` is a date. It begins at midnight UTC unless `DEVIN_TIMEZONE` or `DEVIN_DAY_START_HOUR` says
-  otherwise; `daily_totals.window_start` and `window_end` are its exact limits, the end excluded. One warehouse has one
-  kind of day. A `timestamp with time zone` is an instant, which clients show in their own time zone:
-  `set time zone 'UTC'`.
-- **NULL and 0.** 0 is what the source says. What is not loaded has no row in `daily_sessions` and is NULL in
-  `session_grid`; that includes days that were read before an organization was first listed. A question that failed is
-  never stored as 0.
-- **Asked and derived.** A count was either asked itself or follows from other answers (`is_derived`), such as a total
-  minus all its other parts. Where the source contradicts itself, the derived counts concerned are asked themselves.
-- **Control total.** The source's own count for a day, with no filter. What the organizations leave over of it is
-  `unattributed_count`. A day is proven if that is 0
-  and the days that were read together sum to the source's own count of all of them (`contradictions` has the others).
+  otherwise; `daily_totals.window_start` and `window_end` are its exact limits, the end excluded. All days of a
+  warehouse begin at the same hour in the same time zone. A `timestamp with time zone` is an instant, which clients
+  show in their own time zone: `set time zone 'UTC'`.
+- **NULL and 0.** 0 is the API's answer. What is not loaded has no row in `daily_sessions` and is NULL in
+  `session_grid`; that includes days that were read before an organization was first listed. A failed request
+  is never stored as 0.
+- **Asked and derived.** A count was either asked for directly or derived from other answers (`is_derived`), such as a
+  total minus all its other parts. Where the API contradicts itself, the derived counts concerned are asked for too.
+- **Control total.** The API's own count for a day, with no filter. Subtracting the organizations' counts leaves
+  `unattributed_count`. A day is proven if that is 0 and the days that were read together sum to the API's own count of
+  all of them (`contradictions` has the others).
 - **`is_complete`** (weeks and months): every day of the period is loaded for this organization.
 - **`is_settled`** (`enterprise_sessions`): the day was last read after its last scheduled look-back
   (`DEVIN_LOOKBACK_DAYS`). Before that its counts may still change. What changed is in `session_revisions`.
-- **Kinds.** A *table* is filled from the source. A *rollup* is a table that its SQL file fills from others after each
-  load. A *view* is selected when it is read.
+- **Kinds.** A *table* is filled from the API. A *rollup* is a table that its SQL file fills from others after each
+  load. A *view* runs its query when it is read.
 - **Users.** The tables of users are empty unless `DEVIN_USER_IDS` is set.
 
 ## Comments in the database
 
-Each description on this page is in the database too, as a comment. In psql: `\\d+ daily_sessions`. All of them, with
+Each description on this page is also in the database, as a comment. In psql: `\\d+ daily_sessions`. All of them, with
 `column_name` NULL for a table or view itself:
 
 ```sql

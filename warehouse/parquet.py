@@ -42,7 +42,8 @@ def export(connection: sa.Connection, folder: Path, replacing: Replacing) -> Exp
     A new file is read back before it replaces another. An unchanged month is written again if its bytes are not those
     that were written, as SHA256SUMS has them.
 
-    `replacing` opens a file to take the place of the one at a path, with the rights of the second one if it is new.
+    `replacing` opens a file to take the place of the one at a path, with the permissions of the second if it is
+    new.
 
     The counts of a month are in daily_sessions/2025-01.parquet, other tables in organizations.parquet and so on.
     One process at a time. Raises OSError, and Spoilt if a new file doesn't hold what was written to it.
@@ -127,7 +128,7 @@ def _relation(connection: sa.Connection, table: sa.Table) -> duckdb.DuckDBPyRela
 
 def _write(replacing: Replacing, path: Path, rows: pa.Table) -> str:
     """Returns the file's SHA-256."""
-    # A new month may be read by whoever may read another.
+    # Those who may read one month may read a new one.
     like = max(path.parent.glob("*.parquet"), default=None)
     with replacing(path, like) as file:
         pq.write_table(rows, file, compression="zstd", write_page_checksum=True)

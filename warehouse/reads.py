@@ -58,14 +58,14 @@ def api_versions(connection: sa.Connection) -> set[str]:
 
 
 def contradicted_days(connection: sa.Connection, dimension: Dimension) -> set[date]:
-    """The days whose cells exceed their total, or that do not sum with others to the source's own count of all."""
+    """The days whose cells exceed their total, or that do not sum with others to the API's own count of all."""
     totals = dimension.totals.c
     exceeded = sa.select(totals.day).where(totals.unattributed_count < 0)
     return set(connection.scalars(exceeded)) | days_off_their_block(connection, dimension)
 
 
 def days_off_their_block(connection: sa.Connection, dimension: Dimension) -> set[date]:
-    """The days that do not sum, with those they were read with, to the source's own count of all of them."""
+    """The days that do not sum, with those they were read with, to the API's own count of all of them."""
     return set(connection.scalars(sa.select(dimension.contradictions.c.day)))
 
 
@@ -104,7 +104,7 @@ def counted_on(connection: sa.Connection, dimension: Dimension, days: Collection
 
 
 def unavailable(connection: sa.Connection, dimension: Dimension) -> dict[str, str]:
-    """Those of the `latest_listed` that the source refuses to count, and its reason."""
+    """Those of the `latest_listed` that the API refuses to count, and its reason."""
     table = dimension.listed.c
     refused = sa.select(table[dimension.id], table.unavailable_reason).where(
         table.unavailable_since.is_not(None), table.is_listed
@@ -119,8 +119,8 @@ def missing_cells(
 
     Of all days that were read, or at least of `days`: then only the months from the first to the last are looked at.
 
-    They are the `chosen` ones or, if that is empty, the `latest_listed`; one that the source refuses to count is
-    missing too. Nobody is missing on days before the creation. Where the source does not say when a listed one was
+    They are the `chosen` ones or, if that is empty, the `latest_listed`; one that the API refuses to count is
+    missing too. Nobody is missing on days before the creation. Where the API does not say when a listed one was
     created, days are let go that were read before it was first seen: sessions that it had there are among the
     unattributed ones.
     """

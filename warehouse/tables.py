@@ -19,14 +19,14 @@ metadata = sa.MetaData()
 views = sa.MetaData()
 
 LARGEST_COUNT = 10**12
-"""More sessions than any source has in one count; sums of counts up to here fit a bigint."""
+"""More sessions than any enterprise has in one count; sums of counts up to here fit a bigint."""
 
 
 @dataclass(frozen=True)
 class Facts:
     """What the project has to know of a table or view beside its columns; see `facts`.
 
-    kind: a *table* is filled from the source, a *rollup* from other tables by its SQL file, a *view* selects when it is
+    kind: a *table* is filled from the API, a *rollup* from other tables by its SQL file, a *view* selects when it is
         read, and a *bookkeeping table* is what the project itself keeps count of.
     since: the version of the warehouse that brought it, see `migrations.VERSION`.
     parquet: whether it is published as one Parquet file, as one a month, or not at all.
@@ -90,17 +90,17 @@ def _listed(name: str, of: _Words, *more: sa.Column[Any]) -> sa.Table:
     return sa.Table(
         name,
         metadata,
-        _column(of.id, Text(), f"The source's id of the {of.noun}.", primary_key=True),
+        _column(of.id, Text(), f"The API's id of the {of.noun}.", primary_key=True),
         *more,
-        _at("created_at", "When it was created, as the source says; NULL if it does not say.", nullable=True),
-        _at("first_seen_at", "When it was first listed by the source, or configured."),
-        _at("last_seen_at", "When it was last listed by the source, or configured."),
-        _at("unavailable_since", "When the source first refused to count it; NULL while it answers.", nullable=True),
+        _at("created_at", "When it was created, according to the API; NULL if the API does not say.", nullable=True),
+        _at("first_seen_at", "When it was first listed by the API, or configured."),
+        _at("last_seen_at", "When it was last listed by the API, or configured."),
+        _at("unavailable_since", "When the API first refused to count it; NULL while it answers.", nullable=True),
         _column(
-            "unavailable_reason", Text(), "What the source said when it refused; NULL while it answers.", nullable=True
+            "unavailable_reason", Text(), "The reason the API gave for refusing; NULL while it answers.", nullable=True
         ),
         # Nullable because DuckDB cannot add any other column to a table with rows; it never is.
-        _column("is_listed", Boolean(), "True if the newest listing named it: only then is it counted.", nullable=True),
+        _column("is_listed", Boolean(), "True if it is on the latest list: only then is it counted.", nullable=True),
         comment=f"One row per {of.noun}.",
         info={"facts": Facts("table", of.since, parquet="whole")},
     )
@@ -113,7 +113,11 @@ def _cells(name: str, of: _Words, totals: str) -> sa.Table:
         _column("day", Date(), f"The day; its exact window is in {totals}.", primary_key=True),
         _column(of.id, Text(), f"The {of.noun}.", primary_key=True),
         _count("sessions_count", f"Sessions created on that day {of.preposition} that {of.noun}."),
-        _column("is_derived", Boolean(), "True if the count follows from other answers; false if it was asked itself."),
+        _column(
+            "is_derived",
+            Boolean(),
+            "True if the count was derived from other answers; false if it was asked for directly.",
+        ),
         _column("api_version", Text(), "The version of the API that answered."),
         _at("loaded_at", "When this count was stored: first, or when it or api_version last changed."),
         _column("run_id", Text(), "The Dagster run that stored this count."),
@@ -130,15 +134,15 @@ def _totals(name: str, of: _Words) -> sa.Table:
         _column("day", Date(), "The day.", primary_key=True),
         _at("window_start", "First instant of the day."),
         _at("window_end", "First instant after the day."),
-        _count("sessions_count", f"Control total: the source's own count for the day, with no {of.noun} filter."),
+        _count("sessions_count", f"Control total: the API's own count for the day, with no {of.noun} filter."),
         _count(f"{of.prefix}_sessions_count", f"Sum of the day's counts per {of.noun}."),
         _count(
             "unattributed_count",
             f"Control total minus the sum of the {of.plural}: sessions of {of.plural} that were not counted. "
-            "Negative if the source contradicted itself.",
+            "Negative if the API contradicted itself.",
         ),
         _column(f"{of.prefix}_expected", Integer(), f"How many {of.plural} were to be counted."),
-        _column(f"{of.prefix}_loaded", Integer(), "How many of them the source counted."),
+        _column(f"{of.prefix}_loaded", Integer(), "How many of them the API counted."),
         _column("api_version", Text(), "The version of the API that answered."),
         _at("loaded_at", "When the day was last read."),
         _column("run_id", Text(), "The Dagster run that last read the day."),
@@ -159,7 +163,7 @@ def _revisions(name: str, of: _Words, cells: str) -> sa.Table:
         _count("previous_count", f"What {cells} held until then."),
         _count("new_count", f"What {cells} held from then on."),
         _column("run_id", Text(), "The Dagster run that read the new count."),
-        comment=f"One row per {of.noun}, day and change of a count that was stored already. Rows are only ever added.",
+        comment=f"One row per {of.noun}, day and change of a stored count. Rows are only ever added.",
         info={"facts": Facts("table", since=2, parquet="whole")},
     )
 
@@ -170,19 +174,19 @@ def _contradictions(name: str, of: _Words, cells: str) -> sa.Table:
         metadata,
         _column("day", Date(), "The day."),
         _column(of.id, Text(), f"The {of.noun} that was asked about; NULL: no {of.noun} filter.", nullable=True),
-        _column("first_day", Date(), "First of the days that the source was asked about in one question."),
+        _column("first_day", Date(), "First of the days that the API was asked about in one question."),
         _column("last_day", Date(), "Last of these days."),
-        _count("block_sessions_count", "What the source counts over these days in one question."),
-        _count("stored_sessions_count", f"What it counts day by day, as {cells} and the control totals hold it."),
+        _count("block_sessions_count", "The API's count over these days in one question."),
+        _count("stored_sessions_count", f"Its count day by day, as {cells} and the control totals hold it."),
         _at("read_at", "When both were read, for the second time."),
         _column("run_id", Text(), "The Dagster run that read both."),
-        comment="One row per day and contradiction: days that do not sum to the source's own count of all of them. "
+        comment="One row per day and contradiction: days that do not sum to the API's own count of all of them. "
         "Each reading of a day replaces the rows of that day.",
         info={"facts": Facts("table", since=4, parquet="whole")},
     )
 
 
-_org_name = _column("org_name", Text(), "Its name when last listed; NULL if the source never named it.", nullable=True)
+_org_name = _column("org_name", Text(), "Its name when last listed; NULL if the API never gave one.", nullable=True)
 
 organizations = _listed("organizations", _ORGANIZATION, _org_name)
 daily_sessions = _cells("daily_sessions", _ORGANIZATION, "daily_totals")
@@ -271,7 +275,7 @@ warehouse_version = sa.Table(
     info={"facts": Facts("bookkeeping table", since=2)},
 )
 
-# A view may select from those before it: they are made in this order.
+# A view may select from those above it: they are created in this order.
 
 calendar = sa.Table(
     "calendar",
@@ -294,10 +298,10 @@ session_grid = sa.Table(
     views,
     _column("day", Date(), "The day."),
     _column("org_id", Text(), "The organization."),
-    _column("org_name", Text(), "Its name when last listed; NULL if the source never named it.", nullable=True),
+    _column("org_name", Text(), "Its name when last listed; NULL if the API never gave one.", nullable=True),
     _count(
         "sessions_count",
-        "Sessions created on that day in that organization. NULL: not loaded. 0: the source said 0.",
+        "Sessions created on that day in that organization. NULL: not loaded. 0: the API answered 0.",
         nullable=True,
     ),
     comment="One row per organization and day of history, loaded or not.",
@@ -308,30 +312,30 @@ reconciliation = sa.Table(
     "reconciliation",
     views,
     _column("day", Date(), "The day."),
-    _count("control_total", "The source's own count for the day; NULL if not loaded.", nullable=True),
+    _count("control_total", "The API's own count for the day; NULL if not loaded.", nullable=True),
     _count("orgs_sessions_count", "Sum of the day's counts per organization; NULL if not loaded.", nullable=True),
     _count("unattributed_count", "control_total minus orgs_sessions_count; NULL if not loaded.", nullable=True),
     _column(
         "orgs_expected", Integer(), "How many organizations were to be counted; NULL if not loaded.", nullable=True
     ),
-    _column("orgs_loaded", Integer(), "How many of them the source counted; NULL if not loaded.", nullable=True),
+    _column("orgs_loaded", Integer(), "How many of them the API counted; NULL if not loaded.", nullable=True),
     _at("loaded_at", "When the day was last read; NULL if never.", nullable=True),
     _column(
         "verdict",
         Text(),
         "not loaded; proven: the organizations sum to the control total; unattributed: the control total is larger; "
-        "contradiction: it is smaller, or days that were read together do not sum to the source's own count of all.",
+        "contradiction: it is smaller, or days that were read together do not sum to the API's own count of all.",
     ),
     _count(
         "block_difference",
-        "What the source counts in one question over the days that were read together with this one, minus their "
+        "The API's count in one question over the days that were read together with this one, minus their "
         "control totals; NULL if they agree.",
         nullable=True,
     ),
     _column(
         "contradicted_orgs",
         Integer(),
-        "How many organizations have days that do not sum to the source's own count of all; see contradictions.",
+        "How many organizations have days that do not sum to the API's own count of all; see contradictions.",
     ),
     comment="One row per day of history, loaded or not.",
     info={"facts": Facts("view", since=2, key=("day",))},

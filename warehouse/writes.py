@@ -15,7 +15,7 @@ from warehouse.staging import staged, upsert
 
 @dataclass(frozen=True)
 class Entry:
-    """One that the source lists, or that the user chose. None: not known, or a dimension without names."""
+    """One that the API lists, or that the user chose. None: not known, or a dimension without names."""
 
     id: str
     name: str | None = None
@@ -33,7 +33,7 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Contradiction:
-    """The source counts `in_one` sessions of the days `first_day` to `last_day` in one question, but `by_day` by day.
+    """The API counts `in_one` sessions of the days `first_day` to `last_day` in one question, but `by_day` by day.
 
     `id` is the one that was asked about; None: all together.
     """
@@ -49,7 +49,7 @@ class Contradiction:
 class Reading:
     """One day as it was read whole: the window asked about (its end excluded), and the numbers of sessions in it.
 
-    control_total: the source's own count, with no filter.
+    control_total: the API's own count, with no filter.
     counts: the sessions of each id that was asked about.
     derived: those of these ids whose count follows from other answers.
     expected: how many ids were to be counted.
@@ -206,7 +206,7 @@ def _replace_contradictions(
 def store_availability(
     connection: sa.Connection, dimension: Dimension, refused: Mapping[str, str], answered: Collection[str], at: datetime
 ) -> None:
-    """Mark those that the source refuses to count, with its reason; clear the others for whom it `answered`."""
+    """Mark those that the API refuses to count, with its reason; clear the others for whom it `answered`."""
     table = dimension.listed
     id_ = table.c[dimension.id]
     for refused_id, reason in refused.items():

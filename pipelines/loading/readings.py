@@ -5,7 +5,7 @@ from warehouse.writes import Contradiction, Reading
 
 
 def as_reading(answers: DayAnswers, *, expected: int, lacking: int) -> Reading:
-    """What is stored of a day that was read whole. Of the `expected` ids, so many are `lacking` a count."""
+    """What is stored of a day that was read whole: `lacking` of the `expected` ids have no count on it."""
     assert answers.control_total is not None, "a day without a control total is not whole"
     return Reading(
         day=answers.day.day,
