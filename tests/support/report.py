@@ -132,8 +132,11 @@ def fill(
         writes.store_listed(connection, ORGANIZATIONS, found, datetime(2025, 1, 1, tzinfo=UTC))
         by = Provenance("v2", datetime(2025, 1, 1, tzinfo=UTC), run_id="run")
         writes.store_days(connection, ORGANIZATIONS, readings, by)
-        read_at = tables.daily_totals.c.window_start + sa.literal(timedelta(days=4, minutes=5))
-        connection.execute(sa.update(tables.daily_totals).values(loaded_at=read_at))
+        # Each day was read on the fourth after it.
+        of_days = (tables.daily_totals, "loaded_at"), (tables.daily_sessions, "loaded_at")
+        for table, column in (*of_days, (tables.session_revisions, "revised_at")):
+            read_at = sa.cast(table.c.day, sa.DateTime(timezone=True)) + sa.literal(timedelta(days=4, minutes=5))
+            connection.execute(sa.update(table).values({column: read_at}))
         writes.store_expected_days(connection, dates[0] if dates else LAST, LAST)
         for rollup in tables.ROLLUPS:
             rollups.rebuild(connection, rollup, settled_after_days=settled_after_days)
