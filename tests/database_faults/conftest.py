@@ -1,4 +1,4 @@
-"""A PostgreSQL server that a test may stop and start."""
+"""A PostgreSQL server that a test may stop and start, and a small disk."""
 
 import shutil
 import tempfile
@@ -6,8 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.disks import Disk, disk_at
 from tests.support.postgresql import PostgreSQL
 from tests.support.servers import Server
+from tests.support.world import World
 
 
 @pytest.fixture(scope="module")
@@ -18,3 +20,11 @@ def server(postgresql: PostgreSQL) -> Iterator[Server]:
     yield server
     server.control("stop", "-m", "immediate")
     shutil.rmtree(folder)
+
+
+@pytest.fixture
+def disk(world: World) -> Iterator[Disk]:
+    """A small disk with the warehouse and all that is published."""
+    with disk_at(world.folder / "disk") as disk:
+        world.configure(warehouse_url=f"duckdb:///{disk.folder}/warehouse.duckdb")
+        yield disk
