@@ -7,7 +7,6 @@ skipped.
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
@@ -23,14 +22,6 @@ from tests.support.disks import KB, Disk, disk_at
 from tests.support.published import nothing_unfinished, snapshot_of, sums
 from tests.support.servers import Server, as_administrator
 from tests.support.world import World, total
-
-
-@pytest.fixture
-def disk(world: World) -> Iterator[Disk]:
-    """A small disk with the warehouse and all that is published."""
-    with disk_at(world.folder / "disk") as disk:
-        world.configure(warehouse_url=f"duckdb:///{disk.folder}/warehouse.duckdb")
-        yield disk
 
 
 def test_a_block_that_a_full_disk_does_not_take_is_told_of_and_stored_by_the_same_command(

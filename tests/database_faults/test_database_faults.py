@@ -6,14 +6,11 @@ one is skipped.
 
 import json
 import os
-import shutil
 import socket
 import stat
 import subprocess
 import sys
-import tempfile
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,22 +26,10 @@ from resources.database_errors import WarehouseError
 from resources.sandbox.asked import Asked
 from tests.support.command import devin_sessions, in_this_process, start
 from tests.support.disks import Disk, disk_at
-from tests.support.postgresql import PostgreSQL
 from tests.support.published import files_of, in_snapshot, nothing_unfinished, snapshot_of, sums
 from tests.support.servers import Server, as_administrator
 from tests.support.waiting import wait_until
 from tests.support.world import World, total
-
-
-@pytest.fixture(scope="module")
-def server(postgresql: PostgreSQL) -> Iterator[Server]:
-    """A server of these tests alone, after the one that all share: the first decides where servers keep their lock."""
-    folder = tempfile.mkdtemp(prefix="postgresql-")
-    server = Server(folder)
-    yield server
-    server.control("stop", "-m", "immediate")
-    shutil.rmtree(folder)
-
 
 # What cannot be written at all
 

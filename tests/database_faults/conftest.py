@@ -1,0 +1,30 @@
+"""A PostgreSQL server that a test may stop and start, and a small disk."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.disks import Disk, disk_at
+from tests.support.postgresql import PostgreSQL
+from tests.support.servers import Server
+from tests.support.world import World
+
+
+@pytest.fixture(scope="module")
+def server(postgresql: PostgreSQL) -> Iterator[Server]:
+    """A server of these tests alone, after the one that all share: the first decides where servers keep their lock."""
+    folder = tempfile.mkdtemp(prefix="postgresql-")
+    server = Server(folder)
+    yield server
+    server.control("stop", "-m", "immediate")
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def disk(world: World) -> Iterator[Disk]:
+    """A small disk with the warehouse and all that is published."""
+    with disk_at(world.folder / "disk") as disk:
+        world.configure(warehouse_url=f"duckdb:///{disk.folder}/warehouse.duckdb")
+        yield disk
