@@ -150,7 +150,7 @@ def test_a_parquet_file_that_a_full_disk_does_not_take_is_told_of_and_written_by
         assert code == exit_codes.MISSING
         assert "2 of 2 days loaded" in out
         assert f"The Parquet files beside {snapshot_of(world)} could not be written: No space left on device." in err
-        assert "run the same again" in err
+        assert "run the same command again" in err
         assert in_parquet(world) == before
         assert nothing_unfinished(disk.folder)
 
