@@ -7,7 +7,7 @@ from dataclasses import dataclass
 # As in RFC 3986, so that no client can take it for another address. Other names are written in ASCII, as xn--….
 _ADDRESS = re.compile(
     r"(?P<scheme>https?)://"
-    r"(?:(?P<userinfo>[^/?#]*)@)?"
+    r"(?:(?P<userinfo>[^/?#\\]*)@)?"
     r"(?P<host>[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])"
     r"(?::(?P<port>[0-9]{1,5}))?"
     r"(?P<path>(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]*)*)"

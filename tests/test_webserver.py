@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -10,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -201,7 +203,13 @@ def test_only_the_uis_own_pages_launch_a_run(world: World) -> None:
         assert len(runs(url)) == 1, "the same, asked by a page of the UI, is a run"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def started_by(parent: int, program: str) -> list[int]:
+    """The processes that `parent` started and whose command names `program`."""
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return [int(child) for child in children if program in Path(f"/proc/{child}/cmdline").read_text()]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
 def test_the_ui_ends_with_all_that_it_started(world: World, number: signal.Signals) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -216,11 +224,13 @@ def test_the_ui_ends_with_all_that_it_started(world: World, number: signal.Signa
             said += line
             if "Instance is configured with the following daemons" in line:
                 break
-        process.send_signal(number)
+        groups = [os.getpgid(daemon) for daemon in started_by(process.pid, "dagster-daemon")]
+        os.killpg(process.pid, number)  # as a terminal does
         said += process.stdout.read()
     assert process.returncode == 0
     assert "Daemon threads shut down" in said
     assert "Traceback" not in said
+    assert groups and process.pid not in groups, "Ctrl-C would end the code server that a tick of the daemon uses"
 
 
 def test_a_port_that_is_taken_is_a_sentence(world: World) -> None:

@@ -75,10 +75,10 @@ def guarded(app: ASGIApp) -> ASGIApp:
 
 
 def serve(instance: dg.DagsterInstance, port: int) -> None:
-    """Serve the UI at `port` of 127.0.0.1 and run the daemon, until SIGINT, SIGTERM or SIGHUP. Raises CannotServe."""
+    """Serve the UI at `port` of 127.0.0.1 and run the daemon, until a signal ends both. Raises CannotServe."""
     # It is Python's own, but a shell that starts this in the background makes it, and its children, deaf to SIGINT.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))  # so that the children end as well
     instance.optimize_for_webserver(statement_timeout=15_000, pool_recycle=3_600, max_overflow=20)
     try:
@@ -121,7 +121,9 @@ def _listening(port: int) -> socket.socket:
 def _daemon() -> Iterator[subprocess.Popen[bytes]]:
     """Dagster's daemon, which runs the schedule and the sensors, until the block ends."""
     program = str(Path(sys.executable).parent / "dagster-daemon")
-    process = subprocess.Popen([program, "run", "--workspace", str(WORKSPACE)])
+    # In a process group of its own, which Ctrl-C in a terminal doesn't reach: it would end the daemon's code server
+    # while a tick uses it. The signal below ends the ticks first.
+    process = subprocess.Popen([program, "run", "--workspace", str(WORKSPACE)], process_group=0)
     try:
         yield process
     finally:
