@@ -1,6 +1,8 @@
 """Every setting has a default, refuses what is not allowed in words, and is on the page of settings as it is."""
 
 import re
+import subprocess
+import sys
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -343,3 +345,10 @@ def test_the_page_is_written_to_a_file_or_to_standard_output(
     settings_page.main()
     assert capsys.readouterr().out == ""
     assert (tmp_path / "page.md").read_text(encoding="utf-8") == settings_page.as_markdown()
+
+
+def test_reading_settings_loads_no_http_client_and_no_dagster() -> None:
+    loads = "import sys, pipelines.settings; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", loads], cwd=PROJECT, capture_output=True, check=True, text=True)
+    assert "pipelines.settings" in loaded.stdout.split()
+    assert not {"httpx", "httpcore", "aiohttp", "anyio", "dagster"} & set(loaded.stdout.split())
