@@ -14,7 +14,7 @@ test: .venv/ready  ## Run every test
 	$(BIN)/python -m pytest
 
 proof: .venv/ready  ## Play every fault, lie, kill and broken disk, and print one table (PROOF=--quick for a share)
-	$(if $(PROOF),,MODEL_EXAMPLES=40 $(BIN)/python -m pytest tests/test_model.py)
+	$(if $(PROOF),,MODEL_EXAMPLES=40 $(BIN)/python -m pytest --timeout=7200 tests/test_model.py)
 	$(BIN)/python -m tests.faults $(PROOF)
 
 bench: .venv/ready  ## Measure calls, speed, memory and recovery, and print one table (BENCH=--quick for a short one)
