@@ -42,6 +42,7 @@ format: .venv/ready  ## Format the code and mend what lint can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# The lock holds hashes and no address of an index, so it installs from any.
 lock: .venv/ready  ## Pin the newest allowed versions in requirements.lock
 	$(BIN)/uv pip compile --quiet --upgrade pyproject.toml --extra dev --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-header --output-file requirements.lock

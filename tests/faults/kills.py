@@ -97,7 +97,7 @@ def _at_change(number: int, folder: Callable[[Stage], Path]) -> Callable[[Stage]
                 before = now
                 if changes >= number:
                     return True
-                time.sleep(_GLANCE)  # between two looks, so that the command has the processor
+                time.sleep(_GLANCE)  # leaves the processor to the command
             return False
 
         return moment
@@ -144,7 +144,7 @@ def _at_write(number: int, *, drops: bool = False) -> Callable[[Stage], Moment]:
                                 row = connection.execute("select pg_terminate_backend(%s)", [pid]).fetchone()
                                 return bool(row and row[0])
                             return True
-                    time.sleep(_GLANCE)  # likewise
+                    time.sleep(_GLANCE)  # leaves the processor to the command
             return False
 
         return moment

