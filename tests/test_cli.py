@@ -14,7 +14,7 @@ import pytest
 
 from pipelines.command import exit_codes
 from resources.sandbox.contract import SESSIONS_PATH
-from tests.support.command import copy_of_the_project, devin_sessions, in_this_process
+from tests.support.command import copy_of_the_project, devin_sessions, in_this_process, started
 from tests.support.published import files_of, snapshot_of
 from tests.support.world import World
 
@@ -333,7 +333,7 @@ def test_the_demo_shows_tables_and_touches_nothing_but_its_own_folder(world: Wor
         "DAGSTER_HOME",
     ):
         world.environment.delenv(name)
-    code, out, err = devin_sessions("demo", "--days", "35", "--organizations", "3", cwd=project)
+    code, out, err = started("demo", "--days", "35", "--organizations", "3", cwd=project)
     assert (code, err) == (0, "")
     for part in ("35 of 35", "Top organizations", "Last weeks", "demo --ui", "What to try next"):
         assert part in out

@@ -35,8 +35,8 @@ from resources.sandbox.asked import Asked
 from resources.sandbox.contract import ORGANIZATIONS_PATH, SESSIONS_PATH
 from resources.sandbox.faults import Fault
 from tests.faults.cases import source_of
-from tests.faults.command import Command
 from tests.faults.oracle import Cell, Stored
+from tests.support.forks import Command
 from warehouse.dimensions import ORGANIZATIONS
 
 DAYS = 14

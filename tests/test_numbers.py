@@ -22,7 +22,7 @@ from pipelines.loading.load_metrics import LoadMetrics
 from pipelines.loading.progress import Progress
 from pipelines.schedules import JOB
 from resources.calls import Calls
-from tests.support.command import copy_of_the_project, devin_sessions, in_this_process, start
+from tests.support.command import copy_of_the_project, devin_sessions, in_this_process, start, started
 from tests.support.held import Held
 from tests.support.numbers import ASSET, in_dagster, lines_of, objects_in
 from tests.support.world import World
@@ -356,7 +356,7 @@ def test_a_file_of_settings_asks_for_json_too(world: World) -> None:
     (project / ".env").chmod(0o600)
     for name in ("DEVIN_LOG_FORMAT", "DEVIN_TIMEZONE"):
         world.environment.delenv(name)
-    code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-02", cwd=project)
+    code, _, err = started("backfill", "2025-04-01", "2025-04-02", cwd=project)
     (refused,) = objects_in(err, "error")
     assert (code, refused["exit_code"]) == (exit_codes.WRONG_USE, exit_codes.WRONG_USE)
     assert "DEVIN_TIMEZONE='Mars' is refused" in refused["message"]

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from pipelines.command import exit_codes
 from pipelines.settings import PROJECT
 from resources.sandbox.contract import SESSIONS_PATH
-from tests.support.command import copy_of_the_project, devin_sessions, in_this_process
+from tests.support.command import copy_of_the_project, devin_sessions, in_this_process, started
 from tests.support.ui import dagster_ui
 from tests.support.world import World
 
@@ -92,5 +92,5 @@ def test_a_file_with_the_key_that_others_can_read_is_said(world: World) -> None:
     (project / ".env").write_text("DEVIN_LOG_FORMAT=text\n")
     for mode, is_said in ((0o644, True), (0o640, True), (0o600, False)):
         (project / ".env").chmod(mode)
-        _, _, err = devin_sessions("status", cwd=project)
+        _, _, err = started("status", cwd=project)
         assert (f"chmod 600 {project / '.env'}" in err) == is_said

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Literal
 
 from resources.sandbox.server import Sandbox
-from tests.faults.command import make_home
 from tests.faults.oracle import DatabaseName, Stage
 from tests.faults.table import Verdict
+from tests.support.forks import make_home
 
 
 def source_of(seed: int, days: int, organizations: int) -> Sandbox:

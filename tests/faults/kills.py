@@ -16,8 +16,8 @@ import sqlalchemy as sa
 from resources.sandbox.asked import Asked
 from resources.sandbox.contract import SESSIONS_PATH
 from tests.faults.cases import Case
-from tests.faults.command import Command
 from tests.faults.oracle import DatabaseName, Stage, Stored
+from tests.support.forks import Command
 
 DAYS = 70  # three blocks
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)

@@ -18,8 +18,8 @@ import duckdb
 import sqlalchemy as sa
 
 from resources.sandbox.server import Sandbox
-from tests.faults.command import Command, Ended
 from tests.faults.table import Verdict
+from tests.support.forks import Command, Ended
 
 DatabaseName = Literal["duckdb", "postgresql"]
 Cell = tuple[date, str]

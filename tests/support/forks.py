@@ -1,4 +1,4 @@
-"""The real `devin-sessions` command as a process of its own, forked from one that has the imports behind it."""
+"""The real `devin-sessions` command in a process of its own, forked from one that has already done the imports."""
 
 import atexit
 import faulthandler
@@ -16,31 +16,43 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 _FORKS = multiprocessing.get_context("forkserver")
-# The latter ones are what a first run would import.
+# All but the first are what a run imports only when it needs them.
 _FORKS.set_forkserver_preload(
     ["pipelines.command.cli", "duckdb_sqlalchemy", "psycopg", "pyarrow.dataset", "dagster._core.storage.runs", "upath"]
 )
 
 MOST_SECONDS = 60.0
-"""A command that is told to be patient for a few seconds and takes longer than this does not end."""
+"""How long a command that has a patience of a few seconds may take before it counts as one that never ends."""
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended: its exit code (minus the signal that ended it; None if it was stopped), and its output."""
+    """How a command ended: its exit code (minus the signal that ended it; None if it had to be killed) and its output.
+
+    `errors` is what went to standard error, if that had a file of its own; else `output` has both.
+    """
 
     code: int | None
     output: str
+    errors: str
     seconds: float
 
 
 class Command:
-    """`devin-sessions` with these arguments, under way. `environment` is all that it has; its output goes to a file."""
+    """`devin-sessions` with these arguments, running. `environment` is all of its environment.
 
-    def __init__(self, arguments: tuple[str, ...], environment: Mapping[str, str], output: Path) -> None:
+    Standard output goes to the file `output`, and so does standard error unless `errors` names another.
+    """
+
+    def __init__(
+        self, arguments: tuple[str, ...], environment: Mapping[str, str], output: Path, errors: Path | None = None
+    ) -> None:
         self._output = output
+        self._errors = errors
         self._began = time.monotonic()
-        self._process: ForkServerProcess = _FORKS.Process(target=_main, args=(arguments, dict(environment), output))
+        self._process: ForkServerProcess = _FORKS.Process(
+            target=_main, args=(arguments, dict(environment), output, errors)
+        )
         self._process.start()
 
     @property
@@ -60,12 +72,12 @@ class Command:
         return time.monotonic() - self._began
 
     def is_running(self, for_seconds: float = 0.0) -> bool:
-        """Whether it still runs after so many seconds, which are waited for."""
+        """Wait up to this many seconds for its end; return whether it still runs."""
         self._process.join(for_seconds)
         return self._process.exitcode is None
 
     def send(self, number: signal.Signals) -> bool:
-        """Send it a signal; whether it was still running."""
+        """Send it a signal; return whether it was still running."""
         try:
             os.kill(self.pid, number)
         except ProcessLookupError:
@@ -77,24 +89,27 @@ class Command:
         self._process.kill()
 
     def ended(self, within: float = MOST_SECONDS) -> Ended:
-        """Wait for its end. It is killed after so many seconds, and has no exit code then."""
+        """Wait for its end. After this many seconds it is killed, and has no exit code."""
         self._process.join(within)
         code = self._process.exitcode
         if code is None:
-            self.send(signal.SIGUSR1)  # says where each thread stands
+            self.send(signal.SIGUSR1)  # prints where each thread is
             self._process.join(1)
             self._process.kill()
             self._process.join()
         seconds = self.seconds
         self._process.close()
-        said = self._output.read_text(errors="replace") if self._output.exists() else ""
-        return Ended(code, said, seconds)
+        return Ended(code, _text(self._output), _text(self._errors), seconds)
+
+
+def _text(file: Path | None) -> str:
+    return file.read_text(encoding="utf-8", errors="replace") if file and file.exists() else ""
 
 
 @functools.cache
 def _empty_home() -> Path:
-    """A Dagster home that was opened once and has no run: to make its databases takes longer than to load some days."""
-    home = Path(tempfile.mkdtemp(prefix="fault-home-"))
+    """A Dagster home that was opened once and has no run: creating its files takes longer than loading some days."""
+    home = Path(tempfile.mkdtemp(prefix="dagster-home-"))
     atexit.register(shutil.rmtree, home, ignore_errors=True)
     process = _FORKS.Process(target=_open_home, args=(home,))
     process.start()
@@ -112,22 +127,26 @@ def _open_home(home: Path) -> None:
 
 
 def make_home(home: Path) -> None:
-    """Make an empty Dagster home."""
+    """Create a Dagster home that was opened before and has no run."""
     shutil.copytree(_empty_home(), home, symlinks=True)
 
 
-def _main(arguments: tuple[str, ...], environment: Mapping[str, str], output: Path) -> None:
-    # As a shell starts a command: what the fork inherited is not what this is about.
+def _main(arguments: tuple[str, ...], environment: Mapping[str, str], output: Path, errors: Path | None = None) -> None:
+    # As a shell starts a command: without what the fork inherited.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     os.environ.clear()
     os.environ.update(environment)
+    time.tzset()
     sys.argv = ["devin-sessions", *arguments]
-    said = os.open(output, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    for descriptor, end in ((nothing, 0), (said, 1), (said, 2)):
+    sink = _opened(output)
+    for descriptor, end in ((os.open(os.devnull, os.O_RDONLY), 0), (sink, 1), (_opened(errors) if errors else sink, 2)):
         os.dup2(descriptor, end)
     faulthandler.register(signal.SIGUSR1)
     from pipelines.__main__ import main
 
     main()
+
+
+def _opened(file: Path) -> int:
+    return os.open(file, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
