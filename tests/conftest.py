@@ -5,15 +5,13 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import dagster as dg
 import pytest
 
-from pipelines.settings import Settings
 from resources.database import Database
 from resources.sandbox.server import Sandbox
 from tests.support.certificate import self_signed
 from tests.support.postgresql import PostgreSQL
-from tests.support.world import World
+from tests.support.world import World, new_world
 from warehouse import migrations
 
 
@@ -59,24 +57,11 @@ def database(warehouse_url: str) -> Database:
     return database
 
 
-def _world(source: Sandbox, folder: Path, environment: pytest.MonkeyPatch, warehouse_url: str) -> Iterator[World]:
-    for name in Settings.model_fields:
-        environment.setenv(name.upper(), "")
-    environment.setenv("DEVIN_API_URL", source.url)
-    environment.setenv("DEVIN_API_KEY", source.api_key)
-    environment.setenv("DEVIN_MAX_TRIES", "1")
-    environment.setenv("DEVIN_PATIENCE_SECONDS", "1")
-    environment.setenv("WAREHOUSE_URL", warehouse_url)
-    environment.setenv("DAGSTER_HOME", str(folder / "dagster"))
-    environment.setenv("DEVIN_REPORT_PATH", "off")
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield World(source, folder, environment, instance)
-
-
 @pytest.fixture
 def world(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     """With DuckDB."""
-    yield from _world(sandbox, tmp_path, monkeypatch, f"duckdb:///{tmp_path}/warehouse.duckdb")
+    with new_world(sandbox, tmp_path, monkeypatch, f"duckdb:///{tmp_path}/warehouse.duckdb") as world:
+        yield world
 
 
 @pytest.fixture
@@ -84,4 +69,5 @@ def each_world(
     sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warehouse_url: str
 ) -> Iterator[World]:
     """With each database in turn: what takes this runs once on each."""
-    yield from _world(sandbox, tmp_path, monkeypatch, warehouse_url)
+    with new_world(sandbox, tmp_path, monkeypatch, warehouse_url) as world:
+        yield world

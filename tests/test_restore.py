@@ -14,6 +14,7 @@ import pytest
 
 from pipelines.command import exit_codes
 from pipelines.settings import PROJECT
+from resources.sandbox.server import Sandbox
 from tests.support.command import devin_sessions
 from tests.support.postgresql import PostgreSQL
 from tests.support.published import (
@@ -28,7 +29,7 @@ from tests.support.published import (
     spoil_rows,
     sums,
 )
-from tests.support.world import World
+from tests.support.world import World, new_world
 from warehouse import tables
 
 FIRST, LAST = "2025-01-20", "2025-02-10"
@@ -62,10 +63,24 @@ def blank(path: Path) -> None:
     path.write_bytes(b"")
 
 
+@pytest.fixture(scope="module")
+def three_weeks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files of a load of three weeks, published."""
+    folder = tmp_path_factory.mktemp("three-weeks")
+    url = f"duckdb:///{folder}/warehouse.duckdb"
+    with (
+        Sandbox(organizations=5) as source,
+        pytest.MonkeyPatch.context() as environment,
+        new_world(source, folder, environment, url) as world,
+    ):
+        assert world.run(FIRST, LAST).success
+    return folder
+
+
 @pytest.fixture
-def loaded(world: World) -> World:
-    """Three weeks, published."""
-    assert world.run(FIRST, LAST).success
+def loaded(world: World, three_weeks: Path) -> World:
+    """A world of its own with those files."""
+    shutil.copytree(three_weeks, world.folder, dirs_exist_ok=True)
     return world
 
 

@@ -1,5 +1,7 @@
 """A source, a warehouse and a Dagster instance between which a test runs the real job."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
@@ -97,6 +99,22 @@ class World:
 
     def checks(self, result: dg.ExecuteInProcessResult) -> dict[str, dg.AssetCheckEvaluation]:
         return {check.check_name: check for check in result.get_asset_check_evaluations()}
+
+
+@contextmanager
+def new_world(source: Sandbox, folder: Path, environment: pytest.MonkeyPatch, warehouse_url: str) -> Iterator[World]:
+    """A world whose files are in this directory, with the settings of one that gives up on a request soon."""
+    for name in Settings.model_fields:
+        environment.setenv(name.upper(), "")
+    environment.setenv("DEVIN_API_URL", source.url)
+    environment.setenv("DEVIN_API_KEY", source.api_key)
+    environment.setenv("DEVIN_MAX_TRIES", "1")
+    environment.setenv("DEVIN_PATIENCE_SECONDS", "1")
+    environment.setenv("WAREHOUSE_URL", warehouse_url)
+    environment.setenv("DAGSTER_HOME", str(folder / "dagster"))
+    environment.setenv("DEVIN_REPORT_PATH", "off")
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield World(source, folder, environment, instance)
 
 
 def total(world: World, first: str, last: str) -> int:
