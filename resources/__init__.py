@@ -1,1 +1,1 @@
-"""How the outside is reached: the API, databases, files, a webhook. What is asked and stored is not decided here."""
+"""Access to the outside: the API, databases, files, a webhook. What to request and store is decided elsewhere."""

@@ -1,10 +1,10 @@
-"""Where a secret may be sent: over TLS, or unencrypted to this machine. Knows no HTTP client."""
+"""Where a secret may be sent: over TLS, or unencrypted to this machine. Imports no HTTP client."""
 
 import ipaddress
 import re
 from dataclasses import dataclass
 
-# As in RFC 3986, so that no client can take it for another address. Other names are written in ASCII, as xn--….
+# Strictly RFC 3986, so that no client can read it as another address. Non-ASCII names must be given as xn--….
 _ADDRESS = re.compile(
     r"(?P<scheme>https?)://"
     r"(?:(?P<userinfo>[^/?#\\]*)@)?"
@@ -18,7 +18,7 @@ _ADDRESS = re.compile(
 
 @dataclass(frozen=True)
 class _Address:
-    """The parts of an address. `rest` is query and fragment."""
+    """The parts of a URL. `rest` is the query and fragment."""
 
     is_encrypted: bool
     userinfo: str
@@ -27,8 +27,8 @@ class _Address:
     text: str
 
     @classmethod
-    def of(cls, text: str) -> "_Address":
-        """Raises ValueError if it is none."""
+    def parse(cls, text: str) -> "_Address":
+        """Raises ValueError if `text` is not an address."""
         found = _ADDRESS.fullmatch(text)
         if found is None or int(found["port"] or 0) > 65_535:
             raise ValueError("not an address")
@@ -43,12 +43,12 @@ class _Address:
         return cls(scheme == "https", found["userinfo"] or "", host.strip("[]"), found["rest"] or "", plain)
 
     @property
-    def keeps_secrets(self) -> bool:
+    def is_safe_for_secrets(self) -> bool:
         return self.is_encrypted or is_loopback(self.host)
 
 
 def is_loopback(host: str) -> bool:
-    """Whether this host can be nothing but this machine."""
+    """Whether this host can only be this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -56,20 +56,20 @@ def is_loopback(host: str) -> bool:
 
 
 def check_url(url: str) -> str:
-    """`url` without a trailing slash if the key may be sent there. Raises ValueError with the reason."""
-    address = _Address.of(url)
+    """`url` without trailing slashes if the key may be sent there. Raises ValueError with the reason."""
+    address = _Address.parse(url)
     if address.userinfo or address.rest:
         raise ValueError("user, password, query and fragment do not belong in it")
-    if not address.keeps_secrets:
+    if not address.is_safe_for_secrets:
         raise ValueError("the key would travel unencrypted")
     return address.text.rstrip("/")
 
 
 def check_webhook(url: str) -> str:
-    """`url` without blanks around it if messages may be sent there. Raises ValueError, which never quotes it."""
-    address = _Address.of(url.strip())
+    """`url` without surrounding whitespace if messages may be sent there. Raises ValueError, which never quotes it."""
+    address = _Address.parse(url.strip())
     if address.userinfo:
         raise ValueError("user and password do not belong in it")
-    if not address.keeps_secrets:
+    if not address.is_safe_for_secrets:
         raise ValueError("messages would travel unencrypted")
     return url.strip()

@@ -1,4 +1,4 @@
-"""What the HTTP requests of a process were, in numbers."""
+"""Counts and timings of the HTTP requests that a process sent."""
 
 import math
 from array import array
@@ -13,16 +13,16 @@ MOST_LATENCIES = 1_000_000  # 8 MB
 
 @dataclass
 class Calls:
-    """The HTTP requests that were sent: how many, how many of them were a second or later try, and how they went.
+    """The HTTP requests that were sent: how many, how many of them were retries, and how they went.
 
-    `outcomes` counts them by status, or by why there was none. `latencies` are seconds, of those that were answered.
-    The first MOST_LATENCIES are kept.
-    `waited` is for how many seconds one or more questions were held back, to keep to a rate limit; until `waited_until`
-    on the event loop's clock.
-    `limit_headers` are what the last answer that had any told of a rate limit.
-    `expected` is how many answers are wanted in all, as far as that is known: retries are allowed in proportion.
-    `waiting` is why questions wait at the moment. `watchers` are called, from the thread that asks, with each wait.
-    `gave_up` is whether the source was down for longer than patience: nothing else needs to be asked now.
+    `outcomes` counts them by status, or by why there was no response. `latencies` are seconds until the whole response
+    was read; the first MOST_LATENCIES are kept.
+    `waited` is the number of seconds for which a rate limit held at least one request back, up to `waited_until` on
+    the event loop's clock.
+    `limit_headers` are the rate-limit headers of the last response that had any.
+    `expected` is how many responses are wanted in all, as far as that is known: retries are allowed in proportion.
+    `waiting` is why requests wait at the moment. `watchers` are called with each wait, from the event loop's thread.
+    `gave_up` is whether the API was down for longer than `patience_seconds`: no further request is worth sending.
     """
 
     sent: int = 0
@@ -37,18 +37,18 @@ class Calls:
     gave_up: bool = field(default=False, compare=False)
     watchers: list[Callable[[Waiting], None]] = field(default_factory=list, compare=False, repr=False)
 
-    def wait(self, waiting: Waiting) -> None:
-        """Questions wait from now on."""
+    def record_wait(self, waiting: Waiting) -> None:
+        """Record that requests wait from now on, and call the watchers."""
         self.waiting = waiting
         for watcher in list(self.watchers):
             watcher(waiting)
 
-    def held_back(self, since: float, until: float) -> None:
-        """A question had to wait, on the event loop's clock. Those that waited at the same time count once."""
+    def record_hold(self, since: float, until: float) -> None:
+        """Record that a request was held back, on the event loop's clock. Overlapping waits count once."""
         self.waited += max(0.0, until - max(since, self.waited_until))
         self.waited_until = until
 
     def latency(self, share: float) -> float | None:
-        """The latency that this share of the answers did not exceed, 0.5 for the median; None without an answer."""
+        """The latency that this share of responses did not exceed, 0.5 for the median; None without a response."""
         ordered = sorted(self.latencies)
         return ordered[min(len(ordered) - 1, math.ceil(share * len(ordered)) - 1)] if ordered else None

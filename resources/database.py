@@ -1,6 +1,6 @@
-"""The warehouse's database: one transaction at a time, and sentences for what can go wrong with it.
+"""The warehouse's database: one transaction at a time, with a clear message for whatever can go wrong.
 
-What is stored there is the business of `warehouse`.
+What is stored there is up to `warehouse`.
 """
 
 import os
@@ -24,54 +24,52 @@ from resources.database_errors import (
     WarehouseLocked,
     WarehouseLost,
     explain,
-    explained,
+    explain_if_about_database,
     reached,
-    shortened,
+    shorten,
 )
-from resources.database_secrets import HIDDEN, is_on_this_machine, is_the_environments, refuse_secrets
+from resources.database_secrets import HIDDEN, is_from_environment, is_on_this_machine, refuse_secrets
 from resources.files import replacing
 from resources.intact import read_through
 
 OLDEST_POSTGRESQL = (14,)
-# Any number will do, as long as every writer takes the same: "devins" in ASCII.
+# Any number will do as long as every writer uses the same one: "devins" in ASCII.
 _WRITERS_LOCK = 0x646576696E73
-
-
-_BYTES_OF_HEADERS = 3 * 4096  # a DuckDB file without a table has as many
-_TRIES, _MOST_SECONDS_BETWEEN = 6, 8.0  # of one write: 20 s, in which a server that is restarted is there again
+_HEADER_BYTES = 3 * 4096  # the size of a DuckDB file without tables
+_MAX_TRIES, _MAX_WAIT_SECONDS = 6, 8.0  # some 20 s in all for one write: enough for a server to restart
 
 _Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
 class Database:
-    """A DuckDB file, a database of MotherDuck or one of PostgreSQL.
+    """A DuckDB file, a MotherDuck database or a PostgreSQL database.
 
     `url` is duckdb:///path/to/file.duckdb, duckdb:///md:name or postgresql+psycopg://user:***@host/database. Where the
-    password is ***, the one of WAREHOUSE_URL in the environment is used, if that is the same address.
-    One transaction writes at a time; others wait, for `lock_timeout_seconds` at most. On a file readers wait as well,
-    so keep transactions short.
+    password is ***, the one from WAREHOUSE_URL in the environment is used, if that has the same address.
+    One transaction writes at a time; others wait for up to `lock_timeout_seconds`. On a file, readers wait too, so
+    keep transactions short.
     """
 
-    url: str = field(repr=False)  # a caller's own may hold a password
+    url: str = field(repr=False)  # a URL given by a caller may hold a password
     lock_timeout_seconds: float = 30.0
 
     @contextmanager
     def transaction(self, *, read_only: bool = False) -> Iterator[sa.Connection]:
-        """A connection whose changes are kept if the block ends, and undone if it raises.
+        """A connection whose changes are committed when the block ends and rolled back if it raises.
 
-        Makes a file (mode 0600) and its folder (0700) if need be, unless `read_only`, which also denies SQL any other
-        file. Raises WarehouseError, also for what happens to the database within the block.
+        Creates the file (mode 0600) and its directory (0700) if needed, unless `read_only`, which also denies SQL
+        access to any other file. Raises WarehouseError, also for database failures within the block.
         """
-        is_new = self.is_file and not read_only and self._make_room()
+        is_new = self.is_file and not read_only and self._create_directory()
         try:
-            connected = self._connected(self._engine(read_only))
+            connected = self._connect(self._engine(read_only))
         except WarehouseError as error:
-            # If it is locked, another process has just made it.
-            if is_new and not isinstance(error, WarehouseLocked) and self._removed_what_is_no_database():
+            # If it is locked, another process has just created it.
+            if is_new and not isinstance(error, WarehouseLocked) and self._remove_partial_file():
                 raise WarehouseError(
-                    f"The warehouse {self.path} could not be created: there is no room on its disk, or the disk fails. "
-                    "Nothing is stored yet. Make room and run the same command again."
+                    f"The warehouse {self.path} could not be created: its disk is full or failing. "
+                    "Nothing is stored yet. Free some space and run the same command again."
                 ) from error
             raise
         with connected as connection:
@@ -82,32 +80,32 @@ class Database:
                     self._prepare(connection, read_only)
                     yield connection
             except (sa.exc.DBAPIError, psycopg.Error, duckdb.Error) as error:
-                if unusable := explained(self, error, read_only=read_only):
-                    raise unusable from None
+                if explanation := explain_if_about_database(self, error, read_only=read_only):
+                    raise explanation from None
                 raise
             except RuntimeError as error:
-                # DuckDB wraps what a signal's handler raises in the middle of a query.
+                # DuckDB wraps what a signal handler raises in the middle of a query.
                 if error.__cause__ and not isinstance(error.__cause__, Exception):
                     raise error.__cause__ from None
                 raise
 
     def write(self, function: Callable[[sa.Connection], _Result]) -> _Result:
-        """What `function` returns, called with the connection of a `transaction`.
+        """Return what `function` returns when called with the connection of a `transaction`.
 
-        If the connection is lost, or another transaction is in the way, it is all undone and `function` is called again
-        a little later, up to six times in all; what it does must depend on nothing but the database and what it was
-        given. Raises WarehouseError.
+        If the connection is lost or another transaction conflicts, everything is rolled back and `function` is called
+        again after a short wait, up to six times in all. What it does must depend only on the database and its
+        arguments. Raises WarehouseError.
         """
         tries = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(WarehouseLost),
-            wait=tenacity.wait_random_exponential(0.5, _MOST_SECONDS_BETWEEN),
-            stop=tenacity.stop_after_attempt(_TRIES),
+            wait=tenacity.wait_random_exponential(0.5, _MAX_WAIT_SECONDS),
+            stop=tenacity.stop_after_attempt(_MAX_TRIES),
             reraise=True,
         )
-        result: _Result = tries(self._written, function)
+        result: _Result = tries(self._write_once, function)
         return result
 
-    def _written(self, function: Callable[[sa.Connection], _Result]) -> _Result:
+    def _write_once(self, function: Callable[[sa.Connection], _Result]) -> _Result:
         with self.transaction() as connection:
             return function(connection)
 
@@ -118,12 +116,12 @@ class Database:
 
     @property
     def is_file(self) -> bool:
-        """Whether it is a file on this machine, and not on a server."""
+        """Whether it is a file on this machine rather than a database on a server."""
         return self.is_duckdb and not str(sa.make_url(self.url).database).startswith(("md:", "motherduck:"))
 
     @property
     def path(self) -> Path:
-        """The database file, if it is one."""
+        """The database file, where `is_file`."""
         return Path(sa.make_url(self.url).database or "")
 
     @property
@@ -133,36 +131,36 @@ class Database:
 
     @property
     def name(self) -> str:
-        """The database in a sentence: its file, or its server and name. Never the password."""
+        """The database as a message shows it: its file, or its server and name. Never the password."""
         url = sa.make_url(self.url)
         if self.is_duckdb:
             return str(url.database)
         return str(sa.URL.create(url.drivername, host=url.host, port=url.port, database=url.database))
 
     def copy_to(self, target: Path) -> None:
-        """Copy the file, checkpointed, to `target`, by an atomic replace: whoever has the old copy open keeps it.
+        """Checkpoint the file and copy it to `target`, replaced atomically: readers of the old copy keep it.
 
-        No transaction writes while it is copied. The copy is read through before it replaces the old one. Raises
-        WarehouseError, or WarehouseDamaged if it can't be read; then the old copy is left as it was.
+        No transaction writes during the copy. The copy is read in full before it replaces the old one. Raises
+        WarehouseError, or WarehouseDamaged if the copy can't be read; the old copy then stays as it was.
         """
         try:
             with replacing(target) as to:
-                with self._connected(self._engine(read_only=False)) as connection:
+                with self._connect(self._engine(read_only=False)) as connection:
                     connection.exec_driver_sql("checkpoint")
                     with self.path.open("rb") as source:
                         shutil.copyfileobj(source, to, 4 * 1024 * 1024)
                 to.flush()
                 if why := read_through(Path(to.name)).why:
                     raise WarehouseDamaged(
-                        f"The warehouse file {self.path} is damaged ({shortened(why)}): a copy of it can't be read "
-                        f"whole. The last published copy, {target}, is kept. {RESTORE}"
+                        f"The warehouse file {self.path} is damaged ({shorten(why)}): a copy of it cannot be read "
+                        f"in full. The last published copy, {target}, is kept. {RESTORE}"
                     )
         except sa.exc.DBAPIError as error:
             raise explain(self, error) from None
         except OSError as error:
             raise WarehouseError(
                 f"The snapshot {target} could not be written: {error.strerror}. The last one is kept. "
-                "Mend that (a full disk? rights?) and run the same again."
+                "Fix that (disk full? permissions?) and run the same command again."
             ) from None
 
     def _engine(self, read_only: bool) -> sa.Engine:
@@ -170,23 +168,24 @@ class Database:
         options: dict[str, Any] = {}
         if self.is_file:
             options["read_only"] = read_only
-            # Nothing is fetched: DuckDB would look for an extension to open a file of SQLite, say.
+            # Nothing is downloaded: DuckDB would look for an extension to open a SQLite file, for instance.
             options["config"] = {"autoinstall_known_extensions": "false"}
             if read_only:
                 options["config"]["enable_external_access"] = "false"
-        elif not (is_own := is_the_environments(url)):
+        elif not (is_own := is_from_environment(url)):
             refuse_secrets(self.url, self.name)
         if not self.is_duckdb:
             if url.password == HIDDEN:
                 url = url.set(password=sa.make_url(os.environ[URL_VARIABLE]).password)
             if not is_own:
-                options["passfile"] = f"{os.devnull}/none"  # a line of ~/.pgpass may be for every host
+                options["passfile"] = f"{os.devnull}/none"  # a line of ~/.pgpass may apply to every host
             if "sslmode" not in url.query and not is_on_this_machine(url):
                 options["sslmode"] = "require"  # the driver's own default falls back to no encryption
-            milliseconds = max(1, int(self.lock_timeout_seconds * 1000))  # 0 would mean to wait for ever
+            milliseconds = max(1, int(self.lock_timeout_seconds * 1000))  # 0 would mean to wait forever
             options["options"] = f"-c lock_timeout={milliseconds}"
             if read_only:
-                options["prepare_threshold"] = 0  # one statement at a time: none can end the transaction for the next
+                # Prepared statements go one at a time: none can end the transaction for the next.
+                options["prepare_threshold"] = 0
             options["application_name"] = "devin-sessions"
             options["connect_timeout"] = 10
         return sa.create_engine(url, poolclass=sa.NullPool, connect_args=options)
@@ -200,24 +199,28 @@ class Database:
         else:
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_WRITERS_LOCK)))
 
-    def _make_room(self) -> bool:
-        """Make the folder if need be. Returns whether the file is still to be made."""
+    def _create_directory(self) -> bool:
+        """Create the directory if needed. Return whether the file still has to be created."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
             raise WarehouseError(
-                f"The folder {self.path.parent} cannot be made: {error.strerror}. Check its rights, or {URL_VARIABLE}."
+                f"Cannot create directory {self.path.parent}: {error.strerror}. "
+                f"Check its permissions, or {URL_VARIABLE}."
             ) from None
         return not self.path.exists()
 
-    def _removed_what_is_no_database(self) -> bool:
-        """Remove what DuckDB leaves of a file that it had no room to make, and would refuse for ever."""
-        if not self.path.exists() or self.path.stat().st_size >= _BYTES_OF_HEADERS:
+    def _remove_partial_file(self) -> bool:
+        """Remove what DuckDB leaves behind when it runs out of space creating a file, and would refuse ever after.
+
+        Return whether there was such a file.
+        """
+        if not self.path.exists() or self.path.stat().st_size >= _HEADER_BYTES:
             return False
         self.path.unlink()
         return True
 
-    def _connected(self, engine: sa.Engine) -> sa.Connection:
+    def _connect(self, engine: sa.Engine) -> sa.Connection:
         def is_locked(error: BaseException) -> bool:
             return isinstance(error, sa.exc.DBAPIError) and "Could not set lock" in str(error)
 
@@ -235,7 +238,7 @@ class Database:
         if version is not None and version < OLDEST_POSTGRESQL:
             connection.close()
             raise WarehouseError(
-                f"The warehouse {self.name} is PostgreSQL {version[0]}, and {OLDEST_POSTGRESQL[0]} is the oldest that "
-                f"works. Update it, or set {URL_VARIABLE} to another."
+                f"The warehouse {self.name} is PostgreSQL {version[0]}, but {OLDEST_POSTGRESQL[0]} is the oldest "
+                f"supported version. Upgrade it, or set {URL_VARIABLE} to another database."
             )
         return connection

@@ -1,4 +1,4 @@
-"""What a driver's error says about the database, in sentences that say what to do."""
+"""Turns a driver's error into a message that says what is wrong with the database and what to do."""
 
 import re
 import textwrap
@@ -11,7 +11,7 @@ from psycopg import errors
 
 URL_VARIABLE = "WAREHOUSE_URL"
 
-# PostgreSQL's errors go by their SQLSTATE: their words are in the language of the server.
+# PostgreSQL's errors are matched by SQLSTATE: their text is in the server's language.
 _REFUSED = (errors.InsufficientPrivilege.sqlstate, errors.InvalidSchemaName.sqlstate)
 _BUSY = (errors.SerializationFailure.sqlstate, errors.DeadlockDetected.sqlstate)
 _CUT_OFF = (
@@ -22,7 +22,7 @@ _CUT_OFF = (
     errors.IdleInTransactionSessionTimeout.sqlstate,
 )
 _CONNECTION = "08"  # the class of SQLSTATEs about connections
-# DuckDB's errors have neither code nor class for these; their words are always English.
+# DuckDB's errors have neither code nor class for these; their text is always English.
 _DAMAGED = re.compile(
     "Corrupt|Failed to deserialize|Serialization Error|Could not read enough|Input/output error|replaying WAL|"
     "INTERNAL Error"
@@ -30,7 +30,7 @@ _DAMAGED = re.compile(
 _FATAL = "FATAL Error"
 
 reached: set[str] = set()
-"""Addresses at which this process has had a connection."""
+"""URLs to which this process has had a connection."""
 
 
 class WarehouseError(Exception):
@@ -38,19 +38,19 @@ class WarehouseError(Exception):
 
 
 class WarehouseLost(WarehouseError):
-    """The connection, or the transaction, was cut off: the same again may go well. Nothing of it is stored."""
+    """The connection or the transaction was cut off. None of it is stored; a retry may succeed."""
 
 
 class WarehouseDamaged(WarehouseError):
-    """Blocks of the file can't be read. The message says what keeps its data and what to do."""
+    """Blocks of the file can't be read. The message says which copy still has the data and what to do."""
 
 
 class WarehouseLocked(WarehouseError):
-    """Another process keeps the database locked. The message says which, where that is known."""
+    """Another process keeps the database locked. The message says which process, where that is known."""
 
 
 class Described(Protocol):
-    """What the sentences need to know of a database."""
+    """What the messages need to know about a database."""
 
     @property
     def url(self) -> str: ...
@@ -64,12 +64,14 @@ class Described(Protocol):
     def lock_timeout_seconds(self) -> float: ...
 
 
-def explained(database: Described, error: Exception, *, read_only: bool = False) -> WarehouseError | None:
-    """What a driver's or SQLAlchemy's error says about the database; None if it is about the SQL alone."""
+def explain_if_about_database(
+    database: Described, error: Exception, *, read_only: bool = False
+) -> WarehouseError | None:
+    """The error to raise for a driver's or SQLAlchemy's error; None if that is about the SQL alone."""
     original = error.orig if isinstance(error, sa.exc.DBAPIError) else error
     state = getattr(original, "sqlstate", None)
     if state == errors.ReadOnlySqlTransaction.sqlstate:
-        is_about_database = not read_only  # else the caller's own SQL tried to write
+        is_about_database = not read_only  # if read-only, the caller's own SQL tried to write
     else:
         is_about_database = (
             isinstance(original, duckdb.OperationalError | duckdb.InternalError | psycopg.OperationalError)
@@ -82,64 +84,65 @@ def explained(database: Described, error: Exception, *, read_only: bool = False)
 
 def explain(database: Described, error: Exception) -> WarehouseError:
     original = error.orig if isinstance(error, sa.exc.DBAPIError) else error
-    said = " ".join(str(original).split()) or type(original).__name__
-    short = shortened(said)
+    text = " ".join(str(original).split()) or type(original).__name__
+    short = shorten(text).rstrip(".")
     state = getattr(original, "sqlstate", None) or ""
     user = sa.make_url(database.url).username
-    holder = re.search(r"held in (.+?) \(PID (\d+)\)", said)
+    holder = re.search(r"held in (.+?) \(PID (\d+)\)", text)
     who = f"process {holder[2]} ({holder[1]})" if holder else "another process"
-    if "Could not set lock" in said or state == errors.LockNotAvailable.sqlstate:
+    if "Could not set lock" in text or state == errors.LockNotAvailable.sqlstate:
         return WarehouseLocked(
-            f"The warehouse {database.name} is locked by {who}, and stayed so for {database.lock_timeout_seconds:g} s. "
-            "Close what has it open (a DuckDB shell, a notebook, another run) and run the same again."
+            f"The warehouse {database.name} is locked by {who}, and still was after "
+            f"{database.lock_timeout_seconds:g} s. "
+            "Close whatever has it open (a DuckDB shell, a notebook, another run) and run the same command again."
         )
-    if "not a valid DuckDB database file" in said:
+    if "not a valid DuckDB database file" in text:
         return WarehouseError(
             f"{database.name} is not a DuckDB file. Set {URL_VARIABLE} to another path, or move that file away. "
-            "If it was your warehouse: devin-sessions restore"
+            "If it was your warehouse, run: devin-sessions restore"
         )
-    if "No space left" in said or state == errors.DiskFull.sqlstate:
+    if "No space left" in text or state == errors.DiskFull.sqlstate:
         return WarehouseError(
-            f"The disk of the warehouse {database.name} is full. What was being stored is not stored, everything "
-            "before it is. Make room and run the same again."
+            f"The disk of the warehouse {database.name} is full. What was being written is not stored; "
+            "everything before it is. Free some space and run the same command again."
         )
-    if database.is_file and _DAMAGED.search(said):
+    if database.is_file and _DAMAGED.search(text):
         return WarehouseDamaged(
-            f"The DuckDB file {database.name} is damaged ({short}). What was being stored is not stored. {RESTORE}"
+            f"The DuckDB file {database.name} is damaged ({short}). What was being written is not stored. {RESTORE}"
         )
     # libpq gives no SQLSTATE for a connection that was refused.
-    if state == errors.InvalidPassword.sqlstate or "password authentication failed" in said:
+    if state == errors.InvalidPassword.sqlstate or "password authentication failed" in text:
         return WarehouseError(
             f"The warehouse {database.name} refuses user {user} with this password. Check {URL_VARIABLE}."
         )
     if state in _REFUSED:
         return WarehouseError(
-            f"The warehouse {database.name} refuses user {user}: {short}. Give it the rights of a writer; "
-            "docs/postgresql-roles.sql says how."
+            f"The warehouse {database.name} refuses user {user}: {short}. Grant it the writer's permissions; "
+            "docs/postgresql-roles.sql shows how."
         )
     if state in _BUSY:
         return WarehouseLost(
-            f"Another transaction kept getting in the way in the warehouse {database.name}: {short}. What was being "
-            "stored is not stored, everything before it is. Run the same command again."
+            f"Other transactions kept conflicting in the warehouse {database.name}: {short}. What was being "
+            "written is not stored; everything before it is. Run the same command again."
         )
     is_invalidated = isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated
     if is_invalidated or state in _CUT_OFF or state.startswith(_CONNECTION) or _is_gone(database, original):
         return WarehouseLost(
-            f"The connection to the warehouse {database.name} was lost: {short} What was being stored is not "
-            "stored, everything before it is. Run the same again once it is back."
+            f"The connection to the warehouse {database.name} was lost: {short}. What was being written is "
+            "not stored; everything before it is. Run the same command again once it is back."
         )
     return WarehouseError(f"The warehouse {database.name} cannot be opened: {short}. Check {URL_VARIABLE}.")
 
 
 def _is_gone(database: Described, error: BaseException | None) -> bool:
-    """Whether a server that this process has reached before takes no connection now: its address is right."""
+    """Whether a server that this process reached earlier, so its address is right, refuses connections now."""
     is_about_password = "no password supplied" in str(error)  # libpq gives no SQLSTATE for either
     is_refused = isinstance(error, psycopg.OperationalError) and error.sqlstate is None and not is_about_password
     return is_refused and database.url in reached
 
 
-RESTORE = "To rebuild it: devin-sessions restore"
+RESTORE = "To rebuild it, run: devin-sessions restore"
 
 
-def shortened(said: str) -> str:
-    return textwrap.shorten(said, 300, placeholder=" …")
+def shorten(text: str) -> str:
+    return textwrap.shorten(text, 300, placeholder=" …")

@@ -1,4 +1,4 @@
-"""Where the warehouse's password and tokens may be sent: to the address in WAREHOUSE_URL alone."""
+"""Where the warehouse's password and tokens may be sent: only to the address in WAREHOUSE_URL."""
 
 import os
 
@@ -12,25 +12,25 @@ _TOKENS = ("MOTHERDUCK_TOKEN", "motherduck_token")
 
 
 def is_on_this_machine(url: sa.URL) -> bool:
-    """Whether the server can be reached only through a socket or the loopback interface."""
+    """Whether the server can only be reached through a socket or the loopback interface."""
     if "service" in url.query or os.environ.get("PGSERVICE"):
         return False  # a file says where
-    told = url.normalized_query
-    hosts = [url.host or "", *told.get("host", ())]
+    options = url.normalized_query
+    hosts = [url.host or "", *options.get("host", ())]
     if not any(hosts):
         hosts = [os.environ.get("PGHOST", "")]
-    hosts += told.get("hostaddr") or [os.environ.get("PGHOSTADDR", "")]
+    hosts += options.get("hostaddr") or [os.environ.get("PGHOSTADDR", "")]
     names = ",".join(hosts).split(",")
     return all(not name or name.startswith(("/", "@")) or is_loopback(name) for name in names)
 
 
 def refuse_secrets(address: str, name: str) -> None:
-    """Raise WarehouseError if a secret of the environment, which is for its own server, would be sent to this.
+    """Raise WarehouseError if a secret in the environment, which is for another server, would be sent to this one.
 
-    No caller can release it: it comes from the environment, so its address does too.
+    No caller can override this: the secret comes from the environment, so its address does too.
     """
     url = sa.make_url(address)
-    secret = _secret_for(url)
+    secret = _secret_sent_to(url)
     if secret is None:
         return
     if url.password == HIDDEN and not os.environ.get(URL_VARIABLE):
@@ -39,28 +39,28 @@ def refuse_secrets(address: str, name: str) -> None:
             "every process that runs the job."
         )
     raise WarehouseError(
-        f"Not connected to {_with_user(address)}: the secret in {secret} is sent to "
-        f"{_with_user(os.environ.get(URL_VARIABLE, ''))} alone. If the first is the right warehouse, set "
+        f"Not connected to {_without_password(address)}: the secret in {secret} is only sent "
+        f"to {_without_password(os.environ.get(URL_VARIABLE, ''))}. If the first is the right warehouse, set "
         f"{URL_VARIABLE} to it, with the same user, server, port, database and options, in the environment of "
         "every process that runs the job."
     )
 
 
-def is_the_environments(url: sa.URL) -> bool:
+def is_from_environment(url: sa.URL) -> bool:
     """Whether this is the address in WAREHOUSE_URL: the same in every part but the password.
 
     The options count too: host, hostaddr, port, service and sslmode say where a password goes, and how safely.
     """
     try:
-        # As the settings have it, from where callers have it.
+        # Rendered as the settings do, where callers have it from.
         own = sa.make_url(sa.make_url(os.environ.get(URL_VARIABLE, "")).render_as_string(hide_password=True))
     except sa.exc.ArgumentError:
         return False
     return url.set(password=HIDDEN) == own.set(password=HIDDEN)
 
 
-def _secret_for(url: sa.URL) -> str | None:
-    """Where in the environment the secret is that connecting to this server would send; None if none would be sent."""
+def _secret_sent_to(url: sa.URL) -> str | None:
+    """The variable or service whose secret connecting to this server would send; None if none would be sent."""
     names: tuple[str, ...]
     if url.drivername == "duckdb":
         names = _TOKENS
@@ -73,7 +73,7 @@ def _secret_for(url: sa.URL) -> str | None:
     return next((name for name in names if os.environ.get(name)), None)
 
 
-def _with_user(address: str) -> str:
+def _without_password(address: str) -> str:
     """The address without its password and options."""
     try:
         url = sa.make_url(address)

@@ -1,4 +1,4 @@
-"""What an HTTP answer of the Devin API means: a count, a page of a list, or a kind of failure."""
+"""Interprets HTTP responses of the Devin API: a count, a page of a list, or a kind of failure."""
 
 import email.utils
 import json
@@ -12,31 +12,34 @@ from typing import Any, Generic, Literal, TypeVar
 from resources.devin_errors import ContractBroken, Misrouted, Rejected, Unauthorized, Unavailable
 from resources.devin_key import KEY_VARIABLE, without_key
 from resources.devin_versions import V2, V3, Listing, Params
-from resources.outage import Passing
+from resources.outage import TransientFailure
 
 LONGEST_ID = 256
-# No enterprise has so many sessions, and a database can still add up millions of them.
+# No enterprise has more sessions, and a database can still add up millions of such counts.
 LARGEST_COUNT = 10**12
-# 408 and 429 ask for another try by definition, 5xx is the server's own trouble; any other status repeats itself.
+# 408 and 429 call for a retry by definition, and 5xx is the server's own failure; any other status would repeat.
 RETRIED_STATUSES = frozenset({408, 429}) | frozenset(range(500, 600))
-# With these the API itself refuses a question. A 401 is about the key.
+# With these statuses the API itself refuses a request. A 401 is about the key.
 REFUSALS = frozenset({400, 403, 404, 410, 422})
 
 
 @dataclass(frozen=True)
-class Question:
-    """One question as it is sent, and as a sentence has it. `whom`: whom a refusal of it is about; `ids` names some."""
+class Request:
+    """One request to send. `description` is for messages, such as "Counting sessions of organization org-1 from …".
+
+    `scope` is whom a refusal is about; `ids` lists them if it is "some".
+    """
 
     path: str
     params: Params
-    asked: str
-    whom: Literal["everyone", "some", "list"]
+    description: str
+    scope: Literal["everyone", "some", "list"]
     ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Organization:
-    """One organization as the source lists it. `created_at` is None where the source gives none."""
+    """One organization as the API lists it. `created_at` is None if the API gives no usable one."""
 
     org_id: str
     org_name: str | None
@@ -45,7 +48,7 @@ class Organization:
 
 @dataclass(frozen=True)
 class User:
-    """One user as the source lists it. Names and addresses are not read: the counts need none."""
+    """One user as the API lists it. Names and email addresses are not read: the counts don't need them."""
 
     user_id: str
     created_at: datetime | None
@@ -56,9 +59,9 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Listed(Generic[Item]):
-    """Everything that a list holds, in the source's order.
+    """Everything in a list, in the API's order.
 
-    `problem` is a sentence for the user where the list contradicted itself each time that it was read, else empty.
+    `problem` is a message for the user if the list contradicted itself each time it was read, else empty.
     """
 
     items: list[Item]
@@ -66,8 +69,8 @@ class Listed(Generic[Item]):
 
 
 @dataclass(frozen=True)
-class CameBack:
-    """What came back, from the API or from something on the way to it. `retry_after` is in seconds."""
+class Response:
+    """A response, from the API or from something in between. `retry_after` is in seconds."""
 
     status: int
     content_type: str
@@ -75,8 +78,8 @@ class CameBack:
     retry_after: float | None
 
     @property
-    def is_of_the_api(self) -> bool:
-        """Whether the API itself may have said it: a JSON object that is marked as one. Web pages are not."""
+    def is_from_api(self) -> bool:
+        """Whether it may come from the API itself: a JSON object with a JSON content type, unlike a web page."""
         kind = self.content_type.partition(";")[0].strip().lower()
         if kind != "application/json" and not kind.endswith("+json"):
             return False
@@ -86,69 +89,70 @@ class CameBack:
             return False
 
     def __str__(self) -> str:
-        kind = "" if self.is_of_the_api else f" as {sanitized(self.content_type, 60) or 'nothing that has a type'}"
-        return f"{self.status}{kind} {_said(self.body)}".rstrip()
+        kind = "" if self.is_from_api else f" as {sanitized(self.content_type, 60) or 'no content type'}"
+        return f"{self.status}{kind} {_error_detail(self.body)}".rstrip()
 
 
-# What to do about an answer that is not the API's own. Any other 3xx is as 302.
-_ON_THE_WAY = {
-    302: "It sends elsewhere, which is never followed: check DEVIN_API_URL.",
-    407: "A proxy asks for a user and a password: set both in HTTPS_PROXY.",
+# What to do about a response that is not the API's own. Any other 3xx is treated as 302.
+_HINTS = {
+    302: "It redirects elsewhere, and redirects are never followed: check DEVIN_API_URL.",
+    407: "A proxy requires a user and password: set both in HTTPS_PROXY.",
     **dict.fromkeys(
         (413, 414, 431),
-        "It takes no question so long: set DEVIN_FETCH=direct, which asks about one organization at a time.",
+        "It rejects requests of that length: set DEVIN_FETCH=direct, which asks about one organization at a time.",
     ),
 }
-_NETWORK = "Check DEVIN_API_URL and the proxy, and ask the administrator of your network."
+_DEFAULT_HINT = "Check DEVIN_API_URL and the proxy, and ask your network administrator."
 
 
-def parse_answer(came_back: CameBack, question: Question, version: V2 | V3) -> dict[str, Any]:
-    """The body's JSON object if the status is 200; else the failure, by its kind."""
-    asked, status, body = question.asked, came_back.status, came_back.body
+def parse_response(response: Response, request: Request, version: V2 | V3) -> dict[str, Any]:
+    """The body's JSON object if the status is 200. Raises TransientFailure, or the DevinAPIError that fits."""
+    description, status, body = request.description, response.status, response.body
     if status == 200:
         try:
             answer = json.loads(body)
         except (ValueError, RecursionError):
-            raise Passing(f"the source answered 200 with a body that is not JSON: {_said(body)}") from None
+            message = f"the API returned 200 with a body that is not JSON: {_error_detail(body)}"
+            raise TransientFailure(message) from None
         if not isinstance(answer, dict):
             raise ContractBroken(
-                f"{asked}: the source answered {came_back}, which is not a JSON object. Nothing of it was stored."
+                f"{description}: the API returned {response}, which is not a JSON object. None of it was stored."
             )
         return answer
-    retry_after = came_back.retry_after
+    retry_after = response.retry_after
     if status in RETRIED_STATUSES:
-        message = f"the source answered {status} {_said(body)}".rstrip()
-        raise Passing(message, retry_after, pauses_all=status == 429 or retry_after is not None)
-    if came_back.is_of_the_api:
-        if status == 401 or (status == 403 and question.whom == "everyone"):
+        message = f"the API returned {status} {_error_detail(body)}".rstrip()
+        raise TransientFailure(message, retry_after, pauses_all=status == 429 or retry_after is not None)
+    if response.is_from_api:
+        if status == 401 or (status == 403 and request.scope == "everyone"):
             raise Unauthorized(
-                f"{asked}: the source answered {came_back}. The key in {KEY_VARIABLE} is not accepted by "
+                f"{description}: the API returned {response}. The key in {KEY_VARIABLE} is not accepted by "
                 f"{version.name} of the API: set it to {version.key_to_set}."
             )
         if status in REFUSALS:
-            hint = " Check DEVIN_API_URL." if status == 404 and question.whom == "everyone" else ""
-            raise Rejected(f"{asked}: the source answered {came_back}.{hint}", status)
-    not_the_api = f"something between you and the API, such as a firewall or a proxy, answered {came_back}"
+            hint = " Check DEVIN_API_URL." if status == 404 and request.scope == "everyone" else ""
+            raise Rejected(f"{description}: the API returned {response}.{hint}", status)
+    not_the_api = f"something between you and the API, such as a firewall or a proxy, returned {response}"
     if status == 403:
-        # Firewalls let through after a while what they took for a flood. It says nothing about the key.
-        raise Passing(not_the_api, retry_after, pauses_all=retry_after is not None)
-    hint = _ON_THE_WAY.get(302 if 300 <= status < 400 else status, _NETWORK)
+        # A firewall that took the requests for a flood lets them through later. It says nothing about the key.
+        raise TransientFailure(not_the_api, retry_after, pauses_all=retry_after is not None)
+    hint = _HINTS.get(302 if 300 <= status < 400 else status, _DEFAULT_HINT)
     if status == 401:
-        hint += f" If nothing is on the way, the key in {KEY_VARIABLE} may have ended."
-    told = f"{asked}: {not_the_api}. {hint} Nothing of it was stored."
-    if question.whom == "some":
-        raise Unavailable(f"{told} It is asked again by the next command.")
-    raise Misrouted(told)
+        hint += f" If there is nothing in between, the key in {KEY_VARIABLE} may have expired."
+    message = f"{description}: {not_the_api}. {hint} None of it was stored."
+    if request.scope == "some":
+        raise Unavailable(f"{message} The next run will retry it.")
+    raise Misrouted(message)
 
 
-def parse_count(body: dict[str, Any], version: V2 | V3, asked: str) -> int:
-    """The count that a body holds. Raises ContractBroken."""
+def parse_count(body: dict[str, Any], version: V2 | V3, description: str) -> int:
+    """The count in a body. Raises ContractBroken."""
     count = body.get(version.count_field)
     if type(count) is not int or not 0 <= count <= LARGEST_COUNT:
         raise ContractBroken(
-            f"{asked}: the answer's {version.count_field} is {_shown(count)}, "
+            f"{description}: the response's {version.count_field} is {_quoted(count)}, "
             f"not a whole number from 0 to {LARGEST_COUNT:,}. "
-            "Nothing of it was stored. The API may have changed; its owner can tell."
+            "None of it was stored. The API may have changed: ask its owner."
         )
     return count
 
@@ -158,73 +162,75 @@ ListedItem = tuple[str, str | None, datetime | None]
 
 @dataclass
 class ListReading:
-    """One reading of a list. `items` is how many were listed, `found` are the distinct ones by id."""
+    """One reading of a list: `items` is the number of entries, `found` has the distinct ones by id."""
 
     found: dict[str, ListedItem] = field(default_factory=dict)
     items: int = 0
     totals: set[int] = field(default_factory=set)
 
     def add(self, items: Sequence[ListedItem], total: object) -> bool:
-        """Take in a page, and how many the list says that it has; whether any item is new."""
+        """Add a page and the total that it states. Returns whether any item is new."""
         before = len(self.found)
         self.items += len(items)
         self.found |= {item[0]: item for item in items}
-        if type(total) is int:  # only v2 promises one
+        if type(total) is int:  # only v2 promises a total
             self.totals.add(total)
         return len(self.found) > before
 
     @property
     def contradiction(self) -> str:
-        """What is wrong with it, as a part of a sentence; empty if nothing is."""
+        """What is wrong with the list, as part of a sentence; empty if nothing is."""
         distinct = len(self.found)
         if self.totals <= {distinct} and self.items == distinct:
             return ""
-        said = f"its total is {' and then '.join(f'{n:,}' for n in sorted(self.totals))}, and " if self.totals else ""
-        twice = f" ({self.items - distinct:,} more than once)" if self.items > distinct else ""
-        return f"{said}it lists {distinct:,} different ones{twice}"
+        totals = f"its total is {', then '.join(f'{n:,}' for n in sorted(self.totals))}, and " if self.totals else ""
+        repeats = f" ({self.items - distinct:,} more than once)" if self.items > distinct else ""
+        return f"{totals}it lists {distinct:,} distinct ones{repeats}"
 
 
 def parse_page(
-    page: dict[str, Any], listing: Listing, version: V2 | V3, asked: str
+    page: dict[str, Any], listing: Listing, version: V2 | V3, description: str
 ) -> tuple[list[ListedItem], bool, str | None]:
-    """Id, name and creation of each item, whether a page follows, and its cursor.
+    """Id, name and creation time of each item, whether another page follows, and its cursor.
 
-    Ids are what is asked about, so an odd one breaks the contract; names and dates only adorn, and an odd one is None.
+    Requests need the ids, so an invalid one raises ContractBroken; an invalid name or time is only None.
     """
     at = ""
     try:
         has_more, cursor = version.has_more(page)
         if not isinstance(page["items"], list):
-            raise TypeError("items is no list")
+            raise TypeError("items is not a list")
         items: list[ListedItem] = []
         for number, item in enumerate(page["items"], 1):
             at = f", item {number} of the page"
-            items.append((_id(item[listing.id_field]), _name_of(item, listing), _creation_of(item, listing, version)))
+            items.append(
+                (_parse_id(item[listing.id_field]), _parse_name(item, listing), _parse_creation(item, listing, version))
+            )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ContractBroken(
-            f"{asked}{at}: the page is not what the contract says ({type(error).__name__}: {sanitized(str(error))})."
+            f"{description}{at}: the page breaks the contract ({type(error).__name__}: {sanitized(str(error))})."
         ) from None
     return items, has_more, cursor
 
 
-def _id(value: object) -> str:
+def _parse_id(value: object) -> str:
     if not isinstance(value, str):
-        raise TypeError("not a text")
+        raise TypeError("the id is not a string")
     value.encode()  # raises a ValueError for half a surrogate pair, which no table can hold
     if not (value.isprintable() and 0 < len(value) <= LONGEST_ID):
-        raise ValueError("an id that cannot be asked about")
+        raise ValueError("the id is unusable")
     return value
 
 
-def _name_of(item: dict[str, Any], listing: Listing) -> str | None:
+def _parse_name(item: dict[str, Any], listing: Listing) -> str | None:
     name = item.get(listing.name_field) if listing.name_field else None
-    # No table holds half a surrogate pair, and not every one a NUL.
+    # No table can store half a surrogate pair, and not every database a NUL.
     return re.sub("[\\0\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", name) if isinstance(name, str) else None
 
 
-def _creation_of(item: dict[str, Any], listing: Listing, version: V2 | V3) -> datetime | None:
+def _parse_creation(item: dict[str, Any], listing: Listing, version: V2 | V3) -> datetime | None:
     try:
-        return version.instant(item[listing.created_field]) if listing.created_field else None
+        return version.parse_instant(item[listing.created_field]) if listing.created_field else None
     except (KeyError, TypeError, ValueError):
         return None
 
@@ -233,23 +239,23 @@ def limit_headers(headers: Mapping[str, str]) -> dict[str, str]:
     return {name: sanitized(value, 60) for name, value in headers.items() if "ratelimit" in name.replace("-", "")}
 
 
-def retry_after_of(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait, from `Retry-After` in either form of RFC 9110; None if absent or senseless.
+def parse_retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds to wait, from `Retry-After` in either form of RFC 9110; None if absent or invalid.
 
-    A date is read against the answer's own, if it has one: this machine's clock may be wrong.
+    A date is compared with the response's own date, if it has one: this machine's clock may be wrong.
     """
     value = headers.get("Retry-After", "").strip()
     try:
         seconds = float(value)
     except ValueError:
-        until = _http_date(value)
+        until = _parse_http_date(value)
         if until is None:
             return None
-        seconds = (until - (_http_date(headers.get("Date", "")) or datetime.now(UTC))).total_seconds()
+        seconds = (until - (_parse_http_date(headers.get("Date", "")) or datetime.now(UTC))).total_seconds()
     return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
-def _http_date(value: str) -> datetime | None:
+def _parse_http_date(value: str) -> datetime | None:
     try:
         date = email.utils.parsedate_to_datetime(value)
     except (TypeError, ValueError, OverflowError):
@@ -257,8 +263,8 @@ def _http_date(value: str) -> datetime | None:
     return date.replace(tzinfo=date.tzinfo or UTC)
 
 
-def _said(body: bytes) -> str:
-    """What the body says, short enough for a sentence."""
+def _error_detail(body: bytes) -> str:
+    """The error message in a body, in parentheses and short enough for a sentence; empty if there is none."""
     text = body.decode("utf-8", "replace")
     try:
         answer = json.loads(body)
@@ -270,10 +276,10 @@ def _said(body: bytes) -> str:
     return f"({text})" if text else ""
 
 
-def _shown(value: object) -> str:
+def _quoted(value: object) -> str:
     return "missing" if value is None else sanitized(repr(value), 60)
 
 
 def sanitized(text: str, length: int = 200) -> str:
-    """`text` from outside, fit for a message: without the key, which a source or proxy may echo, and on one line."""
+    """External `text` made safe for a message: on one line, and without the key, which a server may echo."""
     return " ".join("".join(c if c.isprintable() else " " for c in without_key(text)).split())[:length]

@@ -1,4 +1,4 @@
-"""How to ask the Devin Enterprise API: one verb for one count, one for each list. What to ask is not decided here."""
+"""Client for the Devin Enterprise API: one method for a count, one for each list. Callers decide what to request."""
 
 import http.cookiejar
 import ssl
@@ -21,7 +21,7 @@ from resources.devin_answers import (
     ListedItem,
     ListReading,
     Organization,
-    Question,
+    Request,
     User,
     parse_count,
     parse_page,
@@ -35,16 +35,16 @@ from resources.proxies import proxy_for
 from resources.retries import Retries, RetryRules
 
 MAX_LISTED = 100_000
-# What servers and proxies take of an address is some 8,000 characters.
+# Servers and proxies accept URLs of some 8,000 characters.
 MAX_IDS = 100
 
 
 @dataclass(frozen=True)
 class DevinAPI:
-    """The Devin Enterprise API, v2 or v3. `connect()` gives a client that asks.
+    """The Devin Enterprise API, v2 or v3. `connect()` returns a client.
 
-    How often and how long it is asked is in `RetryRules`. `window_end` is whether the source counts the end of a
-    window; if so, an earlier one is sent.
+    `RetryRules` explains the fields about retries and timeouts. `window_end` is whether the API counts the end of a
+    window; if it does, an earlier end is sent.
     """
 
     base_url: str = DEFAULT_URL
@@ -60,9 +60,9 @@ class DevinAPI:
 
     @asynccontextmanager
     async def connect(self, calls: Calls) -> "AsyncIterator[DevinClient]":
-        """A client for one event loop that counts in `calls`.
+        """A client for one event loop, which records its requests in `calls`.
 
-        Raises Unauthorized if no usable key is set, or if it is not for this address.
+        Raises Unauthorized if no usable key is set, or if the key is not for this address.
         """
         url = check_url(self.base_url)
         refuse_other_address(url)
@@ -74,28 +74,28 @@ class DevinAPI:
             headers={
                 "Authorization": f"Bearer {key}",
                 "Accept": "application/json",
-                # Compressed bodies would make the size limit depend on the compressor.
+                # With compression, the size limit would not hold for the decompressed body.
                 "Accept-Encoding": "identity",
             },
-            # httpx keeps cookies of its own, beside aiohttp's jar; this jar takes none.
+            # httpx keeps cookies of its own besides aiohttp's jar; this jar accepts none.
             cookies=http.cookiejar.CookieJar(http.cookiejar.DefaultCookiePolicy(allowed_domains=[])),
-            timeout=None,  # one limit holds the whole try, a reader that drips included: see Retries
+            timeout=None,  # a single limit covers the whole try, even a body that trickles in: see Retries
             follow_redirects=False,
-        ) as asking:
-            yield DevinClient(self, version, asking, calls, Pace(self.requests_per_minute))
+        ) as http_client:
+            yield DevinClient(self, version, http_client, calls, Pace(self.requests_per_minute))
 
     @contextmanager
     def connected(self, calls: Calls) -> "Iterator[tuple[DevinClient, BlockingPortal]]":
-        """`connect` for code that is not async: a client, and the portal that runs its coroutines in a thread.
+        """`connect` for synchronous code: a client, and the portal that runs its coroutines in a thread.
 
-        So the calling thread can store while questions are under way, and a signal that interrupts it stops them.
+        The calling thread can thus store while requests are in flight, and a signal that interrupts it cancels them.
         """
         with blocking_portal() as portal, portal.wrap_async_context_manager(self.connect(calls)) as client:
             yield client, portal
 
     @property
     def version_name(self) -> str:
-        """The version that is asked, v2 or v3. Raises Unauthorized if no usable key is set."""
+        """The API version in use, v2 or v3. Raises Unauthorized if no usable key is set."""
         return self._key_and_version()[1].name
 
     @property
@@ -113,13 +113,13 @@ class DevinAPI:
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=self.max_connections, ssl=tls),
             cookie_jar=aiohttp.DummyCookieJar(),
-            middlewares=(_once,),
+            middlewares=(_send_once,),
         )
 
 
 @dataclass(eq=False)
 class DevinClient:
-    """Asks over an open connection pool. Safe for many tasks at once; every method may raise a DevinAPIError."""
+    """Sends requests over a connection pool. Safe for concurrent tasks; every method may raise a DevinAPIError."""
 
     api: DevinAPI
     version: V2 | V3
@@ -141,36 +141,36 @@ class DevinClient:
     async def count(
         self, start: datetime, end: datetime, *, org_ids: Sequence[str] = (), user_ids: Sequence[str] = ()
     ) -> int:
-        """How many sessions were created in [start, end), both aware; empty filters mean everyone.
+        """The number of sessions created in [start, end), both aware; empty filters mean everyone.
 
-        Raises ValueError for what is no such window, and for more than MAX_IDS ids.
+        Raises ValueError if that isn't a window, and for more than MAX_IDS ids.
         """
         if start.utcoffset() is None or end.utcoffset() is None or start.astimezone(UTC) >= end.astimezone(UTC):
             raise ValueError(f"not a window of aware datetimes: {start} to {end}")
         if len(org_ids) + len(user_ids) > MAX_IDS:
-            raise ValueError(f"{len(org_ids) + len(user_ids):,} ids in one question; {MAX_IDS} are the most")
+            raise ValueError(f"{len(org_ids) + len(user_ids):,} ids in one request; the maximum is {MAX_IDS}")
         params = self.version.window(start, end)
         params += [("org_ids", org_id) for org_id in org_ids]
         params += [("user_ids", user_id) for user_id in user_ids]
-        asked = f"Counting the sessions of {_named(org_ids, user_ids)} from {zulu(start)} to {zulu(end)}"
-        whom: Literal["some", "everyone"] = "some" if org_ids or user_ids else "everyone"
-        body = await self._retries.get(Question(self.version.sessions_path, params, asked, whom, (*org_ids, *user_ids)))
-        return parse_count(body, self.version, asked)
+        description = f"Counting sessions of {_describe(org_ids, user_ids)} from {zulu(start)} to {zulu(end)}"
+        scope: Literal["some", "everyone"] = "some" if org_ids or user_ids else "everyone"
+        request = Request(self.version.sessions_path, params, description, scope, (*org_ids, *user_ids))
+        return parse_count(await self._retries.get(request), self.version, description)
 
     async def organizations(self) -> Listed[Organization]:
-        """Every organization that the source lists, over all pages."""
-        items, problem = await self._listed(self.version.organizations, "DEVIN_ORG_IDS")
+        """Every organization that the API lists, over all pages."""
+        items, problem = await self._list(self.version.organizations, "DEVIN_ORG_IDS")
         return Listed([Organization(*fields) for fields in items], problem)
 
     async def users(self) -> Listed[User]:
-        """Every user that the source lists, over all pages."""
-        items, problem = await self._listed(self.version.users, "DEVIN_USER_IDS")
+        """Every user that the API lists, over all pages."""
+        items, problem = await self._list(self.version.users, "DEVIN_USER_IDS")
         return Listed([User(user_id, created_at) for user_id, _, created_at in items], problem)
 
-    async def _listed(self, listing: Listing, variable: str) -> "tuple[list[ListedItem], str]":
-        """The items, and what is wrong with the list. One that contradicts itself is read once more, whole.
+    async def _list(self, listing: Listing, variable: str) -> "tuple[list[ListedItem], str]":
+        """The items, and what is wrong with the list. A list that contradicts itself is read a second time, in full.
 
-        `variable` is what the user can set where the key may not list them, or the list can't be trusted.
+        `variable` is the setting to use instead if the key may not list them or the list can't be trusted.
         """
         first = await self._read(listing, variable)
         if not first.contradiction:
@@ -180,21 +180,21 @@ class DevinClient:
             return list(second.found.values()), ""
         found = first.found | second.found
         problem = (
-            f"The API's list of {listing.noun}s contradicts itself: {first.contradiction}; read again, "
-            f"{second.contradiction}. All {len(found):,} that were listed either time are counted; sessions of others "
-            f"show up as unattributed. Run the same command again, or set {variable} to the ids to count."
+            f"The API's list of {listing.noun}s contradicts itself: {first.contradiction}; on a second "
+            f"read, {second.contradiction}. All {len(found):,} listed either time are counted; sessions of others show "
+            f"up as unattributed. Run the same command again, or set {variable} to the ids to count."
         )
         return list(found.values()), problem
 
     async def _read(self, listing: Listing, variable: str) -> "ListReading":
-        """One reading of a list, from the first page to the last."""
+        """Read a list once, from the first page to the last."""
         reading = ListReading()
         cursor: str | None = None
         while True:
-            asked = f"Listing the {listing.noun}s from number {reading.items} on"
-            question = Question(listing.path, self.version.page(reading.items, cursor), asked, "list")
+            description = f"Listing {listing.noun}s from offset {reading.items}"
+            request = Request(listing.path, self.version.page(reading.items, cursor), description, "list")
             try:
-                page = await self._retries.get(question)
+                page = await self._retries.get(request)
             except Rejected as error:
                 if error.status not in (403, 404):
                     raise
@@ -203,26 +203,28 @@ class DevinClient:
                     f"set {variable} to the ids to count, separated by commas.",
                     error.status,
                 ) from None
-            items, has_more, cursor = parse_page(page, listing, self.version, asked)
+            items, has_more, cursor = parse_page(page, listing, self.version, description)
             has_news = reading.add(items, page.get("total"))
             if not has_more:
                 return reading
             if not has_news or reading.items > MAX_LISTED:
-                raise ContractBroken(f"{asked}: the list does not end ({len(reading.found)} {listing.noun}s so far).")
+                raise ContractBroken(
+                    f"{description}: the list does not end ({len(reading.found)} {listing.noun}s so far)."
+                )
 
 
-async def _once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-    """Send as it is. aiohttp would send a GET again by itself after these two; retrying is for `Retries` alone."""
+async def _send_once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Send a request once. aiohttp would resend a GET by itself after these two errors, but only `Retries` retries."""
     try:
         return await send(request)
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
         raise aiohttp.ClientConnectionError(str(error)) from None
 
 
-def _named(org_ids: Sequence[str], user_ids: Sequence[str]) -> str:
-    def some(ids: Sequence[str], noun: str) -> str:
+def _describe(org_ids: Sequence[str], user_ids: Sequence[str]) -> str:
+    def first_few(ids: Sequence[str], noun: str) -> str:
         more = f" and {len(ids) - 3} more" if len(ids) > 3 else ""
         return f"{noun}{'s' if len(ids) > 1 else ''} {', '.join(ids[:3])}{more}"
 
-    parts = [some(ids, noun) for ids, noun in ((org_ids, "organization"), (user_ids, "user")) if ids]
+    parts = [first_few(ids, noun) for ids, noun in ((org_ids, "organization"), (user_ids, "user")) if ids]
     return " and ".join(parts) or "all organizations"

@@ -1,6 +1,6 @@
-"""What differs between v2 and v3 of the API: paths, parameters, fields, and how lists go on.
+"""What differs between v2 and v3 of the API: paths, parameters, fields and pagination.
 
-How a question travels, and what becomes of its answer, is in `devin_api`.
+Sending requests is up to `retries`, interpreting responses to `devin_answers`.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ LONGEST_CURSOR = 4000
 
 @dataclass(frozen=True)
 class Listing:
-    """A list that the source gives page by page: where, and which fields of an item are read."""
+    """A paginated list of the API: its path, and which fields of each item are read."""
 
     noun: str
     path: str
@@ -28,10 +28,10 @@ class Listing:
 
 @dataclass(frozen=True)
 class V2:
-    """Personal keys of Enterprise admins; date-times; lists by numbers to skip.
+    """Personal keys of Enterprise admins; ISO date-times; pagination by offset.
 
-    The contract has two pairs of parameters for the window; only the one that it describes is sent.
-    `window_end`: whether the source takes the end that is sent as part of the window, which no contract says.
+    The contract has two pairs of window parameters; only the pair that it describes is sent.
+    `window_end` is whether the API counts the end of a window, which no contract says.
     """
 
     name: ClassVar[VersionName] = "v2"
@@ -51,15 +51,15 @@ class V2:
         return [("start_date", zulu(start)), ("end_date", zulu(until))]
 
     def page(self, found: int, cursor: str | None) -> Params:
-        """The parameters for the page that follows `found` items."""
+        """The parameters for the page after the first `found` items."""
         return [("skip", str(found)), ("limit", str(PAGE_SIZE))]
 
     def has_more(self, page: dict[str, Any]) -> tuple[bool, str | None]:
-        """Whether a page follows, and its cursor. Raises KeyError or TypeError if the page does not say."""
-        return _true_or_false(page["has_more"]), None
+        """Whether another page follows, and its cursor. Raises KeyError or TypeError if the page doesn't say."""
+        return _parse_bool(page["has_more"]), None
 
-    def instant(self, value: Any) -> datetime:
-        """A moment as the source writes it. Raises TypeError or ValueError for anything else."""
+    def parse_instant(self, value: Any) -> datetime:
+        """Parse a point in time as the API writes it. Raises TypeError or ValueError for anything else."""
         instant = datetime.fromisoformat(value)
         try:
             return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).astimezone(UTC)
@@ -69,10 +69,10 @@ class V2:
 
 @dataclass(frozen=True)
 class V3:
-    """Keys of service users; Unix seconds; lists by cursors.
+    """Keys of service users; Unix seconds; pagination by cursor.
 
-    The contract that is known for certain names no list of users; the published pages have one at this path.
-    `window_end` is as in V2, with a second as the shortest time that can be told.
+    The contract that is known for certain has no list of users; the published pages have one at this path.
+    `window_end` is as in V2, but with a resolution of one second.
     """
 
     name: ClassVar[VersionName] = "v3"
@@ -89,9 +89,9 @@ class V3:
     window_end: WindowEnd = "exclusive"
 
     def window(self, start: datetime, end: datetime) -> Params:
-        """The parameters for [start, end). Raises ValueError for a part of a second, which v3 cannot be asked about."""
+        """The parameters for [start, end). Raises ValueError for fractions of a second, which v3 does not support."""
         if start.microsecond or end.microsecond:
-            raise ValueError(f"v3 knows whole seconds only: {start} to {end}")
+            raise ValueError(f"v3 accepts whole seconds only: {start} to {end}")
         until = int(end.timestamp()) - (self.window_end == "inclusive")
         return [("time_after", str(int(start.timestamp()))), ("time_before", str(until))]
 
@@ -100,16 +100,16 @@ class V3:
         return [("first", str(PAGE_SIZE)), *([("after", cursor)] if cursor else [])]
 
     def has_more(self, page: dict[str, Any]) -> tuple[bool, str | None]:
-        """Whether a page follows, and its cursor. Raises KeyError or TypeError if the page does not say."""
-        has_more, cursor = _true_or_false(page["has_next_page"]), page["end_cursor"]
+        """Whether another page follows, and its cursor. Raises KeyError or TypeError if the page doesn't say."""
+        has_more, cursor = _parse_bool(page["has_next_page"]), page["end_cursor"]
         if not has_more:
             return False, None
         if not (isinstance(cursor, str) and 0 < len(cursor.encode()) <= LONGEST_CURSOR):
             raise TypeError("another page but no usable cursor")
         return True, cursor
 
-    def instant(self, value: Any) -> datetime:
-        """A moment as the source writes it. Raises TypeError or ValueError for anything else."""
+    def parse_instant(self, value: Any) -> datetime:
+        """Parse a point in time as the API writes it. Raises TypeError or ValueError for anything else."""
         if type(value) is not int:
             raise TypeError("not Unix seconds")
         try:
@@ -118,12 +118,12 @@ class V3:
             raise ValueError(str(error)) from None
 
 
-def _true_or_false(value: object) -> bool:
+def _parse_bool(value: object) -> bool:
     if not isinstance(value, bool):
         raise TypeError("neither true nor false")
     return value
 
 
 def zulu(instant: datetime) -> str:
-    """An instant in UTC: a raw + of an offset would be decoded to a blank on the other side."""
+    """Format an instant in UTC, with Z: the + of an offset would be decoded to a space on the server."""
     return instant.astimezone(UTC).isoformat().replace("+00:00", "Z")

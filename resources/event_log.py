@@ -1,4 +1,4 @@
-"""How Dagster's event log is stored: in the SQLite files of stock Dagster, but a batch of events in one transaction."""
+"""Dagster's event log, in the same SQLite files as stock Dagster, but with each batch of events in one transaction."""
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,17 +15,16 @@ from dagster._serdes import ConfigurableClassData
 
 
 class BatchingSqliteEventLogStorage(SqliteEventLogStorage):
-    """SqliteEventLogStorage, same files and rows, for runs of many partitions.
+    """SqliteEventLogStorage with the same files and rows, for runs of many partitions.
 
-    Stock SQLite storage takes a batch apart, and each planned or materialized partition costs two transactions on
-    connections of their own. Dagster makes batches only where the environment has DAGSTER_EVENT_BATCH_SIZE; where it
-    has not, this class does what stock does. It needs no config: the files are under the folder of the instance, where
-    stock has them.
+    The stock SQLite storage splits a batch up, and each planned or materialized partition costs two transactions on
+    separate connections. Dagster only batches if DAGSTER_EVENT_BATCH_SIZE is set; otherwise this class behaves as stock
+    does. It needs no config: the files are where stock keeps them, under the instance's directory.
     """
 
     def __init__(self, inst_data: ConfigurableClassData | None = None) -> None:
         self._held = threading.local()
-        self._inst_data = inst_data  # the rest waits for the instance, which alone knows its folder
+        self._inst_data = inst_data  # the rest waits for the instance, which knows its directory
 
     @classmethod
     def config_type(cls) -> dict[str, Any]:
@@ -38,8 +37,8 @@ class BatchingSqliteEventLogStorage(SqliteEventLogStorage):
     def register_instance(self, instance: dg.DagsterInstance) -> None:
         super().__init__(str(Path(instance.root_directory, "history", "runs")), self._inst_data)
         super().register_instance(instance)
-        with self.index_connection():  # makes the tables if another process is about to, but has not yet
-            # Stock lets a thread have one of its connections at a time, and a batch needs both files at once.
+        with self.index_connection():  # creates the tables, unless another process has
+            # Stock gives a thread only one connection at a time, but a batch needs both files at once.
             self._index = sa.create_engine(
                 self.conn_string_for_shard("index"),
                 poolclass=sa.NullPool,
@@ -47,9 +46,9 @@ class BatchingSqliteEventLogStorage(SqliteEventLogStorage):
             )
 
     def check_writable(self, seconds: float) -> None:
-        """Wait `seconds` at most for another program to let this one write. Raises SQLAlchemy's OperationalError.
+        """Wait up to `seconds` for any other program that is writing. Raises SQLAlchemy's OperationalError.
 
-        Stock waits a minute, in silence, at the first event of a run.
+        Stock waits silently for a minute at the first event of a run.
         """
         engine = sa.create_engine(
             self.conn_string_for_shard("index"), poolclass=sa.NullPool, connect_args={"timeout": seconds}
@@ -60,9 +59,9 @@ class BatchingSqliteEventLogStorage(SqliteEventLogStorage):
 
     @contextmanager
     def in_one_batch(self) -> Iterator[None]:
-        """Store the asset events that this thread reports within in one batch at the end, come what may.
+        """Store the asset events that this thread reports within the block as one batch at its end, even if it raises.
 
-        For events that Dagster reports one by one. They must be of one run.
+        For events that Dagster reports one by one. They must all belong to one run.
         """
         self._held.events = []
         try:
@@ -80,9 +79,9 @@ class BatchingSqliteEventLogStorage(SqliteEventLogStorage):
             held.append(event)
 
     def store_event_batch(self, events: Sequence[dg.EventLogEntry]) -> None:
-        """Store the events of one run, all or none: after an error Dagster stores each of them again, one by one."""
+        """Store the events of one run, all or none: after an error Dagster stores them again, one by one."""
         if any(event.dagster_event_type not in ASSET_EVENTS | ASSET_CHECK_EVENTS for event in events):
-            super().store_event_batch(events)  # these are not in both files
+            super().store_event_batch(events)  # those go into only one of the two files
             return
         (run_id,) = {event.run_id for event in events}
         with self.run_connection(run_id) as run_log, self._index.begin() as index:
@@ -92,9 +91,9 @@ class BatchingSqliteEventLogStorage(SqliteEventLogStorage):
                 run_log.execute(row)
                 ids.append(index.execute(row).lastrowid)
             stored = list(zip(events, ids, strict=True))
-            of_assets = [(event, id_) for event, id_ in stored if event.dagster_event_type in ASSET_EVENTS]
-            self._store_asset_event_tags(index, [event for event, _ in of_assets], [id_ for _, id_ in of_assets])
-            for event, id_ in _latest(of_assets):
+            asset_events = [(event, id_) for event, id_ in stored if event.dagster_event_type in ASSET_EVENTS]
+            self._store_asset_event_tags(index, [event for event, _ in asset_events], [id_ for _, id_ in asset_events])
+            for event, id_ in _latest(asset_events):
                 self._store_asset_event(index, event, id_)
         for event, id_ in stored:
             if event.dagster_event_type in ASSET_CHECK_EVENTS:
@@ -102,6 +101,6 @@ class BatchingSqliteEventLogStorage(SqliteEventLogStorage):
 
 
 def _latest(stored: Sequence[tuple[dg.EventLogEntry, int]]) -> list[tuple[dg.EventLogEntry, int]]:
-    """The last event of each type of each asset: each overwrites in the asset's one row what the earlier ones wrote."""
+    """The last event of each type for each asset: it overwrites what earlier ones wrote to the asset's single row."""
     latest = {(event.get_dagster_event().asset_key, event.dagster_event_type): (event, id_) for event, id_ in stored}
     return sorted(latest.values(), key=lambda event_and_id: event_and_id[1])

@@ -1,4 +1,4 @@
-"""How a published file is replaced: as a whole or not at all, and whoever was let in stays so."""
+"""Atomic replacement of published files: all or nothing, and with the permissions kept."""
 
 import io
 import os
@@ -10,17 +10,17 @@ from typing import BinaryIO
 
 @contextmanager
 def replacing(path: Path, like: Path | None = None) -> Iterator[BinaryIO]:
-    """What is written to the file takes the place of `path` when the block ends; if it raises, `path` stays.
+    """A file that replaces `path` when the block ends; if the block raises, `path` is left alone.
 
-    Until then it is under the file's own `name`, where it can be read after a flush.
+    Until then it is at the file's own `name`, where it can be read after a flush.
 
-    The rights are those of the file before or, for a new one, of `like`; else it is the owner's alone. One process at
-    a time. Raises OSError.
+    It gets the permissions of the file it replaces or, if there is none, of `like`; without either, only its owner has
+    access. Only one process at a time may replace a file. Raises OSError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.unfinished")  # what a killed run left is overwritten
+    unfinished = path.with_name(f".{path.name}.unfinished")  # overwrites what a killed run left
     try:
-        with io.BufferedWriter(io.FileIO(unfinished, "w", opener=_for_the_owner)) as file:
+        with io.BufferedWriter(io.FileIO(unfinished, "w", opener=_open_private)) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -33,5 +33,5 @@ def replacing(path: Path, like: Path | None = None) -> Iterator[BinaryIO]:
             unfinished.unlink()
 
 
-def _for_the_owner(path: str, flags: int) -> int:
+def _open_private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)

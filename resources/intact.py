@@ -1,7 +1,7 @@
-"""Whether a DuckDB file can be read whole: every row, and every index that a query may use.
+"""Checks that a DuckDB file can be read in full: every row, and every index that a query may use.
 
-DuckDB checks the checksum of a block when it reads the block, and not before. A block that is in the wrong place passes
-that check, and can keep DuckDB busy for ever or end its process: so it reads in a process of its own.
+DuckDB verifies the checksum of a block only when it reads the block. A block in the wrong place passes that check and
+can hang or crash DuckDB, so the file is read in a process of its own.
 """
 
 import json
@@ -14,81 +14,82 @@ from typing import Any
 
 import duckdb
 
-_SECONDS, _SECONDS_PER_MEGABYTE = 60.0, 0.5  # reading takes 0.001 s a megabyte, and the keys 0.1
+_SECONDS, _SECONDS_PER_MEGABYTE = 60.0, 0.5  # reading takes 0.001 s per megabyte, and the keys 0.1 s
 _KEYS = "keys"
 
 
 @dataclass(frozen=True)
 class Found:
-    """What was read of a file: its `whole` tables, why the `spoilt` ones could not be, why it could not be opened.
+    """What could be read of a file: its `whole` tables, and why each of the `damaged` ones could not be read.
 
-    `keys_problem` says why rows can't be found or changed by their keys, although they can be read.
+    `problem` says why the file could not be opened; `keys_problem` why rows can't be found or changed by their keys,
+    although they can be read.
     """
 
     whole: frozenset[str] = frozenset()
-    spoilt: dict[str, str] = field(default_factory=dict)
+    damaged: dict[str, str] = field(default_factory=dict)
     problem: str = ""
     keys_problem: str = ""
 
     @property
     def why(self) -> str:
-        """What DuckDB said first, in one line; empty if the file is whole."""
-        return self.problem or next(iter(self.spoilt.values()), "") or self.keys_problem
+        """DuckDB's first error, in one line; empty if the file is intact."""
+        return self.problem or next(iter(self.damaged.values()), "") or self.keys_problem
 
 
 def read_through(path: Path, *, with_keys: bool = False) -> Found:
-    """Read all of the file at `path`. Raises OSError.
+    """Read the whole file at `path`. Raises OSError.
 
-    `with_keys` also reads the indexes of keys of several columns, which only writers use. That takes 7 s a million
-    rows, and leaves nothing in the file: give it a copy.
+    `with_keys` also reads the indexes of multi-column keys, which only writers use. That takes 7 s per million rows
+    and deletes everything in the file: give it a copy.
     """
     command = [sys.executable, "-m", __name__, str(path), *([_KEYS] if with_keys else [])]
     patience = _SECONDS + path.stat().st_size / 1e6 * _SECONDS_PER_MEGABYTE
-    # In a session of its own: Ctrl-C is for the caller, who then ends this process.
+    # In a session of its own: Ctrl-C is for the caller, which then ends this process.
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True) as child:
         try:
-            said, _ = child.communicate(timeout=patience)
-            end = f"DuckDB ended with exit code {child.returncode} while it read it" if child.returncode else ""
+            output, _ = child.communicate(timeout=patience)
+            end = f"DuckDB exited with code {child.returncode} while reading it" if child.returncode else ""
         except subprocess.TimeoutExpired:
             child.kill()
-            said, _ = child.communicate()
-            end = f"DuckDB did not come to an end of reading it in {patience:.0f} s"
+            output, _ = child.communicate()
+            end = f"DuckDB did not finish reading it within {patience:.0f} s"
         except BaseException:
             child.kill()
             raise
-    lines = [json.loads(line) for line in said.splitlines(keepends=True) if line.endswith(b"\n")]
+    lines = [json.loads(line) for line in output.splitlines(keepends=True) if line.endswith(b"\n")]
     if not lines or "problem" in lines[0]:
         return Found(problem=lines[0]["problem"] if lines else end)
     reasons = dict.fromkeys(lines[0]["tables"], end) | {line["table"]: line["why"] for line in lines if "table" in line}
-    spoilt = {table: why for table, why in reasons.items() if why}
+    damaged = {table: why for table, why in reasons.items() if why}
     keys_problem = next((line["keys"] for line in lines if "keys" in line), end)
-    return Found(frozenset(reasons.keys() - spoilt.keys()), spoilt, keys_problem=keys_problem)
+    return Found(frozenset(reasons.keys() - damaged.keys()), damaged, keys_problem=keys_problem)
 
 
 def main(path: str, *with_keys: str) -> None:
-    """The process that reads: one JSON object a line, first the tables, then each, then the keys."""
+    """Run in the process that reads. Writes one JSON object per line: the tables, then each table, then the keys."""
     options: dict[str, Any] = {"autoinstall_known_extensions": "false", "enable_external_access": "false"}
     try:
         connection = duckdb.connect(path, read_only=not with_keys, config=options)
         rows = connection.execute("select table_name from duckdb_tables() order by estimated_size").fetchall()
     except duckdb.Error as error:
-        _say(problem=_in_one_line(error))
+        _emit(problem=_in_one_line(error))
         return
     tables = [name for (name,) in rows]
-    _say(tables=tables)
-    # So that DuckDB looks for every row of a table in its index.
+    _emit(tables=tables)
+    # Makes DuckDB look up every row of a table in its index.
     connection.execute("set index_scan_percentage = 1.0")
     connection.execute("set index_scan_max_count = 9223372036854775807")
     for name in tables:
-        _say(table=name, why=_problem(_read_rows, connection, name))
+        _emit(table=name, why=_problem(_read_rows, connection, name))
     keys = _problem(_read_by_keys, connection, tables)
     if with_keys:
         keys = keys or _problem(_delete_by_keys, connection, tables)
-    _say(keys=keys)
+    _emit(keys=keys)
 
 
 def _problem(read: Callable[..., None], *arguments: object) -> str:
-    """What DuckDB says if it can't."""
+    """DuckDB's error if `read` fails, in one line; else empty."""
     try:
         read(*arguments)
     except duckdb.Error as error:
@@ -102,7 +103,7 @@ def _read_rows(connection: duckdb.DuckDBPyConnection, name: str) -> None:
 
 
 def _read_by_keys(connection: duckdb.DuckDBPyConnection, tables: list[str]) -> None:
-    """Find every row by its key, where that is one column."""
+    """Look up every row by its key, where that is a single column."""
     for name in tables:
         table = connection.table(name)
         keys = connection.execute(
@@ -119,7 +120,7 @@ def _read_by_keys(connection: duckdb.DuckDBPyConnection, tables: list[str]) -> N
 
 def _delete_by_keys(connection: duckdb.DuckDBPyConnection, tables: list[str]) -> None:
     for name in tables:
-        connection.execute(f"delete from {_quoted(name)}")  # takes each row out of each index when it commits
+        connection.execute(f"delete from {_quoted(name)}")  # removes each row from each index on commit
 
 
 def _quoted(name: str) -> str:
@@ -130,8 +131,8 @@ def _in_one_line(error: duckdb.Error) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _say(**what: object) -> None:
-    sys.stdout.write(json.dumps(what) + "\n")
+def _emit(**fields: object) -> None:
+    sys.stdout.write(json.dumps(fields) + "\n")
     sys.stdout.flush()
 
 

@@ -1,4 +1,4 @@
-"""A thread for coroutines whose beginning and end no signal interrupts: either would then wait for it for ever."""
+"""A thread for coroutines. No signal interrupts its start or its end, either of which would then hang forever."""
 
 import signal
 import threading
@@ -8,37 +8,37 @@ from types import TracebackType
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-_HELD = (signal.SIGINT, signal.SIGTERM)
+_DEFERRED = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
 def blocking_portal() -> Iterator[BlockingPortal]:
-    """anyio's portal. A signal that comes while it begins or ends is handled right after."""
+    """anyio's portal. A signal that arrives while it starts or stops is handled right afterwards."""
     portal = start_blocking_portal()
 
     def end(kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool | None:
-        with _signals_held():
+        with _signals_deferred():
             return portal.__exit__(kind, error, trace)
 
     with ExitStack() as stack:
-        with _signals_held():
+        with _signals_deferred():
             opened = portal.__enter__()
             stack.push(end)
         yield opened
 
 
 @contextmanager
-def _signals_held() -> Iterator[None]:
-    """Signals are handled at the end of the block, by the handlers of before.
+def _signals_deferred() -> Iterator[None]:
+    """Defer signals to the end of the block, where their previous handlers run.
 
-    Blocking them for this thread would not do: another may then take them, and Python calls the handler in this one.
+    Blocking them in this thread is not enough: another thread may receive them, and Python then calls the handler here.
     """
-    if threading.current_thread() is not threading.main_thread():  # which handles none
+    if threading.current_thread() is not threading.main_thread():  # no other thread handles signals
         yield
         return
     received: list[int] = []
-    with ExitStack() as restored:  # each handler, even if one that is back raises at once
-        for number in _HELD:
+    with ExitStack() as restored:  # restores every handler, even if one raises as soon as it is back
+        for number in _DEFERRED:
             restored.callback(signal.signal, number, signal.getsignal(number))
             signal.signal(number, lambda number, _: received.append(number))
         yield

@@ -1,4 +1,4 @@
-"""The one place that asks again: which failures, how often, and when it is given up."""
+"""The only place that retries: after which failures, how often, and when to give up."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -8,20 +8,29 @@ import aiohttp
 import httpx
 
 from resources.calls import MOST_LATENCIES, Calls
-from resources.devin_answers import CameBack, Question, limit_headers, parse_answer, retry_after_of, sanitized
+from resources.devin_answers import (
+    Request,
+    Response,
+    limit_headers,
+    parse_response,
+    parse_retry_after,
+    sanitized,
+)
 from resources.devin_errors import ContractBroken, DevinAPIError, Rejected, SourceDown, Unavailable
 from resources.devin_versions import V2, V3, Params
-from resources.outage import GivenUp, Outage, Passing, waiting
-from resources.pace import Pace, RefusedAlone
+from resources.outage import GaveUp, Outage, TransientFailure, make_waiting
+from resources.pace import Pace, RefusalTracker
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True)
 class RetryRules:
-    """`max_tries` is how often one question is tried in all, `timeout_seconds` how long one try may take, from
-    connecting to the last byte. `max_backoff_seconds` bounds a pause that the source did not ask for,
-    `patience_seconds` one that it did, and how long nobody may be answered.
+    """When to retry, and when to give up.
+
+    `max_tries` is the number of tries per request, `timeout_seconds` the limit for one try, from connecting to the
+    last byte. `max_backoff_seconds` limits a pause that the API did not ask for; `patience_seconds` one that it did
+    ask for, and the time for which no request at all is answered.
     """
 
     max_tries: int = 5
@@ -34,7 +43,7 @@ class RetryRules:
 
 @dataclass(eq=False)
 class Retries:
-    """Asks over an open connection pool, and again where another try may go better. Safe for many tasks at once."""
+    """Sends requests over a connection pool and retries what may succeed later. Safe for concurrent tasks."""
 
     rules: RetryRules
     version: V2 | V3
@@ -48,42 +57,42 @@ class Retries:
             self.rules.patience_seconds,
             self.rules.backoff_seconds,
             self.rules.max_backoff_seconds,
-            self.calls.wait,
+            self.calls.record_wait,
         )
-        self._refused_alone = RefusedAlone()
+        self._refusals = RefusalTracker()
 
-    async def get(self, question: Question) -> dict[str, Any]:
-        """The JSON object that answers, after as many tries as are allowed. The one place that retries.
+    async def get(self, request: Request) -> dict[str, Any]:
+        """The JSON object of the response. Raises a DevinAPIError once no further try is allowed.
 
-        Tries that failed because the source answered nobody don't count, up to as many again.
+        Tries that failed because of an outage don't count, up to `max_tries` of them.
         """
         tries = excused = 0
         began: float | None = None
         while True:
             tries += 1
             self.calls.retried += tries > 1
-            asked_at = await self._turn(question)
+            asked_at = await self._turn(request)
             began = asked_at if began is None else began
             try:
-                answer = await self._answer(question)
-                self._refused_alone.answered(question.ids)
+                answer = await self._try_once(request)
+                self._refusals.record_answer(request.ids)
                 return answer
-            except Passing as error:
+            except TransientFailure as error:
                 failure = error
             now = asyncio.get_running_loop().time()
-            is_beyond = self._outage.is_beyond(failure)
+            is_beyond_patience = self._outage.exceeds_patience(failure)
             pause = self._outage.pause(tries)
             if failure.pauses_all and failure.retry_after is not None:
                 pause = failure.retry_after
-            pauses_all = failure.pauses_all and not self._refused_alone.refused(
-                question.ids, now, self.pace.last_answered
+            pauses_all = failure.pauses_all and not self._refusals.record_refusal(
+                request.ids, now, self.pace.last_answered
             )
-            if pauses_all and not is_beyond:
-                self.pace.refused(asked_at, pause)
-                self.calls.wait(waiting(str(failure), now, now + pause, now))
-            is_last = is_beyond or tries - excused >= self.rules.max_tries or not self._may_retry()
-            if is_beyond or ((tries > 1 or is_last) and self.pace.last_answered < asked_at):
-                found, was_out = await self._sit_out(question, failure, max(began, self.pace.last_answered))
+            if pauses_all and not is_beyond_patience:
+                self.pace.record_refusal(asked_at, pause)
+                self.calls.record_wait(make_waiting(str(failure), now, now + pause, now))
+            is_last = is_beyond_patience or tries - excused >= self.rules.max_tries or not self._may_retry()
+            if is_beyond_patience or ((tries > 1 or is_last) and self.pace.last_answered < asked_at):
+                found, was_out = await self._sit_out(request, failure, max(began, self.pace.last_answered))
                 if found is not None:
                     return found
                 if was_out and excused < self.rules.max_tries:
@@ -91,29 +100,31 @@ class Retries:
                     continue
             if is_last:
                 raise Unavailable(
-                    f"{question.asked}: {failure}, after {tries} {'tries' if tries > 1 else 'try'}. "
-                    "The source or the way to it is in trouble; run the same again later."
+                    f"{request.description}: {failure}, after {tries} {'tries' if tries > 1 else 'try'}. "
+                    "The API or the network is failing. Run the same command again later."
                 )
-            if not pauses_all:  # where everybody pauses, the pace lets this question wait too
+            if not pauses_all:  # if all requests pause, the pace makes this one wait too
                 await asyncio.sleep(pause)
 
-    async def _turn(self, question: Question) -> float:
-        """Wait until `question` may be asked. Returns when, on the event loop's clock."""
+    async def _turn(self, request: Request) -> float:
+        """Wait until a request may be sent. Returns the time, on the event loop's clock."""
         wanted_at = asyncio.get_running_loop().time()
         asked_at = await self.pace.turn()
-        self.calls.held_back(wanted_at, asked_at)
+        self.calls.record_hold(wanted_at, asked_at)
         try:
             self._outage.check()
-        except GivenUp as error:
-            raise self._down(question.asked, error) from None
+        except GaveUp as error:
+            raise self._source_down(request.description, error) from None
         return asked_at
 
-    async def _sit_out(self, question: Question, failure: Passing, since: float) -> tuple[dict[str, Any] | None, bool]:
-        """Wait until the source answers somebody: the answer, if it was to this question, and whether it was out.
+    async def _sit_out(
+        self, request: Request, failure: TransientFailure, since: float
+    ) -> tuple[dict[str, Any] | None, bool]:
+        """Wait until the API answers again. Returns its answer, if to `request`, and whether there was an outage.
 
-        Whether the question or the source is at fault is told by a question that was answered before, if any was.
+        A request that was answered before, if there is one, shows whether the API or `request` is at fault.
         """
-        known_good: Question | None = self._outage.known_good
+        known_good: Request | None = self._outage.known_good
         answer: dict[str, Any] | None = None
         refusal: DevinAPIError | None = None
 
@@ -121,52 +132,52 @@ class Retries:
             nonlocal answer, refusal
             self.calls.retried += 1
             try:
-                found = await self._answer(known_good or question)
+                found = await self._try_once(known_good or request)
                 answer = found if known_good is None else None
             except (Rejected, ContractBroken, Unavailable) as error:
                 if known_good is None:
                     refusal = error
                 elif isinstance(error, Unavailable):
-                    raise Passing(str(error)) from None
+                    raise TransientFailure(str(error)) from None
 
         try:
             was_out = await self._outage.sit_out(failure, since, probe, is_known_good=known_good is not None)
-        except GivenUp as error:
-            raise self._down(question.asked, error) from None
+        except GaveUp as error:
+            raise self._source_down(request.description, error) from None
         if refusal is not None:
             raise refusal
         return answer, was_out
 
-    def _down(self, asked: str, error: GivenUp) -> SourceDown:
+    def _source_down(self, description: str, error: GaveUp) -> SourceDown:
         self.calls.gave_up = True
         return SourceDown(
-            f"{asked}: {error}. The load ended here, because DEVIN_PATIENCE_SECONDS={self.rules.patience_seconds:g}. "
-            f"What was stored before is kept; run the same command again {error.when}."
+            f"{description}: {error}. The load stopped because DEVIN_PATIENCE_SECONDS={self.rules.patience_seconds:g}. "
+            f"Everything stored before is kept. Run the same command again {error.when}."
         )
 
     def _may_retry(self) -> bool:
-        """Whether retries are still few for the size of the load, so that a dying source is not hammered."""
+        """Whether retries are still few for the size of the load, so that a failing API is not hammered."""
         size = max(self.calls.expected, self.calls.sent)
         allowance = max(self.rules.max_tries, 2 * min(self.rules.max_connections, size)) + size // 5
         return self.calls.retried - self._outage.excused < allowance
 
-    async def _answer(self, question: Question) -> dict[str, Any]:
-        """One try. Raises Passing if another may go better."""
-        came_back = await self._send(question.path, question.params)
+    async def _try_once(self, request: Request) -> dict[str, Any]:
+        """Make one try. Raises TransientFailure if another may succeed."""
+        response = await self._send(request.path, request.params)
         try:
-            answer = parse_answer(came_back, question, self.version)
+            answer = parse_response(response, request, self.version)
         except (Rejected, ContractBroken):
-            self._answered()
+            self._record_answer()
             raise
-        self._outage.known_good = question
-        self._answered()
+        self._outage.known_good = request
+        self._record_answer()
         return answer
 
-    def _answered(self) -> None:
+    def _record_answer(self) -> None:
         self.calls.waiting = None
-        self.pace.answered()
+        self.pace.record_answer()
 
-    async def _send(self, path: str, params: Params) -> "CameBack":
+    async def _send(self, path: str, params: Params) -> Response:
         self.calls.sent += 1
         sent_at = asyncio.get_running_loop().time()
         body = bytearray()
@@ -181,7 +192,7 @@ class Retries:
                     if len(body) > MAX_BODY_BYTES:
                         outcome = "answer too long"
                         raise ContractBroken(
-                            f"Asking {path}: the answer is longer than {MAX_BODY_BYTES:,} bytes and was cut off. "
+                            f"Requesting {path}: the response is longer than {MAX_BODY_BYTES:,} bytes and was cut off. "
                             "Check DEVIN_API_URL: this does not look like the Devin API."
                         )
                 outcome = str(response.status_code)
@@ -189,12 +200,12 @@ class Retries:
                     self.calls.latencies.append(asyncio.get_running_loop().time() - sent_at)
                 self.calls.limit_headers = limit_headers(response.headers) or self.calls.limit_headers
                 content_type = response.headers.get("Content-Type", "")
-                return CameBack(response.status_code, content_type, bytes(body), retry_after_of(response.headers))
+                return Response(response.status_code, content_type, bytes(body), parse_retry_after(response.headers))
         except TimeoutError:
             outcome = "no answer in time"
-            raise Passing(f"no whole answer within {self.rules.timeout_seconds:g} s") from None
+            raise TransientFailure(f"no complete response within {self.rules.timeout_seconds:g} s") from None
         except (httpx.TransportError, aiohttp.ClientError) as error:
             outcome = "connection failed"
-            raise Passing(f"the connection failed: {sanitized(str(error)) or type(error).__name__}") from None
+            raise TransientFailure(f"the connection failed: {sanitized(str(error)) or type(error).__name__}") from None
         finally:
             self.calls.outcomes[outcome] += 1

@@ -1,4 +1,4 @@
-"""How a message gets to a webhook that takes Slack's JSON. What is said, and when, is not decided here."""
+"""Sends messages to a webhook that accepts Slack's JSON. What to send, and when, is decided elsewhere."""
 
 import asyncio
 import os
@@ -14,17 +14,17 @@ URL_VARIABLE = "DEVIN_ALERT_WEBHOOK_URL"
 TIMEOUT_SECONDS = 10.0
 LONGEST_MESSAGE = 2_900
 LONGEST_LINE = 600
-# Slack takes these three for its markup, such as <!channel>.
-_ESCAPED = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
+# Slack reads these three as markup, such as <!channel>.
+_ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 
 
 class Undelivered(Exception):
-    """A message that was not taken. Says why, and of the address no more than the host."""
+    """A message could not be delivered. Says why, and shows only the host of the address."""
 
 
 def as_text(lines: Sequence[str]) -> str:
-    """One message of these lines: without the key, with nothing in it that is markup, and not too long for Slack."""
-    escaped = [_shortened(line).translate(_ESCAPED) for line in without_key("\n".join(lines)).splitlines()]
+    """One message made of these lines: without the key, with markup escaped, and not too long for Slack."""
+    escaped = [_shorten(line).translate(_ESCAPES) for line in without_key("\n".join(lines)).splitlines()]
     shown: list[str] = []
     for number, line in enumerate(escaped):
         if sum(map(len, shown)) + len(shown) + len(line) > LONGEST_MESSAGE:
@@ -33,7 +33,7 @@ def as_text(lines: Sequence[str]) -> str:
     return "\n".join(shown)
 
 
-def _shortened(line: str) -> str:
+def _shorten(line: str) -> str:
     over = len(line) - LONGEST_LINE
     return f"{line[:LONGEST_LINE]}… and {over} more characters" if over > 0 else line
 
@@ -46,20 +46,20 @@ def send(text: str) -> None:
         raise Undelivered(f"{URL_VARIABLE} is refused: {error}") from None
     status = asyncio.run(_post(url, text))
     if not 200 <= status < 300:
-        raise Undelivered(f"{httpx.URL(url).host} answered {status}")
+        raise Undelivered(f"{httpx.URL(url).host} returned {status}")
 
 
 async def _post(url: str, text: str) -> int:
-    """The answer's status. Its body is not read."""
+    """The status of the response. Its body is not read."""
     request = httpx.Request("POST", url, json={"text": text})
     host = request.url.host
     try:
-        # Not by httpx's client, which logs the whole address.
+        # Not through httpx's client, which logs the whole address.
         async with asyncio.timeout(TIMEOUT_SECONDS), httpx.AsyncHTTPTransport(proxy=proxy_for(url)) as transport:
             response = await transport.handle_async_request(request)
             await response.aclose()
             return response.status_code
     except TimeoutError:
-        raise Undelivered(f"{host} did not answer within {TIMEOUT_SECONDS:g} s") from None
+        raise Undelivered(f"{host} did not respond within {TIMEOUT_SECONDS:g} s") from None
     except httpx.TransportError as error:
         raise Undelivered(f"the connection to {host} failed ({type(error).__name__})") from None

@@ -83,7 +83,7 @@ def test_a_failed_run_is_told_once_and_once_when_what_it_left_out_is_there(watch
     assert days == f"Days: {watch.days[4]}"
     assert command == f"To mend: devin-sessions backfill {watch.days[4]} {watch.days[4]}"
     assert said[0] == f"Not loaded: {watch.days[4]}. Everything else is stored."
-    assert "the source answered 503 (Service Unavailable)" in said[1]
+    assert "the API returned 503 (Service Unavailable)" in said[1]
     assert watch.tick() == []
     assert not watch.run(3, 5).success
     assert watch.tick() == [], "the same trouble, on another night"
@@ -300,9 +300,9 @@ def test_two_troubles_at_once_are_two_messages_and_each_is_over_by_itself(watch:
 @pytest.mark.parametrize(
     ("failing", "sentence"),
     [
-        ("500", "127.0.0.1 answered 500."),
-        ("302", "127.0.0.1 answered 302."),
-        ("hangs", "127.0.0.1 did not answer within 0.5 s."),
+        ("500", "127.0.0.1 returned 500."),
+        ("302", "127.0.0.1 returned 302."),
+        ("hangs", "127.0.0.1 did not respond within 0.5 s."),
         ("unplugged", "the connection to 127.0.0.1 failed (ConnectError)."),
     ],
 )

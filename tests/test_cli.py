@@ -313,7 +313,7 @@ def test_an_unplugged_source_gets_a_sentence(world: World) -> None:
     assert code == exit_codes.MISSING
     assert "0 of 5 days loaded" in out
     assert "the connection failed" in err
-    assert "nothing was answered for" in err
+    assert "no request succeeded for" in err
 
 
 def test_the_demo_shows_tables_and_touches_nothing_but_its_own_folder(world: World) -> None:

@@ -1,4 +1,4 @@
-"""The event log that stores batches, against the stock one: the same rows, fewer transactions, nothing lost."""
+"""The batching event log compared with the stock one: the same rows, fewer transactions, nothing lost."""
 
 import json
 import multiprocessing
@@ -27,7 +27,7 @@ DAYS = dg.DailyPartitionsDefinition(start_date="2025-01-01", end_date="2026-01-0
 KEYS = DAYS.get_partition_keys()
 SESSIONS, LAST = dg.AssetKey("sessions"), dg.AssetKey("last")
 EACH_DAY = dg.AssetCheckKey(SESSIONS, "each_day")
-# What differs between any two runs: when, and what the events' own text says of when and where.
+# What differs between any two runs: times, and the parts of an event's text about when and where.
 VOLATILE = {"timestamp", "event", "event_timestamp", "evaluation_event", "evaluation_event_timestamp"}
 VOLATILE |= {"last_materialization", "last_materialization_timestamp", "create_timestamp", "migration_completed"}
 
@@ -55,7 +55,7 @@ def each_day() -> dg.AssetCheckResult:
 
 
 def run(instance: dg.DagsterInstance, first: int, last_: int, run_id: str, end: str = "") -> None:
-    """One run of all assets over the days number `first` to `last_`."""
+    """Run all assets over days number `first` to `last_`."""
     definitions = dg.Definitions(
         [sessions, last],
         asset_checks=[each_day],
@@ -81,14 +81,14 @@ def run_id_of(number: int) -> str:
 
 
 def three_runs(instance: dg.DagsterInstance) -> None:
-    """One that succeeds, one that fails after half of its days, and one over days of both."""
+    """A run that succeeds, one that fails after half of its days, and one over days of both."""
     run(instance, 0, 11, run_id_of(1))
     run(instance, 12, 19, run_id_of(2), end="failed")
     run(instance, 10, 13, run_id_of(3))
 
 
-def told(entry: dg.EventLogEntry | None) -> object:
-    """What an entry says; of those that are not about an asset, without times, process numbers and file names."""
+def content_of(entry: dg.EventLogEntry | None) -> object:
+    """The content of an entry; for those not about an asset, without times, process ids and file names."""
     if entry is None or entry.dagster_event is None:
         return entry and entry.user_message
     event = entry.dagster_event
@@ -98,9 +98,9 @@ def told(entry: dg.EventLogEntry | None) -> object:
 
 
 def shown(instance: dg.DagsterInstance) -> dict[str, object]:
-    """Everything that the UI shows of the runs and assets, without times."""
+    """Everything that the UI shows about the runs and assets, without times."""
     found: dict[str, object] = {
-        run.run_id: (run.status, [told(entry) for entry in instance.all_logs(run.run_id)])
+        run.run_id: (run.status, [content_of(entry) for entry in instance.all_logs(run.run_id)])
         for run in instance.get_runs()
     }
     for asset in (SESSIONS, LAST):
@@ -108,21 +108,21 @@ def shown(instance: dg.DagsterInstance) -> dict[str, object]:
         found[asset.to_user_string()] = {
             "materialized": instance.get_materialized_partitions(asset),
             "status": instance.get_status_by_partition(asset, KEYS, DAYS) if asset == SESSIONS else None,
-            "latest": told(instance.get_latest_materialization_event(asset)),
+            "latest": content_of(instance.get_latest_materialization_event(asset)),
             "record": (
                 record.storage_id,
                 record.asset_entry.last_run_id,
-                told(record.asset_entry.last_materialization),
+                content_of(record.asset_entry.last_materialization),
             ),
             "events": [
-                (event.storage_id, told(event.event_log_entry))
+                (event.storage_id, content_of(event.event_log_entry))
                 for event in instance.fetch_materializations(asset, limit=1000).records
             ],
             "planned": [instance.get_latest_planned_materialization_info(asset, key) for key in (None, *KEYS[:21])],
             "tags": instance.get_event_tags_for_asset(asset),
         }
     check = instance.get_latest_asset_check_evaluation_record(EACH_DAY)
-    found["check"] = check and (check.id, check.run_id, check.status, told(check.event))
+    found["check"] = check and (check.id, check.run_id, check.status, content_of(check.event))
     found["ended"] = [
         [(event.storage_id, event.run_id) for event in instance.fetch_run_status_changes(kind, limit=100).records]
         for kind in (dg.DagsterEventType.RUN_SUCCESS, dg.DagsterEventType.RUN_FAILURE)
@@ -146,7 +146,7 @@ def stored(home: Path) -> dict[str, object]:
 
 @contextmanager
 def counted(event: str) -> Iterator[Counter[str]]:
-    """How often any database connection of this process had this event."""
+    """Counts how often this event occurred on any database connection of this process."""
     count: Counter[str] = Counter()
 
     def note(*_: object) -> None:
@@ -165,16 +165,16 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def of_stock(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, object], dict[str, object]]:
-    """What three runs leave behind with Dagster's own storage, shown and stored."""
+def stock_results(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, object], dict[str, object]]:
+    """What three runs show and store with Dagster's own storage."""
     home = tmp_path_factory.mktemp("stock")
     with instance_in(home, STOCK) as instance:
         three_runs(instance)
         return shown(instance), stored(home)
 
 
-def test_what_is_shown_and_stored_is_what_stock_dagster_shows_and_stores(
-    of_stock: tuple[dict[str, object], dict[str, object]],
+def test_it_shows_and_stores_exactly_what_stock_dagster_does(
+    stock_results: tuple[dict[str, object], dict[str, object]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -182,13 +182,13 @@ def test_what_is_shown_and_stored_is_what_stock_dagster_shows_and_stores(
     with instance_in(tmp_path, OURS) as instance:
         assert isinstance(instance.event_log_storage, BatchingSqliteEventLogStorage)
         three_runs(instance)
-        assert (shown(instance), stored(tmp_path)) == of_stock
+        assert (shown(instance), stored(tmp_path)) == stock_results
 
 
 @pytest.mark.usefixtures("batches")
 def test_a_year_takes_a_handful_of_transactions(tmp_path: Path) -> None:
     with instance_in(tmp_path, OURS) as instance:
-        run(instance, 0, 0, run_id_of(1))  # makes the files' tables, which is not what is counted
+        run(instance, 0, 0, run_id_of(1))  # creates the tables, which must not be counted
         with counted("commit") as of_a_day:
             run(instance, 0, 0, run_id_of(2))
         with counted("commit") as of_a_year:
@@ -198,8 +198,8 @@ def test_a_year_takes_a_handful_of_transactions(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("batches")
-def test_stock_dagster_and_this_storage_go_on_with_each_others_files(
-    of_stock: tuple[dict[str, object], dict[str, object]], tmp_path: Path
+def test_stock_dagster_and_this_storage_can_continue_each_others_files(
+    stock_results: tuple[dict[str, object], dict[str, object]], tmp_path: Path
 ) -> None:
     with instance_in(tmp_path, OURS) as instance:
         run(instance, 0, 11, run_id_of(1))
@@ -209,11 +209,11 @@ def test_stock_dagster_and_this_storage_go_on_with_each_others_files(
     with instance_in(tmp_path, OURS) as instance:
         run(instance, 10, 13, run_id_of(3))
     with instance_in(tmp_path, STOCK) as instance:
-        assert (shown(instance), stored(tmp_path)) == of_stock
+        assert (shown(instance), stored(tmp_path)) == stock_results
 
 
 @pytest.mark.usefixtures("batches")
-def test_a_batch_that_fails_leaves_nothing_behind_so_that_storing_it_again_does_not_double_it(tmp_path: Path) -> None:
+def test_a_batch_that_fails_leaves_nothing_behind_so_storing_it_again_duplicates_nothing(tmp_path: Path) -> None:
     with instance_in(tmp_path, OURS) as instance:
         run(instance, 0, 4, run_id_of(1))
         events = instance.all_logs(run_id_of(1), of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
@@ -233,7 +233,7 @@ def test_a_batch_that_fails_leaves_nothing_behind_so_that_storing_it_again_does_
         )
 
 
-def test_the_files_are_in_the_instances_folder_wherever_its_configuration_is(tmp_path: Path) -> None:
+def test_the_files_are_in_the_instance_directory_wherever_its_configuration_is(tmp_path: Path) -> None:
     (tmp_path / "project").mkdir()
     (tmp_path / "project" / "dagster.yaml").write_text(json.dumps(OURS))
     reference = InstanceRef.from_dir(str(tmp_path / "home"), config_dir=str(tmp_path / "project"))
@@ -249,8 +249,8 @@ def run_in_child(home: Path, first: int, last_: int, number: int, end: str, toge
 
 
 @pytest.fixture(scope="module")
-def of_two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The instance's folder after runs of two processes at once, the second killed in its last asset."""
+def two_process_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The instance's directory after concurrent runs of two processes, the second killed in its last asset."""
     home = tmp_path_factory.mktemp("shared")
     spawn = multiprocessing.get_context("spawn")
     together = spawn.Barrier(3)
@@ -274,21 +274,21 @@ def of_two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def events_of_sessions(instance: dg.DagsterInstance, run_id: str, kind: dg.DagsterEventType) -> list[str | None]:
-    """The days of the run's events of this kind about `sessions`, in order."""
+    """The days of the run's events of this type about `sessions`, in order."""
     events = [entry.get_dagster_event() for entry in instance.all_logs(run_id, of_type=kind)]
     return [event.partition for event in events if event.asset_key == SESSIONS]
 
 
-def test_two_processes_write_at_once_while_a_third_reads(of_two_processes: Path) -> None:
-    with instance_in(of_two_processes, STOCK) as instance:
+def test_two_processes_write_at_once_while_a_third_reads(two_process_home: Path) -> None:
+    with instance_in(two_process_home, STOCK) as instance:
         assert instance.get_materialized_partitions(SESSIONS) == set(KEYS[:60])
         for number, days in ((1, KEYS[:30]), (2, KEYS[30:60])):
             for kind in (dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED, dg.DagsterEventType.ASSET_MATERIALIZATION):
                 assert events_of_sessions(instance, run_id_of(number), kind) == days
 
 
-def test_a_process_that_is_killed_loses_no_event_that_was_stored(of_two_processes: Path) -> None:
-    with instance_in(of_two_processes, STOCK) as instance:
+def test_a_process_that_is_killed_loses_no_event_that_was_stored(two_process_home: Path) -> None:
+    with instance_in(two_process_home, STOCK) as instance:
         killed = instance.get_run_by_id(run_id_of(2))
         assert killed and killed.status == dg.DagsterRunStatus.STARTED
         kind = dg.DagsterEventType.ASSET_MATERIALIZATION

@@ -16,7 +16,7 @@ def test_a_list_that_contradicts_itself_is_a_red_check_until_it_does_not_and_all
     result = world.run("2025-04-01", "2025-04-01")
     check = world.checks(result)[LIST_IS_WHOLE]
     assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.ERROR)
-    assert "its total is 6, and it lists 5 different ones" in (check.description or "")
+    assert "its total is 6, and it lists 5 distinct ones" in (check.description or "")
     assert world.cells() == world.truth("2025-04-01", "2025-04-01")
     assert world.checks(world.run("2025-04-01", "2025-04-01"))[LIST_IS_WHOLE].passed
 

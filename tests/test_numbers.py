@@ -117,7 +117,7 @@ def goes_through(progress: Progress, days: int) -> None:
     progress.calls.sent += 17 * days
     progress.calls.retried += 4 * days
     progress.calls.outcomes.update({"200": 13 * days, "503": 4 * days})
-    progress.calls.held_back(100.0 / days, 100.0 / days + 1.5)
+    progress.calls.record_hold(100.0 / days, 100.0 / days + 1.5)
     progress.calls.latencies.extend(n / 1000 for n in range(days, 101))
 
 
@@ -175,7 +175,7 @@ def test_the_time_waited_on_a_rate_limit_counts_once_for_all_who_wait(world: Wor
 def test_waits_that_overlap_count_once() -> None:
     calls = Calls()
     for since, until in ((0.0, 0.0), (10.0, 12.0), (10.5, 13.0), (11.0, 13.5), (20.0, 20.0), (30.0, 31.0)):
-        calls.held_back(since, until)
+        calls.record_hold(since, until)
     assert calls.waited == pytest.approx(3.5 + 1)
 
 

@@ -1,4 +1,4 @@
-"""While the source answers nobody: who asks, who waits, who hears of it, and when it ends. Over real HTTP."""
+"""While the API is down: what is sent, what waits, how it is reported, and when it ends. Over real HTTP."""
 
 import asyncio
 import email.utils
@@ -38,14 +38,14 @@ def source(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
 
 
 async def ask_all(client: DevinClient) -> list[int | BaseException]:
-    """One good question, then many at once."""
+    """One good request, then many at once."""
     await client.count(START, END)
     many = (client.count(START, END, org_ids=[org_id]) for org_id in ORG_IDS)
     return await asyncio.gather(*many, return_exceptions=True)
 
 
 def down_until(source: Sandbox, probes: int) -> list[Asked]:
-    """From the second question on the source is down, until it was asked so many known-good ones in vain."""
+    """The API is down from the second request on, until this number of known-good requests has failed."""
     struck: list[Asked] = []
 
     def is_down(asked: Asked) -> bool:
@@ -58,15 +58,15 @@ def down_until(source: Sandbox, probes: int) -> list[Asked]:
     return struck
 
 
-def test_an_outage_is_sat_out_while_one_question_probes(source: Sandbox) -> None:
+def test_an_outage_is_sat_out_while_one_request_probes(source: Sandbox) -> None:
     struck = down_until(source, probes=6)
     calls = Calls()
     fields = {"max_tries": 2, "backoff_seconds": 0.05, "max_backoff_seconds": 0.05}
     answers = using(api(source.url, patience_seconds=SAFETY_SECONDS, **fields), ask_all, calls)
     assert answers == [0] * len(ORG_IDS)
     assert sum(not asked.org_ids for asked in struck) == 6
-    assert len(struck) <= 2 * len(ORG_IDS) + 6, "nobody else asks more than it takes to notice"
-    assert calls.waiting is None, "and it is over"
+    assert len(struck) <= 2 * len(ORG_IDS) + 6, "other requests are only sent until the outage is noticed"
+    assert calls.waiting is None, "and the wait is over"
 
 
 def test_an_outage_before_anything_was_answered_is_sat_out_too(source: Sandbox) -> None:
@@ -77,18 +77,18 @@ def test_an_outage_before_anything_was_answered_is_sat_out_too(source: Sandbox) 
     assert calls.sent == 13
 
 
-def test_without_any_answer_patience_ends_the_load_for_everybody(source: Sandbox) -> None:
+def test_when_patience_runs_out_every_request_ends_with_the_same_failure(source: Sandbox) -> None:
     source.fail(status=503, when=lambda asked: len(source.requests) > 0, times=None)
     fields = {"max_tries": 2, "backoff_seconds": 0.05, "max_backoff_seconds": 0.05}
     answers = using(api(source.url, patience_seconds=0.3, **fields), ask_all)
     assert {type(answer) for answer in answers} == {SourceDown}
-    told = str(answers[0])
-    assert "organization org-0 from 2025-03-03T00:00:00Z" in told
-    assert "the source answered 503 (Service Unavailable), and nothing was answered for" in told
-    assert "DEVIN_PATIENCE_SECONDS=0.3. What was stored before is kept" in told
+    message = str(answers[0])
+    assert "organization org-0 from 2025-03-03T00:00:00Z" in message
+    assert "the API returned 503 (Service Unavailable), and no request succeeded for" in message
+    assert "DEVIN_PATIENCE_SECONDS=0.3. Everything stored before is kept" in message
 
 
-def test_nothing_is_asked_any_more_once_the_load_has_ended(source: Sandbox) -> None:
+def test_nothing_more_is_sent_once_the_load_has_stopped(source: Sandbox) -> None:
     source.fail(status=503, times=None)
 
     async def ask(client: DevinClient) -> None:
@@ -100,7 +100,7 @@ def test_nothing_is_asked_any_more_once_the_load_has_ended(source: Sandbox) -> N
     assert len(source.requests) == 2
 
 
-def test_one_bad_question_fails_while_the_others_are_answered(source: Sandbox) -> None:
+def test_one_failing_request_does_not_stop_the_others(source: Sandbox) -> None:
     source.fail(status=503, org_id="org-7", times=None)
     answers = using(api(source.url, max_tries=3, patience_seconds=SAFETY_SECONDS), ask_all)
     assert isinstance(answers[7], Unavailable)
@@ -108,7 +108,7 @@ def test_one_bad_question_fails_while_the_others_are_answered(source: Sandbox) -
     assert [answer for answer in answers if isinstance(answer, DevinAPIError)] == [answers[7]]
 
 
-def test_a_key_that_ends_while_everybody_waits_ends_the_load(source: Sandbox) -> None:
+def test_a_key_that_expires_during_an_outage_ends_the_load(source: Sandbox) -> None:
     def is_down(asked: Asked) -> bool:
         return len(source.requests) > 0 and bool(asked.org_ids)
 
@@ -118,29 +118,29 @@ def test_a_key_that_ends_while_everybody_waits_ends_the_load(source: Sandbox) ->
     assert {type(answer) for answer in answers} == {Unauthorized}
 
 
-# The pause that the source asks for
+# The pause that the API asks for
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_a_pause_beyond_patience_ends_the_load_at_once_with_the_time_to_come_back(source: Sandbox, status: int) -> None:
+def test_a_pause_beyond_patience_ends_the_load_at_once_and_says_when_to_try_again(source: Sandbox, status: int) -> None:
     source.fail(status=status, retry_after="7200", times=None)
     with pytest.raises(SourceDown) as down:
         count(api(source.url, patience_seconds=300))
     assert len(source.requests) == 1
-    back = re.search(r"run the same command again at (.+) UTC, in 2 h 0 min\.$", str(down.value))
+    back = re.search(r"Run the same command again at (.+) UTC, in 2 h 0 min\.$", str(down.value))
     assert back
     left = datetime.fromisoformat(back[1]).replace(tzinfo=UTC) - datetime.now(UTC)
     assert timedelta(minutes=118) < left < timedelta(minutes=121)
 
 
-def test_a_pause_beyond_patience_that_one_organization_is_to_make_is_its_own_matter(source: Sandbox) -> None:
+def test_a_pause_beyond_patience_for_one_organization_only_fails_that_one(source: Sandbox) -> None:
     source.fail(retry_after="7200", org_id="org-7", times=None)
     answers = using(api(source.url, patience_seconds=300), ask_all)
     assert isinstance(answers[7], Unavailable)
     assert [answer for answer in answers if isinstance(answer, DevinAPIError)] == [answers[7]]
 
 
-def test_a_pause_within_patience_is_kept_and_told(source: Sandbox) -> None:
+def test_a_pause_within_patience_is_kept_and_reported(source: Sandbox) -> None:
     source.fail(retry_after="1", times=2)
     calls = Calls()
     waits: list[Waiting] = []
@@ -151,16 +151,16 @@ def test_a_pause_within_patience_is_kept_and_told(source: Sandbox) -> None:
     assert calls.waited > 0.9
 
 
-# Long ago or far ahead, as a machine's clock may be.
+# In the past or the future, as a machine's clock may be.
 moments = st.integers(631_152_000, 4_102_444_800).map(lambda seconds: datetime.fromtimestamp(seconds, UTC))
 
 
-def test_a_date_to_come_back_is_read_against_the_answers_own_date(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_retry_after_date_is_compared_with_the_responses_own_date(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KEY_VARIABLE, KEY)
     answers: list[bytes] = []
 
     with raw(lambda head, send: send(answers[-1])) as server:
-        # Each load ends at its first answer, so each needs a client.
+        # Each load ends at its first response, so each needs its own client.
         @settings(max_examples=40, deadline=None)
         @given(moments, st.integers(1, 10**7))
         @example(datetime(1990, 1, 1, tzinfo=UTC), 1)
@@ -174,7 +174,7 @@ def test_a_date_to_come_back_is_read_against_the_answers_own_date(monkeypatch: p
 
 
 @pytest.mark.parametrize("seconds", [1, 3600, 10**9, 10**12, 10**30])
-def test_any_number_of_seconds_to_come_back_is_a_sentence(source: Sandbox, seconds: int) -> None:
+def test_any_number_of_seconds_in_retry_after_gives_a_readable_message(source: Sandbox, seconds: int) -> None:
     source.fail(retry_after=str(seconds))
     with pytest.raises(SourceDown) as down:
         count(api(source.url))
@@ -186,7 +186,7 @@ def test_any_number_of_seconds_to_come_back_is_a_sentence(source: Sandbox, secon
 
 
 @pytest.mark.parametrize(("expected", "fewest", "most"), [(0, 0, 60), (5000, 150, 400)])
-def test_the_allowance_of_retries_goes_with_the_size_of_the_load(
+def test_the_retry_budget_grows_with_the_size_of_the_load(
     source: Sandbox, expected: int, fewest: int, most: int
 ) -> None:
     source.fail(status=503, when=lambda asked: bool(asked.org_ids), times=None)
@@ -202,15 +202,15 @@ def test_the_allowance_of_retries_goes_with_the_size_of_the_load(
     assert fewest <= calls.retried <= most
 
 
-# Who hears of it
+# How it is reported
 
 
-def a_wait(seconds: float, reason: str = "the source answered 503") -> Waiting:
+def a_wait(seconds: float, reason: str = "the API returned 503") -> Waiting:
     at = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
     return Waiting(reason, 100.0, 100.0 + seconds, at, at + timedelta(seconds=90))
 
 
-def test_only_waits_of_more_than_a_moment_are_lines_and_not_one_after_the_other() -> None:
+def test_only_long_waits_are_printed_and_not_one_right_after_the_other() -> None:
     said: list[Waiting] = []
     lines = WaitLines(said.append)
     for seconds in (0.2, 4.9, 5.1, 60.0):
@@ -218,17 +218,16 @@ def test_only_waits_of_more_than_a_moment_are_lines_and_not_one_after_the_other(
     assert said == [a_wait(5.1)]
 
 
-def test_where_no_bar_moves_the_wait_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_progress_bar_the_wait_is_printed_as_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     with LiveProgress() as shown:
-        shown.calls.wait(a_wait(8))
-        shown.calls.wait(a_wait(20))
+        shown.calls.record_wait(a_wait(8))
+        shown.calls.record_wait(a_wait(20))
     assert capsys.readouterr().out == (
-        "Waiting: the source answered 503. The next try is at 03:02:01 UTC; without an answer, the load ends at "
-        "03:03:31 UTC.\n"
+        "Waiting: the API returned 503. Next try at 03:02:01 UTC; without an answer, the load stops at 03:03:31 UTC.\n"
     )
 
 
-def test_a_wait_is_in_the_log_of_the_run(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wait_is_in_the_runs_log(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress_module, "SECONDS_WORTH_A_LINE", 0.0)
     world.configure(devin_patience_seconds="60")
     path = "/v2/enterprise/metrics/sessions"
@@ -236,10 +235,10 @@ def test_a_wait_is_in_the_log_of_the_run(world: World, monkeypatch: pytest.Monke
     result = world.run("2025-02-01", "2025-02-01")
     assert result.success, world.failures(result)
     logged = [entry.user_message for entry in world.instance.all_logs(result.run_id)]
-    assert any(message.startswith("Waiting: the source answered 503") for message in logged)
+    assert any(message.startswith("Waiting: the API returned 503") for message in logged)
 
 
-def test_a_load_that_patience_ends_keeps_what_is_stored_and_asks_no_second_time(world: World) -> None:
+def test_a_load_that_runs_out_of_patience_keeps_what_is_stored_and_has_no_second_pass(world: World) -> None:
     second_block = world.days("2025-02-01", "2025-03-31")[31].start
     down: list[Asked] = []
 
@@ -252,7 +251,7 @@ def test_a_load_that_patience_ends_keeps_what_is_stored_and_asks_no_second_time(
     world.configure(devin_fetch="direct")
     result = world.run("2025-02-01", "2025-03-31")
     assert not result.success
-    assert "nothing was answered for" in world.failures(result)
+    assert "no request succeeded for" in world.failures(result)
     assert "DEVIN_PATIENCE_SECONDS=1" in world.failures(result)
     assert world.materialized_days() <= {f"{day.day}" for day in world.days("2025-02-01", "2025-03-03")}
     logged = [entry.user_message for entry in world.instance.all_logs(result.run_id)]
@@ -268,4 +267,4 @@ def test_probe_does_not_sit_out_an_outage(
     monkeypatch.setattr(sys, "argv", ["devin-sessions", "probe", "--json"])
     with pytest.raises(SystemExit):
         cli.main()
-    assert "nothing was answered for" in json.loads(capsys.readouterr().out)[0]["seen"]
+    assert "no request succeeded for" in json.loads(capsys.readouterr().out)[0]["seen"]

@@ -1,4 +1,4 @@
-"""How fast questions are asked, on a clock that the tests move: no test waits, and every figure is exact."""
+"""How fast requests are sent, on a clock that the tests move: no test waits, and every number is exact."""
 
 import asyncio
 import itertools
@@ -9,21 +9,21 @@ from typing import Any
 
 import pytest
 
-from resources.pace import Pace, RefusedAlone
+from resources.pace import Pace, RefusalTracker
 
 
 class Clock(selectors.DefaultSelector):
-    """Instead of waiting, moves the time to when the loop would have woken up."""
+    """Moves the time to when the loop would have woken up, instead of waiting."""
 
     now = 0.0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        self.now += max(timeout or 0.0, 1e-9)  # no real clock stands still either
+        self.now += max(timeout or 0.0, 1e-9)  # a real clock never stands still either
         return super().select(0)
 
 
 class Loop(asyncio.SelectorEventLoop):
-    """An event loop on such a clock."""
+    """An event loop on that clock."""
 
     def __init__(self) -> None:
         self.clock = Clock()
@@ -39,7 +39,7 @@ def run(main: Coroutine[Any, Any, None]) -> None:
 
 
 class Source:
-    """Answers after `latency` seconds; refuses what comes beyond `limit` in a second that began with a question."""
+    """Answers after `latency` seconds; refuses requests beyond `limit` within a second that began with a request."""
 
     def __init__(self, limit: Callable[[float], float], latency: float = 0.05) -> None:
         self.limit = limit
@@ -63,7 +63,7 @@ class Source:
 
 
 async def ask_all(source: Source, pace: Pace, questions: int, connections: int, retry_after: float = 1.0) -> float:
-    """Ask until all are answered; how long it took."""
+    """Send requests until all are answered. Returns the seconds that took."""
     waiting = iter(range(questions))
 
     async def work() -> None:
@@ -71,9 +71,9 @@ async def ask_all(source: Source, pace: Pace, questions: int, connections: int, 
             while True:
                 asked_at = await pace.turn()
                 if await source.answers():
-                    pace.answered()
+                    pace.record_answer()
                     break
-                pace.refused(asked_at, retry_after)
+                pace.record_refusal(asked_at, retry_after)
 
     async with asyncio.TaskGroup() as group:
         for _ in range(connections):
@@ -82,7 +82,7 @@ async def ask_all(source: Source, pace: Pace, questions: int, connections: int, 
 
 
 @pytest.mark.parametrize(("limit", "connections"), [(20, 16), (200, 16), (200, 64)])
-def test_a_limit_that_nobody_told_is_learned_and_seldom_met(connections: int, limit: int) -> None:
+def test_an_unannounced_limit_is_learned_and_rarely_hit(connections: int, limit: int) -> None:
     async def main() -> None:
         source = Source(lambda now: limit)
         questions = limit * 40
@@ -93,7 +93,7 @@ def test_a_limit_that_nobody_told_is_learned_and_seldom_met(connections: int, li
     run(main())
 
 
-def test_without_a_limit_nobody_ever_waits() -> None:
+def test_without_a_limit_no_request_waits() -> None:
     async def main() -> None:
         source = Source(lambda now: 10**9)
         seconds = await ask_all(source, Pace(), 1600, 16)
@@ -102,14 +102,14 @@ def test_without_a_limit_nobody_ever_waits() -> None:
     run(main())
 
 
-def test_one_refusal_pauses_everybody() -> None:
+def test_one_refusal_pauses_all_requests() -> None:
     async def main() -> None:
         source = Source(lambda now: 30 if now < 1 else 10**9)
         await ask_all(source, Pace(), 200, 10, retry_after=7.0)
         first = source.refused[0]
         under_way = first + source.latency
         assert not [at for at in source.asked if under_way < at < first + 7.0]
-        assert [at for at in source.asked if at >= first + 7.0], "and then it goes on"
+        assert [at for at in source.asked if at >= first + 7.0], "and then it continues"
 
     run(main())
 
@@ -119,23 +119,23 @@ def test_after_a_pause_the_rate_recovers_step_by_step() -> None:
         source = Source(lambda now: 100 if now < 1 else 10**9)
         await ask_all(source, Pace(), 30_000, 16)
         per_second = [len(list(group)) for _, group in itertools.groupby(source.asked, key=int)][2:-1]
-        assert per_second[0] < 110, "at first no faster than it was seen to allow"
-        assert per_second[-1] > 300, "in the end as fast as 16 connections are"
+        assert per_second[0] < 110, "at first no faster than the API was seen to allow"
+        assert per_second[-1] > 300, "in the end as fast as 16 connections allow"
         assert all(after <= before * 1.1 + 2 for before, after in itertools.pairwise(per_second))
 
     run(main())
 
 
-def test_refusals_of_what_was_under_way_already_do_not_slow_it_down_again() -> None:
+def test_refusals_of_requests_already_in_flight_do_not_lower_the_rate_again() -> None:
     gaps: dict[int, float] = {}
 
     async def main(refusals: int) -> None:
         pace = Pace()
         for _ in range(100):
-            pace.answered()
+            pace.record_answer()
         asked_at = await pace.turn()
         for _ in range(refusals):
-            pace.refused(asked_at, 1.0)
+            pace.record_refusal(asked_at, 1.0)
         turns = [await pace.turn() for _ in range(20)]
         gaps[refusals] = turns[-1] - turns[0]
 
@@ -145,7 +145,7 @@ def test_refusals_of_what_was_under_way_already_do_not_slow_it_down_again() -> N
     assert gaps[1] == pytest.approx(19 / 95, rel=0.05)
 
 
-def test_a_refusal_before_anything_was_answered_does_not_hold_up_a_small_load() -> None:
+def test_a_refusal_before_the_first_answer_does_not_delay_a_small_load() -> None:
     async def main() -> None:
         source = Source(lambda now: 0 if now < 0.01 else 10**9)
         assert await ask_all(source, Pace(), 400, 16) < 20
@@ -154,21 +154,21 @@ def test_a_refusal_before_anything_was_answered_does_not_hold_up_a_small_load() 
     run(main())
 
 
-def test_turns_missed_while_the_machine_was_busy_are_not_made_up_for_by_a_burst() -> None:
+def test_turns_missed_while_the_machine_was_busy_are_not_caught_up_in_a_burst() -> None:
     async def main() -> None:
         pace = Pace()
         loop = asyncio.get_running_loop()
         assert isinstance(loop, Loop)
         for _ in range(100):
-            pace.answered()
-        pace.refused(await pace.turn(), 1.0)
+            pace.record_answer()
+        pace.record_refusal(await pace.turn(), 1.0)
         turns: list[float] = []
 
         async def ask() -> None:
             while len(turns) < 300:
                 turns.append(await pace.turn())
                 if len(turns) == 150:
-                    loop.clock.now += 0.3  # nobody is woken for so long
+                    loop.clock.now += 0.3  # no task wakes up for that long
 
         await asyncio.gather(*(ask() for _ in range(16)))
         assert max(sum(first <= at < first + 1 for at in turns) for first in turns) <= 100
@@ -177,30 +177,30 @@ def test_turns_missed_while_the_machine_was_busy_are_not_made_up_for_by_a_burst(
 
 
 @pytest.mark.parametrize("per_minute", [6, 90, 6000])
-def test_a_configured_limit_is_never_passed_in_any_minute(per_minute: int) -> None:
+def test_a_configured_limit_is_never_exceeded_in_any_minute(per_minute: int) -> None:
     async def main() -> None:
         pace = Pace(per_minute)
         turns = sorted(await asyncio.gather(*(pace.turn() for _ in range(per_minute * 2 + 5))))
         for first, later in zip(turns, turns[per_minute:], strict=False):
             assert later - first >= 60 - 1e-6
-        assert turns[-1] <= 2 * 60 + 60 / per_minute * 6, "and used up"
+        assert turns[-1] <= 2 * 60 + 60 / per_minute * 6, "and it is used up"
 
     run(main())
 
 
-def test_who_is_refused_three_times_while_others_are_answered_is_refused_alone() -> None:
-    refusals = RefusedAlone()
+def test_an_id_refused_three_times_while_others_are_answered_is_refused_regardless_of_the_rate() -> None:
+    refusals = RefusalTracker()
     one, other = ("org-1",), ("org-2",)
-    assert not refusals.refused(one, now=1.0, last_answered=-math.inf), "nobody was ever answered"
-    assert not refusals.refused(one, now=2.0, last_answered=1.5)
-    assert not refusals.refused(other, now=2.1, last_answered=1.5)
-    assert not refusals.refused(one, now=2.2, last_answered=1.5), "nobody was answered in between"
-    assert refusals.refused(one, now=3.0, last_answered=2.5)
-    assert refusals.refused(one, now=3.1, last_answered=2.5), "and stays so"
-    refusals.answered(one)
-    assert not refusals.refused(one, now=4.0, last_answered=3.5)
+    assert not refusals.record_refusal(one, now=1.0, last_answered=-math.inf), "no request was ever answered"
+    assert not refusals.record_refusal(one, now=2.0, last_answered=1.5)
+    assert not refusals.record_refusal(other, now=2.1, last_answered=1.5)
+    assert not refusals.record_refusal(one, now=2.2, last_answered=1.5), "no request was answered in between"
+    assert refusals.record_refusal(one, now=3.0, last_answered=2.5)
+    assert refusals.record_refusal(one, now=3.1, last_answered=2.5), "and it stays so"
+    refusals.record_answer(one)
+    assert not refusals.record_refusal(one, now=4.0, last_answered=3.5)
 
 
-def test_a_refusal_that_is_about_nobody_in_particular_is_always_about_the_rate() -> None:
-    refusals = RefusedAlone()
-    assert not any(refusals.refused((), now=n + 0.5, last_answered=n) for n in range(10))
+def test_a_refusal_about_no_particular_id_is_always_about_the_rate() -> None:
+    refusals = RefusalTracker()
+    assert not any(refusals.record_refusal((), now=n + 0.5, last_answered=n) for n in range(10))

@@ -23,19 +23,19 @@ RELATIONS = sorted(r.name for r in (*tables.metadata.sorted_tables, *tables.view
 
 
 def run_script(url: str, prefix: str = "devin") -> None:
-    """As any client would that knows nothing but SQL: one text, in one transaction."""
+    """As a client does that only knows SQL: one text, in one transaction."""
     with Database(url=url).transaction() as connection:
         script = SCRIPT.read_text(encoding="utf-8").replace("devin_", f"{prefix}_")
         connection.connection.cursor().execute(script)
 
 
 def as_role(url: str, role: str) -> Database:
-    """The warehouse as one of the roles uses it. This server trusts whoever comes from this machine."""
+    """The warehouse as one of the roles uses it. This server trusts every local connection."""
     return Database(url=sa.make_url(url).set(username=role).render_as_string(hide_password=False))
 
 
 def load(writer: Database, count: int = 3) -> None:
-    """What runs do: bring the warehouse forward, store what was listed and counted, and build the rollups."""
+    """What runs do: migrate the warehouse, store what was listed and counted, and build the rollups."""
     with writer.transaction() as connection:
         migrations.migrate(connection)
         found = [Entry("a", "A")]
@@ -51,7 +51,7 @@ def load(writer: Database, count: int = 3) -> None:
 
 @pytest.fixture
 def url(postgresql: PostgreSQL) -> str:
-    """A database of its own in which the script was run by the superuser."""
+    """A new database in which the superuser has run the script."""
     url = postgresql.database()
     run_script(url)
     return url
@@ -59,14 +59,14 @@ def url(postgresql: PostgreSQL) -> str:
 
 @pytest.fixture
 def analyst(url: str) -> Database:
-    """The analyst of a warehouse that the writer has filled."""
+    """The warehouse as the analyst sees it, after the writer has filled it."""
     load(as_role(url, WRITER))
     load(as_role(url, WRITER), count=4)
     return as_role(url, ANALYST)
 
 
 def refused(database: Database, statement: str) -> str:
-    """The database's reason to refuse this to this role; the test fails if it does not."""
+    """The database's reason for refusing this statement to this role; fails the test if it does not."""
     engine = sa.create_engine(database.url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
     with pytest.raises(sa.exc.DBAPIError) as error, engine.connect() as connection:
         connection.exec_driver_sql(statement)
@@ -74,7 +74,7 @@ def refused(database: Database, statement: str) -> str:
 
 
 def counts(database: Database) -> Mapping[str, int]:
-    """How many rows each table and view has, for this role."""
+    """The number of rows that each table and view has for this role."""
     with database.transaction(read_only=True) as connection:
         return {name: connection.execute(sa.text(f"select count(*) from {name}")).scalar_one() for name in RELATIONS}
 
@@ -90,25 +90,25 @@ def attributes(url: str) -> list[tuple[Any, ...]]:
         return [tuple(row) for row in found]
 
 
-def test_the_roles_may_log_in_and_have_neither_a_password_nor_any_privilege_over_the_server(url: str) -> None:
+def test_the_roles_may_log_in_and_have_neither_a_password_nor_any_server_privilege(url: str) -> None:
     nothing_more = (False,) * 5
     assert attributes(url) == [(ANALYST, True, True, *nothing_more), (WRITER, True, True, *nothing_more)]
     with Database(url=url).transaction(read_only=True) as connection:
         members = connection.execute(
             sa.text("select roleid::regrole::text, member::regrole::text from pg_auth_members")
         ).all()
-    assert not [row for row in members if "devin" in f"{row[0]} {row[1]}"], "nobody is left a member of either"
+    assert not [row for row in members if "devin" in f"{row[0]} {row[1]}"], "no role is left a member of either"
 
 
-def test_the_script_has_no_password_and_no_command_of_psqls() -> None:
+def test_the_script_has_no_password_and_no_psql_commands() -> None:
     text = SCRIPT.read_text(encoding="utf-8")
     code = "\n".join(line for line in text.splitlines() if not line.startswith("--"))
     assert code.count("password") == code.count("password null") == 2
     assert not [line for line in code.splitlines() if line.lstrip().startswith("\\")]
-    assert "%" not in code, "some clients take it for a parameter"
+    assert "%" not in code, "some clients read it as a parameter"
 
 
-def test_the_script_can_be_run_again_also_after_tables_are_there_and_in_a_second_database(
+def test_the_script_can_be_run_again_with_tables_in_place_and_in_a_second_database(
     url: str, analyst: Database, postgresql: PostgreSQL
 ) -> None:
     before = counts(analyst)
@@ -120,7 +120,7 @@ def test_the_script_can_be_run_again_also_after_tables_are_there_and_in_a_second
     assert counts(as_role(second, ANALYST))["daily_sessions"] == len(DAYS)
 
 
-def test_a_warehouse_that_another_user_has_filled_is_read_at_once_and_handed_over_as_the_script_says(
+def test_a_warehouse_filled_by_another_user_can_be_read_at_once_and_handed_over_as_the_script_says(
     postgresql: PostgreSQL,
 ) -> None:
     url = postgresql.database()
@@ -138,7 +138,7 @@ def test_a_warehouse_that_another_user_has_filled_is_read_at_once_and_handed_ove
     assert counts(as_role(url, ANALYST))["session_revisions"] == len(DAYS)
 
 
-def test_the_writer_makes_the_warehouse_and_owns_what_it_made(url: str, analyst: Database) -> None:
+def test_the_writer_creates_the_warehouse_and_owns_what_it_created(url: str, analyst: Database) -> None:
     with Database(url=url).transaction(read_only=True) as connection:
         owners = connection.execute(
             sa.text(
@@ -159,9 +159,7 @@ def test_the_analyst_reads_every_table_and_view(url: str, analyst: Database) -> 
         assert migrations.refuse_newer(connection) == migrations.VERSION
 
 
-def test_the_analyst_reads_what_the_writer_makes_later_and_again_what_it_makes_anew(
-    url: str, analyst: Database
-) -> None:
+def test_the_analyst_reads_what_the_writer_creates_or_recreates_later(url: str, analyst: Database) -> None:
     with as_role(url, WRITER).transaction() as connection:
         connection.execute(sa.text("create table made_later as select 1 as one"))
         connection.execute(sa.text("create view seen_later as select one + 1 as two from made_later"))
@@ -187,31 +185,31 @@ CHANGES = [
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.partition(" {")[0])
-def test_the_analyst_changes_no_table(analyst: Database, change: str) -> None:
+def test_the_analyst_cannot_change_any_table(analyst: Database, change: str) -> None:
     before = counts(analyst)
     for table in tables.metadata.sorted_tables:
-        said = refused(analyst, change.format(table=table.name, column=table.columns[0].name))
-        assert "permission denied" in said or "must be owner" in said
+        reason = refused(analyst, change.format(table=table.name, column=table.columns[0].name))
+        assert "permission denied" in reason or "must be owner" in reason
     assert counts(analyst) == before
 
 
-def test_the_analyst_lets_nobody_else_in(url: str, analyst: Database) -> None:
-    def rights() -> list[tuple[Any, ...]]:
+def test_the_analyst_cannot_grant_access_to_others(url: str, analyst: Database) -> None:
+    def permissions() -> list[tuple[Any, ...]]:
         with Database(url=url).transaction(read_only=True) as connection:
             of_relations = sa.text("select relname, relacl::text from pg_class where relacl is not null order by 1")
             return [tuple(row) for row in connection.execute(of_relations)]
 
-    before = rights()
+    before = permissions()
     with analyst.transaction() as connection:
         connection.execute(sa.text("grant select, insert on daily_sessions to public"))  # PostgreSQL only warns
-    assert rights() == before
+    assert permissions() == before
 
 
 @pytest.mark.parametrize("view", sorted(tables.views.tables))
 @pytest.mark.parametrize("change", ["drop view {}", "create or replace view {} as select 1 as day", "delete from {}"])
-def test_the_analyst_changes_no_view(analyst: Database, view: str, change: str) -> None:
-    said = refused(analyst, change.format(view))
-    assert any(why in said for why in ("permission denied", "must be owner", "cannot delete from view"))
+def test_the_analyst_cannot_change_any_view(analyst: Database, view: str, change: str) -> None:
+    reason = refused(analyst, change.format(view))
+    assert any(why in reason for why in ("permission denied", "must be owner", "cannot delete from view"))
 
 
 @pytest.mark.parametrize(
@@ -232,7 +230,7 @@ def test_the_analyst_changes_no_view(analyst: Database, view: str, change: str) 
         "select rolpassword from pg_authid",
     ],
 )
-def test_the_analyst_makes_nothing_and_reaches_no_file(analyst: Database, statement: str) -> None:
+def test_the_analyst_cannot_create_anything_or_reach_any_file(analyst: Database, statement: str) -> None:
     assert "permission denied" in refused(analyst, statement)
 
 
@@ -254,16 +252,16 @@ def test_the_analyst_makes_nothing_and_reaches_no_file(analyst: Database, statem
         "alter default privileges for role {other} grant all on tables to {role}",
     ],
 )
-def test_neither_role_changes_or_becomes_another(url: str, role: str, statement: str) -> None:
+def test_neither_role_can_change_or_become_another(url: str, role: str, statement: str) -> None:
     other = ANALYST if role == WRITER else WRITER
     before = attributes(url)
-    said = refused(as_role(url, role), statement.format(role=role, other=other))
-    assert any(why in said for why in ("permission denied", "must be", "must have")), said
+    reason = refused(as_role(url, role), statement.format(role=role, other=other))
+    assert any(why in reason for why in ("permission denied", "must be", "must have")), reason
     assert attributes(url) == before
 
 
 @pytest.mark.parametrize("privilege", ["connect", "temporary", "create"])
-def test_who_is_neither_of_the_two_has_no_part_in_the_database(url: str, privilege: str) -> None:
+def test_any_other_role_has_no_access_to_the_database(url: str, privilege: str) -> None:
     with Database(url=url).transaction() as connection:
         connection.execute(sa.text("create role somebody"))
         asked = sa.text(f"select has_database_privilege('somebody', current_database(), '{privilege}')")
@@ -273,7 +271,7 @@ def test_who_is_neither_of_the_two_has_no_part_in_the_database(url: str, privile
         connection.execute(sa.text("drop role somebody"))
 
 
-def test_an_owner_of_the_database_that_may_create_roles_can_run_the_script_too(postgresql: PostgreSQL) -> None:
+def test_a_database_owner_that_may_create_roles_can_run_the_script_too(postgresql: PostgreSQL) -> None:
     url = postgresql.database()
     name = sa.make_url(url).database
     with Database(url=url).transaction() as connection:
@@ -285,7 +283,7 @@ def test_an_owner_of_the_database_that_may_create_roles_can_run_the_script_too(p
     assert "permission denied" in refused(as_role(url, "other_analyst"), "delete from daily_sessions")
 
 
-def test_the_analysts_share_of_a_day_is_what_the_writer_stored(analyst: Database) -> None:
+def test_the_analyst_sees_the_values_that_the_writer_stored(analyst: Database) -> None:
     with analyst.transaction(read_only=True) as connection:
         row = connection.execute(sa.text("select * from daily_sessions where day = date '2025-01-01'")).one()
     assert (row.org_id, row.sessions_count, row.loaded_at) == ("a", 4, datetime(2025, 3, 1, 2, 30, tzinfo=UTC))

@@ -342,7 +342,7 @@ def test_a_copy_that_fails_leaves_the_old_one_and_says_what_to_do(world: World) 
     assert failed.step_failure_data.error and failed.step_failure_data.error.cls_name == dg.Failure.__name__
     assert world.failures(result) == (
         f"The snapshot {snapshot} could not be written: File too large. The last one is kept. "
-        "Mend that (a full disk? rights?) and run the same again."
+        "Fix that (disk full? permissions?) and run the same command again."
     )
     assert files_in(snapshot.parent) == before, "nothing unfinished beside it either"
     assert publish(world).success

@@ -1,4 +1,4 @@
-"""The key and the password are in nothing that is printed, logged, stored or served."""
+"""The key and the password never appear in anything that is printed, logged, stored or served."""
 
 import base64
 import json
@@ -24,14 +24,14 @@ PASSWORD = "5e884898da28"
 
 @pytest.fixture
 def with_password(each_world: World) -> World:
-    """The warehouse is reached with a password, which this server does not look at."""
+    """The warehouse URL has a password, which this server does not check."""
     url = sa.make_url(each_world.settings.warehouse_url).set(password=PASSWORD)
     each_world.configure(warehouse_url=url.render_as_string(hide_password=False))
     return each_world
 
 
 @pytest.mark.parametrize("warehouse_url", ["postgresql"], indirect=True)
-def test_neither_the_key_nor_the_password_is_in_anything_that_is_said_or_kept(
+def test_neither_the_key_nor_the_password_is_ever_printed_or_stored(
     with_password: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with_password.configure(devin_report_path=str(with_password.folder / "report.html"))
@@ -44,25 +44,25 @@ def test_neither_the_key_nor_the_password_is_in_anything_that_is_said_or_kept(
         httpx.get(f"{url}/server_info").raise_for_status()
     for command in (["status"], ["query", "nothing"], ["query", "select 1/0"]):
         out += in_this_process(capsys, with_password.environment, *command)[1]
-    said = (out + err + more_out + more_err).encode()
+    printed = (out + err + more_out + more_err).encode()
     kept = b"".join(path.read_bytes() for path in with_password.folder.rglob("*") if path.is_file())
     assert b"daily_sessions" in kept
     assert b"Devin sessions" in kept
     for secret in (PASSWORD, with_password.source.api_key):
         for form in written_forms(secret):
-            assert form not in said
+            assert form not in printed
             assert form not in kept
 
 
 def written_forms(secret: str) -> set[bytes]:
-    """As it is, in a URL, in hexadecimal, and in base64 wherever it begins in a text."""
+    """The secret as it is, in a URL, in hexadecimal, and in base64 at any offset."""
     plain = secret.encode()
     encoded = {base64.b64encode(b"x" * n + plain)[4 if n else 0 : -4] for n in range(3)}
     return {plain, quote(secret, safe="").encode(), plain.hex().encode(), *encoded}
 
 
 @pytest.mark.parametrize("warehouse_url", ["postgresql"], indirect=True)
-def test_the_ui_serves_the_graph_and_runs_the_schedule_and_shows_no_password(with_password: World) -> None:
+def test_the_ui_serves_the_graph_runs_the_schedule_and_shows_no_password(with_password: World) -> None:
     question = {
         "query": "query Shown($of: RepositorySelector!) { assetNodes { assetKey { path } } "
         "schedulesOrError(repositorySelector: $of) "
@@ -74,23 +74,23 @@ def test_the_ui_serves_the_graph_and_runs_the_schedule_and_shows_no_password(wit
     output = with_password.folder / "output"
     with output.open("w") as file, dagster_ui({}, file) as url:
         answer = httpx.post(f"{url}/graphql", json=question, timeout=60).json()["data"]
-    said = output.read_text()
-    assert "the schedule runs as long as this does" in said
-    assert "Warning" not in said
-    assert PASSWORD not in json.dumps(answer) + said
+    printed = output.read_text()
+    assert "the schedule runs as long as this does" in printed
+    assert "Warning" not in printed
+    assert PASSWORD not in json.dumps(answer) + printed
     assert len(answer["assetNodes"]) == 5
     (schedule,) = answer["schedulesOrError"]["results"]
     assert schedule == {"name": "daily_refresh_schedule", "scheduleState": {"status": "RUNNING"}}
     resources = {r["name"]: r["configuredValues"] for r in answer["allTopLevelResourceDetailsOrError"]["results"]}
     assert "database" in resources
-    assert not any(resources.values()), "no run's config can change them, and the UI shows nothing of them"
+    assert not any(resources.values()), "run config cannot change them, and the UI shows none of their values"
     assert (with_password.folder / "dagster" / "dagster.yaml").resolve() == PROJECT / "dagster.yaml"
 
 
-def test_a_file_with_the_key_that_others_can_read_is_said(world: World) -> None:
+def test_a_key_file_that_others_can_read_is_reported(world: World) -> None:
     project = copy_of_the_project(world.folder / "project")
     (project / ".env").write_text("DEVIN_LOG_FORMAT=text\n")
-    for mode, is_said in ((0o644, True), (0o640, True), (0o600, False)):
+    for mode, is_reported in ((0o644, True), (0o640, True), (0o600, False)):
         (project / ".env").chmod(mode)
         _, _, err = started("status", cwd=project)
-        assert (f"chmod 600 {project / '.env'}" in err) == is_said
+        assert (f"chmod 600 {project / '.env'}" in err) == is_reported

@@ -274,7 +274,7 @@ def test_a_refused_user_holds_up_nobody_is_shown_and_is_tried_again(
         "select user_id, unavailable_reason from users where unavailable_since is not null or unavailable_reason <> ''"
     )
     assert user_id == refused
-    assert reason.startswith(f"2025-03-09: Counting the sessions of user {refused} from ")
+    assert reason.startswith(f"2025-03-09: Counting sessions of user {refused} from ")
     assert "404" in reason
     checks = checks_of(result, PER_USER)
     check = checks["every_user_is_available"]

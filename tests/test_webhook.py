@@ -1,4 +1,4 @@
-"""How a message travels: to whom, by which way, in what form, and what it never holds."""
+"""How a message is sent: where to, through what, in which form, and what it never contains."""
 
 import ssl
 import threading
@@ -31,7 +31,7 @@ def refusal(monkeypatch: pytest.MonkeyPatch, address: str) -> str:
     return str(refused.value)
 
 
-def test_a_message_is_posted_once_as_slacks_json_whatever_the_answers_body(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_message_is_posted_once_as_slack_json_whatever_the_response_body(monkeypatch: pytest.MonkeyPatch) -> None:
     with raw(http(b"\xff" * 100, "204 No Content")) as server:
         monkeypatch.setenv(URL_VARIABLE, f" {server.url}{SECRET_PATH}?a=b ")
         send("x")
@@ -42,27 +42,27 @@ def test_a_message_is_posted_once_as_slacks_json_whatever_the_answers_body(monke
     assert b"cog_key" not in head
 
 
-def test_a_receiver_that_drips_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_receiver_that_trickles_its_response_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(webhook, "TIMEOUT_SECONDS", 0.5)
     pause = threading.Event()
 
     def drip(_: bytes, send_bytes: Send) -> None:
-        with suppress(OSError):  # once nobody waits
+        with suppress(OSError):  # once the client has given up
             for byte in http():
                 pause.wait(0.05)
                 send_bytes(bytes([byte]))
 
     with raw(drip) as server:
-        assert refusal(monkeypatch, server.url + SECRET_PATH) == "127.0.0.1 did not answer within 0.5 s"
+        assert refusal(monkeypatch, server.url + SECRET_PATH) == "127.0.0.1 did not respond within 0.5 s"
 
 
 def test_a_redirect_is_not_followed(monkeypatch: pytest.MonkeyPatch) -> None:
     with raw(http()) as elsewhere, raw(http(b"", "307 There", f"Location: {elsewhere.url}")) as server:
-        assert refusal(monkeypatch, server.url + SECRET_PATH) == "127.0.0.1 answered 307"
+        assert refusal(monkeypatch, server.url + SECRET_PATH) == "127.0.0.1 returned 307"
     assert elsewhere.connections == 0
 
 
-def test_a_receiver_that_cannot_prove_who_it_is_gets_no_message(
+def test_a_receiver_with_an_untrusted_certificate_gets_no_message(
     certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -80,8 +80,8 @@ def test_a_receiver_that_cannot_prove_who_it_is_gets_no_message(
 def test_the_environments_proxy_is_used_for_https_and_sees_only_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     with raw(http(b"", "403 No")) as proxy:
         set_proxies(monkeypatch, proxy.url)
-        told = refusal(monkeypatch, f"https://hooks.invalid{SECRET_PATH}")
-    assert told == "the connection to hooks.invalid failed (ProxyError)"
+        message = refusal(monkeypatch, f"https://hooks.invalid{SECRET_PATH}")
+    assert message == "the connection to hooks.invalid failed (ProxyError)"
     assert [head.split(b"\r\n")[0] for head in proxy.requests] == [b"CONNECT hooks.invalid:443 HTTP/1.1"]
     assert SECRET_PATH.encode() not in proxy.requests[0]
 
@@ -96,7 +96,7 @@ def test_nothing_is_sent_unencrypted_to_another_machine(
     assert refusal(monkeypatch, address) == f"{URL_VARIABLE} is refused: {why}"
 
 
-def test_a_message_is_not_longer_than_slack_takes_and_says_what_it_leaves_out() -> None:
+def test_a_message_is_no_longer_than_slack_accepts_and_says_what_it_leaves_out() -> None:
     text = as_text(["First", *(f"{number} {'&' * 40}" for number in range(100))])
     assert len(text) <= 3_000
     *shown, left_out = text.splitlines()
@@ -106,7 +106,7 @@ def test_a_message_is_not_longer_than_slack_takes_and_says_what_it_leaves_out() 
     assert as_text(["two\nlines"]) == "two\nlines"
 
 
-def test_a_message_holds_neither_markup_nor_the_key_not_even_a_part_of_it_at_the_end() -> None:
+def test_a_message_contains_neither_markup_nor_any_part_of_the_key_even_where_it_is_cut() -> None:
     assert as_text(["<!channel> & cog_key", "x" * 597 + "cog_key"]) == (
         f"&lt;!channel&gt; &amp; [key]\n{'x' * 597}[ke… and 2 more characters"
     )

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from pipelines.command.screen import as_text
 from pipelines.settings import Settings
 from resources.database import Database
-from resources.database_errors import WarehouseDamaged, WarehouseLost, explained
+from resources.database_errors import WarehouseDamaged, WarehouseLost, explain_if_about_database
 
 # What lets a statement run programs or touch files on the server, even in a read-only transaction.
 _POWERS = "pg_execute_server_program", "pg_read_server_files", "pg_write_server_files"
@@ -58,7 +58,7 @@ def answered(settings: Settings, sql: str) -> Iterator[Answer]:
             with contextlib.closing(ask(connection, sql)) as columns_and_rows:
                 yield Answer(next(columns_and_rows), columns_and_rows)
         except (sa.exc.DBAPIError, psycopg.Error) as error:
-            about_database = explained(database, error, read_only=True)
+            about_database = explain_if_about_database(database, error, read_only=True)
             if isinstance(about_database, WarehouseLost | WarehouseDamaged):  # the others are about what writers need
                 raise about_database from None
             original = error.orig if isinstance(error, sa.exc.DBAPIError) else error

@@ -137,12 +137,12 @@ def _source(name: str, file: Path, found: Found) -> Source | None:
     if found.problem:
         return None
     version = migrations.VERSION
-    if "warehouse_version" not in found.spoilt:
+    if "warehouse_version" not in found.damaged:
         with Database(url=Database.url_of(file)).transaction(read_only=True) as connection:
             version = migrations.refuse_newer(connection)
     if not version:
         return None  # somebody else's file
-    return Source(name, found.whole, file=file, version=version, problems=found.spoilt)
+    return Source(name, found.whole, file=file, version=version, problems=found.damaged)
 
 
 def _only_published(path: Path, snapshot: Path) -> Done:

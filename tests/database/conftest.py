@@ -17,11 +17,11 @@ def database(tmp_path: Path) -> Database:
 
 @pytest.fixture
 def on_postgresql(postgresql: PostgreSQL) -> Database:
-    """A database of PostgreSQL with one table of one row."""
+    """A PostgreSQL database with one table of one row."""
     return with_numbers(Database(url=postgresql.database()))
 
 
 @pytest.fixture
 def each_database(warehouse_url: str) -> Database:
-    """One of each kind in turn, with one table of one row."""
+    """A database of each kind in turn, with one table of one row."""
     return with_numbers(Database(url=warehouse_url))

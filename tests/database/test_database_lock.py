@@ -1,4 +1,4 @@
-"""One writer at a time: whom a writer and a reader wait for, on a real DuckDB file and a real PostgreSQL."""
+"""One writer at a time: what writers and readers wait for, on a real DuckDB file and a real PostgreSQL."""
 
 import threading
 
@@ -12,7 +12,7 @@ from tests.support.processes import another_process
 from tests.support.waiting import wait_until
 
 
-def test_while_a_block_is_open_no_other_process_can_open_the_file_and_after_it_any_can(database: Database) -> None:
+def test_no_other_process_can_open_the_file_until_the_block_ends(database: Database) -> None:
     with another_process() as other:
         with database.transaction() as connection:
             insert(connection, 2)
@@ -20,7 +20,7 @@ def test_while_a_block_is_open_no_other_process_can_open_the_file_and_after_it_a
         assert other.open(database.path) == "done"
 
 
-def test_after_a_block_that_raised_the_lock_is_free_too(database: Database) -> None:
+def test_after_a_block_that_raised_the_lock_is_free(database: Database) -> None:
     with another_process() as other:
         with pytest.raises(RuntimeError), database.transaction():
             raise RuntimeError
@@ -39,7 +39,7 @@ def test_a_lock_that_another_process_holds_is_waited_for(database: Database) -> 
         assert other.open(database.path) == "done"
 
         def attempt(*_: object) -> None:
-            # The holder lets go only once two attempts have failed, so the third is one that waited.
+            # The holder lets go after two failed attempts, so the third attempt proves that the lock was waited for.
             nonlocal attempts
             attempts += 1
             if attempts == 3:
@@ -57,19 +57,21 @@ def test_a_lock_that_another_process_holds_is_waited_for(database: Database) -> 
 
 
 @pytest.mark.parametrize("read_only", [False, True], ids=["writer", "reader"])
-def test_a_lock_that_stays_names_the_process_that_holds_it(database: Database, read_only: bool) -> None:
+def test_a_lock_that_is_not_released_is_reported_with_the_process_that_holds_it(
+    database: Database, read_only: bool
+) -> None:
     waiting = database_at(database.path, lock_timeout_seconds=0.05)
     with another_process() as other:
         assert other.open(database.path) == "done"
         with pytest.raises(WarehouseLocked) as locked, waiting.transaction(read_only=read_only):
             pass
-        told = str(locked.value)
-        assert f"The warehouse {database.path} is locked by process {other.running.pid} (" in told
-        assert "stayed so for 0.05 s. Close what has it open" in told
+        message = str(locked.value)
+        assert f"The warehouse {database.path} is locked by process {other.running.pid} (" in message
+        assert "still was after 0.05 s. Close whatever has it open" in message
     assert numbers(database) == [1]
 
 
-def test_without_time_to_wait_a_lock_is_tried_for_once(database: Database) -> None:
+def test_with_no_time_to_wait_a_lock_is_tried_once(database: Database) -> None:
     attempts: list[object] = []
 
     def attempt(*arguments: object) -> None:
@@ -114,36 +116,38 @@ def test_a_writer_of_postgresql_that_raised_lets_the_next_begin(on_postgresql: D
     assert numbers(on_postgresql) == [1, 2]
 
 
-def test_a_writer_of_postgresql_that_stays_is_told_of(on_postgresql: Database) -> None:
+def test_a_writer_of_postgresql_that_does_not_finish_is_reported(on_postgresql: Database) -> None:
     waiting = Database(url=on_postgresql.url, lock_timeout_seconds=0.05)
     with on_postgresql.transaction() as first:
         with pytest.raises(WarehouseLocked) as locked, waiting.transaction() as connection:
             insert(connection, 3)
         insert(first, 2)
-    told = str(locked.value)
-    assert told.startswith(f"The warehouse {on_postgresql.name} is locked by another process, and stayed so for 0.05 s")
-    assert "run the same again" in told
-    assert "\n" not in told
+    message = str(locked.value)
+    assert message.startswith(
+        f"The warehouse {on_postgresql.name} is locked by another process, and still was after 0.05 s"
+    )
+    assert "run the same command again" in message
+    assert "\n" not in message
     assert numbers(on_postgresql) == [1, 2]
 
 
-def test_without_time_to_wait_a_writer_of_postgresql_does_not_wait_at_all(on_postgresql: Database) -> None:
-    told: list[str] = []
+def test_with_no_time_to_wait_a_writer_of_postgresql_does_not_wait_at_all(on_postgresql: Database) -> None:
+    outcomes: list[str] = []
 
     def write() -> None:
         try:
             with Database(url=on_postgresql.url, lock_timeout_seconds=0).transaction():
-                told.append("it waited")
+                outcomes.append("it waited")
         except WarehouseLocked as error:
-            told.append(str(error))
+            outcomes.append(str(error))
 
     second = threading.Thread(target=write)
     with on_postgresql.transaction():
         second.start()
         second.join(2)
-        assert told, "it waits"
+        assert outcomes, "it waits"
     second.join(30)
-    assert "is locked by another process" in told[0]
+    assert "is locked by another process" in outcomes[0]
 
 
 def test_a_reader_of_postgresql_waits_for_no_writer_and_sees_the_old_rows(on_postgresql: Database) -> None:

@@ -1,4 +1,4 @@
-"""The password of PostgreSQL is used, and never shown."""
+"""The PostgreSQL password is used, and never shown."""
 
 import shutil
 import tempfile
@@ -20,13 +20,13 @@ from tests.support.waiting import wait_until
 
 @pytest.fixture(scope="module")
 def guarded(postgresql: PostgreSQL) -> Iterator[sa.URL]:
-    """A database on a server that asks its user `writer` for PASSWORD. The others, like this one's, trust everybody."""
-    folder = tempfile.mkdtemp(prefix="postgresql-")
-    server = PostgreSQL(folder)
+    """A database on a server that asks the user `writer` for PASSWORD; every other server and user needs none."""
+    directory = tempfile.mkdtemp(prefix="postgresql-")
+    server = PostgreSQL(directory)
     as_owner = server.database()
     url = sa.make_url(as_owner).set(username="writer")
     try:
-        hba = Path(folder, "data", "pg_hba.conf")
+        hba = Path(directory, "data", "pg_hba.conf")
         hba.write_text(f"local all writer scram-sha-256\n{hba.read_text()}")
         with Database(url=as_owner).transaction() as connection:
             connection.exec_driver_sql(f"create role writer login password '{PASSWORD}'")
@@ -35,7 +35,7 @@ def guarded(postgresql: PostgreSQL) -> Iterator[sa.URL]:
         yield url
     finally:
         server.server.stop()
-        shutil.rmtree(folder)
+        shutil.rmtree(directory)
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def with_password(guarded: sa.URL, monkeypatch: pytest.MonkeyPatch) -> Settings:
     return Settings.load()
 
 
-def test_the_password_in_the_environment_is_used_for_an_address_that_does_not_show_it(with_password: Settings) -> None:
+def test_the_password_in_the_environment_is_used_for_an_address_that_hides_it(with_password: Settings) -> None:
     database = Database(url=with_password.warehouse_url)
     assert "writer:***@" in database.url
     for read_only in (False, True):
@@ -59,7 +59,7 @@ def test_a_password_in_the_address_itself_is_used_too(guarded: sa.URL) -> None:
     assert refusal(guarded.set(password=PASSWORD)) == ""
 
 
-def test_the_password_is_in_nothing_that_is_shown(with_password: Settings) -> None:
+def test_the_password_is_never_shown(with_password: Settings) -> None:
     database = Database(url=with_password.warehouse_url)
     resources = definitions_for(with_password, Progress()).resources
     assert resources is not None
@@ -82,11 +82,11 @@ def test_the_password_is_in_nothing_that_is_shown(with_password: Settings) -> No
     ],
     ids=["wrong", "none"],
 )
-def test_a_password_that_does_not_fit_is_told_with_the_user_and_the_variable_but_not_itself(
+def test_a_wrong_password_is_reported_with_the_user_and_the_variable_but_never_shown(
     guarded: sa.URL, monkeypatch: pytest.MonkeyPatch, password: str | None, sentence: str
 ) -> None:
     monkeypatch.setenv("WAREHOUSE_URL", guarded.set(password=password).render_as_string(hide_password=False))
-    told = refusal(Settings.load().warehouse_url)
-    assert sentence in told
-    assert told.endswith("Check WAREHOUSE_URL.")
-    assert "guess" not in told
+    message = refusal(Settings.load().warehouse_url)
+    assert sentence in message
+    assert message.endswith("Check WAREHOUSE_URL.")
+    assert "guess" not in message

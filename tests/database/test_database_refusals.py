@@ -14,32 +14,32 @@ from resources.database_errors import WarehouseDamaged, WarehouseError, Warehous
 from tests.support.databases import PASSWORD, database_at, insert, numbers, refusal
 
 
-def test_a_server_that_is_not_there_is_told_of() -> None:
+def test_a_server_that_is_down_is_reported() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    told = refusal(
+    message = refusal(
         f"postgresql+psycopg://writer:{PASSWORD.replace('@', '%40').replace('/', '%2F')}@127.0.0.1:{port}/db"
     )
-    assert f"127.0.0.1:{port}/db cannot be opened: " in told
-    assert PASSWORD not in told
-    assert "refused" in told
-    assert told.endswith("Check WAREHOUSE_URL.")
+    assert f"127.0.0.1:{port}/db cannot be opened: " in message
+    assert PASSWORD not in message
+    assert "refused" in message
+    assert message.endswith("Check WAREHOUSE_URL.")
 
 
-def test_a_host_that_nobody_knows_is_told_of() -> None:
-    told = refusal("postgresql+psycopg://writer@no.such.host.invalid/db")
-    assert "no.such.host.invalid/db cannot be opened: " in told
-    assert told.endswith("Check WAREHOUSE_URL.")
+def test_an_unknown_host_is_reported() -> None:
+    message = refusal("postgresql+psycopg://writer@no.such.host.invalid/db")
+    assert "no.such.host.invalid/db cannot be opened: " in message
+    assert message.endswith("Check WAREHOUSE_URL.")
 
 
-def test_a_database_that_does_not_exist_is_told_of(on_postgresql: Database) -> None:
-    told = refusal(sa.make_url(on_postgresql.url).set(database="nowhere"))
-    assert "/nowhere cannot be opened: " in told
-    assert 'database "nowhere" does not exist' in told
-    assert told.endswith("Check WAREHOUSE_URL.")
+def test_a_database_that_does_not_exist_is_reported(on_postgresql: Database) -> None:
+    message = refusal(sa.make_url(on_postgresql.url).set(database="nowhere"))
+    assert "/nowhere cannot be opened: " in message
+    assert 'database "nowhere" does not exist' in message
+    assert message.endswith("Check WAREHOUSE_URL.")
 
 
-def test_a_connection_that_is_cut_in_a_block_is_told_of_and_the_block_undone(on_postgresql: Database) -> None:
+def test_a_connection_that_is_cut_within_a_block_is_reported_and_the_block_is_undone(on_postgresql: Database) -> None:
     with pytest.raises(WarehouseError) as lost, on_postgresql.transaction() as connection:
         insert(connection, 2)
         server_process = connection.execute(sa.text("select pg_backend_pid()")).scalar_one()
@@ -47,52 +47,52 @@ def test_a_connection_that_is_cut_in_a_block_is_told_of_and_the_block_undone(on_
             another.execute(sa.text("select pg_terminate_backend(:pid, 30000)"), {"pid": server_process})
         insert(connection, 3)
     assert f"The connection to the warehouse {on_postgresql.name} was lost: " in str(lost.value)
-    assert "What was being stored is not stored, everything before it is." in str(lost.value)
+    assert "What was being written is not stored; everything before it is." in str(lost.value)
     assert "\n" not in str(lost.value)
     assert numbers(on_postgresql) == [1]
 
 
-def test_an_address_whose_password_is_nowhere_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_without_a_known_password_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WAREHOUSE_URL", raising=False)
-    told = refusal("postgresql+psycopg://writer:***@127.0.0.1/sessions")
-    assert told.startswith("The password of the warehouse postgresql+psycopg://127.0.0.1/sessions is not known: ")
-    assert "set WAREHOUSE_URL in the environment of every process" in told
+    message = refusal("postgresql+psycopg://writer:***@127.0.0.1/sessions")
+    assert message.startswith("The password of the warehouse postgresql+psycopg://127.0.0.1/sessions is not known: ")
+    assert "set WAREHOUSE_URL in the environment of every process" in message
 
 
-def test_a_file_of_sqlite_is_refused_without_fetching_what_would_open_it(
+def test_an_sqlite_file_is_refused_without_downloading_an_extension(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     path = tmp_path / "other.sqlite"
     with contextlib.closing(sqlite3.connect(path)) as other:
         other.execute("create table numbers (number integer)")
-    told = refusal(f"duckdb:///{path}")
-    assert f"The warehouse {path} cannot be opened: " in told or f"{path} is not a DuckDB file" in told
-    assert "download" not in told.lower()
+    message = refusal(f"duckdb:///{path}")
+    assert f"The warehouse {path} cannot be opened: " in message or f"{path} is not a DuckDB file" in message
+    assert "download" not in message.lower()
 
 
 @pytest.mark.parametrize("read_only", [False, True], ids=["writer", "reader"])
-def test_motherduck_is_no_file_and_without_its_extension_is_told_of_in_one_line(
+def test_motherduck_is_not_a_file_and_a_missing_extension_is_reported_in_one_line(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, read_only: bool
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))  # where an extension would be, had it been loaded before
     for name in ("HTTP_PROXY", "http_proxy"):
-        monkeypatch.setenv(name, "http://127.0.0.1:1")  # so that none can be, wherever this runs
+        monkeypatch.setenv(name, "http://127.0.0.1:1")  # so that none can be downloaded, wherever this runs
     database = Database(url="duckdb:///md:name")
     assert (database.is_duckdb, database.is_file) == (True, False)
     with pytest.raises(WarehouseError) as unusable, database.transaction(read_only=read_only):
         pass
-    told = str(unusable.value)
-    assert "md:name cannot be opened: " in told
-    assert 'Failed to download extension "motherduck"' in told
-    assert told.endswith("Check WAREHOUSE_URL.")
-    assert "\n" not in told
+    message = str(unusable.value)
+    assert "md:name cannot be opened: " in message
+    assert 'Failed to download extension "motherduck"' in message
+    assert message.endswith("Check WAREHOUSE_URL.")
+    assert "\n" not in message
     assert unusable.value.__cause__ is None
 
 
 @pytest.mark.parametrize("content", [b"hello", b"day,org_id,sessions_count\n" * 1000], ids=["short", "long"])
 @pytest.mark.parametrize("read_only", [False, True], ids=["writer", "reader"])
-def test_a_file_of_another_kind_is_refused_and_left_as_it_is(tmp_path: Path, content: bytes, read_only: bool) -> None:
+def test_a_file_of_another_kind_is_refused_and_left_alone(tmp_path: Path, content: bytes, read_only: bool) -> None:
     path = tmp_path / "warehouse.duckdb"
     path.write_bytes(content)
     with (
@@ -112,21 +112,23 @@ def test_a_damaged_file_is_refused_in_one_line(database: Database) -> None:
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("below", ["warehouse.duckdb", "folder/warehouse.duckdb"])
-def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, below: str) -> None:
+@pytest.mark.parametrize("below", ["warehouse.duckdb", "directory/warehouse.duckdb"])
+def test_a_directory_that_cannot_be_created_is_reported(tmp_path: Path, below: str) -> None:
     file = tmp_path / "file"
-    file.write_text("not a folder")
+    file.write_text("not a directory")
     path = file / below
     with (
-        pytest.raises(WarehouseError, match=r"cannot be made: .*Check its rights, or WAREHOUSE_URL") as refused,
+        pytest.raises(
+            WarehouseError, match=r"Cannot create directory .*Check its permissions, or WAREHOUSE_URL"
+        ) as refused,
         database_at(path).transaction(),
     ):
         pass
-    assert f"The folder {path.parent} " in str(refused.value)
-    assert file.read_text() == "not a folder"
+    assert f"Cannot create directory {path.parent}: " in str(refused.value)
+    assert file.read_text() == "not a directory"
 
 
-def test_a_folder_in_the_files_place_is_refused(tmp_path: Path) -> None:
+def test_a_directory_in_place_of_the_file_is_refused(tmp_path: Path) -> None:
     with (
         pytest.raises(WarehouseError, match=rf"The warehouse {tmp_path} cannot be opened: "),
         database_at(tmp_path).transaction(),
@@ -134,7 +136,7 @@ def test_a_folder_in_the_files_place_is_refused(tmp_path: Path) -> None:
         pass
 
 
-def test_a_path_with_letters_that_an_address_escapes_is_that_path(tmp_path: Path) -> None:
+def test_a_path_with_characters_that_a_url_escapes_is_opened(tmp_path: Path) -> None:
     path = tmp_path / "50% of Ünits & more" / "ware house.duckdb"
     url = sa.make_url("duckdb://").set(database=str(path)).render_as_string()
     database = Database(url=url)

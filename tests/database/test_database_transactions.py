@@ -1,4 +1,4 @@
-"""One transaction at a time, on a real DuckDB file and a real PostgreSQL: kept or undone, private, read-only."""
+"""One transaction at a time, on a real DuckDB file and a real PostgreSQL: committed or undone, private, read-only."""
 
 import contextlib
 import os
@@ -24,7 +24,7 @@ def test_what_a_block_did_is_kept_when_it_ends(each_database: Database) -> None:
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_all_that_a_block_did_is_undone_when_it_raises(each_database: Database, error: type[BaseException]) -> None:
+def test_everything_a_block_did_is_undone_when_it_raises(each_database: Database, error: type[BaseException]) -> None:
     with pytest.raises(error), each_database.transaction() as connection:
         insert(connection, 2)
         connection.execute(sa.text("delete from numbers where number = 1"))
@@ -42,7 +42,7 @@ def test_an_error_in_the_database_undoes_the_block_too(each_database: Database) 
     assert numbers(each_database) == [1]
 
 
-def test_a_process_that_is_killed_in_a_block_leaves_the_last_whole_state(each_database: Database) -> None:
+def test_a_process_that_is_killed_within_a_block_leaves_the_last_committed_state(each_database: Database) -> None:
     with another_process() as other:
         assert other.do("from resources.database import Database; import sqlalchemy as sa") == "done"
         assert other.do(f"block = Database(url={each_database.url!r}).transaction(); it = block.__enter__()") == "done"
@@ -80,7 +80,7 @@ def test_times_come_back_in_utc_whatever_the_zone_of_the_machine_and_the_server(
 # Whose the file is
 
 
-def test_a_new_file_and_its_new_folder_are_the_owners_alone(tmp_path: Path) -> None:
+def test_only_the_owner_may_access_a_new_file_and_its_new_directory(tmp_path: Path) -> None:
     before = os.umask(0o022)
     try:
         database = database_at(tmp_path / "new" / "data" / "warehouse.duckdb")
@@ -92,7 +92,7 @@ def test_a_new_file_and_its_new_folder_are_the_owners_alone(tmp_path: Path) -> N
     assert (mode(database.path), mode(database.path.parent)) == (0o600, 0o700)
 
 
-def test_the_rights_of_a_file_and_a_folder_that_exist_are_left_as_they_are(database: Database) -> None:
+def test_the_permissions_of_an_existing_file_and_directory_are_left_alone(database: Database) -> None:
     database.path.chmod(0o640)
     database.path.parent.chmod(0o750)
     with database.transaction() as connection:
@@ -120,7 +120,7 @@ def test_a_reader_reads_and_cannot_write(each_database: Database, sql: str) -> N
     "way_out",
     ["commit", "rollback", "commit; begin read write", "set transaction read write", "end; start transaction"],
 )
-def test_a_reader_does_not_get_out_of_its_transaction_to_write(each_database: Database, way_out: str) -> None:
+def test_a_reader_cannot_escape_its_transaction_to_write(each_database: Database, way_out: str) -> None:
     with (
         contextlib.suppress(sa.exc.DBAPIError, WarehouseError),
         each_database.transaction(read_only=True) as connection,
@@ -141,7 +141,7 @@ def test_a_reader_does_not_get_out_of_its_transaction_to_write(each_database: Da
         "set enable_external_access = true",
     ],
 )
-def test_a_reader_reaches_no_other_file(database: Database, tmp_path: Path, sql: str) -> None:
+def test_a_reader_cannot_reach_any_other_file(database: Database, tmp_path: Path, sql: str) -> None:
     existing, other = tmp_path / "existing.csv", tmp_path / "other"
     existing.write_text("1\n")
     with pytest.raises(sa.exc.DBAPIError), database.transaction(read_only=True) as connection:
@@ -149,7 +149,7 @@ def test_a_reader_reaches_no_other_file(database: Database, tmp_path: Path, sql:
     assert not other.exists()
 
 
-def test_a_reader_makes_neither_file_nor_folder(tmp_path: Path) -> None:
+def test_a_reader_creates_neither_file_nor_directory(tmp_path: Path) -> None:
     database = database_at(tmp_path / "data" / "warehouse.duckdb")
     with (
         pytest.raises(WarehouseError, match=r"cannot be opened: .*does not exist.* Check WAREHOUSE_URL"),
@@ -162,7 +162,7 @@ def test_a_reader_makes_neither_file_nor_folder(tmp_path: Path) -> None:
 # A transaction that is cut off
 
 
-def test_a_write_whose_connection_is_cut_is_tried_again_and_stored_once(on_postgresql: Database) -> None:
+def test_a_write_whose_connection_is_cut_is_retried_and_stored_once(on_postgresql: Database) -> None:
     tries = []
 
     def store(connection: sa.Connection) -> str:
@@ -180,7 +180,7 @@ def test_a_write_whose_connection_is_cut_is_tried_again_and_stored_once(on_postg
     assert numbers(on_postgresql) == [1, 2, 3]
 
 
-def test_a_reader_whose_connection_is_cut_is_told_that_it_was_lost(on_postgresql: Database) -> None:
+def test_a_reader_whose_connection_is_cut_learns_that_it_was_lost(on_postgresql: Database) -> None:
     with (
         pytest.raises(WarehouseLost, match="was lost"),
         on_postgresql.transaction(read_only=True) as connection,
@@ -191,7 +191,7 @@ def test_a_reader_whose_connection_is_cut_is_told_that_it_was_lost(on_postgresql
         connection.execute(sa.text("select 1"))
 
 
-def test_a_write_that_another_transaction_gets_in_the_way_of_is_tried_again(on_postgresql: Database) -> None:
+def test_a_write_that_conflicts_with_another_transaction_is_retried(on_postgresql: Database) -> None:
     serializable = Database(url=sa.make_url(on_postgresql.url).render_as_string(hide_password=False))
     tries = []
 

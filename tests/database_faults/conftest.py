@@ -14,7 +14,7 @@ from tests.support.world import World
 
 @pytest.fixture(scope="module")
 def server(postgresql: PostgreSQL) -> Iterator[Server]:
-    """A server of these tests alone, after the one that all share: the first decides where servers keep their lock."""
+    """A server for these tests alone, started after the shared one: the first decides where servers keep their lock."""
     folder = tempfile.mkdtemp(prefix="postgresql-")
     server = Server(folder)
     yield server
@@ -24,7 +24,7 @@ def server(postgresql: PostgreSQL) -> Iterator[Server]:
 
 @pytest.fixture
 def disk(world: World) -> Iterator[Disk]:
-    """A small disk with the warehouse and all that is published."""
+    """A small disk with the warehouse and everything published."""
     with disk_at(world.folder / "disk") as disk:
         world.configure(warehouse_url=f"duckdb:///{disk.folder}/warehouse.duckdb")
         yield disk

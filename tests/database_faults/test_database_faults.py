@@ -1,7 +1,7 @@
-"""What can go wrong around a database, by real means: a sentence, an exit code, nothing lost, nothing half-written.
+"""What can go wrong around a database, with real faults: one message, an exit code, nothing lost or half-written.
 
-Disks that take no writes are file systems in memory. Where those may not be mounted, as in most containers, what needs
-one is skipped.
+Read-only disks are in-memory file systems. Where those may not be mounted, as in most containers, the tests that need
+one are skipped.
 """
 
 import json
@@ -31,10 +31,10 @@ from tests.support.servers import Server, as_administrator
 from tests.support.waiting import wait_until
 from tests.support.world import World, total
 
-# What cannot be written at all
+# Nothing can be written
 
 
-def test_a_copy_on_a_disk_that_takes_no_writes_is_told_of_and_leaves_the_old_one(tmp_path: Path) -> None:
+def test_a_copy_to_a_read_only_disk_is_reported_and_the_old_one_is_kept(tmp_path: Path) -> None:
     database = Database(url=f"duckdb:///{tmp_path}/warehouse.duckdb")
     with disk_at(tmp_path / "disk") as disk:
         copy = disk.folder / "copy.duckdb"
@@ -50,7 +50,7 @@ def test_a_copy_on_a_disk_that_takes_no_writes_is_told_of_and_leaves_the_old_one
         assert copy.read_bytes() == before
 
 
-def test_a_warehouse_on_a_disk_that_takes_no_writes_can_be_read_and_a_backfill_says_why_it_cannot(
+def test_a_warehouse_on_a_read_only_disk_can_be_read_and_a_backfill_says_why_it_cannot_write(
     world: World, disk: Disk, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world.run("2025-04-01", "2025-04-03")
@@ -67,7 +67,7 @@ def test_a_warehouse_on_a_disk_that_takes_no_writes_can_be_read_and_a_backfill_s
     assert {path: path.read_bytes() for path in disk.folder.rglob("*") if path.is_file()} == kept
 
 
-def test_a_warehouse_that_cannot_be_made_is_told_of(world: World, disk: Disk) -> None:
+def test_a_warehouse_that_cannot_be_created_is_reported(world: World, disk: Disk) -> None:
     with disk.read_only():
         code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-02")
     assert code == exit_codes.MISSING
@@ -78,8 +78,8 @@ def test_a_warehouse_that_cannot_be_made_is_told_of(world: World, disk: Disk) ->
     assert list(disk.folder.iterdir()) == []
 
 
-def test_a_folder_without_rights_is_told_of(world: World) -> None:
-    # Root may do everything, but not here, where nobody may.
+def test_a_directory_without_permission_is_reported(world: World) -> None:
+    # Root may write everywhere, but nobody can in /proc.
     folder = Path("/proc/self") if os.geteuid() == 0 else world.folder / "locked"
     if os.geteuid():
         folder.mkdir()
@@ -87,11 +87,11 @@ def test_a_folder_without_rights_is_told_of(world: World) -> None:
     world.configure(warehouse_url=f"duckdb:///{folder}/data/warehouse.duckdb")
     code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-02")
     assert code == exit_codes.MISSING
-    assert f"The folder {folder}/data cannot be made: " in err
-    assert "Check its rights, or WAREHOUSE_URL." in err
+    assert f"Cannot create directory {folder}/data: " in err
+    assert "Check its permissions, or WAREHOUSE_URL." in err
 
 
-def test_a_file_that_is_not_duckdb_is_told_of_and_left_as_it_is(world: World) -> None:
+def test_a_file_that_is_not_duckdb_is_reported_and_left_alone(world: World) -> None:
     path = world.folder / "warehouse.duckdb"
     path.write_bytes(b"day,sessions\n" * 1000)
     code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-02")
@@ -101,7 +101,7 @@ def test_a_file_that_is_not_duckdb_is_told_of_and_left_as_it_is(world: World) ->
     assert world.asked() == []
 
 
-def test_a_spoiled_snapshot_is_told_of_and_made_anew_by_the_same_command_once_it_is_moved_away(
+def test_a_damaged_snapshot_is_reported_and_regenerated_by_the_same_command_once_it_is_moved_away(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world.run("2025-04-01", "2025-04-02")
@@ -119,7 +119,7 @@ def test_a_spoiled_snapshot_is_told_of_and_made_anew_by_the_same_command_once_it
 
 
 class Gate:
-    """Holds up the questions from a moment on, until it is opened."""
+    """Holds back every request about `since` or later until it is opened."""
 
     def __init__(self, world: World, since: datetime) -> None:
         self.since = since
@@ -133,7 +133,7 @@ class Gate:
         return False
 
 
-def test_a_server_that_is_restarted_in_the_middle_of_a_block_costs_one_more_try(world: World, server: Server) -> None:
+def test_a_server_restart_in_the_middle_of_a_block_costs_one_retry(world: World, server: Server) -> None:
     world.configure(warehouse_url=server.database())
     second_block = Gate(world, datetime(2025, 2, 1, tzinfo=UTC))
     process = start("backfill", "2025-01-01", "2025-02-10")
@@ -146,7 +146,7 @@ def test_a_server_that_is_restarted_in_the_middle_of_a_block_costs_one_more_try(
         "and database = (select oid from pg_database where datname = current_database()))"
     )
     connection = engine.connect()
-    # The counts of the second block are written, its control totals stand still here.
+    # The counts of the second block are written; its control totals wait here.
     connection.exec_driver_sql("lock table daily_totals in exclusive mode")
     second_block.opened.set()
     wait_until(lambda: connection.exec_driver_sql(waits).scalar_one(), "the second block is half-written")
@@ -161,10 +161,10 @@ def test_a_server_that_is_restarted_in_the_middle_of_a_block_costs_one_more_try(
 
 
 @pytest.mark.parametrize("where", ["postgresql+psycopg://writer@127.0.0.1:{port}/sessions", "duckdb:///md:sessions"])
-def test_a_server_that_is_not_there_is_told_of(world: World, capsys: pytest.CaptureFixture[str], where: str) -> None:
+def test_a_server_that_is_down_is_reported(world: World, capsys: pytest.CaptureFixture[str], where: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    # DuckDB asks the internet for what it needs to speak with MotherDuck: so that it is not there either.
+    # DuckDB downloads its MotherDuck extension: the proxy makes that unreachable too.
     world.configure(
         warehouse_url=where.format(port=port), http_proxy=f"http://127.0.0.1:{port}", home=str(world.folder)
     )
@@ -177,7 +177,7 @@ def test_a_server_that_is_not_there_is_told_of(world: World, capsys: pytest.Capt
     assert world.source.requests == []
 
 
-def test_a_user_who_may_not_make_tables_is_told_of(world: World, server: Server) -> None:
+def test_a_user_who_may_not_create_tables_is_reported(world: World, server: Server) -> None:
     url = sa.make_url(server.database())
     as_administrator(url.render_as_string(hide_password=False), "create role visitor login")
     world.configure(warehouse_url=url.set(username="visitor").render_as_string(hide_password=False))
@@ -191,15 +191,17 @@ def test_a_user_who_may_not_make_tables_is_told_of(world: World, server: Server)
     for command in (["status"], ["backfill", "2025-04-01", "2025-04-02"], ["query", "select * from daily_sessions"]):
         code, _, err = devin_sessions(*command)
         assert code in (exit_codes.MISSING, exit_codes.WRONG_USE)
-        told = " ".join(err.split())
-        assert "refuses user visitor: " in told or "refuses this SQL: permission denied" in told, "hidden, not missing"
+        message = " ".join(err.split())
+        assert "refuses user visitor: " in message or "refuses this SQL: permission denied" in message, (
+            "hidden, not missing"
+        )
         assert "Traceback" not in err
 
 
-def test_a_server_that_takes_no_writes_is_told_of_and_can_be_read(
+def test_a_read_only_server_is_reported_and_can_be_read(
     world: World, server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # A replica, or a disk that its owner has stopped writes to.
+    # As on a replica, or where the administrator has stopped all writes.
     url = server.database(without_power=True)
     world.configure(warehouse_url=url)
     world.run("2025-04-01", "2025-04-02")
@@ -214,10 +216,10 @@ def test_a_server_that_takes_no_writes_is_told_of_and_can_be_read(
     assert world.cells() == world.truth("2025-04-01", "2025-04-02")
 
 
-# Two of them
+# Two runs at once
 
 
-def test_two_runs_of_the_same_days_at_once_both_succeed_and_double_nothing(each_world: World) -> None:
+def test_two_runs_of_the_same_days_at_once_both_succeed_and_count_nothing_twice(each_world: World) -> None:
     with dagster_home.open_instance():
         pass
     tags = json.dumps(range_tags("2025-04-01", "2025-05-10"))

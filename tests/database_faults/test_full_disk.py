@@ -1,7 +1,7 @@
-"""What a full disk costs: a sentence, an exit code, nothing lost, nothing half-written.
+"""What a full disk costs: one message, an exit code, nothing lost, nothing half-written.
 
-Small disks are file systems in memory. Where those may not be mounted, as in most containers, what needs one is
-skipped.
+Small disks are in-memory file systems. Where those may not be mounted, as in most containers, the tests that need one
+are skipped.
 """
 
 import subprocess
@@ -24,7 +24,7 @@ from tests.support.servers import Server, as_administrator
 from tests.support.world import World, total
 
 
-def test_a_block_that_a_full_disk_does_not_take_is_told_of_and_stored_by_the_same_command(
+def test_a_block_that_does_not_fit_on_the_disk_is_reported_and_stored_by_the_same_command(
     world: World, disk: Disk
 ) -> None:
     world.run("2025-04-01", "2025-04-03")
@@ -35,8 +35,8 @@ def test_a_block_that_a_full_disk_does_not_take_is_told_of_and_stored_by_the_sam
     assert code == exit_codes.MISSING
     assert world.asked(), "the block was read"
     assert "0 of 17 days loaded" in out
-    assert f"The disk of the warehouse {world.database.path} is full. What was being stored is not stored" in err
-    assert "Make room and run the same again." in err
+    assert f"The disk of the warehouse {world.database.path} is full. What was being written is not stored" in err
+    assert "Free some space and run the same command again." in err
     assert "Still to load: 2025-04-04…2025-04-20 (17 days)." in err
     assert (world.cells(), sums(world)) == (cells, before)
 
@@ -46,20 +46,20 @@ def test_a_block_that_a_full_disk_does_not_take_is_told_of_and_stored_by_the_sam
     assert set(sums(world).values()) == {total(world, "2025-04-01", "2025-04-20")}
 
 
-def test_a_warehouse_for_which_there_is_no_room_is_made_by_the_same_command_once_there_is(
+def test_a_warehouse_that_does_not_fit_on_the_disk_is_created_by_the_same_command_once_there_is_room(
     world: World, disk: Disk
 ) -> None:
     for but_for in (0, 4 * KB, 64 * KB):
         with disk.full(but_for=but_for):
             code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-03")
         assert code != 0
-        assert "could not be created: there is no room" in err or "is full" in err
+        assert "could not be created: its disk is full" in err or "is full" in err
     code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-03")
     assert code == 0, err
     assert world.cells() == world.truth("2025-04-01", "2025-04-03")
 
 
-def test_rollups_that_a_full_disk_does_not_take_are_told_of_and_built_by_the_same_command(
+def test_rollups_that_do_not_fit_on_the_disk_are_reported_and_built_by_the_same_command(
     world: World, disk: Disk
 ) -> None:
     world.run("2025-04-01", "2025-04-03")
@@ -81,7 +81,7 @@ def test_rollups_that_a_full_disk_does_not_take_are_told_of_and_built_by_the_sam
     assert sums(world) == dict.fromkeys(before, now)
 
 
-def test_a_copy_that_finds_no_room_to_bring_the_file_up_to_date_is_told_of_and_leaves_the_old_one(
+def test_a_copy_without_room_for_the_checkpoint_is_reported_and_the_old_one_is_kept(
     tmp_path: Path,
 ) -> None:
     with disk_at(tmp_path / "disk") as disk:
@@ -89,7 +89,7 @@ def test_a_copy_that_finds_no_room_to_bring_the_file_up_to_date_is_told_of_and_l
         with database.transaction() as connection:
             connection.exec_driver_sql("create table numbers as select 1 as number")
         database.copy_to(copy)
-        # As after a kill: stored, but only in the log beside the file.
+        # As after a kill: stored, but only in the WAL beside the file.
         killed = (
             f"import duckdb, os; connection = duckdb.connect({str(database.path)!r}); "
             "connection.execute('insert into numbers select range from range(100)'); os._exit(0)"
@@ -106,7 +106,7 @@ def test_a_copy_that_finds_no_room_to_bring_the_file_up_to_date_is_told_of_and_l
             assert connection.execute("select count(*) from numbers").fetchall() == [(101,)]
 
 
-def test_a_snapshot_that_a_full_disk_does_not_take_is_told_of_and_the_old_one_stays_whole(world: World) -> None:
+def test_a_snapshot_that_does_not_fit_on_the_disk_is_reported_and_the_old_one_stays_complete(world: World) -> None:
     with disk_at(world.folder / "published") as disk:
         world.run("2025-04-01", "2025-04-03")
         before = sums(world)
@@ -116,7 +116,7 @@ def test_a_snapshot_that_a_full_disk_does_not_take_is_told_of_and_the_old_one_st
         assert "2 of 2 days loaded" in out
         assert f"The snapshot {snapshot_of(world)} could not be written: No space left on device." in err
         assert "The last one is kept." in err
-        assert "run the same again" in err
+        assert "run the same command again" in err
         now = total(world, "2025-04-01", "2025-04-05")
         assert sums(world) == {table: before[table] if table.startswith("published ") else now for table in before}
         assert nothing_unfinished(disk.folder)
@@ -128,7 +128,7 @@ def test_a_snapshot_that_a_full_disk_does_not_take_is_told_of_and_the_old_one_st
 
 
 def in_parquet(world: World) -> dict[str, int]:
-    """The sessions in the Parquet files that sum those of daily_sessions."""
+    """The number of sessions in the Parquet files of each table that has to add up to daily_sessions."""
     folder = snapshot_of(world).parent / "parquet"
     found: dict[str, int] = {}
     for path in sorted(folder.rglob("*.parquet")):
@@ -139,7 +139,7 @@ def in_parquet(world: World) -> dict[str, int]:
     return {name: found[name] for name in ("daily_sessions", "weekly_sessions", "enterprise_sessions")}
 
 
-def test_a_parquet_file_that_a_full_disk_does_not_take_is_told_of_and_written_by_the_same_command(
+def test_a_parquet_file_that_does_not_fit_on_the_disk_is_reported_and_written_by_the_same_command(
     world: World,
 ) -> None:
     with disk_at(world.folder / "published" / "parquet", "size=1m") as disk:
@@ -159,7 +159,7 @@ def test_a_parquet_file_that_a_full_disk_does_not_take_is_told_of_and_written_by
         assert in_parquet(world) == dict.fromkeys(before, total(world, "2025-04-01", "2025-04-05"))
 
 
-def test_a_block_that_a_full_disk_of_postgresql_does_not_take_is_told_of_and_stored_by_the_same_command(
+def test_a_block_that_does_not_fit_on_postgresqls_disk_is_reported_and_stored_by_the_same_command(
     world: World, server: Server
 ) -> None:
     folder = Path(tempfile.mkdtemp(prefix="tablespace-"))
@@ -173,7 +173,7 @@ def test_a_block_that_a_full_disk_of_postgresql_does_not_take_is_told_of_and_sto
             with disk.full():
                 code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-30")
             assert code == exit_codes.MISSING
-            assert f"The disk of the warehouse {world.database.name} is full. What was being stored is not" in err
+            assert f"The disk of the warehouse {world.database.name} is full. What was being written is not" in err
             assert "Still to load: " in err
             assert cells.items() <= world.cells().items()
             loaded = {day for day, _ in world.cells()}

@@ -1,4 +1,4 @@
-"""A key in the environment and a sandbox per module for the tests of the client."""
+"""For the tests of the client: a key in the environment, and a sandbox per module."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +14,7 @@ from tests.support.client import KEY, NOW
 def environment(monkeypatch: pytest.MonkeyPatch, certificate: Path) -> None:
     monkeypatch.setenv(KEY_VARIABLE, KEY)
     monkeypatch.setenv(URL_VARIABLE, "")
-    # To load every root certificate takes longer than a question.
+    # Loading every root certificate takes longer than a request.
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
 
 

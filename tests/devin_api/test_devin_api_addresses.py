@@ -17,7 +17,7 @@ from tests.support.http import http, raw, set_proxies
 
 
 def test_plain_http_to_another_host_is_refused_before_a_connection(sandbox: Sandbox) -> None:
-    # 0.0.0.0 is no loopback address, but a connection to it would reach the sandbox.
+    # 0.0.0.0 is not a loopback address, but a connection to it would reach the sandbox.
     port = urlsplit(sandbox.url).port
     calls = Calls()
     with pytest.raises(ValueError, match="the key would travel unencrypted"):
@@ -79,7 +79,7 @@ def test_an_address_with_user_query_or_fragment_is_refused_without_quoting_it(ur
         "https://api.devin.ai/a b",
     ],
 )
-def test_what_is_no_address_is_refused(url: str) -> None:
+def test_an_invalid_address_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="not an address"):
         count(api(url))
 
@@ -99,7 +99,7 @@ def test_https_and_this_machine_are_usable_addresses(url: str, usable: str) -> N
     assert check_url(url) == usable
 
 
-def test_a_path_in_the_address_comes_before_the_sources_own() -> None:
+def test_a_path_in_the_address_precedes_the_apis_own() -> None:
     with raw(http(counted(1))) as server:
         count(api(f"{server.url}/gateway/"))
     assert server.requests[0].startswith(f"GET /gateway{SESSIONS_PATH}?start_date=".encode())
@@ -109,9 +109,9 @@ def test_a_path_in_the_address_comes_before_the_sources_own() -> None:
 def test_a_redirect_is_never_followed(sandbox: Sandbox, status: int) -> None:
     with raw(http(counted(1))) as elsewhere:
         sandbox.fail(status=status, redirect_to=f"{elsewhere.url}{SESSIONS_PATH}", times=None)
-        with pytest.raises(Unavailable, match=rf"answered {status} .*check DEVIN_API_URL"):
+        with pytest.raises(Unavailable, match=rf"returned {status} .*check DEVIN_API_URL"):
             count(api(sandbox.url), org_ids=["org-1"])
-        with pytest.raises(Misrouted, match=rf"answered {status} .*check DEVIN_API_URL"):
+        with pytest.raises(Misrouted, match=rf"returned {status} .*check DEVIN_API_URL"):
             count(api(sandbox.url))
     assert elsewhere.requests == []
     assert elsewhere.connections == 0
@@ -119,7 +119,7 @@ def test_a_redirect_is_never_followed(sandbox: Sandbox, status: int) -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_a_cookie_that_the_source_sets_is_never_sent_back(host: str) -> None:
+def test_a_cookie_that_the_api_sets_is_never_sent_back(host: str) -> None:
     async def ask(client: DevinClient) -> None:
         await client.count(START, END)
         await client.organizations()
@@ -133,7 +133,7 @@ def test_a_cookie_that_the_source_sets_is_never_sent_back(host: str) -> None:
     assert not any(b"cookie" in head.lower() for head in server.requests)
 
 
-def test_the_environments_proxies_never_see_a_question_to_this_machine(
+def test_requests_to_this_machine_never_go_through_the_environments_proxies(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with raw(http(counted(99))) as proxy:
@@ -151,7 +151,7 @@ def test_the_environments_proxy_is_used_for_https_and_never_sees_the_key(monkeyp
     assert KEY.encode() not in proxy.requests[0]
 
 
-def test_a_host_that_the_environment_excepts_is_reached_without_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_in_no_proxy_is_reached_without_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     with raw(http(b"", "403 No")) as proxy:
         set_proxies(monkeypatch, proxy.url)
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -161,7 +161,7 @@ def test_a_host_that_the_environment_excepts_is_reached_without_the_proxy(monkey
     assert proxy.connections == 0
 
 
-def test_a_server_that_cannot_prove_who_it_is_gets_no_request(
+def test_a_server_with_an_untrusted_certificate_gets_no_request(
     certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")

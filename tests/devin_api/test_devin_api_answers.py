@@ -1,4 +1,4 @@
-"""The client believes only the contract, and no answer without end. Over real HTTP."""
+"""The client accepts only what the contract allows, and no endless response. Over real HTTP."""
 
 import gzip
 import json
@@ -51,28 +51,26 @@ from tests.support.json_values import json_values
     ],
     ids=lambda body: body.decode()[:50],
 )
-def test_an_answer_that_is_not_one_whole_number_is_no_count(sandbox: Sandbox, body: bytes) -> None:
+def test_a_response_that_is_not_one_whole_number_is_not_a_count(sandbox: Sandbox, body: bytes) -> None:
     sandbox.fail(body=body, times=None)
-    with pytest.raises(
-        ContractBroken, match=r"organization org-7 from 2025-03-03T.*Nothing of it was stored"
-    ) as broken:
+    with pytest.raises(ContractBroken, match=r"organization org-7 from 2025-03-03T.*None of it was stored") as broken:
         count(api(sandbox.url), org_ids=["org-7"])
     assert len(str(broken.value)) < 500
     assert len(sandbox.requests) == 1
 
 
 @pytest.mark.parametrize("number", [0, 1, 2**31, LARGEST_COUNT])
-def test_every_whole_number_that_sums_can_hold_is_a_count(sandbox: Sandbox, number: int) -> None:
+def test_every_whole_number_in_range_is_a_count(sandbox: Sandbox, number: int) -> None:
     sandbox.fail(body=counted(number))
     assert count(api(sandbox.url)) == number
 
 
-def test_fields_beside_the_count_are_no_harm(sandbox: Sandbox) -> None:
+def test_other_fields_beside_the_count_are_ignored(sandbox: Sandbox) -> None:
     sandbox.fail(body=b'{"as_of": null, "sessions_count": 7, "prs": [1]}')
     assert count(api(sandbox.url)) == 7
 
 
-def test_of_all_json_only_whole_numbers_in_range_are_counts(sandbox: Sandbox) -> None:
+def test_only_whole_numbers_in_range_are_counts_whatever_the_json(sandbox: Sandbox) -> None:
     with api(sandbox.url, max_tries=1).connected(Calls()) as (client, portal):
 
         @settings(max_examples=150, deadline=None)
@@ -96,15 +94,15 @@ def test_of_all_json_only_whole_numbers_in_range_are_counts(sandbox: Sandbox) ->
 @pytest.mark.parametrize("status", [202, 204, 206, 304, 600, 999])
 def test_only_a_200_carries_a_count(status: int) -> None:
     body = b"" if status in (204, 304) else counted(5)
-    with raw(http(body, f"{status} X")) as server, pytest.raises(Misrouted, match=f"answered {status}"):
+    with raw(http(body, f"{status} X")) as server, pytest.raises(Misrouted, match=f"returned {status}"):
         count(api(server.url))
     assert len(server.requests) == 1
 
 
-# An answer has a size
+# Size limits
 
 
-def test_an_answer_of_the_largest_size_is_read_and_a_longer_one_is_not(sandbox: Sandbox) -> None:
+def test_a_response_of_the_maximum_size_is_read_and_a_longer_one_is_not(sandbox: Sandbox) -> None:
     sandbox.fail(body=counted(6).rjust(MAX_BODY_BYTES))
     sandbox.fail(body=counted(6).rjust(MAX_BODY_BYTES + 1), times=None)
 
@@ -118,7 +116,7 @@ def test_an_answer_of_the_largest_size_is_read_and_a_longer_one_is_not(sandbox: 
 
 
 @pytest.mark.parametrize("status", [200, 400, 500])
-def test_an_answer_that_never_ends_is_cut_off(status: int) -> None:
+def test_a_response_that_never_ends_is_cut_off(status: int) -> None:
     sent = []
 
     def endless(head: bytes, send: Send) -> None:
@@ -130,7 +128,7 @@ def test_an_answer_that_never_ends_is_cut_off(status: int) -> None:
     with raw(endless) as server, pytest.raises(ContractBroken, match="cut off"):
         count(api(server.url, timeout_seconds=SAFETY_SECONDS))
     assert len(server.requests) == 1
-    # What was read, and what the two sockets hold on the way.
+    # What was read, plus what the two sockets buffer.
     assert sum(sent) < 8 * MAX_BODY_BYTES
 
 
@@ -144,7 +142,7 @@ def test_headers_that_never_end_are_cut_off() -> None:
         count(api(server.url, max_tries=1, timeout_seconds=SAFETY_SECONDS))
 
 
-def test_a_small_answer_that_unpacks_to_a_huge_one_does_not_fill_the_memory() -> None:
+def test_a_decompression_bomb_does_not_fill_the_memory() -> None:
     bomb = http(gzip.compress(b" " * 64 * 1024 * 1024), "200 OK", "Content-Encoding: gzip")
     with raw(bomb) as server, pytest.raises(DevinAPIError):
         tracemalloc.start()

@@ -1,4 +1,4 @@
-"""The client asks for counts exactly, also from code that is not async. Over real HTTP."""
+"""The client requests exactly the right counts, also from synchronous code. Over real HTTP."""
 
 import asyncio
 import threading
@@ -14,10 +14,10 @@ from resources.sandbox.server import Sandbox
 from tests.support.client import BERLIN, END, SAFETY_SECONDS, START, api, count, counted, organizations, using
 from tests.support.http import Send, http, raw
 
-# One question
+# One request
 
 
-def test_one_count_sends_both_bounds_in_utc_and_each_id_under_its_own_name(sandbox: Sandbox) -> None:
+def test_a_count_sends_both_bounds_in_utc_and_each_id_as_its_own_parameter(sandbox: Sandbox) -> None:
     count(api(sandbox.url), org_ids=["org-b", "org-a"], user_ids=["user-2", "user-1"])
     (asked,) = sandbox.requests
     assert asked.path == SESSIONS_PATH
@@ -31,12 +31,12 @@ def test_one_count_sends_both_bounds_in_utc_and_each_id_under_its_own_name(sandb
     )
 
 
-def test_filters_that_are_empty_are_left_out(sandbox: Sandbox) -> None:
+def test_empty_filters_are_left_out(sandbox: Sandbox) -> None:
     count(api(sandbox.url), org_ids=[], user_ids=[])
     assert sandbox.requests[0].params == (("start_date", "2025-03-03T00:00:00Z"), ("end_date", "2025-03-04T00:00:00Z"))
 
 
-def test_a_window_in_another_zone_is_asked_in_utc_to_the_microsecond(sandbox: Sandbox) -> None:
+def test_a_window_in_another_zone_is_sent_in_utc_to_the_microsecond(sandbox: Sandbox) -> None:
     start = datetime(2025, 3, 29, 23, 59, 59, 123_456, tzinfo=BERLIN)
     end = datetime(2025, 3, 31, 0, 0, 0, 1, tzinfo=BERLIN)
     assert count(api(sandbox.url), start=start, end=end) == sandbox.truth(start, end) > 0
@@ -54,14 +54,12 @@ def test_a_window_in_another_zone_is_asked_in_utc_to_the_microsecond(sandbox: Sa
         (START.replace(tzinfo=None), END.replace(tzinfo=None)),
         (START, START),
         (END, START),
-        # Reversed in time, though not on the clock: the hour is repeated when summer time ends.
+        # Reversed in time, though not on the clock: this hour repeats when summer time ends.
         (datetime(2025, 10, 26, 2, 15, tzinfo=BERLIN, fold=1), datetime(2025, 10, 26, 2, 45, tzinfo=BERLIN)),
     ],
     ids=["start naive", "end naive", "both naive", "empty", "reversed", "reversed by the clock change"],
 )
-def test_a_window_that_is_none_is_refused_before_anything_is_sent(
-    sandbox: Sandbox, start: datetime, end: datetime
-) -> None:
+def test_an_invalid_window_is_refused_before_anything_is_sent(sandbox: Sandbox, start: datetime, end: datetime) -> None:
     calls = Calls()
     with pytest.raises(ValueError, match="not a window of aware datetimes"):
         count(api(sandbox.url), calls, start=start, end=end)
@@ -78,7 +76,7 @@ def test_the_hour_that_is_repeated_when_summer_time_ends_is_a_window(sandbox: Sa
     }
 
 
-def test_counts_are_the_sources_truth(sandbox: Sandbox) -> None:
+def test_counts_are_those_of_the_api(sandbox: Sandbox) -> None:
     first, second, third = sandbox.organizations[:3]
     user_ids = list(first.user_ids[:1])
     both = [first.org_id, second.org_id]
@@ -102,7 +100,7 @@ def test_counts_are_the_sources_truth(sandbox: Sandbox) -> None:
     assert sandbox.truth(START, END) > sandbox.truth(START, END, both) > sandbox.truth(START, END, both, user_ids) > 0
 
 
-def test_many_questions_at_once_share_the_connections_that_are_allowed() -> None:
+def test_concurrent_requests_share_the_allowed_connections() -> None:
     both_connections_in_use = threading.Barrier(2)
 
     def answer(head: bytes, send: Send) -> None:
@@ -117,7 +115,7 @@ def test_many_questions_at_once_share_the_connections_that_are_allowed() -> None
     assert server.connections == 2
 
 
-def test_calls_counts_every_request_and_every_second_try(sandbox: Sandbox) -> None:
+def test_calls_counts_every_request_and_every_retry(sandbox: Sandbox) -> None:
     calls = Calls()
     sandbox.fail(status=503, times=2)
     count(api(sandbox.url, patience_seconds=SAFETY_SECONDS), calls)
@@ -126,10 +124,10 @@ def test_calls_counts_every_request_and_every_second_try(sandbox: Sandbox) -> No
     assert calls == Calls(sent=4, retried=2)
 
 
-# From code that is not async
+# From synchronous code
 
 
-def test_code_that_is_not_async_asks_through_a_portal(sandbox: Sandbox) -> None:
+def test_synchronous_code_makes_requests_through_a_portal(sandbox: Sandbox) -> None:
     calls = Calls()
     with api(sandbox.url).connected(calls) as (client, portal):
         asking = portal.start_task_soon(client.count, START, END)
@@ -139,7 +137,7 @@ def test_code_that_is_not_async_asks_through_a_portal(sandbox: Sandbox) -> None:
     assert calls == Calls(sent=2, retried=0)
 
 
-def test_an_interrupt_of_the_calling_thread_stops_the_questions_under_way(sandbox: Sandbox) -> None:
+def test_an_interrupt_of_the_calling_thread_cancels_requests_in_flight(sandbox: Sandbox) -> None:
     arrived = threading.Event()
 
     def note(asked: Asked) -> bool:
@@ -154,5 +152,5 @@ def test_an_interrupt_of_the_calling_thread_stops_the_questions_under_way(sandbo
         asking = portal.start_task_soon(client.count, START, END)
         assert arrived.wait(SAFETY_SECONDS)
         raise KeyboardInterrupt
-    # Cancelled, or failed since its client was closed: which of the two comes first is open.
+    # Cancelled, or failed because its client was closed: either may come first.
     assert asking.cancelled() or isinstance(asking.exception(timeout=0), RuntimeError)

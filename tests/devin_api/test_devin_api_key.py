@@ -1,4 +1,4 @@
-"""The key goes to the source alone, and a refusal says what to do about it. Over real HTTP."""
+"""The key is only sent to the API, and a refusal says what to do about it. Over real HTTP."""
 
 import json
 import logging
@@ -10,7 +10,7 @@ from resources.devin_api import DevinClient
 from resources.devin_errors import ContractBroken, DevinAPIError, Rejected, Unauthorized
 from resources.devin_key import KEY_VARIABLE
 from resources.sandbox.server import Sandbox
-from tests.support.client import END, KEY, START, api, count, counted, everything_told_by, organizations, using
+from tests.support.client import END, KEY, START, api, count, counted, everything_shown_by, organizations, using
 from tests.support.http import Send, http, raw
 
 
@@ -63,12 +63,12 @@ ECHOES: dict[str, bytes] = {
     "pause": http(b"", "429 X", f"Retry-After: {KEY}"),
     "location": http(b"", "302 X", f"Location: http://127.0.0.1/{KEY}"),
 }
-# Whatever is left of a key that was cut still tells most of it.
+# Even a truncated key would give most of it away.
 TELLING_PART = KEY[:14]
 
 
 @pytest.mark.parametrize("echo", ECHOES.values(), ids=ECHOES.keys())
-def test_an_answer_that_echoes_the_key_does_not_bring_it_into_the_error(echo: bytes) -> None:
+def test_a_response_that_echoes_the_key_does_not_leak_it_into_the_error(echo: bytes) -> None:
     def answer(head: bytes, send: Send) -> None:
         assert KEY.encode() in head
         send(echo)
@@ -76,9 +76,9 @@ def test_an_answer_that_echoes_the_key_does_not_bring_it_into_the_error(echo: by
 
     with raw(answer) as server, pytest.raises(DevinAPIError) as refused:
         count(api(server.url, max_tries=1), org_ids=["org-1"])
-    told = everything_told_by(refused.value)
-    assert TELLING_PART not in told
-    assert "organization org-1 from 2025-03-03T00:00:00Z" in told
+    message = everything_shown_by(refused.value)
+    assert TELLING_PART not in message
+    assert "organization org-1 from 2025-03-03T00:00:00Z" in message
 
 
 @pytest.mark.parametrize(
@@ -90,15 +90,15 @@ def test_an_answer_that_echoes_the_key_does_not_bring_it_into_the_error(echo: by
     ],
     ids=["in a page that lacks a field", "as a field", "as an item"],
 )
-def test_a_list_that_echoes_the_key_does_not_bring_it_into_the_error(sandbox: Sandbox, body: str) -> None:
+def test_a_list_that_echoes_the_key_does_not_leak_it_into_the_error(sandbox: Sandbox, body: str) -> None:
     sandbox.fail(body=body.encode())
     with pytest.raises(ContractBroken) as refused:
         organizations(api(sandbox.url))
-    assert TELLING_PART not in everything_told_by(refused.value)
+    assert TELLING_PART not in everything_shown_by(refused.value)
 
 
 @pytest.mark.parametrize("value", [None, "", "  \n"], ids=["unset", "empty", "blank"])
-def test_a_missing_key_names_the_variable_and_sends_nothing(
+def test_a_missing_key_is_reported_with_the_variable_and_nothing_is_sent(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, value: str | None
 ) -> None:
     monkeypatch.delenv(KEY_VARIABLE)
@@ -114,26 +114,26 @@ def test_a_missing_key_names_the_variable_and_sends_nothing(
     [
         ("5e884898da28", "it starts with neither apk_user_ nor cog_"),
         ("apk_5e884898da28", "it starts with apk_ but not apk_user_"),
-        ("apk_user_5e88 4898", "blanks or characters that no key has"),
-        ("apk_user_5e88\n4898", "blanks or characters that no key has"),
-        ("apk_user_5e88\r\nX-Other: 4898", "blanks or characters that no key has"),
-        ("apk_user_5e88\u20134898", "blanks or characters that no key has"),
+        ("apk_user_5e88 4898", "spaces or characters that no key has"),
+        ("apk_user_5e88\n4898", "spaces or characters that no key has"),
+        ("apk_user_5e88\r\nX-Other: 4898", "spaces or characters that no key has"),
+        ("apk_user_5e88\u20134898", "spaces or characters that no key has"),
     ],
     ids=["unknown kind", "organization", "blank", "line break", "header injection", "dash from a word processor"],
 )
-def test_a_key_that_cannot_work_is_refused_with_the_reason_but_not_the_key(
+def test_an_invalid_key_is_refused_with_the_reason_but_never_shown(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, value: str, reason: str
 ) -> None:
     monkeypatch.setenv(KEY_VARIABLE, value)
     with pytest.raises(Unauthorized, match=r"^DEVIN_API_KEY is refused") as refused:
         count(api(sandbox.url))
     assert reason in str(refused.value)
-    assert "5e88" not in everything_told_by(refused.value)
-    assert "4898" not in everything_told_by(refused.value)
+    assert "5e88" not in everything_shown_by(refused.value)
+    assert "4898" not in everything_shown_by(refused.value)
     assert sandbox.requests == []
 
 
-def test_blanks_around_the_key_are_not_part_of_it(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whitespace_around_the_key_is_ignored(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KEY_VARIABLE, f" {KEY}\n")
     assert count(api(sandbox.url)) == sandbox.truth(START, END)
 
@@ -143,37 +143,37 @@ def test_a_key_that_is_refused_stops_after_one_request(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, org_ids: list[str]
 ) -> None:
     monkeypatch.setenv(KEY_VARIABLE, "apk_user_of_someone_else")
-    with pytest.raises(Unauthorized, match=r"answered 401 \(Missing or invalid API key\).*DEVIN_API_KEY"):
+    with pytest.raises(Unauthorized, match=r"returned 401 \(Missing or invalid API key\).*DEVIN_API_KEY"):
         count(api(sandbox.url), org_ids=org_ids)
     assert [asked.status for asked in sandbox.requests] == [401]
 
 
 def test_a_403_about_everyone_is_about_the_key(sandbox: Sandbox) -> None:
     sandbox.fail(status=403, times=None)
-    with pytest.raises(Unauthorized, match=r"answered 403 .*DEVIN_API_KEY"):
+    with pytest.raises(Unauthorized, match=r"returned 403 .*DEVIN_API_KEY"):
         count(api(sandbox.url))
     assert len(sandbox.requests) == 1
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 410, 422])
-def test_a_refused_organization_is_asked_once_and_named_with_the_window(sandbox: Sandbox, status: int) -> None:
+def test_a_refused_organization_is_not_retried_and_is_reported_with_the_window(sandbox: Sandbox, status: int) -> None:
     sandbox.fail(status=status, times=None)
     with pytest.raises(Rejected) as refused:
         count(api(sandbox.url), org_ids=["org-7"])
-    told = str(refused.value)
-    assert f"organization org-7 from 2025-03-03T00:00:00Z to 2025-03-04T00:00:00Z: the source answered {status}" in told
+    message = str(refused.value)
+    assert f"organization org-7 from 2025-03-03T00:00:00Z to 2025-03-04T00:00:00Z: the API returned {status}" in message
     assert len(sandbox.requests) == 1
 
 
 @pytest.mark.parametrize("status", [400, 404, 422])
-def test_a_refused_question_about_everyone_is_asked_once(sandbox: Sandbox, status: int) -> None:
+def test_a_refused_request_about_everyone_is_not_retried(sandbox: Sandbox, status: int) -> None:
     sandbox.fail(status=status, times=None)
-    with pytest.raises(Rejected, match=f"all organizations from 2025-03-03T.*answered {status}"):
+    with pytest.raises(Rejected, match=f"all organizations from 2025-03-03T.*returned {status}"):
         count(api(sandbox.url))
     assert len(sandbox.requests) == 1
 
 
-def test_a_validation_error_is_told_in_words(sandbox: Sandbox) -> None:
+def test_a_validation_error_is_reported_in_words(sandbox: Sandbox) -> None:
     detail = [
         {"loc": ["query", "start_date"], "msg": "Input should be a valid datetime", "type": "datetime_parsing"},
         {"loc": ["query", "org_ids", 0], "msg": "String too long", "type": "string_too_long"},
@@ -198,19 +198,17 @@ def test_a_validation_error_is_told_in_words(sandbox: Sandbox) -> None:
     ],
     ids=lambda body: repr(body[:36]),
 )
-def test_a_refusal_with_any_body_is_one_short_sentence_that_every_screen_can_show(
-    sandbox: Sandbox, body: bytes
-) -> None:
+def test_a_refusal_with_any_body_is_one_short_printable_message(sandbox: Sandbox, body: bytes) -> None:
     sandbox.fail(status=400, body=body)
-    with pytest.raises(Rejected, match="answered 400") as refused:
+    with pytest.raises(Rejected, match="returned 400") as refused:
         count(api(sandbox.url))
-    told = str(refused.value)
-    assert told.isprintable()
-    assert len(told) < 400
-    told.encode()
+    message = str(refused.value)
+    assert message.isprintable()
+    assert len(message) < 400
+    message.encode()
 
 
-def test_many_organizations_in_one_question_are_not_all_spelled_out(sandbox: Sandbox) -> None:
+def test_many_organizations_in_one_request_are_not_all_listed(sandbox: Sandbox) -> None:
     sandbox.fail(status=404)
     with pytest.raises(Rejected, match=r"of organizations o0, o1, o2 and 96 more and user u0 from 2025"):
         count(api(sandbox.url), org_ids=[f"o{n}" for n in range(99)], user_ids=["u0"])

@@ -1,4 +1,4 @@
-"""An answer of something between here and the API is not taken for the API's own. Over real HTTP."""
+"""A response from something between here and the API is not taken for the API's own. Over real HTTP."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from resources.sandbox.server import Sandbox
 from tests.support.client import END, START, api, count, organizations
 
 PAGE: dict[str, Any] = {"body": b"<html><title>Just a moment</title></html>", "content_type": "text/html"}
-NOT_OF_THE_API: dict[str, dict[str, Any]] = {
+NOT_FROM_THE_API: dict[str, dict[str, Any]] = {
     **{
         f"{status} page": {"status": status, **PAGE}
         for status in (301, 400, 404, 405, 407, 410, 413, 414, 422, 431, 451)
@@ -22,22 +22,24 @@ NOT_OF_THE_API: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("fault", NOT_OF_THE_API.values(), ids=NOT_OF_THE_API.keys())
-def test_what_is_not_the_apis_own_answer_refuses_no_organization(sandbox: Sandbox, fault: dict[str, Any]) -> None:
+@pytest.mark.parametrize("fault", NOT_FROM_THE_API.values(), ids=NOT_FROM_THE_API.keys())
+def test_a_response_that_is_not_the_apis_own_does_not_refuse_an_organization(
+    sandbox: Sandbox, fault: dict[str, Any]
+) -> None:
     sandbox.fail(**fault, times=None)
-    told = rf"organization org-7 from 2025-03-03T.*something between you and the API.*answered {fault['status']}"
-    with pytest.raises(Unavailable, match=told):
+    pattern = rf"organization org-7 from 2025-03-03T.*something between you and the API.*returned {fault['status']}"
+    with pytest.raises(Unavailable, match=pattern):
         count(api(sandbox.url), org_ids=["org-7"])
     assert len(sandbox.requests) == 1
 
 
-@pytest.mark.parametrize("fault", NOT_OF_THE_API.values(), ids=NOT_OF_THE_API.keys())
-def test_what_is_not_the_apis_own_answer_to_everyone_or_a_list_ends_the_load(
+@pytest.mark.parametrize("fault", NOT_FROM_THE_API.values(), ids=NOT_FROM_THE_API.keys())
+def test_a_response_that_is_not_the_apis_own_about_everyone_or_a_list_ends_the_load(
     sandbox: Sandbox, fault: dict[str, Any]
 ) -> None:
     sandbox.fail(**fault, times=None)
     for ask in (count, organizations):
-        with pytest.raises(Misrouted, match=f"something between you and the API.*answered {fault['status']}"):
+        with pytest.raises(Misrouted, match=f"something between you and the API.*returned {fault['status']}"):
             ask(api(sandbox.url))
     assert len(sandbox.requests) == 2
 
@@ -50,33 +52,33 @@ def test_what_is_not_the_apis_own_answer_to_everyone_or_a_list_ends_the_load(
         (413, "DEVIN_FETCH=direct"),
         (414, "DEVIN_FETCH=direct"),
         (431, "DEVIN_FETCH=direct"),
-        (451, "the administrator of your network"),
+        (451, "ask your network administrator"),
     ],
 )
-def test_who_can_fix_it_is_told(sandbox: Sandbox, status: int, advice: str) -> None:
+def test_the_message_says_what_to_fix_or_whom_to_ask(sandbox: Sandbox, status: int, advice: str) -> None:
     sandbox.fail(status=status, **PAGE)
-    with pytest.raises(Unavailable, match=f"as text/html .*{advice}.*asked again by the next command"):
+    with pytest.raises(Unavailable, match=f"as text/html .*{advice}.*The next run will retry it"):
         count(api(sandbox.url), org_ids=["org-7"])
 
 
 @pytest.mark.parametrize("kind", ["application/json", "application/json; charset=utf-8", "Application/Problem+JSON"])
-def test_any_json_object_that_is_marked_as_one_is_the_apis(sandbox: Sandbox, kind: str) -> None:
+def test_a_json_object_with_any_json_content_type_is_the_apis(sandbox: Sandbox, kind: str) -> None:
     sandbox.fail(status=404, body=b'{"detail": "unknown"}', content_type=kind)
     with pytest.raises(Rejected):
         count(api(sandbox.url), org_ids=["org-7"])
 
 
 @pytest.mark.parametrize("org_ids", [[], ["org-7"]], ids=["about everyone", "about one organization"])
-def test_a_firewalls_403_may_pass_and_says_nothing_of_the_key(sandbox: Sandbox, org_ids: list[str]) -> None:
+def test_a_403_from_a_firewall_is_retried_and_not_blamed_on_the_key(sandbox: Sandbox, org_ids: list[str]) -> None:
     sandbox.fail(status=403, **PAGE)
     assert count(api(sandbox.url), org_ids=org_ids) == sandbox.truth(START, END, org_ids or None)
     sandbox.fail(status=403, **PAGE, times=None)
-    with pytest.raises(SourceDown, match=r"answered 403 as text/html \(<html><title>Just a moment") as down:
+    with pytest.raises(SourceDown, match=r"returned 403 as text/html \(<html><title>Just a moment") as down:
         count(api(sandbox.url), org_ids=org_ids)
     assert KEY_VARIABLE not in str(down.value)
 
 
-def test_a_log_in_page_is_not_taken_for_the_api_that_refuses_the_key(sandbox: Sandbox) -> None:
+def test_a_login_page_is_not_taken_for_the_api_refusing_the_key(sandbox: Sandbox) -> None:
     sandbox.fail(status=401, **PAGE)
-    with pytest.raises(Misrouted, match="If nothing is on the way, the key in DEVIN_API_KEY may have ended"):
+    with pytest.raises(Misrouted, match="If there is nothing in between, the key in DEVIN_API_KEY may have expired"):
         count(api(sandbox.url))

@@ -1,4 +1,4 @@
-"""The client lists organizations whole, over pages, contradictions and odd names. Over real HTTP."""
+"""The client lists all organizations despite pages, contradictions and odd names. Over real HTTP."""
 
 import json
 import re
@@ -17,7 +17,7 @@ from tests.support.http import Send, http, raw
 from tests.support.json_values import json_leaves
 
 
-def test_organizations_are_listed_over_all_pages_in_the_sources_order() -> None:
+def test_organizations_are_listed_over_all_pages_in_the_apis_order() -> None:
     with Sandbox(api_key=KEY, organizations=450, clock=lambda: NOW) as sandbox:
         listed = organizations(api(sandbox.url))
         assert listed == [Organization(o.org_id, o.org_name, o.created_at) for o in sandbox.organizations]
@@ -29,7 +29,7 @@ def test_organizations_are_listed_over_all_pages_in_the_sources_order() -> None:
     assert len(listed) == 450
 
 
-def test_a_source_that_gives_smaller_pages_than_asked_for_is_listed_whole(sandbox: Sandbox) -> None:
+def test_a_list_in_smaller_pages_than_requested_is_read_in_full(sandbox: Sandbox) -> None:
     sandbox.fail(body=page(item("a"), has_more=True))
     sandbox.fail(body=page(item("b"), item("c"), has_more=True))
     sandbox.fail(body=page(item("d")))
@@ -37,12 +37,12 @@ def test_a_source_that_gives_smaller_pages_than_asked_for_is_listed_whole(sandbo
     assert [dict(asked.params)["skip"] for asked in sandbox.requests] == ["0", "1", "3"]
 
 
-def test_an_empty_list_of_organizations_is_an_answer(sandbox: Sandbox) -> None:
+def test_an_empty_list_of_organizations_is_valid(sandbox: Sandbox) -> None:
     sandbox.fail(body=page())
     assert organizations(api(sandbox.url)) == []
 
 
-def test_the_date_of_creation_is_an_instant_or_none(sandbox: Sandbox) -> None:
+def test_the_creation_time_is_an_instant_or_none(sandbox: Sandbox) -> None:
     sandbox.fail(
         body=page(
             item("a", created_at="2024-05-06T07:08:09.5Z"),
@@ -74,7 +74,7 @@ CONTRADICTIONS: dict[str, list[bytes]] = {
 
 
 @pytest.mark.parametrize("pages", CONTRADICTIONS.values(), ids=CONTRADICTIONS.keys())
-def test_a_list_that_contradicts_itself_is_read_once_more(sandbox: Sandbox, pages: list[bytes]) -> None:
+def test_a_list_that_contradicts_itself_is_read_a_second_time(sandbox: Sandbox, pages: list[bytes]) -> None:
     for body in [*pages, with_total(3, "a", "b", "c")]:
         sandbox.fail(body=body)
     listed = using(api(sandbox.url), lambda client: client.organizations())
@@ -85,7 +85,7 @@ def test_a_list_that_contradicts_itself_is_read_once_more(sandbox: Sandbox, page
 
 
 @pytest.mark.parametrize("pages", CONTRADICTIONS.values(), ids=CONTRADICTIONS.keys())
-def test_of_a_list_that_goes_on_contradicting_itself_all_are_taken_and_it_is_told(
+def test_a_list_that_contradicts_itself_twice_is_reported_and_all_its_items_are_used(
     sandbox: Sandbox, pages: list[bytes]
 ) -> None:
     for body in [*pages, with_total(7, "b", "c")]:
@@ -93,15 +93,15 @@ def test_of_a_list_that_goes_on_contradicting_itself_all_are_taken_and_it_is_tol
     listed = using(api(sandbox.url), lambda client: client.organizations())
     assert [o.org_id for o in listed.items] == ["a", "b", "c"]
     assert re.search(
-        r"list of organizations contradicts itself: .*2 different.*; read again, its total is 7, and it lists 2 "
-        r"different ones\. All 3 that were listed either time are counted.*set DEVIN_ORG_IDS",
+        r"list of organizations contradicts itself: .*2 distinct.*; on a second read, its total is 7, and it lists 2 "
+        r"distinct ones\. All 3 listed either time are counted.*set DEVIN_ORG_IDS",
         listed.problem,
     )
     assert len(sandbox.requests) == len(pages) + 1
 
 
 @pytest.mark.parametrize("total", [None, "3", 3.0, True, [3]])
-def test_a_total_that_is_no_whole_number_is_not_believed(sandbox: Sandbox, total: object) -> None:
+def test_a_total_that_is_not_a_whole_number_is_ignored(sandbox: Sandbox, total: object) -> None:
     sandbox.fail(body=with_total(total, "a", "b"))
     assert using(api(sandbox.url), lambda client: client.organizations()).problem == ""
     assert len(sandbox.requests) == 1
@@ -110,7 +110,7 @@ def test_a_total_that_is_no_whole_number_is_not_believed(sandbox: Sandbox, total
 names = json_leaves | st.text(st.characters(exclude_categories=())) | st.lists(st.none())
 
 
-def test_an_odd_name_or_date_of_one_never_stops_the_others(sandbox: Sandbox) -> None:
+def test_an_invalid_name_or_date_of_one_never_affects_the_others(sandbox: Sandbox) -> None:
     with api(sandbox.url, max_tries=1).connected(Calls()) as (client, portal):
 
         @settings(max_examples=150, deadline=None)
@@ -134,13 +134,13 @@ def test_an_odd_name_or_date_of_one_never_stops_the_others(sandbox: Sandbox) -> 
         ask()
 
 
-def test_an_odd_id_is_named_by_its_place(sandbox: Sandbox) -> None:
+def test_an_invalid_id_is_reported_by_its_position(sandbox: Sandbox) -> None:
     sandbox.fail(body=page(item("a"), item(""), item("c")))
-    with pytest.raises(ContractBroken, match="from number 0 on, item 2 of the page"):
+    with pytest.raises(ContractBroken, match="from offset 0, item 2 of the page"):
         organizations(api(sandbox.url))
 
 
-def test_a_page_that_is_empty_and_promises_more_breaks_the_contract(sandbox: Sandbox) -> None:
+def test_an_empty_page_that_promises_more_breaks_the_contract(sandbox: Sandbox) -> None:
     sandbox.fail(body=page(item("org-1"), has_more=True))
     sandbox.fail(body=page(has_more=True), times=None)
     with pytest.raises(ContractBroken, match=r"the list does not end \(1 organizations so far\)"):
@@ -186,21 +186,21 @@ def test_a_list_that_always_promises_more_breaks_the_contract() -> None:
     ],
     ids=json.dumps,
 )
-def test_a_page_that_lacks_a_field_or_has_another_type_breaks_the_contract(sandbox: Sandbox, body: object) -> None:
+def test_a_page_with_a_missing_field_or_a_wrong_type_breaks_the_contract(sandbox: Sandbox, body: object) -> None:
     sandbox.fail(body=json.dumps(body).encode())
-    with pytest.raises(ContractBroken, match="Listing the organizations from number 0 on"):
+    with pytest.raises(ContractBroken, match="Listing organizations from offset 0"):
         organizations(api(sandbox.url))
     assert len(sandbox.requests) == 1
 
 
-def test_a_key_that_may_not_list_organizations_is_told_of_the_setting_that_names_them() -> None:
+def test_a_key_that_may_not_list_organizations_is_reported_with_the_setting_to_use() -> None:
     with Sandbox(api_key=KEY, lists_organizations=False) as sandbox:
         with pytest.raises(Rejected, match=r"403 \(This key may not list organizations\).* set DEVIN_ORG_IDS"):
             organizations(api(sandbox.url))
         assert len(sandbox.requests) == 1
 
 
-def test_listing_is_tried_again_like_counting(sandbox: Sandbox) -> None:
+def test_listing_is_retried_like_counting(sandbox: Sandbox) -> None:
     sandbox.fail(status=503)
     assert len(organizations(api(sandbox.url))) == len(sandbox.organizations)
     assert len(sandbox.requests) == 2

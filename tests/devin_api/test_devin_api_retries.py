@@ -1,4 +1,4 @@
-"""The client retries what may pass, and waits as long as the source asks. Over real HTTP."""
+"""The client retries transient failures, and waits as long as the API asks. Over real HTTP."""
 
 import asyncio
 import email.utils
@@ -16,7 +16,7 @@ from resources.sandbox.server import Sandbox
 from tests.support.client import END, SAFETY_SECONDS, START, api, count, counted, using
 from tests.support.http import Send, http, raw
 
-PASSING: dict[str, dict[str, Any]] = {
+TRANSIENT: dict[str, dict[str, Any]] = {
     **{str(status): {"status": status} for status in (408, 429, 500, 502, 503, 504)},
     "dropped connection": {"drop": True},
     "truncated body": {"truncate": True},
@@ -29,8 +29,8 @@ PASSING: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING.keys())
-def test_a_trouble_that_passes_costs_one_more_request(sandbox: Sandbox, fault: dict[str, Any]) -> None:
+@pytest.mark.parametrize("fault", TRANSIENT.values(), ids=TRANSIENT.keys())
+def test_a_transient_failure_costs_one_more_request(sandbox: Sandbox, fault: dict[str, Any]) -> None:
     calls = Calls()
     org_id = sandbox.organizations[0].org_id
     sandbox.fail(**fault)
@@ -40,10 +40,8 @@ def test_a_trouble_that_passes_costs_one_more_request(sandbox: Sandbox, fault: d
     assert calls == Calls(sent=2, retried=1)
 
 
-@pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING.keys())
-def test_a_trouble_that_stays_is_given_up_after_the_tries_that_are_allowed(
-    sandbox: Sandbox, fault: dict[str, Any]
-) -> None:
+@pytest.mark.parametrize("fault", TRANSIENT.values(), ids=TRANSIENT.keys())
+def test_a_permanent_failure_is_given_up_after_the_allowed_tries(sandbox: Sandbox, fault: dict[str, Any]) -> None:
     calls = Calls()
     sandbox.fail(**fault, org_id="org-7", times=None)
 
@@ -51,17 +49,17 @@ def test_a_trouble_that_stays_is_given_up_after_the_tries_that_are_allowed(
         await client.count(START, END)
         with pytest.raises(Unavailable) as refused:
             await client.count(START, END, org_ids=["org-7"])
-        told = str(refused.value)
-        assert "organization org-7 from 2025-03-03T00:00:00Z to 2025-03-04T00:00:00Z" in told
-        assert "after 3 tries" in told
+        message = str(refused.value)
+        assert "organization org-7 from 2025-03-03T00:00:00Z to 2025-03-04T00:00:00Z" in message
+        assert "after 3 tries" in message
 
     using(api(sandbox.url, max_tries=3), ask, calls)
     assert [asked.org_ids for asked in sandbox.requests].count(("org-7",)) == 3
-    # Whether the source answers anybody is asked as often as nobody else tells.
+    # After each failed retry, a request that was answered before shows whether the API is down.
     assert calls == Calls(sent=6, retried=4)
 
 
-def test_a_connection_that_was_kept_and_is_dropped_costs_one_more_request(sandbox: Sandbox) -> None:
+def test_a_dropped_keep_alive_connection_costs_one_more_request(sandbox: Sandbox) -> None:
     calls = Calls()
 
     async def ask(client: DevinClient) -> None:
@@ -74,7 +72,7 @@ def test_a_connection_that_was_kept_and_is_dropped_costs_one_more_request(sandbo
     assert calls == Calls(sent=3, retried=1)
 
 
-def test_an_answer_that_does_not_come_in_time_is_asked_for_again(sandbox: Sandbox) -> None:
+def test_a_response_that_does_not_come_in_time_is_retried(sandbox: Sandbox) -> None:
     calls = Calls()
     sandbox.fail(delay=SAFETY_SECONDS)
     assert count(api(sandbox.url, timeout_seconds=1), calls) == sandbox.truth(START, END)
@@ -82,23 +80,23 @@ def test_an_answer_that_does_not_come_in_time_is_asked_for_again(sandbox: Sandbo
     assert calls == Calls(sent=2, retried=1)
 
 
-def test_an_answer_that_drips_for_ever_is_given_up_though_no_single_byte_is_late() -> None:
+def test_a_response_that_trickles_in_forever_times_out_although_no_single_byte_is_late() -> None:
     def drip(head: bytes, send: Send) -> None:
         send(b"HTTP/1.1 200 OK\r\n\r\n")
         while True:
             send(b" ")
-            time.sleep(0.01)  # a drip, not a flood
+            time.sleep(0.01)  # a trickle, not a flood
 
-    with raw(drip) as server, pytest.raises(SourceDown, match=r"no whole answer within 0\.2 s"):
+    with raw(drip) as server, pytest.raises(SourceDown, match=r"no complete response within 0\.2 s"):
         count(api(server.url, timeout_seconds=0.2, max_tries=2))
     assert server.connections == 2
 
 
-def test_a_source_that_is_not_there_is_down() -> None:
+def test_an_api_that_refuses_connections_is_down() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     calls = Calls()
-    with pytest.raises(SourceDown, match=r"the connection failed: .*nothing was answered for"):
+    with pytest.raises(SourceDown, match=r"the connection failed: .*no request succeeded for"):
         count(api(url, max_tries=3), calls)
     assert calls == Calls(sent=2, retried=1)
 
@@ -114,7 +112,7 @@ def test_a_source_that_is_not_there_is_down() -> None:
         http(b"not gzip", "200 OK", "Content-Encoding: gzip", "Connection: close"),
     ],
 )
-def test_an_answer_that_is_not_http_is_none(answer: bytes) -> None:
+def test_a_response_that_is_not_http_is_not_accepted(answer: bytes) -> None:
     def once(head: bytes, send: Send) -> None:
         send(answer)
         raise ConnectionError("closed after one answer")
@@ -124,7 +122,7 @@ def test_an_answer_that_is_not_http_is_none(answer: bytes) -> None:
     assert len(server.requests) == 2
 
 
-def test_a_trouble_in_one_question_does_not_disturb_the_others_under_way(sandbox: Sandbox) -> None:
+def test_a_failure_of_one_request_does_not_affect_the_others_in_flight(sandbox: Sandbox) -> None:
     sandbox.fail(status=404, org_id="org-broken", times=None)
     org_ids = [o.org_id for o in sandbox.organizations]
 
@@ -137,7 +135,7 @@ def test_a_trouble_in_one_question_does_not_disturb_the_others_under_way(sandbox
     assert counts == [sandbox.truth(START, END, [org_id]) for org_id in org_ids]
 
 
-# The pause that the source asks for
+# The pause that the API asks for
 
 
 def http_date(after: timedelta) -> str:
@@ -145,7 +143,7 @@ def http_date(after: timedelta) -> str:
 
 
 @pytest.mark.parametrize("wanted", ["0", http_date(-timedelta(days=1))], ids=["in seconds", "as a date"])
-def test_a_source_that_asks_for_no_pause_is_asked_again_at_once(sandbox: Sandbox, wanted: str) -> None:
+def test_without_a_pause_to_wait_for_the_retry_is_immediate(sandbox: Sandbox, wanted: str) -> None:
     sandbox.fail(retry_after=wanted)
     count(api(sandbox.url, backoff_seconds=3600, max_backoff_seconds=3600))
     assert len(sandbox.requests) == 2
@@ -167,7 +165,7 @@ def test_a_source_that_asks_for_no_pause_is_asked_again_at_once(sandbox: Sandbox
         "\u00ff",
     ],
 )
-def test_a_pause_that_makes_no_sense_is_ignored(wanted: str) -> None:
+def test_an_invalid_retry_after_is_ignored(wanted: str) -> None:
     refusal = http(b"", "429 Too Many Requests", f"Retry-After: {wanted}")
     with raw(refusal, http(counted(4))) as server:
         assert count(api(server.url)) == 4

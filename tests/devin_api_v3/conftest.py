@@ -1,4 +1,4 @@
-"""A key of v3 in the environment, a sandbox per module, and either version in turn."""
+"""A v3 key in the environment, a sandbox per module, and either version in turn."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +13,7 @@ from tests.support.dialects import KEY, NOW, V2, V3, Dialect
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(KEY_VARIABLE, KEY)
-    # To load every root certificate takes longer than a question; in an empty folder there are none.
+    # Loading every root certificate takes longer than a request; an empty directory has none.
     monkeypatch.delenv("SSL_CERT_FILE", raising=False)
     monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
 

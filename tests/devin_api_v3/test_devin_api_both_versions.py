@@ -1,4 +1,4 @@
-"""Bad input on both versions: each kind ends in its kind of error, and nothing of it is returned."""
+"""Bad responses on both versions: each kind raises its own kind of error, and none of it is returned."""
 
 import json
 from typing import Any
@@ -19,12 +19,12 @@ NO_COUNTS: list[object] = [-1, -(2**63), 12.5, 12.0, True, False, "12", "", None
 
 
 @pytest.mark.parametrize("value", NO_COUNTS, ids=lambda value: repr(value)[:30])
-def test_what_is_no_whole_number_from_0_to_10_to_the_12_is_no_count(
+def test_only_a_whole_number_from_0_to_10_to_the_12_is_a_count(
     sandbox: Sandbox, dialect: Dialect, value: object
 ) -> None:
     sandbox.fail(body=dialect.counted(value), times=None)
     with pytest.raises(
-        ContractBroken, match=rf"the answer's {dialect.count_field} is .*not a whole number.*Nothing of it was stored"
+        ContractBroken, match=rf"the response's {dialect.count_field} is .*not a whole number.*None of it was stored"
     ):
         count(api(sandbox.url))
     assert len(sandbox.requests) == 1
@@ -37,18 +37,18 @@ def test_a_whole_number_up_to_10_to_the_12_is_a_count(sandbox: Sandbox, dialect:
 
 
 @pytest.mark.parametrize("body", [b"{}", b"null", b"12", b'[{"sessions_created_count": 12}]'], ids=bytes.decode)
-def test_an_answer_without_the_count_is_no_count(sandbox: Sandbox, dialect: Dialect, body: bytes) -> None:
+def test_a_response_without_the_count_is_not_a_count(sandbox: Sandbox, dialect: Dialect, body: bytes) -> None:
     sandbox.fail(body=body, times=None)
-    with pytest.raises(ContractBroken, match="Nothing of it was stored"):
+    with pytest.raises(ContractBroken, match="None of it was stored"):
         count(api(sandbox.url))
     assert len(sandbox.requests) == 1
 
 
 @every_question
-def test_a_web_page_instead_of_json_is_no_answer(sandbox: Sandbox, dialect: Dialect, ask: Ask) -> None:
+def test_a_web_page_instead_of_json_is_not_accepted(sandbox: Sandbox, dialect: Dialect, ask: Ask) -> None:
     sandbox.fail(body=b"<html>Sign in</html>", content_type="text/html", times=None)
     with pytest.raises(
-        SourceDown, match=r"answered 200 with a body that is not JSON: \(<html>Sign in</html>\), and nothing"
+        SourceDown, match=r"returned 200 with a body that is not JSON: \(<html>Sign in</html>\), and no request"
     ):
         using(api(sandbox.url, max_tries=2), ask)
     assert len(sandbox.requests) == 2
@@ -56,7 +56,7 @@ def test_a_web_page_instead_of_json_is_no_answer(sandbox: Sandbox, dialect: Dial
 
 @every_question
 def test_a_body_of_10_megabytes_is_cut_off(sandbox: Sandbox, dialect: Dialect, ask: Ask) -> None:
-    # As good an answer as any, but for its size.
+    # A valid response except for its size.
     body = dialect.counted(6) if ask is counting else dialect.page("a")
     sandbox.fail(body=body.rjust(TEN_MEGABYTES), times=None)
     with pytest.raises(ContractBroken, match="longer than 4,194,304 bytes and was cut off"):
@@ -85,7 +85,7 @@ def test_a_body_that_does_not_end_is_cut_off(sandbox: Sandbox, dialect: Dialect,
     ids=["web page", "10 megabytes", "endless", "503", "404", "401"],
 )
 @both_lists
-def test_a_list_whose_second_page_is_no_answer_is_no_list(
+def test_a_list_whose_second_page_fails_is_not_returned_in_part(
     sandbox: Sandbox, dialect: Dialect, ask: Ask, fault: dict[str, Any], error: type[DevinAPIError], requests: int
 ) -> None:
     sandbox.fail(body=dialect.page("a", more=True))
@@ -96,17 +96,15 @@ def test_a_list_whose_second_page_is_no_answer_is_no_list(
 
 
 @both_lists
-def test_a_page_that_comes_again_and_again_breaks_the_contract(sandbox: Sandbox, dialect: Dialect, ask: Ask) -> None:
+def test_a_page_that_repeats_forever_breaks_the_contract(sandbox: Sandbox, dialect: Dialect, ask: Ask) -> None:
     sandbox.fail(body=dialect.page("a", "b", more=True, cursor="the same"), times=None)
-    with pytest.raises(ContractBroken, match=r"from number 2 on: the list does not end \(2 \w+s so far\)"):
+    with pytest.raises(ContractBroken, match=r"from offset 2: the list does not end \(2 \w+s so far\)"):
         using(api(sandbox.url), ask)
     assert len(sandbox.requests) == 2
 
 
 @both_lists
-def test_a_page_that_is_empty_and_promises_more_breaks_the_contract(
-    sandbox: Sandbox, dialect: Dialect, ask: Ask
-) -> None:
+def test_an_empty_page_that_promises_more_breaks_the_contract(sandbox: Sandbox, dialect: Dialect, ask: Ask) -> None:
     sandbox.fail(body=dialect.page("a", more=True))
     sandbox.fail(body=dialect.page(more=True), times=None)
     with pytest.raises(ContractBroken, match=r"the list does not end \(1 \w+s so far\)"):
@@ -123,7 +121,7 @@ def test_a_list_that_always_promises_more_breaks_the_contract(sandbox: Sandbox, 
     assert len(sandbox.requests) == 3
 
 
-def test_10_000_organizations_are_listed_whole(dialect: Dialect) -> None:
+def test_10_000_organizations_are_listed_in_full(dialect: Dialect) -> None:
     with Sandbox(organizations=10_000) as sandbox:
         listed = organizations(api(sandbox.url))
         assert [o.org_id for o in listed] == [o.org_id for o in sandbox.organizations]
@@ -142,13 +140,13 @@ def test_a_cursor_that_cannot_be_sent_back_breaks_the_contract(sandbox: Sandbox,
 
 @pytest.mark.parametrize("id_", ["", "a\x00b", "a\nb", "x" * 257], ids=["empty", "NUL", "line break", "too long"])
 @both_lists
-def test_an_id_that_cannot_be_asked_about_breaks_the_contract(sandbox: Sandbox, ask: Ask, id_: str) -> None:
+def test_an_unusable_id_breaks_the_contract(sandbox: Sandbox, ask: Ask, id_: str) -> None:
     sandbox.fail(body=V3.page(id_))
     with pytest.raises(ContractBroken):
         using(api(sandbox.url), ask)
 
 
-def test_only_a_refusal_that_may_be_about_rights_advises_to_name_the_ids(sandbox: Sandbox) -> None:
+def test_only_a_refusal_that_may_be_about_permissions_advises_to_set_the_ids(sandbox: Sandbox) -> None:
     sandbox.fail(status=422)
     with pytest.raises(Rejected) as refused:
         using(api(sandbox.url), DevinClient.organizations)
@@ -156,7 +154,7 @@ def test_only_a_refusal_that_may_be_about_rights_advises_to_name_the_ids(sandbox
 
 
 @pytest.mark.parametrize("created_at", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
-def test_a_moment_outside_the_calendar_is_none_in_v2(
+def test_a_date_outside_the_calendar_is_none_in_v2(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, created_at: str
 ) -> None:
     monkeypatch.setenv(KEY_VARIABLE, sandbox.api_key)

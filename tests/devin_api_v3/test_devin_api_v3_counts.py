@@ -1,4 +1,4 @@
-"""The client asks v3 for counts as exactly as v2, with the keys that are for it."""
+"""The client requests counts from v3 as exactly as from v2, with the keys for it."""
 
 from datetime import UTC, datetime
 
@@ -10,13 +10,13 @@ from resources.devin_errors import ContractBroken, Unauthorized
 from resources.devin_key import KEY_VARIABLE
 from resources.sandbox.contract import SESSIONS_PATH_V3
 from resources.sandbox.server import Sandbox
-from tests.support.client import BERLIN, END, START, api, count, everything_told_by, using
+from tests.support.client import BERLIN, END, START, api, count, everything_shown_by, using
 from tests.support.dialects import NOW, V2, V3, Dialect, everything, some
 
-# The version goes with the key
+# The version depends on the key
 
 
-def test_the_kind_of_key_decides_which_version_is_asked(sandbox: Sandbox, dialect: Dialect) -> None:
+def test_the_kind_of_key_decides_which_version_is_used(sandbox: Sandbox, dialect: Dialect) -> None:
     asking = api(sandbox.url)
     assert asking.version_name == dialect.name
     assert sandbox.requests == []
@@ -28,7 +28,7 @@ def test_the_kind_of_key_decides_which_version_is_asked(sandbox: Sandbox, dialec
     ]
 
 
-def test_the_version_that_fits_the_key_may_be_named(sandbox: Sandbox, dialect: Dialect) -> None:
+def test_the_version_that_matches_the_key_may_be_set(sandbox: Sandbox, dialect: Dialect) -> None:
     asking = api(sandbox.url, version=dialect.name)
     assert asking.version_name == dialect.name
     assert count(asking) == sandbox.truth(START, END)
@@ -38,12 +38,12 @@ def test_the_version_that_fits_the_key_may_be_named(sandbox: Sandbox, dialect: D
 @pytest.mark.parametrize(
     ("key", "version", "reason"),
     [
-        ("apk_user_5e884898", "v3", "personal keys, apk_user_, are for v2 of the API, but DEVIN_API_VERSION=v3"),
-        ("cog_5e884898", "v2", "service users' keys, cog_, are for v3 of the API, but DEVIN_API_VERSION=v2"),
+        ("apk_user_5e884898", "v3", "personal keys (apk_user_…) are for v2 of the API, but DEVIN_API_VERSION=v3"),
+        ("cog_5e884898", "v2", "service user keys (cog_…) are for v3 of the API, but DEVIN_API_VERSION=v2"),
     ],
     ids=["v3 with a personal key", "v2 with a service user's key"],
 )
-def test_a_version_that_does_not_fit_the_key_is_refused_without_quoting_the_key(
+def test_a_version_that_does_not_match_the_key_is_refused_without_quoting_the_key(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, key: str, version: str, reason: str
 ) -> None:
     monkeypatch.setenv(KEY_VARIABLE, key)
@@ -53,28 +53,24 @@ def test_a_version_that_does_not_fit_the_key_is_refused_without_quoting_the_key(
     with pytest.raises(Unauthorized) as refused_name:
         _ = asking.version_name
     assert str(refused.value) == str(refused_name.value) == f"DEVIN_API_KEY is refused: {reason}."
-    assert "5e88" not in everything_told_by(refused.value) + everything_told_by(refused_name.value)
+    assert "5e88" not in everything_shown_by(refused.value) + everything_shown_by(refused_name.value)
     assert sandbox.requests == []
     assert calls == Calls(sent=0, retried=0)
 
 
-def test_a_key_of_no_known_kind_needs_a_version_that_is_named(
-    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_key_of_unknown_kind_needs_a_version_to_be_set(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KEY_VARIABLE, "svc_5e884898")
     asking, calls = api(sandbox.url, version="auto"), Calls()
-    with pytest.raises(Unauthorized, match="so DEVIN_API_VERSION must say v2 or v3") as refused:
+    with pytest.raises(Unauthorized, match="so DEVIN_API_VERSION must be v2 or v3") as refused:
         count(asking, calls)
-    with pytest.raises(Unauthorized, match="so DEVIN_API_VERSION must say v2 or v3"):
+    with pytest.raises(Unauthorized, match="so DEVIN_API_VERSION must be v2 or v3"):
         _ = asking.version_name
-    assert "5e88" not in everything_told_by(refused.value)
+    assert "5e88" not in everything_shown_by(refused.value)
     assert sandbox.requests == []
     assert calls == Calls(sent=0, retried=0)
 
 
-def test_a_key_of_no_known_kind_asks_the_version_that_is_named(
-    dialect: Dialect, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_key_of_unknown_kind_uses_the_version_that_is_set(dialect: Dialect, monkeypatch: pytest.MonkeyPatch) -> None:
     key = "svc_5e884898"
     monkeypatch.setenv(KEY_VARIABLE, key)
     with Sandbox(api_key=key, service_key=key) as sandbox:
@@ -87,7 +83,7 @@ def test_a_key_of_no_known_kind_asks_the_version_that_is_named(
 # Windows
 
 
-def test_a_window_is_asked_in_unix_seconds(sandbox: Sandbox) -> None:
+def test_a_window_is_sent_in_unix_seconds(sandbox: Sandbox) -> None:
     count(api(sandbox.url), org_ids=["org-b", "org-a"], user_ids=["user-2", "user-1"])
     count(api(sandbox.url), org_ids=[], user_ids=[])
     bounds = (("time_after", "1740960000"), ("time_before", "1741046400"))
@@ -113,7 +109,7 @@ def test_a_window_is_asked_in_unix_seconds(sandbox: Sandbox) -> None:
     ],
     ids=["the day of 23 hours", "the day of 25 hours", "the hour that is repeated", "from one zone to another"],
 )
-def test_a_window_in_a_zone_that_changes_its_clock_is_asked_in_unix_seconds(
+def test_a_window_across_a_clock_change_is_sent_in_unix_seconds(
     start: datetime, end: datetime, bounds: tuple[int, int]
 ) -> None:
     with Sandbox(clock=lambda: NOW) as sandbox:
@@ -130,29 +126,29 @@ def test_a_window_in_a_zone_that_changes_its_clock_is_asked_in_unix_seconds(
     [(START.replace(microsecond=1), END), (START, END.replace(microsecond=999_999))],
     ids=["at the start", "at the end"],
 )
-def test_a_part_of_a_second_is_refused_before_anything_is_sent(
+def test_a_fraction_of_a_second_is_refused_before_anything_is_sent(
     sandbox: Sandbox, start: datetime, end: datetime
 ) -> None:
     calls = Calls()
-    with pytest.raises(ValueError, match="v3 knows whole seconds only"):
+    with pytest.raises(ValueError, match="v3 accepts whole seconds only"):
         count(api(sandbox.url), calls, start=start, end=end)
     assert sandbox.requests == []
     assert calls == Calls(sent=0, retried=0)
 
 
 @pytest.mark.parametrize("org_ids", [0, 1, MAX_IDS + 1])
-def test_more_ids_than_one_question_holds_are_refused_before_anything_is_sent(
+def test_more_ids_than_one_request_can_hold_are_refused_before_anything_is_sent(
     sandbox: Sandbox, dialect: Dialect, org_ids: int
 ) -> None:
     calls = Calls()
-    with pytest.raises(ValueError, match=f"{MAX_IDS + 1} ids in one question; {MAX_IDS} are the most"):
+    with pytest.raises(ValueError, match=f"{MAX_IDS + 1} ids in one request; the maximum is {MAX_IDS}"):
         count(api(sandbox.url), calls, org_ids=some(org_ids), user_ids=some(MAX_IDS + 1 - org_ids))
     assert sandbox.requests == []
     assert calls == Calls(sent=0, retried=0)
 
 
 @pytest.mark.parametrize("org_ids", [0, 1, MAX_IDS])
-def test_as_many_ids_as_one_question_holds_are_all_asked(sandbox: Sandbox, dialect: Dialect, org_ids: int) -> None:
+def test_the_maximum_number_of_ids_fits_in_one_request(sandbox: Sandbox, dialect: Dialect, org_ids: int) -> None:
     count(api(sandbox.url), org_ids=some(org_ids), user_ids=some(MAX_IDS - org_ids))
     (asked,) = sandbox.requests
     assert asked.org_ids == tuple(some(org_ids))
@@ -163,7 +159,7 @@ def test_as_many_ids_as_one_question_holds_are_all_asked(sandbox: Sandbox, diale
 # Counts
 
 
-def test_counts_are_the_sources_truth(sandbox: Sandbox) -> None:
+def test_counts_are_those_of_the_api(sandbox: Sandbox) -> None:
     first, second, third = sandbox.organizations[:3]
     user_ids = list(first.user_ids[:1])
     both = [first.org_id, second.org_id]
@@ -192,9 +188,9 @@ def test_counts_are_the_sources_truth(sandbox: Sandbox) -> None:
     assert {asked.path for asked in sandbox.requests} == {SESSIONS_PATH_V3}
 
 
-def test_the_other_versions_answer_is_no_count(sandbox: Sandbox, dialect: Dialect) -> None:
+def test_a_response_of_the_other_version_is_not_a_count(sandbox: Sandbox, dialect: Dialect) -> None:
     other = V3 if dialect is V2 else V2
     sandbox.fail(body=other.counted(12))
-    with pytest.raises(ContractBroken, match=f"the answer's {dialect.count_field} is missing"):
+    with pytest.raises(ContractBroken, match=f"the response's {dialect.count_field} is missing"):
         count(api(sandbox.url))
     assert len(sandbox.requests) == 1

@@ -14,11 +14,11 @@ from tests.support.client import api, organizations, using
 from tests.support.dialects import NOW, V2, V3, Ask, Dialect, both_lists, organization_v3, page_v3, users
 
 
-def test_organizations_are_listed_over_all_pages_in_the_sources_order() -> None:
+def test_organizations_are_listed_over_all_pages_in_the_apis_order() -> None:
     with Sandbox(organizations=450, clock=lambda: NOW) as sandbox:
         listed = organizations(api(sandbox.url))
         assert listed == [
-            # The source of v3 tells whole seconds, and has a creation for every organization.
+            # v3 returns whole seconds, and a creation time for every organization.
             Organization(o.org_id, o.org_name, (o.created_at or o.begins).replace(microsecond=0))
             for o in sandbox.organizations
         ]
@@ -31,7 +31,7 @@ def test_organizations_are_listed_over_all_pages_in_the_sources_order() -> None:
     assert second["after"] != third["after"]
 
 
-def test_users_are_listed_over_all_pages_in_the_sources_order(dialect: Dialect) -> None:
+def test_users_are_listed_over_all_pages_in_the_apis_order(dialect: Dialect) -> None:
     with Sandbox(organizations=70, clock=lambda: NOW) as sandbox:
         listed = users(api(sandbox.url))
         assert listed == [
@@ -46,7 +46,7 @@ def test_users_are_listed_over_all_pages_in_the_sources_order(dialect: Dialect) 
 
 @pytest.mark.parametrize("cursor", ["a+b/c==", "x&after=y#z?", "100% é 東京", " ", "0", "a\\b\n"])
 @both_lists
-def test_a_cursor_is_sent_back_as_it_came(sandbox: Sandbox, ask: Ask, cursor: str) -> None:
+def test_a_cursor_is_sent_back_unchanged(sandbox: Sandbox, ask: Ask, cursor: str) -> None:
     sandbox.fail(body=V3.page("a", more=True, cursor=cursor))
     sandbox.fail(body=V3.page("b", "c", more=True, cursor="following"))
     sandbox.fail(body=V3.page("d"))
@@ -67,12 +67,12 @@ def test_the_last_pages_cursor_is_not_followed(sandbox: Sandbox, ask: Ask) -> No
 
 
 @both_lists
-def test_an_empty_list_is_an_answer(sandbox: Sandbox, dialect: Dialect, ask: Ask) -> None:
+def test_an_empty_list_is_valid(sandbox: Sandbox, dialect: Dialect, ask: Ask) -> None:
     sandbox.fail(body=dialect.page())
     assert using(api(sandbox.url), ask) == []
 
 
-def test_the_creation_of_an_organization_is_an_instant_or_none(sandbox: Sandbox) -> None:
+def test_the_creation_time_of_an_organization_is_an_instant_or_none(sandbox: Sandbox) -> None:
     moments = [0, 1_714_979_289, -1, 253_402_300_799, None]
     sandbox.fail(body=page_v3(*(organization_v3(f"org-{at}", created_at=at) for at in moments)))
     assert [o.created_at for o in organizations(api(sandbox.url))] == [
@@ -106,7 +106,7 @@ def test_the_creation_of_an_organization_is_an_instant_or_none(sandbox: Sandbox)
     ],
     ids=lambda value: repr(value)[:30],
 )
-def test_a_creation_that_is_not_unix_seconds_is_none(sandbox: Sandbox, created_at: object) -> None:
+def test_a_creation_time_that_is_not_unix_seconds_is_none(sandbox: Sandbox, created_at: object) -> None:
     sandbox.fail(body=page_v3(organization_v3(), organization_v3("org-2", created_at=created_at)))
     assert [o.created_at is None for o in organizations(api(sandbox.url))] == [False, True]
 
@@ -118,7 +118,7 @@ def test_a_page_that_promises_more_without_a_cursor_breaks_the_contract(
 ) -> None:
     page: dict[str, Any] = json.loads(V3.page("a", more=True))
     sandbox.fail(body=json.dumps(page | {"end_cursor": cursor}).encode())
-    with pytest.raises(ContractBroken, match=r"from number 0 on: .*another page but no usable cursor"):
+    with pytest.raises(ContractBroken, match=r"from offset 0: .*another page but no usable cursor"):
         using(api(sandbox.url), ask)
     assert len(sandbox.requests) == 1
 
@@ -146,11 +146,11 @@ def test_a_page_that_promises_more_without_a_cursor_breaks_the_contract(
     ids=json.dumps,
 )
 @both_lists
-def test_a_page_that_lacks_a_field_or_has_another_type_breaks_the_contract(
+def test_a_page_with_a_missing_field_or_a_wrong_type_breaks_the_contract(
     sandbox: Sandbox, ask: Ask, body: object
 ) -> None:
     sandbox.fail(body=json.dumps(body).encode())
-    with pytest.raises(ContractBroken, match=r"Listing the \w+s from number 0 on"):
+    with pytest.raises(ContractBroken, match=r"Listing \w+s from offset 0"):
         using(api(sandbox.url), ask)
     assert len(sandbox.requests) == 1
 
@@ -167,11 +167,9 @@ def test_a_page_that_lacks_a_field_or_has_another_type_breaks_the_contract(
     ],
     ids=json.dumps,
 )
-def test_an_organization_without_an_id_that_can_be_asked_about_breaks_the_contract(
-    sandbox: Sandbox, item: object
-) -> None:
+def test_an_organization_without_a_usable_id_breaks_the_contract(sandbox: Sandbox, item: object) -> None:
     sandbox.fail(body=page_v3(organization_v3("org-0"), item))
-    with pytest.raises(ContractBroken, match="Listing the organizations from number 0 on, item 2 of the page:"):
+    with pytest.raises(ContractBroken, match="Listing organizations from offset 0, item 2 of the page:"):
         organizations(api(sandbox.url))
     assert len(sandbox.requests) == 1
 
@@ -181,16 +179,18 @@ def test_a_user_without_an_id_breaks_the_contract(sandbox: Sandbox, dialect: Dia
     page: dict[str, Any] = json.loads(dialect.page("user-0", "user-1"))
     page["items"][1]["user_id"] = user_id
     sandbox.fail(body=json.dumps(page).encode())
-    with pytest.raises(ContractBroken, match="Listing the users from number 0 on"):
+    with pytest.raises(ContractBroken, match="Listing users from offset 0"):
         users(api(sandbox.url))
     assert len(sandbox.requests) == 1
 
 
 @pytest.mark.parametrize("ids", [[], ["a"]], ids=["empty", "of one"])
 @both_lists
-def test_the_other_versions_page_is_no_list(sandbox: Sandbox, dialect: Dialect, ask: Ask, ids: list[str]) -> None:
+def test_a_page_of_the_other_version_is_not_a_list(
+    sandbox: Sandbox, dialect: Dialect, ask: Ask, ids: list[str]
+) -> None:
     other = V3 if dialect is V2 else V2
     sandbox.fail(body=other.page(*ids))
-    with pytest.raises(ContractBroken, match="the page is not what the contract says"):
+    with pytest.raises(ContractBroken, match="the page breaks the contract"):
         using(api(sandbox.url), ask)
     assert len(sandbox.requests) == 1

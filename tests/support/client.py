@@ -53,14 +53,14 @@ def counted(value: object) -> bytes:
     return json.dumps({"sessions_count": value}).encode()
 
 
-def everything_told_by(error: BaseException) -> str:
-    """Whatever a log, a screen or a debugger shows of an error, its hidden causes included."""
+def everything_shown_by(error: BaseException) -> str:
+    """All that a log, a screen or a debugger may show of an error, including its hidden causes."""
     seen: BaseException | None = error
-    told = ["".join(traceback.format_exception(error))]
+    shown = ["".join(traceback.format_exception(error))]
     while seen is not None:
-        told += [str(seen), repr(seen), repr(seen.args), repr(getattr(seen, "__notes__", None))]
+        shown += [str(seen), repr(seen), repr(seen.args), repr(getattr(seen, "__notes__", None))]
         seen = seen.__cause__
-    return "\n".join(told)
+    return "\n".join(shown)
 
 
 def page(*items: object, has_more: object = False) -> bytes:
