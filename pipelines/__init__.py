@@ -1,5 +1,5 @@
-"""What runs, and when. Flat here: Dagster's own nouns, and what several packages stand on.
+"""What runs, and when: Dagster's own nouns and what several packages build on are flat modules here.
 
-What loads is in `loading`, what a page shows in `report`, what fills a table in `assets`, what a user types in
-`command`. How the outside is reached is in `resources`, what is stored in `warehouse`.
+Loading is in `loading`, the report's page in `report`, the assets in `assets`, the command line in `command`. The API
+and databases are reached through `resources`; `warehouse` is what is stored.
 """

@@ -1,4 +1,4 @@
-"""Where the command begins: first what handles signals, then what takes seconds to import."""
+"""The start of the command. Signals are handled first, since the other imports take seconds."""
 
 from pipelines.command import interrupts
 

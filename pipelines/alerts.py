@@ -1,6 +1,6 @@
-"""Sensor `alerts`: a message when a trouble begins and one when it is over, to DEVIN_ALERT_WEBHOOK_URL.
+"""Sensor `alerts`: one message to DEVIN_ALERT_WEBHOOK_URL when a problem begins, and one when it is resolved.
 
-What is wrong is read from Dagster's own record of runs and checks. How a message travels is in `resources.webhook`.
+Problems are read from Dagster's own record of runs and checks. `resources.webhook` delivers the messages.
 """
 
 import itertools
@@ -19,21 +19,21 @@ from pydantic import BaseModel
 
 from pipelines.failures import UNUSABLE_WAREHOUSE, failure_message, is_interrupt
 from pipelines.ledger import open_read_only
-from pipelines.partitions import spelled
+from pipelines.partitions import format_days
 from pipelines.schedules import JOB
 from pipelines.settings import Settings
 from resources.database import Database
 from resources.webhook import URL_VARIABLE, Undelivered, as_text, send
 from warehouse import reads
 
-# The second is Dagster's own, for what is materialized in its UI.
+# The second is Dagster's own, for assets materialized in its UI.
 JOBS = (JOB, "__ASSET_JOB")
-# How old a failed run may be that was not told of: where the machine was off, or alerts are new.
+# The maximum age of a failed run that no message was sent about yet: the machine was off, or alerts are new.
 NEWS = timedelta(days=7)
-# Dagster gives a tick a minute; a message may take ten seconds.
+# Dagster gives a tick one minute; a message may take ten seconds.
 MOST_MESSAGES_A_TICK = 5
 LOCK_TIMEOUT_SECONDS = 5.0
-# So many results are looked through for when a check turned red.
+# How many results are searched for the one that turned a check red.
 MOST_RESULTS = 100
 
 _OF_FAILED_RUNS = {
@@ -45,30 +45,30 @@ _OF_FAILED_RUNS = {
 
 Key = dg.AssetKey | dg.AssetCheckKey
 Piece = tuple[Key, str]
-"""Something that a run makes: a check's result, an asset, or one day of an asset. The text is the day or empty."""
+"""Something that a run produces: a check's result, an asset, or one day of an asset. The text is the day, or empty."""
 
 
 @dataclass(frozen=True)
-class Trouble:
-    """Something that is wrong until it is mended. `name` is what it is known by: the same every night."""
+class Problem:
+    """Something that is wrong until it is fixed. `name` identifies it and is the same every night."""
 
     name: str
     since: datetime
-    said: list[str]
+    details: list[str]
     run_ids: list[str] = field(default_factory=list)
 
 
-class Told(BaseModel):
-    """What is kept of a trouble that there was a message about: since when it is, and the failed runs behind it."""
+class Reported(BaseModel):
+    """What is kept about a problem that was reported: when it began, and the failed runs behind it."""
 
     since: datetime
     run_ids: list[str]
 
 
 class Memory(BaseModel):
-    """What the sensor knows from tick to tick: the troubles there are, and the messages that nobody took yet."""
+    """What the sensor keeps from tick to tick: the open problems by name, and the messages not delivered yet."""
 
-    told: dict[str, Told] = {}
+    told: dict[str, Reported] = {}
     unsent: list[str] = []
 
 
@@ -83,96 +83,102 @@ def alerts_sensor(
         name="alerts",
         minimum_interval_seconds=60,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description=f"Tells {URL_VARIABLE} once of a failed run or a red check, and once when that is over.",
+        description=f"Tells {URL_VARIABLE} when a run fails or a check turns red, and when that is resolved.",
     )
     def alerts(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         memory = Memory.model_validate_json(context.cursor) if context.cursor else Memory()
         now = datetime.now(UTC)
-        known = [run_id for told in memory.told.values() for run_id in told.run_ids]
+        known = [run_id for reported in memory.told.values() for run_id in reported.run_ids]
         failed = FailedRuns(context.instance, settings, watched_assets | watched_checks)
-        troubles = [*failed.troubles(known, now), *red_checks(context.instance, watched_checks)]
-        begun = [trouble for trouble in troubles if trouble.name not in memory.told]
-        over = memory.told.keys() - {trouble.name for trouble in troubles}
+        problems = [*failed.problems(known, now), *red_checks(context.instance, watched_checks)]
+        new = [problem for problem in problems if problem.name not in memory.told]
+        resolved = memory.told.keys() - {problem.name for problem in problems}
         # Messages that cannot be sent now wait in the cursor, so that none is lost.
         memory.unsent += [
-            *map(_begun, begun),
-            *(_over(name, told.since, now) for name, told in memory.told.items() if name in over),
+            *map(_new_message, new),
+            *(
+                _resolved_message(name, reported.since, now)
+                for name, reported in memory.told.items()
+                if name in resolved
+            ),
         ]
         memory.told = {
-            trouble.name: Told(since=memory.told.get(trouble.name, trouble).since, run_ids=trouble.run_ids)
-            for trouble in troubles
+            problem.name: Reported(since=memory.told.get(problem.name, problem).since, run_ids=problem.run_ids)
+            for problem in problems
         }
-        said = _deliver(memory.unsent, context)
+        outcome = _deliver(memory.unsent, context)
         return dg.SensorResult(
-            skip_reason=f"Troubles: {', '.join(memory.told) or 'none'}. {said}", cursor=memory.model_dump_json()
+            skip_reason=f"Open problems: {', '.join(memory.told) or 'none'}. {outcome}",
+            cursor=memory.model_dump_json(),
         )
 
     return alerts
 
 
 def _deliver(unsent: list[str], context: dg.SensorEvaluationContext) -> str:
-    """Send the oldest messages and take them from the list. Says what came of it."""
+    """Send the oldest messages and remove them from the list. Returns a sentence about the outcome."""
     sent = 0
     while unsent and sent < MOST_MESSAGES_A_TICK:
         try:
             send(unsent[0])
         except Undelivered as error:
-            said = f"Messages not delivered, and kept for the next tick: {len(unsent)}. The reason: {error}."
-            context.log.warning(said)
-            return said
+            outcome = f"Messages not delivered, and kept for the next tick: {len(unsent)}. Reason: {error}."
+            context.log.warning(outcome)
+            return outcome
         del unsent[0]
         sent += 1
     return f"Messages sent: {sent}."
 
 
-def _begun(trouble: Trouble) -> str:
-    promise = "There will be one more message, when this is over; none if it comes to more days."
-    return as_text([trouble.name, f"Since {_spelled(trouble.since)}. {promise}", *trouble.said])
+def _new_message(problem: Problem) -> str:
+    promise = "You will get one more message when this is resolved, and none in between."
+    return as_text([problem.name, f"Since {_format_time(problem.since)}. {promise}", *problem.details])
 
 
-def _over(name: str, since: datetime, now: datetime) -> str:
-    return as_text([f"Over: {name}", f"It lasted from {_spelled(since)} to {_spelled(now)}."])
+def _resolved_message(name: str, since: datetime, now: datetime) -> str:
+    return as_text([f"Resolved: {name}", f"It lasted from {_format_time(since)} to {_format_time(now)}."])
 
 
-def _spelled(moment: datetime) -> str:
+def _format_time(moment: datetime) -> str:
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 @dataclass(frozen=True)
 class FailedRun:
-    """A failed run of which something is `missing`: it was to make it, and nobody has made it since."""
+    """A failed run with something still `missing`: planned by it, and produced by no run since."""
 
     run_id: str
     name: str
     ended: datetime
     days: list[str]
     missing: set[Piece]
-    said: list[str]
+    reasons: list[str]
 
 
 @dataclass(frozen=True)
 class FailedRuns:
-    """The failed runs in `instance` that were to make something of `watched`."""
+    """The failed runs in `instance` that planned something in `watched`."""
 
     instance: dg.DagsterInstance
     settings: Settings
     watched: Collection[Key]
 
-    def troubles(self, known: Sequence[str], now: datetime) -> list[Trouble]:
-        """One for each step in which runs fail, night after night. `known`: the ids of runs that were told of.
+    def problems(self, known: Sequence[str], now: datetime) -> list[Problem]:
+        """One problem for each step in which runs fail, however many do. `known` are ids of runs reported before.
 
-        A failed run is a trouble as long as anything that it was to make was not made since: that another run went
-        well is not enough, as it may have been about other days.
+        A failed run is a problem until everything it planned has been produced. Another run's success alone is not
+        enough, since it may have been about other days.
         """
         found: dict[str, list[FailedRun]] = {}
         since: dict[str, datetime] = {}
         for run in filter(None, map(self._failed_run, self._newest_first(known, now))):
             since[run.name] = run.ended
             newer = found.setdefault(run.name, [])
-            if run.missing.difference(*(later.missing for later in newer)):  # else they failed to make the same
+            if run.missing.difference(*(later.missing for later in newer)):  # else newer runs lack all of it too
                 newer.append(run)
         return [
-            Trouble(name, since[name], self._said(runs), [run.run_id for run in runs]) for name, runs in found.items()
+            Problem(name, since[name], self._details(runs), [run.run_id for run in runs])
+            for name, runs in found.items()
         ]
 
     def _newest_first(self, known: Sequence[str], now: datetime) -> list[dg.RunRecord]:
@@ -184,18 +190,18 @@ class FailedRuns:
         return [ours[storage_id] for storage_id in sorted(ours, reverse=True)]
 
     def _failed_run(self, record: dg.RunRecord) -> FailedRun | None:
-        """What there is to say of a failed run; None if all that it was to make is there."""
+        """The failed run of this record; None if everything it planned exists by now, or a user stopped it."""
         run = record.dagster_run
         began = record.start_time or record.create_timestamp.timestamp()
         planned: set[Piece] = set()
         failures: list[dg.DagsterEvent] = []
         is_scheduled = "dagster/schedule_name" in run.tags
-        said: list[str] = []
+        run_messages: list[str] = []
         for entry in self.instance.all_logs(run.run_id, of_type=_OF_FAILED_RUNS):
             event = entry.get_dagster_event()
             if event.is_step_failure and is_interrupt(event):
                 if not is_scheduled:
-                    return None  # whoever stopped it knows
+                    return None  # the user who stopped it knows
             elif event.is_step_failure:
                 failures.append(event)
             elif event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED:
@@ -203,10 +209,10 @@ class FailedRuns:
             elif event.asset_key:
                 planned.add((event.asset_key, event.partition or ""))
             else:
-                said.append(event.message or "")
+                run_messages.append(event.message or "")
         first_day = self.settings.devin_start_date.isoformat()
         wanted = {(key, day) for key, day in planned if key in self.watched and (not day or day >= first_day)}
-        missing = wanted - self._made_since(began, wanted)
+        missing = wanted - self._produced_since(began, wanted)
         if not missing:
             return None
         kind = "Scheduled run" if is_scheduled else "Run"
@@ -216,30 +222,31 @@ class FailedRuns:
             datetime.fromtimestamp(record.end_time or began, UTC),
             sorted(day for _, day in wanted if day),
             missing,
-            [failure_message(event, run.run_id) for event in failures] or said,
+            [failure_message(event, run.run_id) for event in failures] or run_messages,
         )
 
-    def _made_since(self, moment: float, wanted: set[Piece]) -> set[Piece]:
-        """What was made after `moment`, by whatever run; of other than `wanted`, not all."""
-        made: set[Piece] = set()
+    def _produced_since(self, moment: float, wanted: set[Piece]) -> set[Piece]:
+        """What any run produced after `moment`: everything in `wanted` that it did, and perhaps more."""
+        produced: set[Piece] = set()
         for key in {key for key, _ in wanted}:
             if isinstance(key, dg.AssetCheckKey):
-                made |= {(key, "") for result in _results(self.instance, key, 1) if _at(result) > moment}
+                produced |= {(key, "") for result in _results(self.instance, key, 1) if _time_of(result) > moment}
                 continue
             latest = self.instance.get_latest_materialization_event(key)
             if latest and latest.timestamp > moment:
                 earlier = dg.AssetRecordsFilter(asset_key=key, before_timestamp=moment)
                 before = self.instance.fetch_materializations(earlier, limit=1).records
                 cursor = before[0].storage_id if before else None
-                made |= {(key, day) for day in ("", *self.instance.get_materialized_partitions(key, None, cursor))}
-        if any(day for _, day in wanted - made):
-            # What a killed run has stored, the warehouse alone knows.
-            made |= {piece for piece, read_at in self._last_read.items() if read_at > moment}
-        return made
+                days = self.instance.get_materialized_partitions(key, None, cursor)
+                produced |= {(key, day) for day in ("", *days)}
+        if any(day for _, day in wanted - produced):
+            # Only the warehouse knows what a killed run stored.
+            produced |= {piece for piece, read_at in self._last_read.items() if read_at > moment}
+        return produced
 
     @cached_property
     def _last_read(self) -> dict[Piece, float]:
-        """When each day in the warehouse was last read; empty if that cannot be looked into."""
+        """When each day in the warehouse was last read, as a timestamp; empty if the warehouse is not usable."""
         database = Database(url=self.settings.warehouse_url, lock_timeout_seconds=LOCK_TIMEOUT_SECONDS)
         found: dict[Piece, float] = {}
         with suppress(*UNUSABLE_WAREHOUSE), open_read_only(database) as connection:
@@ -249,24 +256,25 @@ class FailedRuns:
                 found |= {(key, day.isoformat()): read_at.timestamp() for day, read_at in read.items()}
         return found
 
-    def _said(self, runs: Sequence[FailedRun]) -> list[str]:
-        """The lines about failed runs: the days, what makes up for them, and what the failures say."""
+    def _details(self, runs: Sequence[FailedRun]) -> list[str]:
+        """The lines about failed runs: the days, the command that loads them, and the reasons."""
         missing = {piece for run in runs for piece in run.missing}
-        said = dict.fromkeys(sentence for run in runs for sentence in run.said)
+        reasons = dict.fromkeys(reason for run in runs for reason in run.reasons)
         if days := sorted({day for _, day in missing if day}):
             is_again = not missing.isdisjoint(self._last_read)
-            return [f"Days: {spelled([*map(date.fromisoformat, days)])}", _command(days, is_again=is_again), *said]
-        # Everything is loaded; checks are made only of what is read again.
+            listed = format_days([*map(date.fromisoformat, days)])
+            return [f"Days: {listed}", _fixing_command(days, is_again=is_again), *reasons]
+        # Everything is loaded; checks run only on days that are read again.
         is_again = any(isinstance(key, dg.AssetCheckKey) for key, _ in missing)
-        return [_command(sorted(day for run in runs for day in run.days), is_again=is_again), *said]
+        return [_fixing_command(sorted(day for run in runs for day in run.days), is_again=is_again), *reasons]
 
 
-def _command(days: Sequence[str], *, is_again: bool) -> str:
+def _fixing_command(days: Sequence[str], *, is_again: bool) -> str:
     what = f"{days[0]} {days[-1]}{' --refresh' if is_again else ''}" if days else "--missing"
-    return f"To mend: devin-sessions backfill {what}"
+    return f"To fix: devin-sessions backfill {what}"
 
 
-def red_checks(instance: dg.DagsterInstance, checks: Collection[dg.AssetCheckKey]) -> list[Trouble]:
+def red_checks(instance: dg.DagsterInstance, checks: Collection[dg.AssetCheckKey]) -> list[Problem]:
     """The checks whose latest result is an error or a warning."""
     return [
         _red_check(list(itertools.takewhile(_is_red, _results(instance, key, MOST_RESULTS))))
@@ -275,17 +283,17 @@ def red_checks(instance: dg.DagsterInstance, checks: Collection[dg.AssetCheckKey
     ]
 
 
-def _red_check(streak: Sequence[AssetCheckExecutionRecord]) -> Trouble:
-    """The trouble that these results of one check are about, the latest of them first."""
+def _red_check(streak: Sequence[AssetCheckExecutionRecord]) -> Problem:
+    """The problem behind these red results of one check, given newest first."""
     key, evaluation = streak[0].key, streak[0].evaluation
     assert evaluation is not None, "it is a result"
     severity = "warning" if evaluation.severity == dg.AssetCheckSeverity.WARN else "error"
-    said = evaluation.description or "It says no more."
-    more = [] if "devin-sessions" in said else ["To see how things are: devin-sessions status"]
-    return Trouble(
+    description = evaluation.description or "The check gives no reason."
+    more = [] if "devin-sessions" in description else ["To see what is wrong: devin-sessions status"]
+    return Problem(
         f"Check {key.name} of {key.asset_key.to_user_string()}: {severity}",
-        datetime.fromtimestamp(_at(streak[-1]), UTC),
-        [said, *more],
+        datetime.fromtimestamp(_time_of(streak[-1]), UTC),
+        [description, *more],
     )
 
 
@@ -293,12 +301,12 @@ def _is_red(result: AssetCheckExecutionRecord) -> bool:
     return result.status == AssetCheckExecutionRecordStatus.FAILED
 
 
-def _at(result: AssetCheckExecutionRecord) -> float:
-    # The record's own time is in whole seconds.
+def _time_of(result: AssetCheckExecutionRecord) -> float:
+    # The record's own timestamp is in whole seconds.
     return result.event.timestamp if result.event else result.create_timestamp
 
 
 def _results(instance: dg.DagsterInstance, key: dg.AssetCheckKey, most: int) -> Sequence[AssetCheckExecutionRecord]:
-    """The latest results of a check, the newest first; not what is planned, under way or was skipped."""
+    """The latest results of a check, newest first, without evaluations that are planned, running or skipped."""
     results = {AssetCheckExecutionRecordStatus.SUCCEEDED, AssetCheckExecutionRecordStatus.FAILED}
     return instance.event_log_storage.get_asset_check_execution_history(key, most, status=results)

@@ -1,4 +1,4 @@
-"""Which of the rollups, the snapshot and the report are older than the days that are stored."""
+"""Which of the rollups, the snapshot and the report are older than the stored days."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,7 +19,7 @@ CATCH_UP = "devin-sessions backfill --missing"
 
 @dataclass(frozen=True)
 class Behind:
-    """Names of the assets that are older than the days stored by `stored_at` (None: no day is stored)."""
+    """Names of the assets that are older than the stored days. `stored_at` is the last reading, None without days."""
 
     rollups: list[str]
     published: list[str]
@@ -32,7 +32,7 @@ class Behind:
 
 
 def behind(settings: Settings) -> Behind:
-    """What has yet to follow the stored days, as after days loaded in the UI or a run that was killed.
+    """What is older than the stored days, such as after a load in the UI or a killed run.
 
     Raises WarehouseError, UnfitWarehouse or OlderWarehouse.
     """
@@ -49,7 +49,7 @@ def _behind(connection: sa.Connection, database: Database, settings: Settings) -
     rollups = reads.rollups_behind(connection)
     snapshot, report = settings.published_snapshot, settings.published_report
     if snapshot:
-        # Whatever a transaction changed is to be published. After a kill it may be in the log beside the file.
+        # Anything a transaction changed must be published. After a kill it may be in the log next to the file.
         written = max(path.stat().st_mtime for path in _files(database.path) if path.exists())
     else:
         days = read[ORGANIZATIONS]

@@ -1,4 +1,4 @@
-"""Every claim that must hold of the stored counts, and the verdict on it: for the asset checks and for the report."""
+"""Every claim that must hold for the stored counts, and its verdict, for the asset checks and the report."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ import dagster as dg
 import sqlalchemy as sa
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
-from pipelines.loading.listing import LIST_IS_WHOLE
-from pipelines.partitions import closed_days, daily_partitions, spelled
+from pipelines.loading.counted_ids import LIST_IS_WHOLE
+from pipelines.partitions import closed_days, daily_partitions, format_days
 from pipelines.settings import Settings
 from resources.database import Database
 from warehouse import reads
@@ -18,7 +18,7 @@ from warehouse.dimensions import ORGANIZATIONS, Dimension
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a claim holds, how severe it is if not, and a sentence about how things stand, with what to do."""
+    """Whether a claim holds, how severe it is if not, and a sentence that says so, with what to do."""
 
     passed: bool
     sentence: str
@@ -31,9 +31,9 @@ Judge = Callable[[sa.Connection, Dimension, Settings], Verdict]
 
 @dataclass(frozen=True)
 class Claim:
-    """One check: its name in Dagster, its `title` for people, and what decides.
+    """One check: its name in Dagster, its `title` in the report, and the function that decides.
 
-    `also` are assets whose counts it looks at beside those of its own.
+    `also` are other assets whose counts it reads.
     """
 
     name: str
@@ -44,44 +44,44 @@ class Claim:
 
 
 def claims_of(dimension: Dimension) -> list[Claim]:
-    """What must hold of the cells of `dimension`."""
+    """What must hold for the cells of `dimension`."""
     noun = dimension.noun
     of_whom = f" ({dimension.plural})" if dimension.is_extra else ""
     claims = [
         Claim(
             "counts_sum_to_control_totals",
             f"Control totals{of_whom}",
-            f"Each day's counts per {noun} sum to the source's own total.",
+            f"Each day's counts per {noun} add up to the API's own total.",
             counts_sum_to_control_totals,
         ),
         Claim(
             "blocks_add_up",
             f"Blocks of days{of_whom}",
-            "Days sum to what the source counts over several of them in one question.",
+            "Single days add up to the API's count of several days in one question.",
             blocks_add_up,
         ),
         Claim(
             "every_cell_is_present",
             f"Coverage{of_whom}",
-            f"Every day between the first and the last loaded one has every {noun}.",
+            f"Every day from the first to the last loaded one has a count for every {noun}.",
             every_cell_is_present,
         ),
         Claim(
             "latest_closed_day_is_present",
             f"Latest day{of_whom}",
-            "The latest day whose window is over is loaded.",
+            "The latest closed day is loaded.",
             latest_closed_day_is_present,
         ),
         Claim(
             f"every_{noun}_is_available",
             f"Availability{of_whom}",
-            f"The source counts every {noun}.",
+            f"The API counts every {noun}.",
             every_one_is_available,
         ),
         Claim(
             "no_count_is_negative",
             f"No negative counts{of_whom}",
-            "No count of the days that were read last is negative.",
+            "No count read by the last run is negative.",
             no_count_is_negative,
         ),
     ]
@@ -114,21 +114,21 @@ def _as_check(claim: Claim, dimension: Dimension) -> dg.AssetChecksDefinition:
 
 
 def verdicts(connection: sa.Connection, settings: Settings) -> Iterator[tuple[str, Verdict]]:
-    """What each check says of what is stored now, with its title."""
+    """The title of each check, and its verdict on what is stored now."""
     for dimension in settings.dimensions:
         for claim in claims_of(dimension):
             yield claim.title, claim.judge(connection, dimension, settings)
 
 
 def listing_verdicts(instance: dg.DagsterInstance, settings: Settings) -> Iterator[tuple[str, Verdict]]:
-    """What the check of each list said last, with its title; none if this record of runs has no result of it."""
+    """The title of each list's check, and its last recorded verdict; nothing for a check that has none."""
     ended = {AssetCheckExecutionRecordStatus.SUCCEEDED, AssetCheckExecutionRecordStatus.FAILED}
     for dimension in settings.dimensions:
         key = dg.AssetCheckKey(dg.AssetKey(dimension.listed.name), LIST_IS_WHOLE)
         for result in instance.event_log_storage.get_asset_check_execution_history(key, 1, status=ended):
             if result.event and result.event.dagster_event:
                 found = result.event.dagster_event.asset_check_evaluation_data
-                agrees = f"The list of {dimension.listed.name} agrees with its own total, or you chose whom to count."
+                agrees = f"The list of {dimension.listed.name} agrees with its own total, or you chose which to count."
                 yield (
                     f"List of {dimension.listed.name}",
                     Verdict(found.passed, found.description or agrees, {}, found.severity),
@@ -136,7 +136,7 @@ def listing_verdicts(instance: dg.DagsterInstance, settings: Settings) -> Iterat
 
 
 def counts_sum_to_control_totals(connection: sa.Connection, dimension: Dimension, settings: Settings) -> Verdict:
-    """More in the total is a warning if all were listed, and to be expected if the user chose whom to count."""
+    """A larger total is a warning if all were listed, and is expected if the user chose which ids to count."""
     totals = dimension.totals.c
     rows = connection.execute(
         sa.select(totals.day, totals.unattributed_count).where(totals.day >= settings.devin_start_date)
@@ -153,108 +153,109 @@ def counts_sum_to_control_totals(connection: sa.Connection, dimension: Dimension
     if over:
         return Verdict(
             False,
-            f"The {plural} add up to more than the source's own total on {spelled(sorted(over))}. "
-            f"Read again: devin-sessions backfill {min(over)} {max(over)} --refresh",
+            f"The {plural} add up to more than the API's own total on {format_days(sorted(over))}. "
+            f"To read again: devin-sessions backfill {min(over)} {max(over)} --refresh",
             metadata,
         )
     if under and not settings.chosen(dimension):
         return Verdict(
             False,
-            f"The source counts sessions of no listed {noun} on {spelled(sorted(under))}. "
+            f"The API counts sessions that belong to no listed {noun} on {format_days(sorted(under))}. "
             f"{dimension.unattributed_hint}",
             metadata,
             dg.AssetCheckSeverity.WARN,
         )
-    others = f" {unattributed:,} sessions are of {plural} that {dimension.setting} does not name."
+    others = f" {unattributed:,} sessions belong to {plural} that are not in {dimension.setting}."
     chosen = others if unattributed else ""
     proven = len(rows) - len(under)
     return Verdict(
         True,
-        f"On {proven:,} of {len(rows):,} loaded days the {plural} add up to the source's own total.{chosen}",
+        f"On {proven:,} of {len(rows):,} loaded days the {plural} add up to the API's own total.{chosen}",
         metadata,
     )
 
 
 def blocks_add_up(connection: sa.Connection, dimension: Dimension, settings: Settings) -> Verdict:
-    """Each difference was there in two readings, one after the other."""
+    """Only differences that showed up in two readings in a row count."""
     off = reads.days_off_their_block(connection, dimension)
     days = sorted(day for day in off if day >= settings.devin_start_date)
     return Verdict(
         not days,
-        f"The source counts {spelled(days)} differently in one question than day by day; "
-        f"{dimension.contradictions.name} has both counts. Find out why: devin-sessions probe. "
-        f"Then read again: devin-sessions backfill {days[0]} {days[-1]} --refresh"
+        f"The API counts {format_days(days)} differently in one question than day by day; the table "
+        f"{dimension.contradictions.name} has both counts. Run devin-sessions probe to find out why, "
+        f"then read the days again: devin-sessions backfill {days[0]} {days[-1]} --refresh"
         if days
-        else "Days that were read together add up to what the source counts over all of them.",
+        else "Days that were read together add up to the API's own count of all of them.",
         {"days_contradicted": len(days)},
     )
 
 
 def every_cell_is_present(connection: sa.Connection, dimension: Dimension, settings: Settings) -> Verdict:
-    """One is expected on the days since its creation."""
+    """An id is expected on every day since its creation."""
     gaps = reads.missing_cells(connection, dimension, settings.chosen(dimension))
     gaps = {day: number for day, number in gaps.items() if day >= settings.devin_start_date}
     loaded = {day for day in reads.read_days(connection, dimension) if day >= settings.devin_start_date}
     between = [d for d in closed_days(daily_partitions(settings)) if loaded and min(loaded) <= d <= max(loaded)]
     missing = sorted({d for d in between if d not in loaded} | gaps.keys())
     complete = (
-        f"Every day from {min(loaded)} to {max(loaded)} is loaded, with every {dimension.noun} that is to be counted."
+        f"Every day from {min(loaded)} to {max(loaded)} is loaded, with a count for every {dimension.noun}."
         if loaded
         else "No day is loaded."
     )
     return Verdict(
         not missing,
-        _reload("Days that lack counts", missing) or complete,
+        _reload("Days with missing counts", missing) or complete,
         {"days_with_missing_counts": len(missing), "missing_counts_in_read_days": sum(gaps.values())},
     )
 
 
 def latest_closed_day_is_present(connection: sa.Connection, dimension: Dimension, settings: Settings) -> Verdict:
-    """A warning only: while history is backfilled, the latest day may still be to come."""
+    """Only a warning: while history is backfilled, the latest day may not be loaded yet."""
     latest = closed_days(daily_partitions(settings))[-1]
     is_loaded = latest in reads.read_days(connection, dimension)
     return Verdict(
         is_loaded,
         _reload("The latest closed day is not loaded yet", [] if is_loaded else [latest])
-        or f"{latest}, the latest day that was over, is loaded.",
+        or f"{latest}, the latest closed day, is loaded.",
         {"latest_closed_day": latest.isoformat()},
         dg.AssetCheckSeverity.WARN,
     )
 
 
 def every_one_is_available(connection: sa.Connection, dimension: Dimension, settings: Settings) -> Verdict:
-    """One that it refuses for good does not hold up the others, is tried again on each run, and is shown here."""
+    """Refused ids don't hold up the others; they are retried on every run and shown here."""
     noun, plural = dimension.noun, dimension.plural
     refused = reads.unavailable(connection, dimension)
     shown = "; ".join(f"{id_} on {reason}" for id_, reason in list(refused.items())[:5])
+    number = f"1 {noun}" if len(refused) == 1 else f"{len(refused):,} {plural}"
     return Verdict(
         not refused,
-        f"The source refuses to count {len(refused)} of the {plural}: {shown} They are tried again on each run. "
-        f"Whoever made the key can let it count them; {dimension.setting} can leave out what is gone for good."
+        f"The API refused to count {number}: {shown} They will be retried on every run. Ask the key's owner to grant "
+        f"access, or remove deleted ones from {dimension.setting}."
         if refused
-        else f"The source counts every {noun}.",
+        else f"The API counts every {noun}.",
         {f"unavailable_{plural}": len(refused)},
     )
 
 
 def no_count_is_negative(connection: sa.Connection, dimension: Dimension, settings: Settings) -> Verdict:
-    """The tables refuse negative counts; this finds what got in by another way on the days that were read last."""
+    """The tables refuse negative counts; this finds those that got in another way, on the days the last run read."""
     cells, totals = dimension.cells.c, dimension.totals.c
     last_run = sa.select(totals.run_id).order_by(totals.loaded_at.desc()).limit(1).scalar_subquery()
-    # The days by name: for a subquery, PostgreSQL looks at every cell there is.
+    # A list of days: for a subquery, PostgreSQL scans every cell.
     read_last = sa.select(totals.day).where(totals.run_id == last_run, totals.day >= settings.devin_start_date)
     days = connection.scalars(read_last).all()
     of_these = sa.select(cells.day).where(cells.day.in_(days), cells.sessions_count < 0)
     negative = connection.scalars(of_these.distinct().order_by(cells.day)).all()
     return Verdict(
         not negative,
-        _reload("Negative counts", negative, "--refresh") or "No count that was read last is negative.",
+        _reload("Negative counts", negative, "--refresh") or "No count read by the last run is negative.",
         {"days_with_negative_counts": len(negative)},
     )
 
 
 def _control_totals_agree(connection: sa.Connection, dimension: Dimension, settings: Settings) -> Verdict:
-    """A warning: the source changed a total between the two readings, and the older one is out of date."""
+    """Only a warning: the API changed a total between the two readings, and the older one is out of date."""
     these, those = dimension.totals, ORGANIZATIONS.totals
     both = these.join(those, these.c.day == those.c.day)
     differs = these.c.sessions_count != those.c.sessions_count
@@ -262,10 +263,10 @@ def _control_totals_agree(connection: sa.Connection, dimension: Dimension, setti
     days = connection.scalars(found.order_by(these.c.day)).all()
     return Verdict(
         not days,
-        f"The source's total changed between two readings of {spelled(days)}. "
-        f"Read again: devin-sessions backfill {days[0]} {days[-1]} --refresh"
+        f"The API's total changed between two readings of {format_days(days)}. "
+        f"To read again: devin-sessions backfill {days[0]} {days[-1]} --refresh"
         if days
-        else "The days' totals were the same when users and when organizations were counted.",
+        else "Each day's total was the same when users and when organizations were counted.",
         {"days_with_two_totals": len(days)},
         dg.AssetCheckSeverity.WARN,
     )
@@ -274,7 +275,7 @@ def _control_totals_agree(connection: sa.Connection, dimension: Dimension, setti
 CONTROL_TOTALS_AGREE = Claim(
     "control_totals_agree",
     "Users and organizations",
-    "The day's total was the same when users and when organizations were counted.",
+    "Each day's total was the same when users and when organizations were counted.",
     _control_totals_agree,
     also=(dg.AssetKey(ORGANIZATIONS.cells.name),),
 )
@@ -285,4 +286,4 @@ def _reload(problem: str, days: Sequence[date], *options: str) -> str:
     if not days:
         return ""
     command = " ".join([f"devin-sessions backfill {days[0]} {days[-1]}", *options])
-    return f"{problem}: {spelled(days)}. To load: {command}"
+    return f"{problem}: {format_days(days)}. To load: {command}"

@@ -24,14 +24,14 @@ from warehouse.dimensions import ORGANIZATIONS, USERS
 
 
 def definitions_for(settings: Settings, progress: Progress) -> dg.Definitions:
-    """The code location under these settings; `progress` is told how each load goes on."""
+    """The code location for these settings; each load reports to `progress`."""
     partitions = daily_partitions(settings)
-    # Of each dimension the assets up to its counts, and those that what is published waits for.
-    counted = {
+    # For each dimension: its assets up to the counts, and the last ones, which publishing waits for.
+    assets_of = {
         ORGANIZATIONS: ([organizations, daily_sessions_asset(partitions)], ROLLUPS),
         USERS: ([users], [user_daily_sessions_asset(partitions)]),
     }
-    chosen = [counted[dimension] for dimension in settings.dimensions]
+    chosen = [assets_of[dimension] for dimension in settings.dimensions]
     assets = [asset for before, after in chosen for asset in (*before, *after)]
     last = [asset.key for _, after in chosen for asset in after]
     checks = [check for dimension in settings.dimensions for check in checks_of(dimension)]
@@ -49,11 +49,11 @@ def definitions_for(settings: Settings, progress: Progress) -> dg.Definitions:
         sensors=sensors,
         schedules=[daily_refresh_schedule(assets, partitions, settings)],
         resources={
-            "settings": _fixed(settings.model_copy(update=dict.fromkeys(SECRETS))),  # who sends them reads them itself
+            "settings": _fixed(settings.model_copy(update=dict.fromkeys(SECRETS))),  # read where they are sent
             "progress": _fixed(progress),
             "devin_api": _fixed(devin_api_for(settings)),
             "database": _fixed(Database(url=settings.warehouse_url)),
-            # Assets hand nothing to each other; stock writes files, to a folder that a run's config may name.
+            # Assets pass no values on; the default one writes files to a directory that a run's config may choose.
             "io_manager": dg.mem_io_manager,
         },
         executor=dg.in_process_executor,
@@ -61,12 +61,12 @@ def definitions_for(settings: Settings, progress: Progress) -> dg.Definitions:
 
 
 def _fixed(value: object) -> dg.ResourceDefinition:
-    """A resource that no run's config can change: whoever reaches the UI writes that. Dagster refuses any for it."""
+    """A resource that a run's config cannot change, since anyone who reaches the UI can write that config."""
     return dg.ResourceDefinition(lambda _: value, config_schema={})
 
 
 def devin_api_for(settings: Settings) -> DevinAPI:
-    """The client's resource under these settings; it takes the key from the environment by itself."""
+    """The API client's resource for these settings; it takes the key from the environment itself."""
     return DevinAPI(
         base_url=settings.devin_api_url,
         version=settings.devin_api_version,
@@ -81,7 +81,7 @@ def devin_api_for(settings: Settings) -> DevinAPI:
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """What the Dagster webserver, daemon and runs load, under the environment's settings."""
-    # Dagster tells its users at each start that single-run backfills are beta; the tests watch that they work.
+    """What the Dagster webserver, daemon and runs load, with the environment's settings."""
+    # Dagster warns at each start that single-run backfills are beta; the tests check that they work.
     warnings.filterwarnings("ignore", category=dg.BetaWarning)
     return definitions_for(Settings.load(), Progress())

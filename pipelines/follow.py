@@ -1,7 +1,7 @@
-"""Sensor `loaded_days_follow`: days that were loaded by another run than the job's own reach analysts too.
+"""Sensor `loaded_days_follow`: days loaded outside the job, such as in the UI, reach analysts too.
 
-The job and the command build what follows themselves, so there is nothing left for it after those. It looks at the
-warehouse only when a run has ended.
+The job and the command build the rollups and publish themselves, so they leave it nothing to do. The sensor looks at
+the warehouse only after a run has ended.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -17,17 +17,17 @@ from pipelines.settings import Settings
 from warehouse.tables import ROLLUPS
 
 SENSOR = "loaded_days_follow"
-QUIET = timedelta(seconds=10)  # between the runs of one backfill, or of one command, there may be none for a moment
-_SLACK = timedelta(minutes=5)  # a run's record may be written later than the run ended
+QUIET = timedelta(seconds=10)  # one backfill, or one command, may pause that long between two of its runs
+_SLACK = timedelta(minutes=5)  # a run's record may be written some time after the run ended
 _OWN = "dagster/sensor_name"
 _UNFINISHED_BACKFILLS = [BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING, BulkActionStatus.FAILING]
 
 
 def follow_sensor(settings: Settings, quiet: timedelta = QUIET) -> dg.SensorDefinition:
-    """The sensor: when runs have ended and none is under way, one run for whatever is older than the stored days.
+    """The sensor: after runs have ended and while none is running, it requests one run for what is behind the days.
 
-    If that run fails, one more publishes what can be published without the rollup that failed. Nothing is tried a third
-    time until another run has ended.
+    If that run fails, one more publishes what can be published without the failed rollup. There is no third try until
+    another run has ended.
     """
 
     @dg.sensor(
@@ -35,23 +35,23 @@ def follow_sensor(settings: Settings, quiet: timedelta = QUIET) -> dg.SensorDefi
         job_name=JOB,
         minimum_interval_seconds=30,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Brings rollups, snapshot and report up to the stored days, after a load in the UI too.",
+        description="Rebuilds the rollups, the snapshot and the report after days were loaded in the UI.",
     )
     def loaded_days_follow(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         until = datetime.now(UTC) - quiet
         since = datetime.fromisoformat(context.cursor) if context.cursor else None
         if _is_busy(context.instance):
-            return dg.SensorResult(skip_reason="A run or a backfill is under way.")
+            return dg.SensorResult(skip_reason="A run or a backfill is in progress.")
         ended = _ended(context.instance, since)
         if any(_end(record) > until for record in ended):
-            return dg.SensorResult(skip_reason="A run has ended just now; the next may follow at once.")
+            return dg.SensorResult(skip_reason="A run ended just now; another may follow at once.")
         if since and not ended:
             return dg.SensorResult(skip_reason="No run has ended.", cursor=until.isoformat())
         try:
             found = behind(settings)
         except UNUSABLE_WAREHOUSE as error:
             context.log.warning(str(error))
-            return dg.SensorResult(skip_reason=str(error))  # and looked at again, since the cursor stays
+            return dg.SensorResult(skip_reason=str(error))  # the cursor stays, so the next tick looks again
         own = [record.dagster_run for record in ended if record.dagster_run.tags.get(_OWN) == SENSOR]
         rollups = {dg.AssetKey(rollup.name) for rollup in ROLLUPS}
         if not since or len(own) < len(ended):
@@ -77,7 +77,7 @@ def _is_busy(instance: dg.DagsterInstance) -> bool:
 
 
 def _ended(instance: dg.DagsterInstance, since: datetime | None) -> list[dg.RunRecord]:
-    """The runs that ended after `since`, or the last one; the newest first."""
+    """The runs that ended after `since`, newest first; the last one if `since` is None."""
     if since is None:
         return [*instance.get_run_records(dg.RunsFilter(statuses=FINISHED_STATUSES), limit=1)]
     updated = dg.RunsFilter(statuses=FINISHED_STATUSES, updated_after=since - _SLACK)

@@ -1,4 +1,4 @@
-"""What the warehouse holds already, read without making or changing it."""
+"""What the warehouse already holds, read without creating or changing it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,12 +13,12 @@ from warehouse.dimensions import Dimension
 
 
 class OlderWarehouse(Exception):
-    """An older release wrote the warehouse, and no load has brought it forward yet. The message is for the user."""
+    """An older release wrote the warehouse, and no load has migrated it yet. The message is for the user."""
 
 
 @contextmanager
 def open_read_only(database: Database) -> Iterator[sa.Connection]:
-    """The warehouse, read only; an empty one in memory where none was made yet, so that nothing is written.
+    """The warehouse, opened read-only; if there is none yet, an empty one in memory, so that nothing is written.
 
     Raises WarehouseError, NewerWarehouse or OlderWarehouse.
     """
@@ -29,13 +29,13 @@ def open_read_only(database: Database) -> Iterator[sa.Connection]:
                 yield connection
                 return
             if found:
-                raise OlderWarehouse(f"{database.name} is of an older release. The next backfill brings it forward.")
+                raise OlderWarehouse(f"{database.name} was written by an older release. The next backfill migrates it.")
     with sa.create_engine("duckdb://").begin() as connection:
         migrations.migrate(connection)
         yield connection
 
 
 def missing_days(connection: sa.Connection, settings: Settings, dimension: Dimension, days: list[date]) -> list[date]:
-    """Which of `days` are not loaded for everyone who is to be counted."""
+    """Those of `days` that are not loaded, or lack a count for an id that is to be counted."""
     loaded = reads.loaded_days(connection, dimension, days, settings.chosen(dimension))
     return [day for day in days if day not in loaded]

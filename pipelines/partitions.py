@@ -1,4 +1,4 @@
-"""The days: where each begins and ends, and which are closed. All of it is Dagster's own arithmetic."""
+"""Days: where each begins and ends, and which are closed. The arithmetic is Dagster's own."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from pipelines.settings import Settings
 
 @dataclass(frozen=True)
 class Day:
-    """One day and its window [start, end), in UTC."""
+    """One day and its window [start, end) in UTC."""
 
     day: date
     start: datetime
@@ -20,7 +20,7 @@ class Day:
 
 
 def daily_partitions(settings: Settings) -> dg.DailyPartitionsDefinition:
-    """One partition a day since DEVIN_START_DATE, up to the last one whose window is over."""
+    """One partition per day, from DEVIN_START_DATE to the last day whose window is over."""
     return dg.DailyPartitionsDefinition(
         start_date=settings.devin_start_date.isoformat(),
         timezone=settings.devin_timezone,
@@ -34,7 +34,7 @@ def as_days(partitions: dg.DailyPartitionsDefinition, keys: Iterable[str]) -> li
 
 
 def day_before(partitions: dg.DailyPartitionsDefinition, day: Day) -> Day:
-    """The day that ends where `day` starts, which may be one before DEVIN_START_DATE."""
+    """The day that ends where `day` starts, which may be before DEVIN_START_DATE."""
     return _as_day(partitions, (day.day - timedelta(days=1)).isoformat())
 
 
@@ -45,12 +45,12 @@ def _as_day(partitions: dg.DailyPartitionsDefinition, key: str) -> Day:
 
 
 def closed_days(partitions: dg.DailyPartitionsDefinition, now: datetime | None = None) -> list[date]:
-    """Every day from the first to the last closed one, in order."""
+    """Every day from DEVIN_START_DATE to the last closed one, in order."""
     return [date.fromisoformat(key) for key in partitions.get_partition_keys(current_time=now)]
 
 
 def ranges(days: Iterable[date]) -> list[tuple[date, date]]:
-    """The fewest (first, last) pairs that hold exactly these days, in order."""
+    """The fewest (first, last) pairs that cover exactly these days, in order."""
     found: list[tuple[date, date]] = []
     for day in sorted(days):
         if found and (day - found[-1][1]).days == 1:
@@ -60,8 +60,8 @@ def ranges(days: Iterable[date]) -> list[tuple[date, date]]:
     return found
 
 
-def spelled(days: Sequence[date]) -> str:
-    """These days in as few words as possible, such as `2025-01-03, 2025-01-05…2025-01-09 (6 days)`."""
+def format_days(days: Sequence[date]) -> str:
+    """These days as ranges, such as `2025-01-03, 2025-01-05…2025-01-09 (6 days)`; at most six ranges are listed."""
     parts = [f"{a}" if a == b else f"{a}…{b}" for a, b in ranges(days)]
     shown = ", ".join(parts[:6]) + (f" and {len(parts) - 6} more ranges" if len(parts) > 6 else "")
     return f"{shown} ({len(days)} days)" if len(days) > 1 else shown

@@ -1,4 +1,4 @@
-"""When it runs: the one job, and its one schedule."""
+"""The job and its schedule."""
 
 from datetime import date, datetime
 
@@ -17,37 +17,37 @@ HOURS_AFTER_CLOSE, MINUTE = 2, 30
 
 
 COMPLETE_BEFORE = "devin-sessions/complete-before"
-"""A run's tag: days before this date that are loaded already are only asked for what they lack."""
+"""A run's tag: days before this date that are already loaded are read only for their missing counts."""
 
 
 def range_tags(first: str, last: str, complete_before: date | None = None) -> dict[str, str]:
-    """The tags by which one run loads the days `first` to `last`, both included."""
+    """The tags that make one run load the days `first` to `last`, both included."""
     tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
     return tags if complete_before is None else tags | {COMPLETE_BEFORE: complete_before.isoformat()}
 
 
 def cron(settings: Settings) -> str:
-    """When the schedule runs, in DEVIN_TIMEZONE."""
+    """The schedule's cron expression, in DEVIN_TIMEZONE."""
     return f"{MINUTE} {(settings.devin_day_start_hour + HOURS_AFTER_CLOSE) % 24} * * *"
 
 
 def next_tick(settings: Settings, since: datetime) -> datetime:
-    """When the daemon starts a scheduled run next, at `since` or later, in DEVIN_TIMEZONE; clock changes included."""
+    """The next scheduled start at `since` or later, in DEVIN_TIMEZONE; clock changes are taken into account."""
     return get_next_cron_tick(cron(settings), since, settings.devin_timezone)
 
 
 def daily_refresh_schedule(
     assets: list[dg.AssetsDefinition], partitions: dg.DailyPartitionsDefinition, settings: Settings
 ) -> dg.ScheduleDefinition:
-    """The job over `assets`, 02:30 after each day has closed.
+    """The schedule of the job over `assets`: two and a half hours after each day has closed.
 
-    It reads the last DEVIN_LOOKBACK_DAYS days, and those of the DEVIN_CATCH_UP_DAYS that are not loaded: one run for
-    each contiguous range of days.
+    It loads the last DEVIN_LOOKBACK_DAYS days, and those of the last DEVIN_CATCH_UP_DAYS that are not loaded: one run
+    per contiguous range of days.
     """
     job = dg.define_asset_job(
         JOB,
         selection=dg.AssetSelection.assets(*assets),
-        description="Asks the source for the days of the run, stores and checks them, and rebuilds the rollups.",
+        description="Loads the run's days from the API, stores and checks them, and rebuilds the rollups.",
     )
     again = settings.devin_lookback_days - 1
 
@@ -57,7 +57,7 @@ def daily_refresh_schedule(
         cron_schedule=cron(settings),
         execution_timezone=settings.devin_timezone,
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description=f"Loads the day that closed last, reads the {again} before it again, and loads what was missed.",
+        description=f"Loads the latest closed day, reads the {again} before it again, and loads days that were missed.",
     )
     def daily_refresh_schedule(
         context: dg.ScheduleEvaluationContext, database: dg.ResourceParam[Database]
@@ -73,7 +73,7 @@ def daily_refresh_schedule(
                 for dimension in settings.dimensions:
                     days.update(missing_days(connection, settings, dimension, caught_up))
         except UNUSABLE_WAREHOUSE as error:
-            # The run will bring it forward, or fail and say why; a tick that fails would leave no trace among the runs.
+            # The run will migrate it, or fail and say why; a failed tick would leave no trace among the runs.
             context.log.warning(str(error))
         return [
             dg.RunRequest(

@@ -1,4 +1,4 @@
-"""The sensor `alerts` over real runs, and what arrives at a real receiver."""
+"""The sensor `alerts` over real runs, and what a real receiver gets from it."""
 
 import logging
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ def receiver() -> Iterator[Receiver]:
 
 @dataclass
 class Watch:
-    """A world whose troubles are told to a receiver, tick by tick."""
+    """A world whose problems are reported to a receiver, tick by tick."""
 
     world: World
     receiver: Receiver
@@ -45,7 +45,7 @@ class Watch:
     reasons: list[str] = field(default_factory=list)
 
     def tick(self) -> list[str]:
-        """The messages that arrive by one tick of the sensor."""
+        """The messages that arrive from one tick of the sensor."""
         before = len(self.receiver.bodies)
         sensor = self.world.definitions.resolve_sensor_def("alerts")
         with dg.build_sensor_context(instance=self.world.instance, cursor=self.cursor) as context:
@@ -60,7 +60,7 @@ class Watch:
         return self.world.run_with_tags(range_tags(self.days[first], self.days[last]) | tags)
 
     def spoil(self, number: int, **how: Any) -> None:
-        """Let the source fail to tell of the day with this number."""
+        """Let the API fail to count the day with this number."""
         (day,) = self.world.days(self.days[number], self.days[number])
         self.world.source.fail(times=None, when=lambda asked: asked.start == day.start, **how)
 
@@ -73,26 +73,27 @@ def watch(world: World, receiver: Receiver) -> Watch:
     return Watch(world, receiver, [day.isoformat() for day in closed_days(daily_partitions(world.settings))])
 
 
-def test_a_failed_run_is_told_once_and_once_when_what_it_left_out_is_there(watch: Watch) -> None:
+def test_a_failed_run_is_reported_once_and_again_when_everything_it_left_out_is_loaded(watch: Watch) -> None:
     watch.spoil(4, status=503)
     assert not watch.run(0, 5).success
     (message,) = watch.tick()
-    name, since, days, command, *said = message.splitlines()
+    name, since, days, command, *reasons = message.splitlines()
     assert name == "Run failed in daily_sessions"
     assert since.startswith(f"Since {datetime.now(UTC):%Y-%m-%d} ")
+    assert since.endswith("You will get one more message when this is resolved, and none in between.")
     assert days == f"Days: {watch.days[4]}"
-    assert command == f"To mend: devin-sessions backfill {watch.days[4]} {watch.days[4]}"
-    assert said[0] == f"Not loaded: {watch.days[4]}. Everything else is stored."
-    assert "the API returned 503 (Service Unavailable)" in said[1]
+    assert command == f"To fix: devin-sessions backfill {watch.days[4]} {watch.days[4]}"
+    assert reasons[0] == f"Not loaded: {watch.days[4]}. Everything else is stored."
+    assert "the API returned 503 (Service Unavailable)" in reasons[1]
     assert watch.tick() == []
     assert not watch.run(3, 5).success
-    assert watch.tick() == [], "the same trouble, on another night"
+    assert watch.tick() == [], "the same problem, on another night"
 
     watch.world.source.heal()
     assert watch.run(0, 5).success
     (message,) = watch.tick()
-    over, lasted = message.splitlines()
-    assert over == "Over: Run failed in daily_sessions"
+    resolved, lasted = message.splitlines()
+    assert resolved == "Resolved: Run failed in daily_sessions"
     assert since.split(". ")[0].removeprefix("Since ") in lasted, "it is as old as the first night"
     assert watch.tick() == []
 
@@ -101,42 +102,43 @@ def test_nothing_is_sent_while_all_is_well(watch: Watch) -> None:
     assert watch.tick() == []
     assert watch.run().success
     assert watch.tick() == []
-    assert watch.reasons == ["Troubles: none. Messages sent: 0."] * 2
+    assert watch.reasons == ["Open problems: none. Messages sent: 0."] * 2
 
 
-def test_a_run_about_other_days_does_not_end_it_nor_does_one_of_the_rollups_alone(watch: Watch) -> None:
+def test_a_run_for_other_days_does_not_resolve_a_failed_run(watch: Watch) -> None:
     watch.spoil(1, status=503)
     assert not watch.run(0, 2).success
     assert len(watch.tick()) == 1
     assert watch.run(3, 5).success
-    told = watch.tick()
-    assert [text.splitlines()[0] for text in told] == ["Check every_cell_is_present of daily_sessions: error"]
-    assert watch.days[1] in told[0]
+    messages = watch.tick()
+    assert [text.splitlines()[0] for text in messages] == ["Check every_cell_is_present of daily_sessions: error"]
+    assert watch.days[1] in messages[0]
     watch.world.source.heal()
     assert watch.run(1, 1).success
     assert sorted(text.splitlines()[0] for text in watch.tick()) == [
-        "Over: Check every_cell_is_present of daily_sessions: error",
-        "Over: Run failed in daily_sessions",
+        "Resolved: Check every_cell_is_present of daily_sessions: error",
+        "Resolved: Run failed in daily_sessions",
     ]
 
 
-def test_the_command_in_the_message_mends_it(
+def test_the_command_in_the_message_fixes_the_problem(
     watch: Watch, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with dagster_home.open_instance() as watch.world.instance:
         backfill = ("backfill", watch.days[0], watch.days[5])
 
-        def mends(message: str) -> bool:
-            (command,) = (line for line in message.splitlines() if line.startswith("To mend: devin-sessions "))
+        def fixes(message: str) -> bool:
+            (command,) = (line for line in message.splitlines() if line.startswith("To fix: devin-sessions "))
             code, _ = in_this_process(capsys, monkeypatch, *command.split()[3:])
-            return code == 0 and [text.splitlines()[0] for text in watch.tick()] == [f"Over: {message.splitlines()[0]}"]
+            resolved = f"Resolved: {message.splitlines()[0]}"
+            return code == 0 and [text.splitlines()[0] for text in watch.tick()] == [resolved]
 
         watch.spoil(2, status=503)
         assert in_this_process(capsys, monkeypatch, *backfill)[0] == 1
         (message,) = watch.tick()
         assert "--refresh" not in message
         watch.world.source.heal()
-        assert mends(message)
+        assert fixes(message)
 
         watch.spoil(2, status=503)
         assert in_this_process(capsys, monkeypatch, *backfill, "--refresh")[0] == 1
@@ -145,28 +147,28 @@ def test_the_command_in_the_message_mends_it(
             "it is loaded, but could not be read again"
         )
         watch.world.source.heal()
-        assert mends(message)
+        assert fixes(message)
 
 
-def test_a_snapshot_that_could_not_be_made_is_mended_without_asking_the_source(
+def test_a_snapshot_that_could_not_be_written_is_fixed_without_asking_the_api(
     watch: Watch, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with dagster_home.open_instance() as watch.world.instance:
         assert watch.world.settings.published_snapshot
         in_its_place = watch.world.settings.published_snapshot.parent
-        in_its_place.write_text("no folder")
+        in_its_place.write_text("not a directory")
         assert not watch.run().success
         (message,) = watch.tick()
         assert message.splitlines()[0] == "Run failed in published_snapshot"
-        assert f"To mend: devin-sessions backfill {watch.days[0]} {watch.days[5]}\n" in message
+        assert f"To fix: devin-sessions backfill {watch.days[0]} {watch.days[5]}\n" in message
         in_its_place.unlink()
         asked = len(watch.world.asked())
         assert in_this_process(capsys, monkeypatch, "backfill", watch.days[0], watch.days[5])[0] == 0
         assert len(watch.world.asked()) == asked
-        assert watch.tick()[0].startswith("Over: Run failed in published_snapshot\n")
+        assert watch.tick()[0].startswith("Resolved: Run failed in published_snapshot\n")
 
 
-def test_a_run_that_the_key_was_refused_to_names_the_days_too(watch: Watch) -> None:
+def test_a_run_that_fails_for_its_key_lists_the_days_too(watch: Watch) -> None:
     watch.world.source.fail(status=401, times=None)
     assert not watch.run(2, 3, **{"dagster/schedule_name": "daily_refresh_schedule"}).success
     (message,) = watch.tick()
@@ -177,10 +179,10 @@ def test_a_run_that_the_key_was_refused_to_names_the_days_too(watch: Watch) -> N
     assert watch.run(4, 5).success
     assert watch.tick() == [], "its days are still missing"
     assert watch.run(2, 3).success
-    assert watch.tick()[0].startswith("Over: Scheduled run failed in organizations\n")
+    assert watch.tick()[0].startswith("Resolved: Scheduled run failed in organizations\n")
 
 
-def test_a_failed_run_that_was_started_in_the_ui_is_told_as_well(watch: Watch) -> None:
+def test_a_failed_run_that_was_started_in_the_ui_is_reported_too(watch: Watch) -> None:
     watch.spoil(5, status=503)
     job = watch.world.definitions.resolve_implicit_global_asset_job_def()
     tags = range_tags(watch.days[5], watch.days[5])
@@ -188,7 +190,7 @@ def test_a_failed_run_that_was_started_in_the_ui_is_told_as_well(watch: Watch) -
     assert watch.tick()[0].startswith("Run failed in daily_sessions\n")
 
 
-def test_a_killed_run_is_told_and_the_days_that_it_stored_are_not_missed(watch: Watch) -> None:
+def test_a_killed_run_is_reported_without_the_days_that_it_stored(watch: Watch) -> None:
     killed = watch.world.instance.create_run_for_job(
         watch.world.definitions.resolve_job_def(JOB), tags=range_tags(watch.days[0], watch.days[5])
     )
@@ -203,11 +205,11 @@ def test_a_killed_run_is_told_and_the_days_that_it_stored_are_not_missed(watch: 
     assert f"backfill {watch.days[4]} {watch.days[5]}\n" in message
     assert "was killed" in message
     assert watch.run(4, 5).success
-    assert watch.tick()[0].startswith("Over: Run broke off\n")
+    assert watch.tick()[0].startswith("Resolved: Run broke off\n")
 
 
 @pytest.mark.parametrize("scheduled", [True, False])
-def test_an_interrupted_run_is_told_unless_somebody_stopped_it_at_a_screen(watch: Watch, *, scheduled: bool) -> None:
+def test_an_interrupted_run_is_reported_only_if_the_schedule_started_it(watch: Watch, *, scheduled: bool) -> None:
     class Interrupting(Progress):
         def expect(self, cells: int) -> None:
             raise dg.DagsterExecutionInterruptedError
@@ -218,17 +220,17 @@ def test_an_interrupted_run_is_told_unless_somebody_stopped_it_at_a_screen(watch
         job.execute_in_process(instance=watch.world.instance, tags=tags)
     (run,) = watch.world.instance.get_runs()
     assert run.status == dg.DagsterRunStatus.FAILURE
-    told = watch.tick()
-    assert [text.splitlines()[0] for text in told] == (["Scheduled run broke off"] if scheduled else [])
+    messages = watch.tick()
+    assert [text.splitlines()[0] for text in messages] == (["Scheduled run broke off"] if scheduled else [])
 
 
-def test_what_is_mended_stays_mended_while_the_warehouse_cannot_be_read(watch: Watch) -> None:
+def test_a_resolved_problem_stays_resolved_while_the_warehouse_cannot_be_read(watch: Watch) -> None:
     watch.spoil(4, status=503)
     watch.run()
     watch.world.source.heal()
     assert watch.run().success
     assert watch.tick() == []
-    watch.world.database.path.write_text("no database")
+    watch.world.database.path.write_text("not a database")
     assert watch.tick() == []
     assert not watch.run().success
     (message,) = watch.tick()
@@ -236,7 +238,7 @@ def test_what_is_mended_stays_mended_while_the_warehouse_cannot_be_read(watch: W
     assert f"{watch.world.database.path}" in message
 
 
-def test_a_red_check_is_told_once_and_once_when_it_is_green(watch: Watch) -> None:
+def test_a_red_check_is_reported_once_and_again_when_it_is_green(watch: Watch) -> None:
     (day,) = watch.world.days(watch.days[5], watch.days[5])
     zero = b'{"sessions_count": 0}'
     watch.world.source.fail(body=zero, times=None, when=lambda a: not a.org_ids and a.start == day.start)
@@ -244,14 +246,14 @@ def test_a_red_check_is_told_once_and_once_when_it_is_green(watch: Watch) -> Non
     of_blocks, message = watch.tick()
     assert of_blocks.startswith(f"{BLOCKS_ADD_UP}: error\nSince ")
     assert message.startswith(f"{TOTALS_SUM}: error\nSince ")
-    assert f"than the source's own total on {watch.days[5]}. Read again: devin-sessions backfill" in message
+    assert f"than the API's own total on {watch.days[5]}. To read again: devin-sessions backfill" in message
     assert watch.run().success
     assert watch.tick() == []
     watch.world.source.heal()
     assert watch.run().success
     assert [message.splitlines()[0] for message in watch.tick()] == [
-        f"Over: {BLOCKS_ADD_UP}: error",
-        f"Over: {TOTALS_SUM}: error",
+        f"Resolved: {BLOCKS_ADD_UP}: error",
+        f"Resolved: {TOTALS_SUM}: error",
     ]
     assert watch.tick() == []
 
@@ -263,14 +265,13 @@ def test_a_check_has_been_red_since_its_first_red_result(watch: Watch) -> None:
     first = watch.world.instance.get_run_records(limit=2)[1].end_time
     assert first is not None
     (key,) = (k for k in watch.world.definitions.resolve_asset_graph().asset_check_keys if "is_available" in k.name)
-    troubles = {trouble.name: trouble for trouble in alerts.red_checks(watch.world.instance, [key])}
-    (trouble,) = troubles.values()
-    assert trouble.since.timestamp() <= first
-    assert watch.world.source.organizations[0].org_id in trouble.said[0]
-    assert trouble.said[1].endswith("devin-sessions status"), "there is no command that mends it"
+    (problem,) = alerts.red_checks(watch.world.instance, [key])
+    assert problem.since.timestamp() <= first
+    assert watch.world.source.organizations[0].org_id in problem.details[0]
+    assert problem.details[1].endswith("devin-sessions status"), "no command fixes it"
 
 
-def test_a_yellow_check_is_told_as_a_warning(watch: Watch) -> None:
+def test_a_yellow_check_is_reported_as_a_warning(watch: Watch) -> None:
     assert watch.run(0, 4).success
     (message,) = watch.tick()
     assert message.startswith("Check latest_closed_day_is_present of daily_sessions: warning\n")
@@ -280,7 +281,7 @@ def test_a_yellow_check_is_told_as_a_warning(watch: Watch) -> None:
     )
 
 
-def test_two_troubles_at_once_are_two_messages_and_each_is_over_by_itself(watch: Watch) -> None:
+def test_two_problems_at_once_are_two_messages_and_are_resolved_separately(watch: Watch) -> None:
     assert watch.run(0, 4).success
     watch.spoil(2, status=503)
     assert not watch.run(1, 3).success
@@ -290,10 +291,10 @@ def test_two_troubles_at_once_are_two_messages_and_each_is_over_by_itself(watch:
     ]
     watch.world.source.heal()
     assert watch.run(1, 3).success
-    assert [text.splitlines()[0] for text in watch.tick()] == ["Over: Run failed in daily_sessions"]
+    assert [text.splitlines()[0] for text in watch.tick()] == ["Resolved: Run failed in daily_sessions"]
     assert watch.run(5, 5).success
     assert [text.splitlines()[0] for text in watch.tick()] == [
-        "Over: Check latest_closed_day_is_present of daily_sessions: warning"
+        "Resolved: Check latest_closed_day_is_present of daily_sessions: warning"
     ]
 
 
@@ -317,8 +318,8 @@ def test_no_message_is_lost_to_a_receiver_that_fails(
     receiver.status = int(failing) if failing.isdecimal() else None if failing == "hangs" else 200
     assert watch.tick() == []
     assert watch.reasons[-1] == (
-        "Troubles: Run failed in daily_sessions. "
-        f"Messages not delivered, and kept for the next tick: 1. The reason: {sentence}"
+        "Open problems: Run failed in daily_sessions. "
+        f"Messages not delivered, and kept for the next tick: 1. Reason: {sentence}"
     )
     watch.world.source.heal()
     assert watch.run().success
@@ -329,27 +330,26 @@ def test_no_message_is_lost_to_a_receiver_that_fails(
     receiver.status = 200
     assert [text.splitlines()[0] for text in watch.tick()] == [
         "Run failed in daily_sessions",
-        "Over: Run failed in daily_sessions",
+        "Resolved: Run failed in daily_sessions",
     ]
     assert watch.tick() == []
 
 
-def test_a_tick_sends_few_messages_and_the_next_one_the_rest(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tick_sends_a_few_messages_and_the_next_ticks_the_rest(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(alerts, "MOST_MESSAGES_A_TICK", 1)
     watch.world.source.fail(status=404, org_id=watch.world.source.organizations[0].org_id, times=None)
     assert watch.run(0, 4).success
-    told = [watch.tick() for _ in range(5)]
-    assert [len(messages) for messages in told] == [1, 1, 1, 1, 0]
+    assert [len(watch.tick()) for _ in range(5)] == [1, 1, 1, 1, 0]
 
 
-def test_a_trouble_is_not_over_because_it_is_old(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_problem_is_not_resolved_because_it_is_old(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
     watch.spoil(4, status=503)
     watch.run()
     assert len(watch.tick()) == 1
     monkeypatch.setattr(alerts, "NEWS", timedelta(0))
     assert watch.tick() == []
     watch.cursor = None
-    assert watch.tick() == [], "but it is no news to whoever begins to listen now"
+    assert watch.tick() == [], "but a sensor that starts now does not report it"
 
 
 def test_neither_the_key_nor_the_address_is_in_a_message_a_log_a_cursor_or_a_definition(
@@ -358,12 +358,12 @@ def test_neither_the_key_nor_the_address_is_in_a_message_a_log_a_cursor_or_a_def
     caplog.set_level(logging.DEBUG)
     key = "apk_user_top-secret-key"
     in_the_way = watch.world.folder / key
-    in_the_way.write_text("no folder")
+    in_the_way.write_text("not a directory")
     watch.world.configure(
         devin_api_key=key, devin_org_ids="org-1", warehouse_url=f"duckdb:///{in_the_way}/warehouse.duckdb"
     )
     result = watch.run()
-    assert key in watch.world.failures(result), "the failure itself would tell"
+    assert key in watch.world.failures(result), "the failure itself contains it"
     caplog.clear()
     (message,) = watch.tick()
     assert "[key]" in message
@@ -376,15 +376,15 @@ def test_neither_the_key_nor_the_address_is_in_a_message_a_log_a_cursor_or_a_def
     with dg.build_resources(dict(definitions.resources)) as built:
         resources = built._asdict()  # it is a named tuple
     held = [vars(resource) for resource in resources.values()]
-    told = [*receiver.texts, caplog.text, watch.cursor, *watch.reasons, not_sent.value, sensor.description]
+    shown = [*receiver.texts, caplog.text, watch.cursor, *watch.reasons, not_sent.value, sensor.description]
     for secret in (key, "very-secret-path"):
-        assert all(secret not in f"{text}" for text in told)
+        assert all(secret not in f"{text}" for text in shown)
     assert "very-secret-path" not in f"{held}"
-    assert caplog.records, "there was a log to look at"
+    assert caplog.records, "something was logged"
     assert resources["settings"].devin_alert_webhook_url is None
 
 
-def test_what_comes_from_outside_is_no_markup(watch: Watch) -> None:
+def test_text_from_outside_is_escaped(watch: Watch) -> None:
     watch.spoil(4, status=503, body=b'{"detail": "<!channel> & <@U1>"}')
     watch.run()
     (message,) = watch.tick()
@@ -392,7 +392,7 @@ def test_what_comes_from_outside_is_no_markup(watch: Watch) -> None:
     assert "<" not in message
 
 
-def test_there_is_a_sensor_only_where_there_is_somebody_to_tell(watch: Watch) -> None:
+def test_the_sensor_exists_only_if_a_webhook_is_set(watch: Watch) -> None:
     sensors = {sensor.name: sensor for sensor in watch.world.definitions.sensors or []}
     assert set(sensors) == {"alerts", "loaded_days_follow"}
     sensor = sensors["alerts"]

@@ -59,7 +59,7 @@ def test_days_of_another_kind_are_refused_before_a_run(world: World, capsys: pyt
     world.configure(devin_day_start_hour="8")
     code, shown = in_this_process(capsys, world.environment, "backfill", "2025-04-01", "2025-04-05")
     assert code == exit_codes.WRONG_USE
-    assert "Two kinds of day are never mixed" in shown
+    assert "Different day boundaries are never mixed" in shown
     assert world.source.requests == []
 
 
@@ -231,8 +231,8 @@ def test_an_organization_that_the_source_refuses_is_named_and_the_others_are_loa
     code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-05")
     assert code == exit_codes.MISSING
     assert "5 of 5 days loaded" in out
-    assert f"Check failed: The source refuses to count 1 of the organizations: {refused} on 2025-04-05" in err
-    assert "DEVIN_ORG_IDS can leave out what is gone for good." in err
+    assert f"Check failed: The API refused to count 1 organization: {refused} on 2025-04-05" in err
+    assert "or remove deleted ones from DEVIN_ORG_IDS." in err
     code, out, _ = devin_sessions("status")
     assert code == exit_codes.MISSING
     assert f"Not counted: {refused}" in out
@@ -245,11 +245,11 @@ def test_what_is_only_to_be_known_is_a_note_and_no_complaint(world: World) -> No
     assert (code, err) == (0, "")
     notes = [line for line in out.splitlines() if line.startswith("Note: ")]
     assert len(notes) == 2
-    assert "The source counts sessions of no listed organization on 2025-04-01." in notes[0]
+    assert "The API counts sessions that belong to no listed organization on 2025-04-01." in notes[0]
     assert "The latest closed day is not loaded yet: " in notes[1]
     world.source.fail(body=b'{"sessions_count": 99}', when=lambda asked: asked.org_ids == (org_id,), times=None)
     _, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-02", "--refresh")
-    assert "Check failed: The organizations add up to more than the source's own total on" in err
+    assert "Check failed: The organizations add up to more than the API's own total on" in err
     assert "Check failed" not in out
 
 

@@ -1,4 +1,4 @@
-"""Which questions are asked, and what becomes of their answers; the source here is a function over a matrix."""
+"""Which questions are asked, and what becomes of their answers; the API is a function over a matrix here."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.loading import collect
 from pipelines.loading.answers import DayAnswers, Errors
 from pipelines.loading.block import Count
+from pipelines.loading.collect import collect_differenced, collect_direct
 from pipelines.loading.workers import Workers
 from pipelines.partitions import Day
 
 FIRST = datetime(2025, 1, 1, tzinfo=UTC)
-ERRORS = Errors(refusals=(PermissionError,), passing=(OSError,))
+ERRORS = Errors(refusals=(PermissionError,), temporary=(OSError,))
 Cell = tuple[str, int]
 
 
@@ -28,7 +28,7 @@ def days_of(number: int) -> list[Day]:
 
 @dataclass
 class Source:
-    """A source with so many sessions per organization and day; "hidden" is an organization that is not listed."""
+    """An API with these sessions per organization and day; the organization "hidden" is not listed."""
 
     cells: dict[Cell, int]
     number_of_days: int
@@ -64,7 +64,7 @@ def collected(
     org_ids: Sequence[str],
     workers: int,
     answered: Callable[[], None] = lambda: None,
-    may_go_on: Callable[[], Awaitable[object]] = at_once,
+    may_proceed: Callable[[], Awaitable[object]] = at_once,
     **options: Any,
 ) -> list[DayAnswers]:
     async def main() -> list[DayAnswers]:
@@ -77,7 +77,7 @@ def collected(
                 workers=pool,
                 errors=ERRORS,
                 answered=answered,
-                may_go_on=may_go_on,
+                may_proceed=may_proceed,
                 **options,
             )
 
@@ -85,25 +85,25 @@ def collected(
 
 
 def direct(source: Source, org_ids: Sequence[str], workers: int = 4) -> list[DayAnswers]:
-    return collected(collect.direct, source, source.number_of_days, org_ids, workers)
+    return collected(collect_direct, source, source.number_of_days, org_ids, workers)
 
 
 def differenced(
     source: Source, org_ids: Sequence[str], workers: int = 4, expected: dict[str, float] | None = None
 ) -> list[DayAnswers]:
-    return collected(collect.differenced, source, source.number_of_days, org_ids, workers, expected=expected or {})
+    return collected(collect_differenced, source, source.number_of_days, org_ids, workers, expected=expected or {})
 
 
-@pytest.mark.parametrize(("ask", "totals"), [(collect.direct, 6), (collect.differenced, 6 + 2)])
-def test_only_totals_are_asked_before_a_block_may_go_on(ask: Callable[..., Any], totals: int) -> None:
+@pytest.mark.parametrize(("ask", "totals"), [(collect_direct, 6), (collect_differenced, 6 + 2)])
+def test_only_totals_are_asked_before_a_block_may_proceed(ask: Callable[..., Any], totals: int) -> None:
     source = Source({("org-0", 0): 3, ("org-1", 4): 2}, 6)
     asked_before: list[int] = []
 
-    async def may_go_on() -> None:
+    async def may_proceed() -> None:
         asked_before.append(len(source.asked))
 
-    options: dict[str, Any] = {} if ask is collect.direct else {"expected": {}}
-    collected(ask, source, 6, ["org-0", "org-1"], 4, may_go_on=may_go_on, **options)
+    options: dict[str, Any] = {} if ask is collect_direct else {"expected": {}}
+    collected(ask, source, 6, ["org-0", "org-1"], 4, may_proceed=may_proceed, **options)
     assert asked_before == [totals]
     assert len(source.asked) > totals
 
@@ -114,7 +114,7 @@ ORGS = [f"org-{n}" for n in range(8)]
 
 @st.composite
 def worlds(draw: st.DrawFn) -> tuple[Source, list[str], dict[str, float], int]:
-    """A source, the organizations that are listed, what is expected of some, and a number of workers."""
+    """A source, the listed organizations, the expected activity of some of them, and a number of workers."""
     orgs = ORGS[: draw(st.integers(1, len(ORGS)))]
     number_of_days = draw(st.integers(1, 12))
     numbers = st.one_of(st.just(0), st.integers(0, 3), st.integers(0, 10**6))
@@ -174,7 +174,7 @@ def test_when_the_source_changes_between_two_questions_each_cell_is_true_or_its_
 
 @settings(max_examples=300, deadline=None)
 @given(worlds(), st.randoms(use_true_random=False))
-def test_a_source_that_answers_anything_at_all_is_asked_a_bounded_number_of_questions(
+def test_random_answers_cost_a_bounded_number_of_questions(
     world: tuple[Source, list[str], dict[str, float], int], dice: Random
 ) -> None:
     source, orgs, expected, workers = world
@@ -185,7 +185,7 @@ def test_a_source_that_answers_anything_at_all_is_asked_a_bounded_number_of_ques
         asked += 1
         return dice.choice([0, 0, 1, 2, 7, 10**6])
 
-    answers = collected(collect.differenced, nonsense, source.number_of_days, orgs, workers, expected=expected)
+    answers = collected(collect_differenced, nonsense, source.number_of_days, orgs, workers, expected=expected)
     assert asked <= 2 * (len(orgs) * len(answers) + len(answers) + len(orgs) + 2)
     for of_day in answers:
         assert of_day.is_whole
@@ -241,7 +241,7 @@ def test_no_more_questions_are_under_way_than_there_are_workers(
     assert most == workers
 
 
-def test_a_failed_cell_leaves_only_its_day_open() -> None:
+def test_a_failed_cell_fails_only_its_day() -> None:
     source = Source({("a", 0): 1, ("b", 2): 2}, 4)
     asked = iter(range(100))
     source.refuses = lambda org_ids, days: OSError("no answer") if org_ids == ("b",) and next(asked) == 2 else None
@@ -252,7 +252,7 @@ def test_a_failed_cell_leaves_only_its_day_open() -> None:
 
 
 @ASK
-def test_an_organization_without_any_answer_is_asked_on_few_days_and_the_others_fail_with_it(ask: Any) -> None:
+def test_an_organization_without_any_answer_is_asked_about_on_three_days_and_fails_all(ask: Any) -> None:
     source = Source({(org_id, day): 1 for org_id in ORGS for day in range(12)}, 12)
     source.refuses = lambda org_ids, days: OSError(f"{org_ids}") if "org-3" in org_ids else None
     answers = ask(source, ORGS, workers=1)
@@ -263,7 +263,7 @@ def test_an_organization_without_any_answer_is_asked_on_few_days_and_the_others_
 
 @ASK
 @pytest.mark.parametrize("bad", [{0, 1, 2}, {9, 10, 11}, {0, 5, 11}])
-def test_an_organization_that_is_answered_on_a_day_is_asked_on_all(ask: Any, bad: set[int]) -> None:
+def test_an_organization_with_an_answer_on_one_day_is_asked_about_on_all(ask: Any, bad: set[int]) -> None:
     source = Source({(org_id, day): day + 1 for org_id in ORGS for day in range(12)}, 12)
 
     async def count(start: datetime, end: datetime, org_ids: Sequence[str]) -> int:
@@ -273,14 +273,14 @@ def test_an_organization_that_is_answered_on_a_day_is_asked_on_all(ask: Any, bad
         return await source(start, end, org_ids)
 
     options: dict[str, Any] = {"expected": {}} if ask is differenced else {}
-    way = collect.differenced if ask is differenced else collect.direct
-    answers = collected(way, count, 12, ORGS, 1, **options)
+    function = collect_differenced if ask is differenced else collect_direct
+    answers = collected(function, count, 12, ORGS, 1, **options)
     whole = {day for day, a in enumerate(answers) if a.is_whole}
     assert whole == {*range(12)} - bad
     assert all(answers[day].counts == {org_id: day + 1 for org_id in ORGS} for day in whole)
 
 
-def test_a_day_that_makes_every_range_over_it_fail_is_the_only_one_left_open() -> None:
+def test_a_day_that_fails_every_range_over_it_is_the_only_one_that_fails() -> None:
     cells = {(org_id, day): 1 + day for org_id in "abc" for day in range(9)}
     source = Source(cells, 9)
 
@@ -297,7 +297,7 @@ def test_a_day_that_makes_every_range_over_it_fail_is_the_only_one_left_open() -
 
 
 @ASK
-def test_a_source_that_is_gone_is_soon_left_alone(ask: Callable[..., list[DayAnswers]]) -> None:
+def test_a_source_that_stops_answering_is_soon_left_alone(ask: Callable[..., list[DayAnswers]]) -> None:
     orgs = [f"org-{n}" for n in range(200)]
     source = Source({(org_id, day): 1 for org_id in orgs for day in range(10)}, 10)
     source.refuses = lambda org_ids, days: OSError("gone") if len(source.asked) > 10 else None
@@ -319,7 +319,7 @@ def test_a_refused_organization_is_left_out_and_the_others_are_exact(
         assert of_day.is_whole
         assert of_day.counts == {"a": 1 + number, "c": 1 + number}
         assert [str(of_day.refused[org_id]) for org_id in of_day.refused] == ["not yours"]
-        assert of_day.rest == 1 + number, "what cannot be counted is in the rest"
+        assert of_day.rest == 1 + number, "sessions that cannot be counted are in the rest"
 
 
 def test_a_source_that_refuses_ranges_is_asked_day_by_day() -> None:
@@ -336,7 +336,7 @@ def test_a_source_that_refuses_ranges_is_asked_day_by_day() -> None:
 
 
 @ASK
-def test_any_other_failure_stops_all_questions_and_is_raised_itself(
+def test_any_other_failure_stops_all_questions_and_is_raised(
     ask: Callable[..., list[DayAnswers]],
 ) -> None:
     source = Source({}, 5, refuses=lambda org_ids, days: LookupError("stop"))
@@ -346,7 +346,7 @@ def test_any_other_failure_stops_all_questions_and_is_raised_itself(
 
 
 @ASK
-def test_progress_is_told_of_every_settled_cell_once(ask: Callable[..., list[DayAnswers]]) -> None:
+def test_every_settled_cell_is_reported_once(ask: Callable[..., list[DayAnswers]]) -> None:
     settled = 0
 
     def answered() -> None:
@@ -355,12 +355,12 @@ def test_progress_is_told_of_every_settled_cell_once(ask: Callable[..., list[Day
 
     source = Source({("a", 0): 1, ("b", 2): 2, ("hidden", 1): 1}, 4)
     options: dict[str, Any] = {"expected": {}} if ask is differenced else {}
-    function = collect.differenced if ask is differenced else collect.direct
+    function = collect_differenced if ask is differenced else collect_direct
     collected(function, source, 4, ["a", "b"], 2, answered, **options)
     assert settled == 8
 
 
-def test_a_change_that_fills_the_rest_of_another_day_is_not_taken_for_its_sessions() -> None:
+def test_a_change_that_equals_the_rest_of_another_day_does_not_hide_it() -> None:
     # Three hidden sessions on day 1; three more appear on day 0 after its control total was asked. All sums agree.
     source = Source({("hidden", 1): 3}, 3, changes={1: (("org-0", 0), 3)})
     answers = differenced(source, ["org-0", "org-1", "org-2"], workers=1)
@@ -373,7 +373,7 @@ def test_a_change_that_fills_the_rest_of_another_day_is_not_taken_for_its_sessio
 
 @dataclass
 class Shifted(Source):
-    """A source with one session of "a" on each day that counts over another window than the one it is asked about."""
+    """A source with one session of "a" on each day that counts over a different window than it is asked about."""
 
     window: Callable[[int, int], tuple[int, int]] = lambda first, last: (first, last)
 
@@ -404,12 +404,12 @@ def test_days_that_do_not_add_up_to_their_block_after_a_second_reading_are_a_con
         (found,) = [c for c in of_day.contradictions if c.org_id is None]
         assert (found.in_one, found.by_day) == (source.counted(first, number_of_days), by_day)
         assert [(found.first.start - FIRST).days, (found.last.end - FIRST).days] == [first, number_of_days]
-    assert source.asked.count((first, number_of_days, ())) == 2, "it is read a second time, and no third"
+    assert source.asked.count((first, number_of_days, ())) == 2, "it is read a second time, but not a third"
 
 
 @settings(max_examples=200, deadline=None)
 @given(worlds(), st.data())
-def test_direct_takes_in_a_change_between_two_questions_and_calls_it_no_contradiction(
+def test_direct_does_not_report_a_change_between_two_questions_as_a_contradiction(
     world: tuple[Source, list[str], dict[str, float], int], data: st.DataObject
 ) -> None:
     source, orgs, _, workers = world
@@ -423,7 +423,7 @@ def test_direct_takes_in_a_change_between_two_questions_and_calls_it_no_contradi
         assert is_flagged or of_day.counts == {org_id: source.truth(org_id, number) for org_id in orgs}
 
 
-def test_direct_reads_again_a_day_whose_cells_sum_to_more_than_its_total() -> None:
+def test_direct_reads_a_day_again_whose_cells_exceed_its_total() -> None:
     source = Source({("a", day): 1 for day in range(3)}, 3)
     source.changes = {4: (("a", 1), 2)}  # after the totals, before its cell
     answers = direct(source, ["a", "b"], workers=1)
@@ -433,7 +433,7 @@ def test_direct_reads_again_a_day_whose_cells_sum_to_more_than_its_total() -> No
     assert set(again) == {(1, 2, ()), (1, 2, ("a",)), (1, 2, ("b",))}
 
 
-def test_days_around_one_that_fails_are_held_against_their_own_totals() -> None:
+def test_days_around_one_that_fails_are_compared_with_their_own_totals() -> None:
     source = Source({("a", day): 1 for day in range(7)}, 7)
 
     def refuses(org_ids: Sequence[str], days: int) -> Exception | None:

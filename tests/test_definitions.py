@@ -20,7 +20,7 @@ ASSETS = [
 ]
 
 
-def test_every_asset_says_what_it_is_from_its_table(world: World) -> None:
+def test_every_asset_is_described_by_its_table(world: World) -> None:
     specs = {spec.key.to_user_string(): spec for spec in world.definitions.resolve_all_asset_specs()}
     assert set(specs) == {*ASSETS, "published_snapshot"}
     assert specs.pop("published_snapshot").description
@@ -35,7 +35,7 @@ def test_every_asset_says_what_it_is_from_its_table(world: World) -> None:
         assert [(c.name, c.description) for c in schema.columns] == [(c.name, c.comment) for c in table.columns]
 
 
-def test_no_resource_of_dagster_holds_the_key(world: World) -> None:
+def test_no_dagster_resource_holds_the_key(world: World) -> None:
     world.configure(devin_api_key="apk_user_very_secret")
     held = world.definitions.resources
     assert held

@@ -23,7 +23,7 @@ from dagster_webserver.cli import dagster_webserver
 
 from pipelines.command import cli
 from pipelines.command.dagster_home import dagster_home
-from pipelines.loading.compatibility import Incompatible, refuse_other_days
+from pipelines.loading.changed_settings import Incompatible, refuse_other_days
 from pipelines.partitions import as_days, daily_partitions
 from pipelines.settings import PROJECT, Settings
 from resources.sandbox.server import Sandbox

@@ -1,4 +1,4 @@
-"""Days that were loaded by whatever run reach the rollups, the snapshot and the report, and each once."""
+"""Days loaded by any run reach the rollups, the snapshot and the report, each once."""
 
 import json
 from collections.abc import Sequence
@@ -32,20 +32,20 @@ TOO_MANY_A_MONTH = """
 
 @pytest.fixture
 def reported(world: World) -> World:
-    """With a report too."""
+    """A world with a report."""
     world.configure(devin_report_path="")
     return world
 
 
 class Daemon:
-    """The sensor as the daemon evaluates it, tick by tick, with the time between runs that it waits for set to none."""
+    """The sensor as the daemon evaluates it, tick by tick, without waiting for further runs."""
 
     def __init__(self, world: World) -> None:
         self.world, self.cursor = world, ""
         self.skipped = ""
 
     def tick(self) -> list[list[str]]:
-        """The assets of each run that the sensor asks for."""
+        """The assets of each run that the sensor requests."""
         context = dg.build_sensor_context(self.world.instance, cursor=self.cursor or None)
         asked = follow_sensor(self.world.settings, quiet=timedelta(0)).evaluate_tick(context)
         self.cursor = asked.cursor or ""
@@ -54,7 +54,7 @@ class Daemon:
 
 
 def run_of(world: World, assets: Sequence[str], first: str = "", last: str = "", **tags: str) -> bool:
-    """A run of these assets alone, as the UI makes them. Returns whether it succeeded."""
+    """Run these assets alone, as the UI does. Returns whether the run succeeded."""
     result = world.definitions.resolve_job_def(JOB).execute_in_process(
         instance=world.instance,
         tags=(range_tags(first, last or first) if first else {}) | tags,
@@ -69,7 +69,7 @@ def follow_up(world: World, assets: Sequence[str]) -> bool:
     return run_of(world, assets, **{"dagster/sensor_name": SENSOR})
 
 
-def test_a_day_loaded_in_the_ui_reaches_rollups_snapshot_and_report_by_itself(reported: World) -> None:
+def test_a_day_loaded_in_the_ui_reaches_rollups_snapshot_and_report(reported: World) -> None:
     world = reported
     tags = [{"key": key, "value": value} for key, value in range_tags(DAY, DAY).items()]
     launched = {
@@ -104,7 +104,7 @@ def test_a_day_loaded_in_the_ui_reaches_rollups_snapshot_and_report_by_itself(re
     assert {key.to_user_string() for key in loading.asset_selection or ()} == {*LOADED}
 
 
-def test_days_loaded_alone_are_followed_once_by_one_run_however_many_runs_loaded_them(reported: World) -> None:
+def test_days_loaded_by_several_runs_are_followed_by_one_run(reported: World) -> None:
     daemon = Daemon(reported)
     assert daemon.tick() == []
     for day in ("2025-04-01", "2025-04-02", "2025-04-03"):
@@ -138,7 +138,7 @@ def test_days_that_a_failed_run_stored_are_followed_too(reported: World) -> None
     assert daemon.tick() == []
 
 
-def test_what_is_under_way_is_waited_for(reported: World) -> None:
+def test_the_sensor_waits_for_runs_in_progress(reported: World) -> None:
     daemon = Daemon(reported)
     assert run_of(reported, LOADED, DAY)
     job = reported.definitions.resolve_job_def(JOB)
@@ -148,7 +148,7 @@ def test_what_is_under_way_is_waited_for(reported: World) -> None:
     assert daemon.tick() == [EVERYTHING]
 
 
-def test_a_run_that_ended_just_now_may_be_one_of_several(reported: World) -> None:
+def test_the_sensor_waits_a_moment_after_a_run_ended(reported: World) -> None:
     assert run_of(reported, LOADED, DAY)
     asked = follow_sensor(reported.settings, quiet=timedelta(hours=1)).evaluate_tick(
         dg.build_sensor_context(reported.instance)
@@ -166,14 +166,14 @@ def test_a_rollup_that_fails_stops_neither_the_others_nor_what_is_published(repo
     assert not follow_up(world, EVERYTHING)
     assert behind(world.settings).rollups == ["monthly_sessions"]
     published = ["published_snapshot", "activity_report"]
-    assert daemon.tick() == [published], "what failed is not tried for ever"
+    assert daemon.tick() == [published], "a failed rollup is not retried for ever"
     assert follow_up(world, published)
     assert daemon.tick() == []
     assert daemon.skipped == "Still behind: monthly_sessions."
     assert in_snapshot(world, "select count(*) from enterprise_sessions") == [(8,)]
 
 
-def test_the_command_names_a_rollup_that_fails_and_publishes_the_others(reported: World) -> None:
+def test_the_command_reports_a_rollup_that_fails_and_publishes_the_others(reported: World) -> None:
     world = reported
     assert run_of(world, LOADED, "2025-04-01", "2025-04-08")
     with world.database.transaction() as connection:
@@ -189,7 +189,7 @@ def test_the_command_names_a_rollup_that_fails_and_publishes_the_others(reported
     assert behind(world.settings).assets == ["monthly_sessions"]
 
 
-def test_status_names_what_is_behind_and_the_command_that_catches_up(
+def test_status_reports_what_is_behind_and_the_command_that_catches_up(
     reported: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world = reported
@@ -197,9 +197,9 @@ def test_status_names_what_is_behind_and_the_command_that_catches_up(
     world.configure(devin_start_date=f"{yesterday - timedelta(days=1)}")
     assert run_of(world, LOADED, f"{yesterday - timedelta(days=1)}", f"{yesterday}")
     code, shown = in_this_process(capsys, world.environment, "status", "--json")
-    told: dict[str, Any] = json.loads(shown)
-    assert (code, told["behind"]) == (exit_codes.MISSING, EVERYTHING)
-    (advice,) = told["to_do"]
+    status: dict[str, Any] = json.loads(shown)
+    assert (code, status["behind"]) == (exit_codes.MISSING, EVERYTHING)
+    (advice,) = status["to_do"]
     assert advice == f"Behind the stored days: {', '.join(EVERYTHING)}. To catch up: {CATCH_UP}"
     code, _, err = devin_sessions(*CATCH_UP.split()[1:])
     assert (code, err) == (0, "")
@@ -207,7 +207,7 @@ def test_status_names_what_is_behind_and_the_command_that_catches_up(
     assert (code, json.loads(shown)["behind"]) == (0, [])
 
 
-def test_on_a_server_the_rollups_and_the_report_are_what_can_be_behind(each_world: World) -> None:
+def test_on_a_server_only_the_rollups_and_the_report_can_be_behind(each_world: World) -> None:
     world = each_world
     world.configure(devin_report_path=f"{world.folder}/report.html")
     assert behind(world.settings).assets == []
@@ -230,7 +230,7 @@ def test_on_a_server_the_rollups_and_the_report_are_what_can_be_behind(each_worl
         ("America/New_York", "2025-11-02", 23, ["01T01:30:00-04:00", "02T01:30:00-05:00", "03T01:30:00-05:00"]),
     ],
 )
-def test_the_next_run_is_when_the_daemon_starts_it_where_clocks_change(
+def test_the_next_run_is_when_the_daemon_starts_it_when_clocks_change(
     world: World, zone: str, switch: str, hour: int, ticks: list[str]
 ) -> None:
     world.configure(devin_timezone=zone, devin_day_start_hour=str(hour))

@@ -1,4 +1,4 @@
-"""The largest counts that are stored go through every sum: rollups, snapshot, Parquet, report and status."""
+"""The largest counts that can be stored pass through every sum: rollups, snapshot, Parquet, report and status."""
 
 from datetime import UTC, date, datetime, timedelta
 
@@ -17,7 +17,7 @@ DAYS, ORGANIZATIONS_COUNTED = 400, 1000
 FIRST = date(2025, 1, 1)
 
 
-def test_they_roll_up_are_published_and_reported(each_world: World) -> None:
+def test_the_largest_counts_are_rolled_up_published_and_reported(each_world: World) -> None:
     world = each_world
     world.configure(devin_report_path=f"{world.folder}/report.html")
     at = datetime(2026, 6, 1, tzinfo=UTC)

@@ -415,7 +415,7 @@ def test_status_says_that_an_old_warehouse_is_brought_forward_by_the_next_backfi
     laid_out = layout(old_world.database)
     code, shown = in_this_process(capsys, old_world.environment, "status")
     assert code == exit_codes.MISSING
-    assert "older release. The next backfill brings it forward." in " ".join(shown.split())
+    assert "older release. The next backfill migrates it." in " ".join(shown.split())
     assert layout(old_world.database) == laid_out
 
 

@@ -1,4 +1,4 @@
-"""The numbers about a run, wherever they show: Dagster, the closing lines, JSON. The source's own log is the oracle."""
+"""The numbers of a run in Dagster, in the closing lines and in JSON. The sandbox's own log is the oracle."""
 
 import contextlib
 import json
@@ -32,7 +32,7 @@ FIRST, LAST = "2025-04-01", "2025-05-10"
 
 
 def statuses(world: World) -> Counter[str]:
-    """How the source answered the questions for counts."""
+    """The API's response statuses to the questions for counts."""
     return Counter(str(asked.status) for asked in world.asked())
 
 
@@ -40,7 +40,7 @@ def statuses(world: World) -> Counter[str]:
 
 
 @pytest.mark.parametrize("fetch", ["direct", "differenced"])
-def test_a_load_leaves_its_numbers_on_the_asset_in_one_event(world: World, fetch: str) -> None:
+def test_a_load_records_its_numbers_on_the_asset_in_one_event(world: World, fetch: str) -> None:
     world.configure(devin_fetch=fetch)
     assert world.run(FIRST, LAST).success
     (numbers,) = in_dagster(world)
@@ -78,7 +78,7 @@ def test_the_numbers_of_the_days_add_up_to_those_of_the_load(world: World) -> No
     assert sum(day["sessions_count"] for day in days) == numbers["sessions"]
 
 
-def test_the_numbers_are_those_of_the_load_and_not_of_what_the_process_did_before(world: World) -> None:
+def test_the_numbers_are_those_of_the_load_without_earlier_loads_of_the_process(world: World) -> None:
     world.configure(devin_fetch="differenced")
     job = world.definitions.resolve_job_def(JOB)  # one progress for both runs, as in one process
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -102,18 +102,18 @@ def test_the_numbers_are_those_of_the_load_and_not_of_what_the_process_did_befor
         assert numbers["sessions"] == sum(world.truth("2025-04-01", "2025-04-03").values())
         rows.append((numbers["rows_inserted"], numbers["rows_changed"], numbers["rows_unchanged"]))
     assert rows == [(15, 0, 0), (0, 1, 14), (0, 0, 15)]
-    assert world.progress.calls.sent > asked, "there are those for the lists of organizations as well"
+    assert world.progress.calls.sent > asked, "the requests for lists of organizations come on top"
     assert seconds < world.progress.seconds
 
 
-def goes_through(progress: Progress, days: int) -> None:
-    """A load of so many days, with all that can happen to it; each number is another one."""
+def record_load(progress: Progress, days: int) -> None:
+    """Record a load of this many days in which everything happens; every number is different."""
     stored = LoadMetrics(
         days=1, sessions=50, unattributed=3, cells=Cells(12, 6, 2), changes=Changes(inserted=7, changed=2, unchanged=11)
     )
     result = progress.begin()
     for n in range(days):
-        result.store(date(2025, 4, 1) + timedelta(days=n), stored)
+        result.record(date(2025, 4, 1) + timedelta(days=n), stored)
     progress.calls.sent += 17 * days
     progress.calls.retried += 4 * days
     progress.calls.outcomes.update({"200": 13 * days, "503": 4 * days})
@@ -121,31 +121,31 @@ def goes_through(progress: Progress, days: int) -> None:
     progress.calls.latencies.extend(n / 1000 for n in range(days, 101))
 
 
-def test_the_numbers_of_what_happened_in_between_are_those_of_nothing_else() -> None:
+def test_the_difference_of_two_numbers_is_what_happened_in_between() -> None:
     both, alone = Progress(), Progress()
-    goes_through(both, 3)
+    record_load(both, 3)
     before = both.metrics
-    goes_through(both, 1)
-    goes_through(alone, 1)
+    record_load(both, 1)
+    record_load(alone, 1)
     between = (both.metrics - before).as_fields()
     assert between | {"seconds": 0} == alone.metrics.as_fields() | {"seconds": 0}
 
 
-def test_the_numbers_are_told_in_their_units_and_words() -> None:
+def test_the_numbers_are_shown_with_their_units() -> None:
     progress = Progress()
-    goes_through(progress, 1)
+    record_load(progress, 1)
     numbers = progress.metrics
-    told = numbers.as_fields()
-    assert [told[f"latency_{name}_ms"] for name in ("median", "p95", "p99")] == [50, 95, 99]
-    assert told["retries"] == 4
+    fields = numbers.as_fields()
+    assert [fields[f"latency_{name}_ms"] for name in ("median", "p95", "p99")] == [50, 95, 99]
+    assert fields["retries"] == 4
     assert numbers.sentences() == [
         "Calls by outcome: 200 (13), 503 (4); answered in 50 ms (median), 95 ms (p95), 99 ms (p99); "
-        "1.5 s waited for the source.",
+        "1.5 s waited for the API.",
         "Cells: 12 asked, 6 derived, 2 proven zero; 3 sessions unattributed.",
     ]
 
 
-def test_faults_retries_and_unattributed_sessions_are_in_the_numbers(world: World) -> None:
+def test_failed_requests_retries_and_unattributed_sessions_are_in_the_numbers(world: World) -> None:
     world.configure(devin_max_tries="4", devin_fetch="direct")
     bad = datetime(2025, 4, 2, tzinfo=UTC)
     world.source.add_sessions("org-hidden", bad + timedelta(hours=1), count=4)
@@ -156,16 +156,16 @@ def test_faults_retries_and_unattributed_sessions_are_in_the_numbers(world: Worl
     (numbers,) = in_dagster(world)
     answered = statuses(world)["200"]
     assert numbers["calls_by_outcome"] == statuses(world) == {"200": answered, "429": 2, "503": 1}
-    # Where nothing else is answered meanwhile, a question that was answered before tells who is at fault.
+    # If nothing else is answered meanwhile, repeating a question that was answered before tells what is at fault.
     assert numbers["retries"] == 3 + answered - 19 <= 3 + 2
     assert numbers["unattributed"] == 4
 
 
-def test_the_time_waited_on_a_rate_limit_counts_once_for_all_who_wait(world: World) -> None:
+def test_time_waited_on_a_rate_limit_counts_once_for_all_waiting_requests(world: World) -> None:
     world.configure(devin_requests_per_minute="1200", devin_fetch="direct")
     assert world.run("2025-04-01", "2025-04-03").success
     (numbers,) = in_dagster(world)
-    # 18 questions at 20 a second: each but the first has its turn a twentieth of a second after the one before it.
+    # 18 questions at 20 per second: each but the first is sent a twentieth of a second after the one before it.
     assert 17 / 20 * 0.9 < numbers["waited_seconds"] <= numbers["seconds"]
     world.configure(devin_requests_per_minute="")
     assert world.run("2025-04-01", "2025-04-03").success
@@ -179,7 +179,7 @@ def test_waits_that_overlap_count_once() -> None:
     assert calls.waited == pytest.approx(3.5 + 1)
 
 
-def test_a_load_that_fails_leaves_its_numbers_too(world: World) -> None:
+def test_a_load_that_fails_records_its_numbers_too(world: World) -> None:
     bad = datetime(2025, 4, 3, tzinfo=UTC)
     world.source.fail(status=503, when=lambda asked: asked.start == bad, times=None)
     assert not world.run("2025-04-01", "2025-04-05").success
@@ -190,7 +190,7 @@ def test_a_load_that_fails_leaves_its_numbers_too(world: World) -> None:
     assert numbers["calls_by_outcome"]["503"] > 0
 
 
-def test_calls_by_outcome_add_up_to_all_calls_even_where_a_key_dies(world: World) -> None:
+def test_calls_by_outcome_add_up_to_all_calls_even_if_the_key_expires(world: World) -> None:
     world.configure(devin_org_ids=",".join(o.org_id for o in world.source.organizations))
     world.source.fail(status=401, when=lambda a: bool(a.start and a.start.day > 3), times=None)
     assert not world.run("2025-04-01", "2025-04-20").success
@@ -199,29 +199,29 @@ def test_calls_by_outcome_add_up_to_all_calls_even_where_a_key_dies(world: World
     assert numbers["calls_by_outcome"]["401"] >= 1
 
 
-def test_answers_that_are_cut_off_and_connections_that_fail_are_outcomes_too(world: World) -> None:
+def test_endless_responses_and_failed_connections_are_outcomes_too(world: World) -> None:
     world.source.fail(endless=True, when=lambda a: a.start == datetime(2025, 4, 1, tzinfo=UTC), times=1)
     world.source.fail(drop=True, when=lambda a: a.start == datetime(2025, 4, 2, tzinfo=UTC), times=1)
-    assert world.run("2025-04-01", "2025-04-03").success, "there is a second chance"
+    assert world.run("2025-04-01", "2025-04-03").success, "failed days are retried"
     (numbers,) = in_dagster(world)
     assert numbers["calls_by_outcome"]["answer too long"] == 1
     assert numbers["calls_by_outcome"]["connection failed"] == 1
     assert sum(numbers["calls_by_outcome"].values()) == numbers["calls"] == len(world.asked())
 
 
-def test_a_run_that_asks_nothing_leaves_no_numbers(world: World) -> None:
+def test_a_run_without_requests_records_no_numbers(world: World) -> None:
     world.configure(devin_org_ids=world.source.organizations[0].org_id)
     assert world.run("2025-04-01", "2025-04-02").success
     world.configure(devin_day_start_hour="8")
     refused = world.run("2025-04-03", "2025-04-04")
-    assert "Two kinds of day are never mixed" in world.failures(refused)
+    assert "Different day boundaries are never mixed" in world.failures(refused)
     assert len(in_dagster(world)) == 1
 
 
 # In words
 
 
-def test_the_closing_lines_tell_the_numbers(world: World) -> None:
+def test_the_closing_lines_show_the_numbers(world: World) -> None:
     world.configure(devin_max_tries="3")
     world.source.fail(status=503, when=lambda asked: asked.start is not None, times=2)
     code, out, err = devin_sessions("backfill", FIRST, LAST)
@@ -231,7 +231,7 @@ def test_the_closing_lines_tell_the_numbers(world: World) -> None:
     sent = len(world.source.requests)
     assert f"{sent} calls (2 retries)" in closing
     assert calls.startswith(f"Calls by outcome: 200 ({sent - 2}), 503 (2); answered in ")
-    assert all(part in calls for part in (" ms (median)", " ms (p95)", " ms (p99)", " s waited for the source."))
+    assert all(part in calls for part in (" ms (median)", " ms (p95)", " ms (p99)", " s waited for the API."))
     derived = dict(world.rows("select is_derived, count(*) from daily_sessions group by 1"))
     zeros = world.rows("select count(*) from daily_sessions where is_derived and sessions_count = 0")[0][0]
     assert cells == (
@@ -239,11 +239,11 @@ def test_the_closing_lines_tell_the_numbers(world: World) -> None:
     )
 
 
-def test_a_source_that_never_answers_has_no_latency(world: World) -> None:
+def test_without_any_response_no_latency_is_shown(world: World) -> None:
     world.source.stop()
     code, out, _ = devin_sessions("backfill", "2025-04-01", "2025-04-02")
     assert code == exit_codes.MISSING
-    assert re.search(r"^Calls by outcome: connection failed \(\d+\); \d\.\d s waited for the source\.$", out, re.M)
+    assert re.search(r"^Calls by outcome: connection failed \(\d+\); \d\.\d s waited for the API\.$", out, re.M)
 
 
 # In JSON
@@ -256,12 +256,12 @@ def in_json(world: World) -> Iterator[World]:
     speak(in_json=False)
 
 
-def test_in_json_each_line_is_an_object_and_the_closing_one_has_the_numbers(in_json: World) -> None:
+def test_in_json_each_line_is_an_object_and_the_last_about_the_load_has_the_numbers(in_json: World) -> None:
     code, out, err = lines_of("backfill", FIRST, LAST)
     assert (code, err) == (0, [])
     *progress, loaded, note = out
     assert note["event"] == "check_warned"
-    assert note["message"].startswith("Note: The latest closed day is not loaded yet: "), "as there are later days"
+    assert note["message"].startswith("Note: The latest closed day is not loaded yet: "), "later days are closed too"
     assert [line["event"] for line in progress] == ["progress"] * 2
     assert [line["last_day"] for line in progress] == ["2025-05-01", "2025-05-10"]
     assert progress[-1]["cells"] == progress[-1]["cells_expected"] == 200
@@ -280,13 +280,13 @@ def test_in_json_each_line_is_an_object_and_the_closing_one_has_the_numbers(in_j
     assert (code, nothing["event"]) == (0, "nothing_to_do")
 
 
-def test_in_json_lines_come_at_once_and_an_interrupt_leaves_whole_ones(in_json: World) -> None:
+def test_in_json_lines_are_written_at_once_and_an_interrupt_cuts_none(in_json: World) -> None:
     in_json.environment.delenv("PYTHONUNBUFFERED", raising=False)
     second_block = Held(in_json, datetime(2025, 5, 2, tzinfo=UTC))
     process = start("backfill", FIRST, LAST)
     assert second_block.reached.wait(60)
     assert process.stdout is not None
-    assert select.select([process.stdout], [], [], 60)[0], "a line comes while the source does not answer"
+    assert select.select([process.stdout], [], [], 60)[0], "a line is written while the API does not respond"
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     progress, loaded = objects_in(out, "info")
@@ -302,7 +302,7 @@ def test_in_json_there_is_no_bar_on_a_terminal_either(in_json: World) -> None:
     process = start("backfill", "2025-04-01", "2025-04-02", stdout=its_other_end)
     os.close(its_other_end)
     shown = b""
-    with contextlib.suppress(OSError):  # what a terminal has for an end
+    with contextlib.suppress(OSError):  # the end of a terminal
         while part := os.read(terminal, 4096):
             shown += part
     os.close(terminal)
@@ -310,7 +310,7 @@ def test_in_json_there_is_no_bar_on_a_terminal_either(in_json: World) -> None:
     assert [line["event"] for line in objects_in(shown.decode(), "info")] == ["progress", "loaded", "check_warned"]
 
 
-def test_in_json_what_is_missing_is_told_as_fields(in_json: World) -> None:
+def test_in_json_missing_days_are_fields(in_json: World) -> None:
     bad = datetime(2025, 4, 3, tzinfo=UTC)
     in_json.source.fail(status=503, when=lambda asked: asked.start == bad, times=None)
     code, out, err = lines_of("backfill", "2025-04-01", "2025-04-05")
@@ -350,7 +350,7 @@ def test_in_json_a_refusal_is_an_object_too(
     assert "secret" not in str(refused)
 
 
-def test_a_file_of_settings_asks_for_json_too(world: World) -> None:
+def test_an_env_file_can_ask_for_json_too(world: World) -> None:
     project = copy_of_the_project(world.folder / "project")
     (project / ".env").write_text("DEVIN_LOG_FORMAT=json\nDEVIN_TIMEZONE=Mars\n", encoding="utf-8")
     (project / ".env").chmod(0o600)
@@ -371,7 +371,7 @@ def test_in_json_a_warning_of_a_library_is_an_object_too(in_json: World, capsys:
     assert (warning["event"], warning["message"]) == ("warning", "FutureWarning: this will go")
 
 
-def test_in_json_what_nobody_foresaw_is_an_object_too(in_json: World) -> None:
+def test_in_json_an_unexpected_error_is_an_object_too(in_json: World) -> None:
     broken = in_json.folder / "broken"
     broken.mkdir()
     (broken / "duckdb_sqlalchemy.py").write_text("raise RuntimeError('this installation is broken')")
@@ -385,7 +385,7 @@ def test_in_json_what_nobody_foresaw_is_an_object_too(in_json: World) -> None:
     assert crashed["traceback"].startswith("Traceback")
 
 
-def test_in_json_status_and_probe_are_what_their_option_gives(
+def test_in_json_status_and_probe_print_what_their_option_json_prints(
     in_json: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for command in ("status", "probe"):
@@ -394,7 +394,7 @@ def test_in_json_status_and_probe_are_what_their_option_gives(
         assert type(json.loads(shown)) is type(json.loads(with_option))
 
 
-def test_the_key_is_in_no_line_whatever_the_source_echoes(in_json: World) -> None:
+def test_the_key_is_in_no_line_even_if_the_api_echoes_it(in_json: World) -> None:
     key = in_json.source.api_key
     echo = f"you sent Authorization: Bearer {key}".encode()
     in_json.source.fail(status=500, body=echo, when=lambda asked: asked.start is not None, times=None)

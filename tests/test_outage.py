@@ -255,7 +255,7 @@ def test_a_load_that_runs_out_of_patience_keeps_what_is_stored_and_has_no_second
     assert "DEVIN_PATIENCE_SECONDS=1" in world.failures(result)
     assert world.materialized_days() <= {f"{day.day}" for day in world.days("2025-02-01", "2025-03-03")}
     logged = [entry.user_message for entry in world.instance.all_logs(result.run_id)]
-    assert not any("asking again" in message for message in logged)
+    assert not any("Retrying incomplete days" in message for message in logged)
 
 
 def test_probe_does_not_sit_out_an_outage(

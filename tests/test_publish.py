@@ -1,4 +1,4 @@
-"""What analysts read: a snapshot and Parquet files that real runs replace under the eyes of other processes."""
+"""What analysts read: a snapshot and Parquet files that real runs replace while other processes read them."""
 
 import os
 import resource
@@ -29,7 +29,7 @@ MONTHS = ["2025-01", "2025-02", "2025-03"]
 
 
 def publish(world: World) -> dg.ExecuteInProcessResult:
-    """A run of the last asset alone."""
+    """Run the last asset alone."""
     return world.definitions.resolve_job_def(JOB).execute_in_process(
         instance=world.instance,
         asset_selection=[PUBLISHED_SNAPSHOT],
@@ -38,21 +38,21 @@ def publish(world: World) -> dg.ExecuteInProcessResult:
     )
 
 
-def told(result: dg.ExecuteInProcessResult) -> dict[str, Any]:
-    """The numbers that the run shows beside the asset."""
+def metadata_of(result: dg.ExecuteInProcessResult) -> dict[str, Any]:
+    """The metadata that the run recorded for the snapshot."""
     (event,) = result.asset_materializations_for_node(PUBLISHED_SNAPSHOT.to_python_identifier())
     return {name: value.value for name, value in event.metadata.items()}
 
 
 def comments(database: Path) -> set[tuple[str, ...]]:
-    """What is said of every table, view and column."""
+    """The comment of every table, view and column."""
     with duckdb.connect(str(database), read_only=True) as connection:
-        said = connection.execute(
+        found = connection.execute(
             "select table_name, '', comment from duckdb_tables() union all "
             "select view_name, '', comment from duckdb_views() where not internal union all "
             "select table_name, column_name, comment from duckdb_columns() where not internal"
         ).fetchall()
-    return set(said)
+    return set(found)
 
 
 def mode(path: Path) -> int:
@@ -60,14 +60,14 @@ def mode(path: Path) -> int:
 
 
 def identity(path: Path) -> tuple[int, int, int]:
-    """What differs after a file was written or replaced."""
+    """Differs after a file was written or replaced."""
     status = path.stat()
     return status.st_ino, status.st_mtime_ns, status.st_size
 
 
-def files_in(folder: Path) -> dict[str, tuple[int, int, int]]:
-    """Every file in the folder and below it, hidden ones too, by its path in there."""
-    return {str(path.relative_to(folder)): identity(path) for path in folder.rglob("*") if path.is_file()}
+def files_in(directory: Path) -> dict[str, tuple[int, int, int]]:
+    """Every file in the directory and below it, hidden ones too, by its relative path."""
+    return {str(path.relative_to(directory)): identity(path) for path in directory.rglob("*") if path.is_file()}
 
 
 def rows_in(path: Path) -> list[tuple[Any, ...]]:
@@ -78,14 +78,14 @@ def rows_in(path: Path) -> list[tuple[Any, ...]]:
 
 
 def one_file_tables() -> set[str]:
-    """The tables that are to be a file each: all but the counts and what only the runs need."""
+    """The tables that become one file each: all but the counts and those that only the runs need."""
     internal = {tables.stale_days.name, tables.expected_days.name, tables.warehouse_version.name}
     return set(tables.metadata.tables) - internal - {CELLS, tables.user_daily_sessions.name}
 
 
 @contextmanager
 def no_file_beyond(size: int) -> Iterator[None]:
-    """Nothing that this process writes may be longer: a disk that is full, for whoever asks for more."""
+    """Let this process write no file longer than `size`, as if the disk were full."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -97,7 +97,7 @@ def no_file_beyond(size: int) -> Iterator[None]:
 # The snapshot
 
 
-def test_the_snapshot_holds_all_that_the_warehouse_holds_and_is_the_owners_alone(world: World) -> None:
+def test_the_snapshot_holds_everything_in_the_warehouse_and_only_its_owner_may_read_it(world: World) -> None:
     before = os.umask(0)
     try:
         result = world.run(FIRST, LAST)
@@ -113,14 +113,14 @@ def test_the_snapshot_holds_all_that_the_warehouse_holds_and_is_the_owners_alone
     assert held["session_grid"]
     assert not held["stale_days"], "the rollups are in it as they are after the run"
     assert comments(snapshot) == comments(world.database.path)
-    assert all(said for _, _, said in comments(snapshot))
+    assert all(comment for _, _, comment in comments(snapshot))
     assert mode(snapshot) == 0o600
     assert {mode(path) for path in parquet_of(world).rglob("*.parquet")} == {0o600}
-    assert told(result)["snapshot"] == str(snapshot)
-    assert told(result)["megabytes"] == round(snapshot.stat().st_size / 1e6, 1)
+    assert metadata_of(result)["snapshot"] == str(snapshot)
+    assert metadata_of(result)["megabytes"] == round(snapshot.stat().st_size / 1e6, 1)
 
 
-def test_a_snapshot_is_replaced_whole_and_nothing_unfinished_is_left(world: World) -> None:
+def test_a_snapshot_is_replaced_as_a_whole_and_nothing_unfinished_is_left(world: World) -> None:
     world.run("2025-01-30", "2025-01-31")
     snapshot = snapshot_of(world)
     before = identity(snapshot)
@@ -139,7 +139,7 @@ def test_a_snapshot_is_replaced_whole_and_nothing_unfinished_is_left(world: Worl
     }
 
 
-def test_whoever_has_the_old_snapshot_open_keeps_it_and_holds_up_no_run(world: World) -> None:
+def test_a_reader_with_the_old_snapshot_open_keeps_it_and_blocks_no_run(world: World) -> None:
     world.run("2025-02-01", "2025-02-03")
     days = "select count(*), cast(max(day) as text) from daily_totals"
     sessions = "select sum(sessions_count) from daily_sessions"
@@ -154,7 +154,7 @@ def test_whoever_has_the_old_snapshot_open_keeps_it_and_holds_up_no_run(world: W
         assert other.sees(sessions) == [[sum(world.truth("2025-02-01", "2025-02-06").values())]]
 
 
-def test_who_was_let_in_stays_so(world: World) -> None:
+def test_replaced_files_keep_their_permissions(world: World) -> None:
     world.run(FIRST, LAST)
     opened = [snapshot_of(world), month_of(world, "2025-02"), parquet_of(world) / "weekly_sessions.parquet"]
     for path in opened:
@@ -171,20 +171,22 @@ def test_who_was_let_in_stays_so(world: World) -> None:
 # Parquet
 
 
-def test_parquet_holds_the_counts_in_a_file_a_month_and_any_other_table_in_one(world: World) -> None:
+def test_parquet_has_one_file_per_month_of_counts_and_one_per_other_table(world: World) -> None:
     result = world.run(FIRST, LAST)
-    folder = parquet_of(world)
+    directory = parquet_of(world)
     months = [f"{CELLS}/{month}.parquet" for month in MONTHS]
-    assert set(files_in(folder)) == {*months, "SHA256SUMS", *(f"{name}.parquet" for name in one_file_tables())}
-    assert told(result)["parquet_files_written"] == len(files_in(folder)) - 1, "what lists them is none"
+    assert set(files_in(directory)) == {*months, "SHA256SUMS", *(f"{name}.parquet" for name in one_file_tables())}
+    assert metadata_of(result)["parquet_files_written"] == len(files_in(directory)) - 1, (
+        "the list of checksums is not one"
+    )
     held = relations(snapshot_of(world))
     for month in MONTHS:
         of_month = [row for row in held[CELLS] if row[0].isoformat().startswith(month)]
         assert of_month
         assert rows_in(month_of(world, month)) == of_month
     for name in one_file_tables():
-        assert sorted(rows_in(folder / f"{name}.parquet"), key=repr) == sorted(held[name], key=repr)
-    assert rows_in(folder / CELLS / "*.parquet") == held[CELLS], "one pattern reads them all"
+        assert sorted(rows_in(directory / f"{name}.parquet"), key=repr) == sorted(held[name], key=repr)
+    assert rows_in(directory / CELLS / "*.parquet") == held[CELLS], "one pattern reads them all"
 
 
 def test_the_types_in_parquet_are_those_of_the_tables(world: World) -> None:
@@ -210,12 +212,12 @@ def test_the_types_in_parquet_are_those_of_the_tables(world: World) -> None:
 
 def test_only_months_whose_counts_changed_are_written_again(world: World) -> None:
     world.run(FIRST, LAST)
-    folder = parquet_of(world)
-    before = files_in(folder / CELLS)
+    of_months = parquet_of(world) / CELLS
+    before = files_in(of_months)
     result = world.run("2025-03-02", "2025-03-03")
-    after = files_in(folder / CELLS)
+    after = files_in(of_months)
     assert {name for name in after if after[name] != before[name]} == {"2025-03.parquet"}
-    assert (told(result)["parquet_files_unchanged"], told(result)["parquet_files_written"]) == (
+    assert (metadata_of(result)["parquet_files_unchanged"], metadata_of(result)["parquet_files_written"]) == (
         2,
         1 + len(one_file_tables()),
     )
@@ -223,16 +225,16 @@ def test_only_months_whose_counts_changed_are_written_again(world: World) -> Non
     org_id = world.source.organizations[1].org_id
     world.source.add_sessions(org_id, datetime(2025, 1, 31, 12, tzinfo=UTC), count=7)
     assert world.run("2025-01-30", "2025-02-02").success, "an old day is read again"
-    restated = files_in(folder / CELLS)
+    restated = files_in(of_months)
     assert {name for name in restated if restated[name] != after[name]} == {"2025-01.parquet"}
     expected = world.truth("2025-01-30", "2025-01-31")
     assert {(day, id_): n for day, id_, n, *_ in rows_in(month_of(world, "2025-01"))} == expected
 
     world.run("2025-01-30", "2025-03-03")
-    assert files_in(folder / CELLS) == restated, "nothing was restated, so nothing is written"
+    assert files_in(of_months) == restated, "nothing changed, so nothing is written"
 
 
-def test_a_count_that_moves_to_another_day_of_the_month_is_a_change_too(world: World) -> None:
+def test_a_count_that_moves_to_another_day_of_the_month_is_a_change(world: World) -> None:
     world.run("2025-02-01", "2025-02-04")
     before = identity(month_of(world, "2025-02"))
     with world.database.transaction() as connection:
@@ -252,42 +254,42 @@ def test_a_count_that_moves_to_another_day_of_the_month_is_a_change_too(world: W
 SPOILED = {
     "empty": b"",
     "of another kind": b"day,org_id\n",
-    "broken off": b"PAR1 and no more",
-    "without sense": b"PAR1" + b"\xff" * 64 + (64).to_bytes(4, "little") + b"PAR1",
+    "cut off": b"PAR1 and no more",
+    "meaningless": b"PAR1" + b"\xff" * 64 + (64).to_bytes(4, "little") + b"PAR1",
 }
 
 
 @pytest.mark.parametrize("table", [CELLS, "organizations", "monthly_sessions"])
-def test_a_warehouse_with_a_spoilt_block_is_not_published_over_the_last_good_copy(world: World, table: str) -> None:
+def test_a_damaged_warehouse_is_not_published_over_the_last_good_copy(world: World, table: str) -> None:
     assert world.run(FIRST, LAST).success
     snapshot = snapshot_of(world)
     before = snapshot.read_bytes()
     spoil_rows(world.database.path, table)
     result = publish(world)
     assert not result.success
-    said = world.failures(result)
-    assert f"The warehouse file {world.database.path} is damaged (IO Error: Corrupt database file: " in said
-    assert f"The last published copy, {snapshot}, is kept." in said
-    assert said.endswith("devin-sessions restore")
+    message = world.failures(result)
+    assert f"The warehouse file {world.database.path} is damaged (IO Error: Corrupt database file: " in message
+    assert f"The last published copy, {snapshot}, is kept." in message
+    assert message.endswith("devin-sessions restore")
     assert snapshot.read_bytes() == before
     assert {path.name for path in snapshot.parent.iterdir()} == {snapshot.name, "parquet"}
 
 
-def test_every_byte_of_a_month_is_as_it_was_written_or_the_month_is_written_again(world: World) -> None:
+def test_a_month_with_a_damaged_byte_is_written_again(world: World) -> None:
     assert world.run(FIRST, LAST).success
     path = month_of(world, "2025-01")
     good = path.read_bytes()
     for at in range(0, len(good), len(good) // 7):
         flip_a_bit(path, at)
-        assert told(publish(world))["parquet_files_unchanged"] == len(MONTHS) - 1
+        assert metadata_of(publish(world))["parquet_files_unchanged"] == len(MONTHS) - 1
         assert path.read_bytes() == good
     sums = subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=parquet_of(world), check=False)
     assert sums.returncode == 0
-    assert told(publish(world))["parquet_files_unchanged"] == len(MONTHS)
+    assert metadata_of(publish(world))["parquet_files_unchanged"] == len(MONTHS)
 
 
 @pytest.mark.parametrize("content", SPOILED.values(), ids=SPOILED)
-def test_a_spoiled_parquet_file_is_replaced(world: World, content: bytes) -> None:
+def test_a_damaged_parquet_file_is_replaced(world: World, content: bytes) -> None:
     world.run(FIRST, LAST)
     path = month_of(world, "2025-02")
     whole = rows_in(path)
@@ -311,7 +313,7 @@ def test_a_lost_parquet_file_is_written_again(world: World) -> None:
     assert rows_in(path) == whole
 
 
-def test_counts_per_user_are_there_only_where_users_are_counted(world: World) -> None:
+def test_counts_per_user_are_published_only_if_users_are_counted(world: World) -> None:
     world.run("2025-01-31", "2025-02-01")
     assert not (parquet_of(world) / "user_daily_sessions").exists()
     world.configure(devin_user_ids="discover")
@@ -344,28 +346,28 @@ def test_a_copy_that_fails_leaves_the_old_one_and_says_what_to_do(world: World) 
         f"The snapshot {snapshot} could not be written: File too large. The last one is kept. "
         "Fix that (disk full? permissions?) and run the same command again."
     )
-    assert files_in(snapshot.parent) == before, "nothing unfinished beside it either"
+    assert files_in(snapshot.parent) == before, "and nothing unfinished next to it"
     assert publish(world).success
     assert relations(snapshot) == relations(world.database.path)
 
 
-def test_a_folder_in_the_snapshots_place_fails_the_run_after_everything_is_stored(world: World) -> None:
+def test_a_directory_at_the_snapshots_path_fails_the_run_after_everything_is_stored(world: World) -> None:
     snapshot = snapshot_of(world)
-    (snapshot / "somebody's").mkdir(parents=True)
+    (snapshot / "other").mkdir(parents=True)
     result = world.run("2025-02-01", "2025-02-02")
     assert not result.success
     assert f"The snapshot {snapshot} could not be written: " in world.failures(result)
     assert world.cells() == world.truth("2025-02-01", "2025-02-02")
     assert [path.name for path in snapshot.parent.iterdir()] == [snapshot.name]
-    assert [path.name for path in snapshot.iterdir()] == ["somebody's"]
+    assert [path.name for path in snapshot.iterdir()] == ["other"]
 
 
-def test_a_file_in_the_published_folders_place_is_named(world: World) -> None:
+def test_a_file_at_the_published_directorys_path_is_reported(world: World) -> None:
     snapshot = snapshot_of(world)
-    snapshot.parent.write_text("not a folder")
+    snapshot.parent.write_text("not a directory")
     result = world.run("2025-02-01", "2025-02-01")
     assert f"The snapshot {snapshot} could not be written: " in world.failures(result)
-    assert snapshot.parent.read_text() == "not a folder"
+    assert snapshot.parent.read_text() == "not a directory"
 
 
 def test_parquet_files_that_cannot_be_written_fail_the_run_and_the_snapshot_is_new(world: World) -> None:

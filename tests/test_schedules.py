@@ -1,4 +1,4 @@
-"""When the job runs and for which days."""
+"""When the job runs, and for which days."""
 
 from datetime import date, datetime
 from zoneinfo import ZoneInfo
@@ -27,7 +27,9 @@ def tick(world: World, at: datetime) -> list[dg.RunRequest]:
         ("Asia/Tokyo", 23, "30 1 * * *"),
     ],
 )
-def test_it_ticks_two_and_a_half_hours_after_the_day_closes(world: World, zone: str, hour: int, cron: str) -> None:
+def test_the_schedule_ticks_two_and_a_half_hours_after_the_day_closes(
+    world: World, zone: str, hour: int, cron: str
+) -> None:
     world.configure(devin_timezone=zone, devin_day_start_hour=str(hour), devin_catch_up_days="0")
     schedule = world.definitions.resolve_schedule_def("daily_refresh_schedule")
     assert (schedule.cron_schedule, schedule.execution_timezone) == (cron, zone)
@@ -38,11 +40,11 @@ def test_it_ticks_two_and_a_half_hours_after_the_day_closes(world: World, zone: 
     (request,) = tick(world, at)
     last = request.tags["dagster/asset_partition_range_end"]
     window = daily_partitions(world.settings).time_window_for_partition_key(last)
-    assert (at - window.end).total_seconds() == 2.5 * 3600, "the day that it loads has closed just then"
+    assert (at - window.end).total_seconds() == 2.5 * 3600, "the day that it loads closed two and a half hours before"
 
 
 @pytest.mark.parametrize("lookback", [1, 3, 14])
-def test_a_tick_asks_for_the_last_closed_days_in_one_run(world: World, lookback: int) -> None:
+def test_a_tick_requests_the_last_closed_days_in_one_run(world: World, lookback: int) -> None:
     world.configure(devin_lookback_days=str(lookback), devin_catch_up_days="0")
     (request,) = tick(world, datetime(2025, 6, 12, 2, 30, tzinfo=ZoneInfo("UTC")))
     first = date.fromisoformat(request.tags["dagster/asset_partition_range_start"])
@@ -79,7 +81,7 @@ def test_days_that_lack_an_organization_are_caught_up_too(world: World) -> None:
     assert [days_of(request) for request in tick(world, at)] == [("2025-06-08", "2025-06-11")]
 
 
-def test_a_warehouse_that_cannot_be_used_is_left_to_a_run_to_fail_at_and_tell(world: World) -> None:
+def test_with_an_unusable_warehouse_a_run_is_requested_and_fails_with_the_reason(world: World) -> None:
     warehouse = world.folder / "warehouse.duckdb"
     warehouse.write_text("not a database")
     at = datetime(2025, 6, 12, 2, 30, tzinfo=ZoneInfo("UTC"))
@@ -88,7 +90,7 @@ def test_a_warehouse_that_cannot_be_used_is_left_to_a_run_to_fail_at_and_tell(wo
     assert str(warehouse) in world.failures(world.run_with_tags(dict(request.tags)))
 
 
-def test_a_look_back_that_is_longer_than_history_begins_at_its_first_day(world: World) -> None:
+def test_a_look_back_longer_than_history_begins_at_the_first_day(world: World) -> None:
     world.configure(devin_start_date="2025-06-10")
     (request,) = tick(world, datetime(2025, 6, 12, 2, 30, tzinfo=ZoneInfo("UTC")))
     assert request.tags["dagster/asset_partition_range_start"] == "2025-06-10"

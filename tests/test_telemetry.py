@@ -1,4 +1,4 @@
-"""Metrics of real runs, sent to a collector on this machine that speaks OTLP/HTTP."""
+"""Metrics of real runs, sent to an OTLP/HTTP collector on this machine."""
 
 import queue
 import sys
@@ -19,7 +19,7 @@ Points = dict[str, list[tuple[dict[str, str], Any]]]
 
 
 class Collector(ThreadingHTTPServer):
-    """Keeps the requests that it gets, and answers them with `status`; not at all while it `hangs`."""
+    """Keeps the requests that it gets and responds with `status`, or not at all while it `hangs`."""
 
     daemon_threads = True
 
@@ -36,7 +36,7 @@ class Collector(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}"
 
     def points(self) -> Points:
-        """The data points of the one request that came, by metric: attributes and value, or the histogram's point."""
+        """The data points of the only request, by metric: attributes and value, or the histogram's point."""
         (request,) = self.received
         found: Points = {}
         for metric in request.resource_metrics[0].scope_metrics[0].metrics:
@@ -59,7 +59,7 @@ class Receiver(BaseHTTPRequestHandler):
         if self.server.hangs:
             since = time.monotonic()
             self.connection.settimeout(30)
-            self.connection.recv(1)  # nothing, when the other side hangs up
+            self.connection.recv(1)  # returns nothing once the other side closes
             self.server.hung_for.put(time.monotonic() - since)
             return
         self.send_response(self.server.status)
@@ -67,7 +67,7 @@ class Receiver(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
-        """Nothing, where the server would write to the screen."""
+        """Log nothing; by default the server writes to the screen."""
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def test_a_collector_gets_the_numbers_of_a_load(world: World, collector: Collect
     }
 
 
-def test_loads_per_user_are_told_from_those_per_organization(world: World, collector: Collector) -> None:
+def test_loads_per_user_and_per_organization_are_distinguished(world: World, collector: Collector) -> None:
     world.configure(devin_user_ids="discover")
     assert world.run("2025-04-01", "2025-04-01").success
     counted = {
@@ -149,7 +149,7 @@ def test_the_service_has_a_name(world: World, collector: Collector, variables: d
     assert resource["service.name"] == name
 
 
-def test_sessions_that_are_too_many_for_the_total_are_sent_as_a_number_below_zero(
+def test_unattributed_sessions_are_sent_as_a_negative_number_if_counts_exceed_the_total(
     world: World, collector: Collector
 ) -> None:
     zero = b'{"sessions_count": 0}'
@@ -159,39 +159,41 @@ def test_sessions_that_are_too_many_for_the_total_are_sent_as_a_number_below_zer
     assert unattributed == -sum(world.truth("2025-04-01", "2025-04-01").values()) < 0
 
 
-def test_the_key_is_in_nothing_that_is_sent(world: World, collector: Collector) -> None:
+def test_the_key_is_not_sent(world: World, collector: Collector) -> None:
     assert world.run("2025-04-01", "2025-04-01").success
     assert world.source.api_key not in str(collector.received) + str(collector.headers)
 
 
-def test_a_collector_that_is_away_refuses_or_hangs_costs_seconds_and_a_warning_but_no_run(
+def test_a_collector_that_is_down_refuses_or_hangs_costs_seconds_and_a_warning_but_no_run(
     world: World, collector: Collector
 ) -> None:
-    def what_a_run_warns_of() -> list[str]:
+    def warnings_of_a_run() -> list[str]:
         assert world.run("2025-04-01", "2025-04-01").success
         return world.progress.result.warnings
 
-    assert what_a_run_warns_of() == []
-    not_sent = ["No metrics were sent: OTEL_EXPORTER_OTLP_ENDPOINT does not take them."]
+    assert warnings_of_a_run() == []
+    not_sent = ["No metrics were sent: the collector at OTEL_EXPORTER_OTLP_ENDPOINT did not accept them."]
     collector.status = 400
-    assert what_a_run_warns_of() == not_sent
+    assert warnings_of_a_run() == not_sent
     collector.hangs = True
-    assert what_a_run_warns_of() == not_sent
+    assert warnings_of_a_run() == not_sent
     assert collector.hung_for.get(timeout=60) < SECONDS_TO_SEND + 1.5
     world.configure(otel_exporter_otlp_endpoint="http://127.0.0.1:9")
-    assert what_a_run_warns_of() == not_sent
+    assert warnings_of_a_run() == not_sent
 
 
-def test_a_backfill_says_that_metrics_were_not_sent_and_goes_on(world: World, collector: Collector) -> None:
+def test_a_backfill_reports_that_metrics_were_not_sent_and_continues(world: World, collector: Collector) -> None:
     collector.status = 400
     world.configure(devin_log_format="json")
     code, out, err = lines_of("backfill", "2025-04-01", "2025-04-02")
     assert (code, [line["event"] for line in out[-2:]]) == (0, ["loaded", "check_warned"])
     assert (err[0]["event"], err[0]["level"]) == ("metrics_not_sent", "error")
-    assert err[0]["message"] == "No metrics were sent: OTEL_EXPORTER_OTLP_ENDPOINT does not take them."
+    assert (
+        err[0]["message"] == "No metrics were sent: the collector at OTEL_EXPORTER_OTLP_ENDPOINT did not accept them."
+    )
 
 
-def test_where_the_extra_is_not_installed_a_sentence_says_what_to_install(world: World, collector: Collector) -> None:
+def test_without_the_extra_a_warning_says_what_to_install(world: World, collector: Collector) -> None:
     world.environment.setitem(sys.modules, "opentelemetry.sdk.metrics", None)
     result = world.run("2025-04-01", "2025-04-01")
     assert result.success

@@ -1,4 +1,4 @@
-"""Counts per user next to those per organization, in both versions of the API, over real HTTP, DuckDB and runs."""
+"""Counts per user beside those per organization, in both versions of the API, over real HTTP, DuckDB and runs."""
 
 import json
 import re
@@ -39,7 +39,7 @@ def member_ids(source: Sandbox) -> list[str]:
 
 
 def truth_of_users(world: World, first: str, last: str, user_ids: Iterable[str] = ()) -> Cells:
-    """Every cell of these users, of all members if none is named, as the source has it."""
+    """Every cell of these users, or of all members if none is given, as the API has it."""
     return {
         (day.day, user_id): world.source.truth(day.start, day.end, user_ids=[user_id])
         for day in world.days(first, last)
@@ -48,29 +48,29 @@ def truth_of_users(world: World, first: str, last: str, user_ids: Iterable[str] 
 
 
 def cells_of_users(world: World) -> Cells:
-    """Every cell of the users as the warehouse has it."""
+    """Every user's cell as the warehouse has it."""
     rows = world.rows("select day, user_id, sessions_count from user_daily_sessions")
     return {(day, user_id): count for day, user_id, count in rows}
 
 
 def questions(world: World) -> list[Asked]:
-    """The questions for counts that the source received, in either version."""
+    """The questions for counts that the API received, in either version."""
     return [asked for asked in world.source.requests if asked.path in (SESSIONS_PATH, SESSIONS_PATH_V3)]
 
 
 def checks_of(result: dg.ExecuteInProcessResult, asset: dg.AssetKey) -> dict[str, dg.AssetCheckEvaluation]:
-    """The checks of this asset: those of the other have the same names."""
+    """The checks of this asset; those of the other asset have the same names."""
     return {check.check_name: check for check in result.get_asset_check_evaluations() if check.asset_key == asset}
 
 
 def red(result: dg.ExecuteInProcessResult, asset: dg.AssetKey) -> set[str]:
-    """The checks of this asset that failed, but for the one that asks for yesterday."""
+    """The checks of this asset that failed, except the one about the latest day."""
     failed = {name for name, check in checks_of(result, asset).items() if not check.passed}
     return failed - {"latest_closed_day_is_present"}
 
 
 def run_only(world: World, tables: Iterable[sa.Table], first: str = "", last: str = "") -> dg.ExecuteInProcessResult:
-    """One run of a part of the job: the assets that fill these tables, over these days if any asset has days."""
+    """One run of part of the job: the assets that fill these tables, over these days if given."""
     return world.definitions.resolve_job_def(JOB).execute_in_process(
         instance=world.instance,
         asset_selection=[dg.AssetKey(table.name) for table in tables],
@@ -81,7 +81,7 @@ def run_only(world: World, tables: Iterable[sa.Table], first: str = "", last: st
 
 
 def api_versions(world: World) -> dict[str, dict[int, set[str]]]:
-    """By table and day of the month: which versions of the API its rows say they were read from."""
+    """By table and day of the month: the versions of the API that its rows were read from."""
     found: dict[str, dict[int, set[str]]] = {table.name: {} for table in COUNTED_TABLES}
     selects = [f"select '{name}', day(day), api_version from {name}" for name in found]
     for name, day, version in world.rows(" union ".join(selects)):
@@ -90,7 +90,7 @@ def api_versions(world: World) -> dict[str, dict[int, set[str]]]:
 
 
 def stored_in(world: World, *names: str) -> dict[str, list[tuple[object, ...]]]:
-    """Every row of these tables, of all tables of the warehouse if none is named."""
+    """Every row of these tables, or of all tables of the warehouse if none is given."""
     with world.database.transaction(read_only=True) as connection:
         every = connection.scalars(sa.text("select table_name from information_schema.tables")).all()
         return {
@@ -99,7 +99,7 @@ def stored_in(world: World, *names: str) -> dict[str, list[tuple[object, ...]]]:
         }
 
 
-def test_without_the_setting_users_are_neither_assets_nor_asked_about(world: World) -> None:
+def test_without_the_setting_there_are_no_assets_of_users_and_none_is_counted(world: World) -> None:
     def assets() -> set[str]:
         return {spec.key.to_user_string() for spec in world.definitions.resolve_all_asset_specs()}
 
@@ -115,7 +115,7 @@ def test_without_the_setting_users_are_neither_assets_nor_asked_about(world: Wor
     ("first", "last", "fetch"),
     [("2025-02-20", "2025-02-24", "direct"), ("2025-03-01", "2025-04-09", "auto")],
 )
-def test_the_warehouse_equals_the_source_user_by_user(world: World, first: str, last: str, fetch: str) -> None:
+def test_the_warehouse_equals_the_api_user_by_user(world: World, first: str, last: str, fetch: str) -> None:
     with Sandbox(organizations=3) as source:
         world.source = source
         world.configure(devin_api_url=source.url, devin_user_ids="discover", devin_fetch=fetch)
@@ -144,10 +144,10 @@ def test_the_warehouse_equals_the_source_user_by_user(world: World, first: str, 
             }
             assert len(about_users) == len(truth)
         else:
-            assert len([asked for asked in questions(world) if not asked.org_ids]) < len(truth), "totals and all"
+            assert len([asked for asked in questions(world) if not asked.org_ids]) < len(truth), "totals included"
 
 
-def test_of_a_list_of_users_only_these_are_counted_and_the_others_sessions_are_no_warning(world: World) -> None:
+def test_only_configured_users_are_counted_and_sessions_of_others_are_not_a_warning(world: World) -> None:
     chosen = [world.source.organizations[0].user_ids[0], world.source.organizations[2].user_ids[1]]
     world.configure(devin_user_ids=",".join(chosen))
     result = run_only(world, OF_USERS, "2025-04-01", "2025-04-05")
@@ -168,7 +168,7 @@ def test_of_a_list_of_users_only_these_are_counted_and_the_others_sessions_are_n
     assert check.metadata["unattributed_sessions"].value == sum(row[2] for row in others.values()) > 0
 
 
-def test_sessions_of_a_user_that_is_not_listed_are_a_warning_that_says_whose_they_may_be(world: World) -> None:
+def test_sessions_of_an_unlisted_user_are_a_warning_that_says_whose_they_may_be(world: World) -> None:
     org_id = world.source.organizations[0].org_id
     world.source.add_sessions(org_id, datetime(2025, 4, 2, 12, tzinfo=UTC), count=3, user_id="service-user")
     world.configure(devin_user_ids="discover")
@@ -178,15 +178,15 @@ def test_sessions_of_a_user_that_is_not_listed_are_a_warning_that_says_whose_the
     check = checks_of(result, PER_USER)["counts_sum_to_control_totals"]
     assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert check.description == (
-        "The source counts sessions of no listed user on 2025-04-02. "
+        "The API counts sessions that belong to no listed user on 2025-04-02. "
         "They may be those of service users or of former members; then nothing is to be done."
     )
     assert check.metadata["unattributed_sessions"].value == 3
     assert red(result, PER_USER) == {"counts_sum_to_control_totals"}
-    assert red(result, PER_ORGANIZATION) == set(), "an organization that is listed had them"
+    assert red(result, PER_ORGANIZATION) == set(), "they belong to a listed organization"
 
 
-def test_a_total_that_changed_between_the_readings_per_organization_and_per_user_is_a_warning(world: World) -> None:
+def test_a_total_that_changed_between_counting_organizations_and_users_is_a_warning(world: World) -> None:
     user_id = world.source.organizations[0].user_ids[0]
     world.configure(devin_user_ids=user_id)
     assert red(run_only(world, OF_BOTH, "2025-04-01", "2025-04-03"), PER_USER) == set()
@@ -196,8 +196,8 @@ def test_a_total_that_changed_between_the_readings_per_organization_and_per_user
     check = checks_of(of_users_alone, PER_USER)["control_totals_agree"]
     assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert check.description == (
-        "The source's total changed between two readings of 2025-04-02. "
-        "Read again: devin-sessions backfill 2025-04-02 2025-04-02 --refresh"
+        "The API's total changed between two readings of 2025-04-02. "
+        "To read again: devin-sessions backfill 2025-04-02 2025-04-02 --refresh"
     )
     assert red(of_users_alone, PER_USER) == {"control_totals_agree"}
     of_both = run_only(world, OF_BOTH, "2025-04-01", "2025-04-03")
@@ -205,10 +205,10 @@ def test_a_total_that_changed_between_the_readings_per_organization_and_per_user
     assert cells_of_users(world) == truth_of_users(world, "2025-04-01", "2025-04-03", [user_id])
 
 
-def test_the_command_loads_users_for_days_that_were_loaded_without_them_and_status_tells_of_both(
+def test_the_command_loads_users_for_days_that_were_loaded_without_them_and_status_shows_both(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # Where it is noon, so that no day ends while this runs.
+    # In a time zone where it is noon, so that no day ends while this runs.
     noon = f"Etc/GMT{datetime.now(UTC).hour - 12:+}"
     world.configure(devin_timezone=noon, dagster_event_batch_size="1000")
     days = closed_days(daily_partitions(world.settings))[-3:]
@@ -250,14 +250,14 @@ def test_the_command_loads_users_for_days_that_were_loaded_without_them_and_stat
         assert source.requests == []
         code, shown = in_this_process(capsys, world.environment, "status", "--json")
         assert code == 0
-        told = json.loads(shown)
-        assert list(told)[:2] == ["organizations", "users"]
+        status = json.loads(shown)
+        assert list(status)[:2] == ["organizations", "users"]
         numbers = ("days_expected", "days_loaded", "days_reconciled", "counted", "sessions_count")
-        assert [told["organizations"][name] for name in numbers] == [3, 3, 3, 3, sessions]
-        assert [told["users"][name] for name in numbers] == [3, 3, 3, len(source.members), sessions]
+        assert [status["organizations"][name] for name in numbers] == [3, 3, 3, 3, sessions]
+        assert [status["users"][name] for name in numbers] == [3, 3, 3, len(source.members), sessions]
 
 
-def test_a_refused_user_holds_up_nobody_is_shown_and_is_tried_again(
+def test_a_refused_user_is_reported_and_retried_and_the_others_are_loaded(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     refused = world.source.organizations[3].user_ids[-1]
@@ -266,7 +266,9 @@ def test_a_refused_user_holds_up_nobody_is_shown_and_is_tried_again(
     world.source.fail(status=404, when=lambda asked: refused in asked.user_ids, times=None)
     result = run_only(world, OF_USERS, "2025-03-06", "2025-03-09")
     assert result.success, world.failures(result)
-    assert [a for a in questions(world) if a.status == 404 and len(a.user_ids) > 1], "it was asked with quiet ones"
+    assert [a for a in questions(world) if a.status == 404 and len(a.user_ids) > 1], (
+        "it shared a question with quiet ones"
+    )
     truth = truth_of_users(world, "2025-03-01", "2025-03-09")
     open_ = {(date(2025, 3, day), refused) for day in (6, 7, 8, 9)}
     assert cells_of_users(world) == {cell: count for cell, count in truth.items() if cell not in open_}
@@ -280,7 +282,7 @@ def test_a_refused_user_holds_up_nobody_is_shown_and_is_tried_again(
     check = checks["every_user_is_available"]
     assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.ERROR)
     assert refused in str(check.description)
-    assert not checks["every_cell_is_present"].passed, "a day that lacks somebody is not complete"
+    assert not checks["every_cell_is_present"].passed, "a day that lacks a user is not complete"
     everyone = len(world.source.members)
     assert set(world.rows("select users_expected, users_loaded from user_daily_totals where day > '2025-03-05'")) == {
         (everyone, everyone - 1)
@@ -295,7 +297,7 @@ def test_a_refused_user_holds_up_nobody_is_shown_and_is_tried_again(
     assert cells_of_users(world) == truth
 
 
-def test_a_key_that_may_not_list_members_is_told_of_the_setting_and_organizations_are_stored_all_the_same(
+def test_a_key_that_may_not_list_members_fails_with_the_setting_to_use_and_organizations_are_stored(
     world: World,
 ) -> None:
     with Sandbox(organizations=3, lists_members=False) as source:
@@ -303,8 +305,8 @@ def test_a_key_that_may_not_list_members_is_told_of_the_setting_and_organization
         world.configure(devin_api_url=source.url, devin_user_ids="discover")
         result = run_only(world, OF_BOTH, "2025-04-01", "2025-04-03")
         assert not result.success
-        (said,) = world.failures(result).splitlines()
-        assert said.endswith(
+        (message,) = world.failures(result).splitlines()
+        assert message.endswith(
             "The key may count sessions but not list users: "
             "set DEVIN_USER_IDS to the ids to count, separated by commas."
         )
@@ -328,7 +330,7 @@ def test_emails_and_names_of_members_are_nowhere_in_the_warehouse(world: World) 
         assert run_only(world, OF_USERS, "2025-04-01", "2025-04-01").success
         assert path in {asked.path for asked in world.source.requests}
         stored = "\n".join(str(value) for rows in stored_in(world).values() for row in rows for value in row)
-        assert all(user_id in stored for user_id in member_ids(world.source)), "it was looked everywhere"
+        assert all(user_id in stored for user_id in member_ids(world.source)), "every table was searched"
         assert not [text for text in private if text in stored]
 
 
@@ -353,7 +355,7 @@ def test_a_warehouse_of_v2_refuses_a_key_of_v3_before_anything_is_counted(
     assert stored_in(world, *(table.name for table in COUNTED_TABLES)) == before
 
 
-def test_where_a_change_of_version_is_allowed_each_row_says_which_one_it_was_last_read_from(
+def test_if_a_change_of_version_is_allowed_each_row_has_the_version_it_was_last_read_from(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     user_id = member_ids(world.source)[0]
@@ -378,7 +380,7 @@ def test_where_a_change_of_version_is_allowed_each_row_says_which_one_it_was_las
     assert (world.cells(), cells_of_users(world)) == (cells, cells_per_user)
 
 
-def test_a_source_that_has_only_v3_is_loaded_whole(world: World) -> None:
+def test_an_api_that_has_only_v3_is_loaded_completely(world: World) -> None:
     with Sandbox(organizations=3, versions=("v3",)) as source:
         world.source = source
         world.configure(devin_api_url=source.url, devin_api_key=source.service_key, devin_user_ids="discover")
@@ -395,7 +397,7 @@ def test_a_source_that_has_only_v3_is_loaded_whole(world: World) -> None:
 
 
 @pytest.mark.parametrize("counted", [ORGANIZATIONS, USERS], ids=["organizations", "users"])
-def test_one_whose_creation_is_not_known_is_missed_on_days_read_since_it_was_seen_or_if_it_is_chosen(
+def test_an_id_of_unknown_creation_is_missing_only_on_days_read_since_it_was_seen_or_if_it_is_chosen(
     world: World, counted: Dimension
 ) -> None:
     if counted is USERS:
@@ -406,8 +408,8 @@ def test_one_whose_creation_is_not_known_is_missed_on_days_read_since_it_was_see
         variable, everyone = "devin_org_ids", ""
     one, *others = created
     assert created[one]
-    for who, day in ((one, "2025-02-01"), (everyone, "2025-03-01"), (one, "2025-03-02")):
-        world.configure(**{variable: who})
+    for ids, day in ((one, "2025-02-01"), (everyone, "2025-03-01"), (one, "2025-03-02")):
+        world.configure(**{variable: ids})
         assert run_only(world, [counted.listed, counted.cells], day, day).success
     world.configure(**{variable: everyone})
     assert run_only(world, [counted.listed]).success
@@ -419,13 +421,13 @@ def test_one_whose_creation_is_not_known_is_missed_on_days_read_since_it_was_see
     assert min(unknown, old, young) > 0
     assert unknown + old + young == len(others)
     with world.database.transaction(read_only=True) as connection:
-        missed_of_listed = reads.missing_cells(connection, counted)
-        missed_of_chosen = reads.missing_cells(connection, counted, tuple(created))
-    assert missed_of_listed == {before_all_were_seen.day: old, since.day: len(others)}
-    assert missed_of_chosen == {before_all_were_seen.day: old + unknown, since.day: len(others)}
+        missing_of_listed = reads.missing_cells(connection, counted)
+        missing_of_chosen = reads.missing_cells(connection, counted, tuple(created))
+    assert missing_of_listed == {before_all_were_seen.day: old, since.day: len(others)}
+    assert missing_of_chosen == {before_all_were_seen.day: old + unknown, since.day: len(others)}
 
 
-def test_exactly_the_days_that_are_stored_are_materialized_after_a_run_that_failed_on_one(world: World) -> None:
+def test_after_a_run_that_failed_on_one_day_exactly_the_stored_days_are_materialized(world: World) -> None:
     chosen = member_ids(world.source)[:2]
     world.configure(devin_user_ids=",".join(chosen), devin_fetch="direct", dagster_event_batch_size="1000")
     bad = datetime(2025, 4, 3, tzinfo=UTC)
@@ -434,9 +436,9 @@ def test_exactly_the_days_that_are_stored_are_materialized_after_a_run_that_fail
         world.instance = instance
         result = run_only(world, OF_USERS, "2025-04-01", "2025-04-05")
         assert not result.success
-        said = world.failures(result)
-        assert "Not loaded: 2025-04-03. Everything else is stored." in said
-        assert chosen[1] in said
+        message = world.failures(result)
+        assert "Not loaded: 2025-04-03. Everything else is stored." in message
+        assert chosen[1] in message
         stored = {day.isoformat() for day, _ in cells_of_users(world)}
         assert stored == {"2025-04-01", "2025-04-02", "2025-04-04", "2025-04-05"}
         assert set(instance.get_materialized_partitions(PER_USER)) == stored

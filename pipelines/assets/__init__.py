@@ -1,4 +1,4 @@
-"""The assets, a module for each table or file that they fill, and what the catalogue says of them.
+"""The assets, one module per table or file that they fill, and their entries in the catalogue.
 
-How a load goes is in `loading`, what the page holds in `report`. Knows nothing of `command`.
+Loading is in `loading`, the contents of the page in `report`. Imports nothing from `command`.
 """

@@ -1,4 +1,4 @@
-"""Asset `activity_report`: one page for people who would rather look than write SQL."""
+"""Asset `activity_report`: one page for people who prefer looking to writing SQL."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -35,9 +35,9 @@ def activity_report_asset(deps: Sequence[dg.AssetKey]) -> dg.AssetsDefinition:
         settings: dg.ResourceParam[Settings],
     ) -> dg.MaterializeResult[None]:
         path = settings.published_report
-        assert path is not None, "else there is no such asset"
+        assert path is not None, "without a path there is no such asset"
         snapshot = settings.published_snapshot
-        # Where there is a snapshot it is as good, and nobody waits for its reader.
+        # If there is a snapshot, it has the same rows, and reading it blocks no writer.
         source = Database(url=f"duckdb:///{snapshot}") if snapshot else database
         with (
             known_errors_fail_the_step(),

@@ -1,4 +1,4 @@
-"""What the Dagster catalogue says of an asset, taken from its table."""
+"""What the Dagster catalogue shows about an asset, taken from its table."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,16 +7,16 @@ import dagster as dg
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-from pipelines.loading.listing import LIST_IS_WHOLE
+from pipelines.loading.counted_ids import LIST_IS_WHOLE
 from warehouse.dimensions import Dimension
 
 GROUP = "devin_sessions"
-_DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]  # for the names of types, which DuckDB knows too
+_DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]  # for type names, which DuckDB shares
 OWNERS = ["team:data-platform"]
 
 
 def table_asset(table: sa.Table, *kinds: str, **options: Any) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
-    """`dg.asset` for the function that fills `table`; name, description and column schema are the table's."""
+    """`dg.asset` for the function that fills `table`, with the table's name, description and column schema."""
     columns = [
         dg.TableColumn(
             name=column.name,
@@ -42,9 +42,11 @@ def table_asset(table: sa.Table, *kinds: str, **options: Any) -> Callable[[Calla
 
 
 def listed_asset(dimension: Dimension) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
-    """The asset of those who are counted, with the check that the source's list does not contradict itself."""
+    """The asset that lists which ids are counted, with the check that the API's list does not contradict itself."""
     name = dimension.listed.name
     whole = dg.AssetCheckSpec(
-        LIST_IS_WHOLE, asset=name, description=f"The source's list of {name} agrees with its own total, each once."
+        LIST_IS_WHOLE,
+        asset=name,
+        description=f"The API's list of {name} agrees with its own total and has each of them once.",
     )
     return table_asset(dimension.listed, "python", "api", check_specs=[whole])

@@ -1,4 +1,4 @@
-"""Asset `daily_sessions`: the source → the warehouse, per organization and day."""
+"""Asset `daily_sessions`: session counts per organization and day, from the API."""
 
 import dagster as dg
 
@@ -13,7 +13,7 @@ from warehouse.dimensions import ORGANIZATIONS
 
 
 def daily_sessions_asset(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDefinition:
-    """The asset over these days. Any set of them is one run, and each is asked for with its own window."""
+    """The asset over these days. One run loads any set of them, each with its own window."""
 
     @table_asset(
         ORGANIZATIONS.cells,

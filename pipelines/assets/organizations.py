@@ -1,9 +1,9 @@
-"""Asset `organizations`: whose sessions are counted."""
+"""Asset `organizations`: the organizations whose sessions are counted."""
 
 import dagster as dg
 
 from pipelines.assets.catalogue import listed_asset
-from pipelines.loading.listing import store_listing
+from pipelines.loading.counted_ids import store_listing
 from pipelines.loading.progress import Progress
 from pipelines.settings import Settings
 from resources.database import Database
@@ -19,8 +19,8 @@ def organizations(
     devin_api: dg.ResourceParam[DevinAPI],
     database: dg.ResourceParam[Database],
     progress: dg.ResourceParam[Progress],
-) -> dg.MaterializeResult:  # type: ignore[type-arg]  # with checks, Dagster knows it only bare
-    """Those in DEVIN_ORG_IDS, or else every one that the source lists."""
+) -> dg.MaterializeResult:  # type: ignore[type-arg]  # with checks, Dagster accepts only the bare type
+    """Those in DEVIN_ORG_IDS, or every organization that the API lists."""
     return store_listing(
         ORGANIZATIONS,
         DevinClient.organizations,

@@ -1,4 +1,4 @@
-"""Asset `published_snapshot`: what analysts read, so that neither they nor the runs ever wait for each other."""
+"""Asset `published_snapshot`: the copy that analysts read, so that they and the runs never wait for each other."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,16 +14,16 @@ from resources.database import Database
 from resources.files import replacing
 from warehouse import parquet
 
-_PATIENCE_SECONDS = 600  # for another run that publishes
+_LOCK_TIMEOUT_SECONDS = 600  # another run may be publishing
 
 PUBLISHED_SNAPSHOT = dg.AssetKey("published_snapshot")
 
 
 @contextmanager
-def publishing(folder: Path) -> Iterator[None]:
-    """One run at a time publishes in `folder`: a later copy must not be followed by an earlier one's files."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_suffix(".lock"), timeout=_PATIENCE_SECONDS, mode=0o600):
+def publishing(directory: Path) -> Iterator[None]:
+    """Let one run at a time publish in `directory`: files of an earlier copy must not replace those of a later one."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(directory.with_suffix(".lock"), timeout=_LOCK_TIMEOUT_SECONDS, mode=0o600):
         yield
 
 
@@ -35,17 +35,17 @@ def published_snapshot_asset(deps: Sequence[dg.AssetKey]) -> dg.AssetsDefinition
         owners=OWNERS,
         kinds={"duckdb", "parquet"},
         deps=deps,
-        description="A copy of the warehouse that is replaced as a whole, and the same as Parquet files.",
+        description="A copy of the warehouse that is replaced as a whole, and the same tables as Parquet files.",
     )
     def published_snapshot(
         database: dg.ResourceParam[Database], settings: dg.ResourceParam[Settings]
     ) -> dg.MaterializeResult[None]:
         snapshot = settings.published_snapshot
-        assert snapshot is not None, "on a server analysts read the warehouse itself"
+        assert snapshot is not None, "without a path there is no such asset"
         parquet_files = f"The Parquet files beside {snapshot}"
         with (
             known_errors_fail_the_step(),
-            unwritten_files_fail_the_step(parquet_files, "Those that are there are whole."),
+            unwritten_files_fail_the_step(parquet_files, "Those that exist are complete."),
             publishing(snapshot.parent),
         ):
             database.copy_to(snapshot)

@@ -1,4 +1,4 @@
-"""Assets `weekly_sessions`, `monthly_sessions`, `enterprise_sessions`: what their SQL files select, kept up to date."""
+"""Assets `weekly_sessions`, `monthly_sessions`, `enterprise_sessions`: the results of their SQL files, kept current."""
 
 import textwrap
 
@@ -16,7 +16,7 @@ DAILY_SESSIONS = dg.AssetKey(tables.daily_sessions.name)
 
 
 def rollup_asset(rollup: sa.Table) -> dg.AssetsDefinition:
-    """The asset that fills `rollup` from the days that were loaded since it was last built."""
+    """The asset that updates `rollup` for the days loaded since it was last built."""
 
     def built(database: dg.ResourceParam[Database], settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[None]:
         def rebuild(connection: sa.Connection) -> int:
@@ -26,11 +26,11 @@ def rollup_asset(rollup: sa.Table) -> dg.AssetsDefinition:
         try:
             with known_errors_fail_the_step():
                 rows_built = database.write(rebuild)
-        except sa.exc.DBAPIError as error:  # whatever it is, it is about this rollup alone
+        except sa.exc.DBAPIError as error:  # any error here concerns this rollup alone
             why = textwrap.shorten(" ".join(str(error.orig).split()), 300, placeholder=" …")
             raise dg.Failure(
                 f"The rollup {rollup.name} could not be built from the stored days: {why}. It keeps its earlier rows. "
-                f"The other rollups, the snapshot and the report go on without it. To try again: {CATCH_UP}. If it "
+                f"The other rollups, the snapshot and the report are still updated. To try again: {CATCH_UP}. If it "
                 "fails again, report it.",
                 allow_retries=False,
             ) from error

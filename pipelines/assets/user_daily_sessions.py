@@ -1,4 +1,4 @@
-"""Asset `user_daily_sessions`: the source → the warehouse, per user and day, if DEVIN_USER_IDS says so."""
+"""Asset `user_daily_sessions`: session counts per user and day, from the API, if DEVIN_USER_IDS is set."""
 
 import dagster as dg
 
@@ -13,7 +13,7 @@ from warehouse.dimensions import USERS
 
 
 def user_daily_sessions_asset(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDefinition:
-    """The asset over these days. Any set of them is one run, and each is asked for with its own window."""
+    """The asset over these days. One run loads any set of them, each with its own window."""
 
     @table_asset(
         USERS.cells,

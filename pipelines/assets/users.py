@@ -1,9 +1,9 @@
-"""Asset `users`: whose sessions are counted, if DEVIN_USER_IDS says so."""
+"""Asset `users`: the users whose sessions are counted, if DEVIN_USER_IDS is set."""
 
 import dagster as dg
 
 from pipelines.assets.catalogue import listed_asset
-from pipelines.loading.listing import store_listing
+from pipelines.loading.counted_ids import store_listing
 from pipelines.loading.progress import Progress
 from pipelines.settings import Settings
 from resources.database import Database
@@ -19,8 +19,8 @@ def users(
     devin_api: dg.ResourceParam[DevinAPI],
     database: dg.ResourceParam[Database],
     progress: dg.ResourceParam[Progress],
-) -> dg.MaterializeResult:  # type: ignore[type-arg]  # with checks, Dagster knows it only bare
-    """Those in DEVIN_USER_IDS, or else every one that the source lists."""
+) -> dg.MaterializeResult:  # type: ignore[type-arg]  # with checks, Dagster accepts only the bare type
+    """Those in DEVIN_USER_IDS, or every user that the API lists."""
     return store_listing(
         USERS,
         DevinClient.users,

@@ -13,8 +13,8 @@ from pipelines.command.exit_codes import MISSING
 from pipelines.command.screen import LiveProgress, complain, say
 from pipelines.definitions import definitions_for
 from pipelines.ledger import missing_days, open_read_only
-from pipelines.loading.compatibility import refuse_other_days, refuse_other_version
-from pipelines.partitions import daily_partitions, ranges, spelled
+from pipelines.loading.changed_settings import refuse_other_days, refuse_other_version
+from pipelines.partitions import daily_partitions, format_days, ranges
 from pipelines.settings import Settings
 from resources.database import Database
 from resources.devin_key import key_from_environment, version_for
@@ -43,7 +43,7 @@ def backfill(settings: Settings, days: list[date], command: str, *, refresh: boo
     if any(wanted.values()):
         contradicted = []  # what is read now says so itself
     else:
-        say(f"Nothing to do: {spelled(days)} loaded already. To read them again, add --refresh.", "nothing_to_do")
+        say(f"Nothing to do: {format_days(days)} loaded already. To read them again, add --refresh.", "nothing_to_do")
     _report(loads, contradicted)
     return _closing(loads, command, is_contradicted=bool(contradicted))
 
@@ -117,8 +117,8 @@ def _report(loads: Sequence[_Load], contradicted: Sequence[date]) -> None:
     """What the loads found, each sentence once."""
     if contradicted:
         complain(
-            f"Contradicted by the source itself: {spelled(contradicted)}. Run devin-sessions probe to find out why, "
-            f"then read them again: devin-sessions backfill {contradicted[0]} {contradicted[-1]} --refresh",
+            f"Contradicted by the source itself: {format_days(contradicted)}. Run devin-sessions probe to find out "
+            f"why, then read them again: devin-sessions backfill {contradicted[0]} {contradicted[-1]} --refresh",
             "contradicted",
             days=contradicted,
         )
@@ -142,7 +142,8 @@ def _closing(loads: Sequence[_Load], command: str, *, is_contradicted: bool) -> 
     still = sorted({day for load in loads for day in load.missing})
     if still:
         complain(
-            f"{'Interrupted. ' if is_interrupted else ''}Still to load: {spelled(still)}. The same again: {command}",
+            f"{'Interrupted. ' if is_interrupted else ''}Still to load: {format_days(still)}. The same again: "
+            f"{command}",
             "days_missing",
             days=still,
             is_interrupted=is_interrupted,

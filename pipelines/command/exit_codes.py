@@ -5,7 +5,7 @@ import typer
 from pipelines.command.dagster_home import HomeUnusable
 from pipelines.command.restore import NotRestored
 from pipelines.ledger import OlderWarehouse
-from pipelines.loading.compatibility import Incompatible
+from pipelines.loading.changed_settings import Incompatible
 from pipelines.settings import SettingsRefused
 from resources.database_errors import WarehouseDamaged, WarehouseError, WarehouseLocked, WarehouseLost
 from resources.devin_errors import Unauthorized

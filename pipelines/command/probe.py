@@ -8,7 +8,7 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pipelines.loading.splitting import MOST_ORGS_IN_A_QUESTION
+from pipelines.loading.block_size import ORGS_PER_QUESTION
 from pipelines.partitions import Day
 from pipelines.settings import Settings
 from resources.calls import Calls
@@ -140,7 +140,7 @@ class _Probe:
 
     async def _organizations_add_up(self) -> Finding:
         question = "Do organizations add up to the total?"
-        size = MOST_ORGS_IN_A_QUESTION if self.filters_add_up else 1
+        size = ORGS_PER_QUESTION if self.filters_add_up else 1
         groups = [self.org_ids[n : n + size] for n in range(0, len(self.org_ids), size)]
         if not groups or len(groups) > MOST_QUESTIONS_ABOUT_ORGANIZATIONS:
             seen = f"It would take {len(groups):,} questions." if groups else "No organization is known."

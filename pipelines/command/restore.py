@@ -14,7 +14,7 @@ import tenacity
 
 from pipelines.assets.published_snapshot import publishing
 from pipelines.ledger import missing_days
-from pipelines.partitions import closed_days, daily_partitions, spelled
+from pipelines.partitions import closed_days, daily_partitions, format_days
 from pipelines.settings import Settings
 from resources.database import Database
 from resources.database_errors import WarehouseError, WarehouseLocked
@@ -96,7 +96,7 @@ def _restore(settings: Settings, database: Database, snapshot: Path, folder: Pat
         done.append(f"The damaged file is kept: {aside}. Delete it when you no longer need it.")
     told = [f"Could not be had: {part} ({why})" for part, why in restored.lost.items()]
     if restored.dropped:
-        told.append(f"Left out, since their counts could not be had whole: {spelled(sorted(restored.dropped))}.")
+        told.append(f"Left out, since their counts could not be had whole: {format_days(sorted(restored.dropped))}.")
     if names != [_ITSELF] and restored.as_of:
         first = max(settings.devin_start_date, restored.as_of.date() - timedelta(days=settings.devin_lookback_days))
         if days and first <= days[-1]:
@@ -105,7 +105,7 @@ def _restore(settings: Settings, database: Database, snapshot: Path, folder: Pat
                 f"devin-sessions backfill {first} {days[-1]} --refresh"
             )
     if missing:
-        sentence = f"Not loaded: {spelled(missing)}. To load: devin-sessions backfill --missing"
+        sentence = f"Not loaded: {format_days(missing)}. To load: devin-sessions backfill --missing"
         (told if told else done).append(sentence)
     return Done(done, told)
 

@@ -263,10 +263,10 @@ class LiveProgress(Progress):
         else:
             self._bars.update(self._bar, description=self._doing)
 
-    def store(self, days: Collection[date]) -> None:
+    def stored(self, days: Collection[date]) -> None:
         """Show the last of them, on a line of its own where no bar can move."""
         self._last_stored = max([*days, *filter(None, [self._last_stored])], default=None)
-        super().store(days)
+        super().stored(days)
         if self._bars.disable and days:
             left = (self.cells_expected - self.cells) * self.seconds / max(self.cells, 1)
             say(

@@ -9,7 +9,7 @@ import dagster as dg
 from pipelines.behind import CATCH_UP, behind
 from pipelines.command.dagster_home import using_the_record
 from pipelines.ledger import missing_days, open_read_only
-from pipelines.partitions import closed_days, daily_partitions, ranges, spelled
+from pipelines.partitions import closed_days, daily_partitions, format_days, ranges
 from pipelines.schedules import JOB, SCHEDULE, next_tick
 from pipelines.settings import Settings
 from resources.database import Database
@@ -88,11 +88,11 @@ def _to_do(dimension: Dimension, missing: list[date], state: DimensionStatus) ->
     if missing:
         days = ranges(missing)
         command = "--missing" if len(days) > 1 else f"{missing[0]} {missing[-1]}"
-        said.append(f"Missing{per_noun}: {spelled(missing)}. To load: devin-sessions backfill {command}")
+        said.append(f"Missing{per_noun}: {format_days(missing)}. To load: devin-sessions backfill {command}")
     contradicted = [day for day, of_day in state.days.items() if of_day == "contradiction"]
     if contradicted:
         said.append(
-            f"Contradicted{per_noun}: {spelled(contradicted)}. To read again: "
+            f"Contradicted{per_noun}: {format_days(contradicted)}. To read again: "
             f"devin-sessions backfill {contradicted[0]} {contradicted[-1]} --refresh"
         )
     for id_, reason in state.unavailable.items():

@@ -1,4 +1,4 @@
-"""From the API to the warehouse: which questions are asked, what they add up to, and what became of each day.
+"""From the API to the warehouse: which questions are asked, what the answers add up to, what became of each day.
 
-How a question travels is in `resources`. Knows nothing of `assets`, `report` and `command`.
+Requests are sent in `resources`. Imports nothing from `assets`, `report` or `command`.
 """

@@ -1,4 +1,4 @@
-"""What the answers of one collection are kept in: cells, days, contradictions. Pure."""
+"""What is known about the days of one block: cells, control totals, contradictions. Pure."""
 
 from dataclasses import dataclass, field
 
@@ -7,20 +7,20 @@ from pipelines.partitions import Day
 
 @dataclass(frozen=True)
 class Errors:
-    """Which exceptions leave only some cells open; any other ends the collection.
+    """Which exceptions leave only some cells open; any other ends the block.
 
-    `refusals` are about the organizations in the question and final, `passing` may be gone another time.
+    `refusals` are final and concern the organizations in the question; `temporary` ones may not occur on a retry.
     """
 
     refusals: tuple[type[Exception], ...]
-    passing: tuple[type[Exception], ...]
+    temporary: tuple[type[Exception], ...]
 
 
 @dataclass(frozen=True)
 class Cells:
-    """How many cells are known, and how: `asked` themselves, or following from answers about others.
+    """How many cells are known, and how: `asked` for directly, or inferred from other answers.
 
-    Those that follow are `proven_zero` where a total left nothing for them, else `derived`.
+    Inferred cells are `proven_zero` if a total left nothing for them, otherwise `derived`.
     """
 
     asked: int = 0
@@ -29,7 +29,7 @@ class Cells:
 
     @property
     def known(self) -> int:
-        """All of them."""
+        """The number of all known cells."""
         return self.asked + self.derived + self.proven_zero
 
     def __add__(self, other: "Cells") -> "Cells":
@@ -41,9 +41,9 @@ class Cells:
 
 @dataclass(frozen=True)
 class Contradiction:
-    """The source counts `in_one` sessions from `first` to `last` asked as one window, but `by_day` day by day.
+    """The API counts `in_one` sessions from `first` to `last` in one window, but `by_day` day by day.
 
-    Seen in two readings, one after the other. `org_id` is None where no organization was named.
+    This held in two readings in a row. `org_id` is None if the question was about the whole enterprise.
     """
 
     org_id: str | None
@@ -55,7 +55,7 @@ class Contradiction:
 
 @dataclass
 class DayAnswers:
-    """What is known of one day. `calls` is its share of the questions: one about ten days counts a tenth on each."""
+    """What is known about one day. `calls` is its share of the questions: one about ten days counts 0.1 for each."""
 
     day: Day
     control_total: int | None = None
@@ -68,16 +68,16 @@ class DayAnswers:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the day can be stored: no question about it is open, though organizations may be refused for good."""
+        """Whether the day can be stored: no question about it failed, though organizations may be refused."""
         return self.control_total is not None and not self.failures
 
     @property
     def cells(self) -> Cells:
-        """How its cells came to be known."""
+        """Its known cells, by how they came to be known."""
         zeros = sum(self.counts[id_] == 0 for id_ in self.derived)
         return Cells(len(self.counts) - len(self.derived), len(self.derived) - zeros, zeros)
 
     @property
     def rest(self) -> int:
-        """The control total minus the cells."""
+        """The control total minus the sum of the known cells."""
         return (self.control_total or 0) - sum(self.counts.values())

@@ -1,6 +1,6 @@
-"""A block of days and organizations: what is known of it, and how each question about it is asked.
+"""A block of days and organizations: what is known about it, and how each question about it is asked.
 
-Pure: it is handed a function that counts, and knows no HTTP, Dagster or SQL.
+Pure: it gets a function that counts, and knows nothing of HTTP, Dagster or SQL.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -11,18 +11,18 @@ from pipelines.loading.answers import DayAnswers, Errors
 from pipelines.loading.workers import Batch, Question, Workers
 from pipelines.partitions import Day
 
-# An organization that got no answer on so many days, and on none one, is not asked about the others of the block.
+# An organization that got no answer on this many days, and on no other day either, is not asked about any more.
 DAYS_UNANSWERED = 3
 
 
 class Count(Protocol):
-    """Counts the sessions in [start, end) of these organizations, of all if none is named; of users likewise."""
+    """Counts the sessions in [start, end) of these organizations or users, or of the whole enterprise without ids."""
 
     async def __call__(self, start: datetime, end: datetime, ids: Sequence[str], /) -> int: ...
 
 
 class Block:
-    """The state of one collection: what is known of each day, and which totals wait to be split."""
+    """The state of one block: what is known about each day, and the totals that are still to be split."""
 
     def __init__(
         self,
@@ -51,33 +51,33 @@ class Block:
         return [of_day for of_day in self.answers if of_day.control_total is not None]
 
     async def ask_control_totals(self, also: Iterable[Question] = ()) -> None:
-        """Ask each day's control total, and what else has no need to wait for them."""
+        """Ask for each day's control total, and the questions `also`, which need not wait for them."""
         await self.ask_all([*(self.control_total_of(of_day) for of_day in self.answers), *also])
 
     async def ask_cells(self, cells: Iterable[tuple[DayAnswers, str]]) -> None:
-        """Ask these cells themselves, those of the last and the first day before the others.
+        """Ask for these cells directly, those of the last and the first day before the others.
 
-        If an organization gets no answer there nor on a third day, it gets none on the days between either.
+        An organization that gets no answer on those two and a third day is not asked about on the others.
         """
         ends = [id(of_day) for of_day in (self.answers[-1], self.answers[0])]
         ordered = sorted(cells, key=lambda cell: ends.index(id(cell[0])) if id(cell[0]) in ends else len(ends))
         await self.ask_all(self.cell_of(of_day, org_id) for of_day, org_id in ordered)
 
     async def ask_cells_again(self, cells: Iterable[tuple[DayAnswers, str]]) -> None:
-        """Ask these cells themselves, but none for a third time."""
-        twice = {(id(a), org_id): (a, org_id) for a, org_id in cells if (id(a), org_id) not in self._asked_again}
-        self._asked_again |= twice.keys()
-        await self.ask_cells(twice.values())
+        """Ask for these cells directly a second time, but never a third."""
+        again = {(id(a), org_id): (a, org_id) for a, org_id in cells if (id(a), org_id) not in self._asked_again}
+        self._asked_again |= again.keys()
+        await self.ask_cells(again.values())
 
     def is_known(self, org_ids: Sequence[str]) -> bool:
-        """Whether each of their cells of the block is known."""
+        """Whether all of their cells in the block are known."""
         return all(a.is_whole and org_id in a.counts for a in self.answers for org_id in org_ids)
 
     def sum_of(self, org_id: str) -> int:
         return sum(a.counts.get(org_id, 0) for a in self.answers)
 
     def open_ids(self) -> set[str]:
-        """Organizations whose total of the block is not known."""
+        """Organizations whose total over the block is not known."""
         return set(self.org_ids).difference(*(org_ids for org_ids, _ in self.totals))
 
     def open_on(self, of_day: DayAnswers) -> list[str]:
@@ -98,7 +98,7 @@ class Block:
         async def ask() -> None:
             try:
                 of_day.control_total = await self.ask([of_day], ())
-            except self.errors.passing as error:
+            except self.errors.temporary as error:
                 of_day.failures.append(error)
 
         return ask
@@ -106,7 +106,7 @@ class Block:
     def cell_of(self, of_day: DayAnswers, org_id: str) -> Question:
         async def ask() -> None:
             if of_day.failures:
-                return  # the day cannot become whole any more
+                return  # the day can no longer be stored
             unanswered = self._unanswered.get(org_id, [])
             if len(unanswered) >= DAYS_UNANSWERED and org_id not in self._answered_for:
                 of_day.failures.append(unanswered[0])
@@ -115,7 +115,7 @@ class Block:
                 self.set(of_day, org_id, await self.ask([of_day], (org_id,)), is_derived=False)
             except self.errors.refusals as error:
                 of_day.refused[org_id] = error
-            except self.errors.passing as error:
+            except self.errors.temporary as error:
                 of_day.failures.append(error)
                 self._unanswered.setdefault(org_id, []).append(error)
             else:
@@ -124,7 +124,7 @@ class Block:
         return ask
 
     def total_of(self, org_ids: list[str]) -> Question:
-        """The question for their total over the block. A refusal is narrowed down to the one it is about."""
+        """The question for their total over the block. A refusal is narrowed down to the organization it concerns."""
 
         async def ask() -> None:
             try:
@@ -136,13 +136,13 @@ class Block:
                         await self.total_of([org_id])()
                 else:
                     await self._ask_refused(org_ids[0])
-            except self.errors.passing:
-                pass  # left open: the check asks its cells, so that a bad day does not take the others along
+            except self.errors.temporary:
+                pass  # left open: the proof asks for its cells, so that one bad day does not fail the others
 
         return ask
 
     async def _ask_refused(self, org_id: str) -> None:
-        """The last day alone tells whether the source refuses the organization or only the range."""
+        """Ask for the last day alone, which tells whether the API refuses the organization or only the range."""
         last = self.answers[-1]
         await self.cell_of(last, org_id)()
         for of_day in self.answers[:-1]:

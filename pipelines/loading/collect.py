@@ -1,10 +1,9 @@
 """Which questions to ask for a block of days and organizations, and what the answers add up to.
 
-Pure: it is handed a function that counts, and knows no HTTP, Dagster or SQL. Where users are counted, what is said
-here of organizations holds for them. `direct` asks every cell itself.
-`differenced` asks totals first and derives: the last part of a split is the rest, and nothing is left to ask where a
-total is zero. Either way each day's cells are held against the source's own total for that day, and the days against
-its own total for all of them in one question.
+Pure: it gets a function that counts, and knows nothing of HTTP, Dagster or SQL. What is said about organizations
+applies to users as well. `collect_direct` asks for every cell. `collect_differenced` asks for totals first and derives
+the cells: the last part of a split is the rest, and a total of zero leaves nothing to ask. Either way, each day's cells
+are compared with the API's own total for that day, and the days with its own total for all of them in one question.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -17,7 +16,7 @@ from pipelines.loading.workers import Workers
 from pipelines.partitions import Day
 
 
-async def direct(
+async def collect_direct(
     count: Count,
     days: Sequence[Day],
     org_ids: Sequence[str],
@@ -26,23 +25,23 @@ async def direct(
     workers: Workers,
     errors: Errors,
     answered: Callable[[], None],
-    may_go_on: Callable[[], Awaitable[object]],
+    may_proceed: Callable[[], Awaitable[object]],
 ) -> list[DayAnswers]:
-    """Ask each day's control total, then each cell itself, then the total of all days in one question.
+    """Ask for each day's control total, then for each cell, then for the total of all days in one question.
 
-    A day without a control total costs no further question. `answered` is called for each cell that is settled.
-    `may_go_on` is awaited after the totals, which are a small part of the questions. A single day is asked together
-    with the one `before` it.
+    A day without a control total costs no further question. `answered` is called once per settled cell. `may_proceed`
+    is awaited after the totals, which are a small part of the questions. A single day is compared together with the
+    day `before` it.
     """
     block = Block(count, days, org_ids, before, workers, errors, answered)
     await block.ask_control_totals()
-    await may_go_on()
+    await may_proceed()
     await block.ask_cells((of_day, org_id) for of_day in block.with_control_total() for org_id in org_ids)
     await prove(block, is_split=False)
     return block.answers
 
 
-async def differenced(
+async def collect_differenced(
     count: Count,
     days: Sequence[Day],
     org_ids: Sequence[str],
@@ -52,21 +51,21 @@ async def differenced(
     workers: Workers,
     errors: Errors,
     answered: Callable[[], None],
-    may_go_on: Callable[[], Awaitable[object]],
+    may_proceed: Callable[[], Awaitable[object]],
 ) -> list[DayAnswers]:
-    """Ask each day's control total and each organization's total, and split what is not zero until every cell is known.
+    """Ask for the control totals and each organization's total, and split those above zero until all cells are known.
 
-    `expected` is how many sessions a day an organization is likely to have, where that is known: quiet ones share a
-    question. While the source is consistent it is asked at most cells + days + organizations questions and the two that
-    hold the days against their total, whatever the data. Else it is read a second time, with at most twice as many
-    questions more: derived cells are asked themselves, what still differs from the control total stays visible as the
-    day's rest, and what still differs from the total of all days is a contradiction. `before` and `may_go_on` are as in
-    `direct`.
+    `expected` is the likely number of sessions per day of an organization, where it is known: quiet ones share a
+    question. While the API is consistent, this takes at most cells + days + organizations questions, plus the two that
+    compare the days with their total, whatever the data. Otherwise a second reading follows, which at most doubles
+    them: derived cells are asked for directly, what still differs from the control total stays visible as the day's
+    rest, and what still differs from the total of all days is a contradiction. `answered`, `before` and `may_proceed`
+    are as in `collect_direct`.
     """
     block = Block(count, days, org_ids, before, workers, errors, answered)
     weights = {org_id: expected[org_id] * len(days) for org_id in org_ids if org_id in expected}
     await block.ask_control_totals(also=[block.total_of(group) for group in groups(org_ids, weights)])
-    await may_go_on()
+    await may_proceed()
     await split(block)
     await prove(block, is_split=True)
     return block.answers

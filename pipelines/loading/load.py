@@ -1,4 +1,4 @@
-"""One run's load: blocks of days asked, checked and stored one after the other, and what came of each day."""
+"""One run's load: blocks of days are fetched, checked and stored one after the other. Keeps what became of each day."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
@@ -11,14 +11,15 @@ import sqlalchemy as sa
 from pipelines.failures import KNOWN
 from pipelines.loading import telemetry
 from pipelines.loading.answers import Contradiction, DayAnswers
-from pipelines.loading.asking import AskedBlock, Asking, UnderWay, Wanted, in_blocks
-from pipelines.loading.compatibility import refuse_other_days, refuse_other_version
-from pipelines.loading.contradictions import exceeding_the_total, off_its_block, older_than_the_total
+from pipelines.loading.block_size import PlannedBlock, Wanted, in_blocks
+from pipelines.loading.changed_settings import refuse_other_days, refuse_other_version
+from pipelines.loading.contradiction_messages import exceeding_the_total, off_its_block, older_than_the_total
+from pipelines.loading.fetching import BlockFetcher, PendingBlock
 from pipelines.loading.load_metrics import LoadMetrics
-from pipelines.loading.progress import Progress, waits_logged
+from pipelines.loading.progress import Progress, log_waits
 from pipelines.loading.readings import as_reading
 from pipelines.loading.workers import Workers
-from pipelines.partitions import Day, as_days, closed_days, day_before, spelled
+from pipelines.partitions import Day, as_days, closed_days, day_before, format_days
 from pipelines.schedules import COMPLETE_BEFORE
 from pipelines.settings import Settings
 from resources.database import Database
@@ -28,7 +29,7 @@ from warehouse import migrations, reads, writes
 from warehouse.dimensions import Dimension
 from warehouse.writes import Changes, StoredDay
 
-REMEMBERED = timedelta(days=93)  # see asking.FADING
+REMEMBERED = timedelta(days=93)  # see fetching.FADING
 
 _ROOT_RUN = "dagster/root_run_id"
 
@@ -42,7 +43,10 @@ def load_partitions(
     database: Database,
     progress: Progress,
 ) -> dg.MaterializeResult[None]:
-    """What a run of the partitioned asset of `dimension.cells` does: load the run's days, each whole or not at all."""
+    """Load the days of a run of the asset that fills `dimension.cells`. Each is stored whole or not at all.
+
+    Raises dg.Failure, after everything else is stored, if days are missing or an error ended the load.
+    """
     days = as_days(partitions, context.partition_keys)
     load = Load(dimension, partitions, context, settings, devin_api, database, progress)
     before = progress.metrics
@@ -55,23 +59,23 @@ def load_partitions(
         writes.store_expected_days(connection, settings.devin_start_date, closed_days(partitions)[-1])
         return (
             reads.latest_listed(connection, dimension),
-            reads.days_of_runs(connection, dimension, earlier_tries),
+            reads.days_of_runs(connection, dimension, earlier_runs),
             reads.missing_ids(connection, dimension, [day.day for day in days], settings.chosen(dimension)),
             reads.unavailable(connection, dimension),
         )
 
     try:
-        earlier_tries = _earlier_tries(context)
+        earlier_runs = _earlier_runs(context)
         ids, loaded, lacking, refused = database.write(begin)
         if not ids:
             raise dg.Failure(f"No {dimension.noun} is known yet: materialize the asset {dimension.listed.name} first.")
         complete_before = context.run.tags.get(COMPLETE_BEFORE, "")
         to_complete = {day for day in lacking if day in loaded or day.isoformat() < complete_before}
         load.run(days, ids, {day: lacking[day] for day in to_complete}, refused)
-        problem = load.what_is_missing()
+        problem = load.describe_missing()
     except KNOWN as error:
         problem = str(error)
-    except BaseException:  # an interrupt too: what is stored is stored
+    except BaseException:  # an interrupt too: its stored days must show in Dagster
         load.record_stored_days()
         raise
     finally:
@@ -85,8 +89,8 @@ def load_partitions(
     return dg.MaterializeResult()
 
 
-def _earlier_tries(context: dg.AssetExecutionContext) -> list[str]:
-    """The runs of which this one is a re-execution. What they loaded is not asked again."""
+def _earlier_runs(context: dg.AssetExecutionContext) -> list[str]:
+    """The ids of the runs that this one re-executes. Days that they loaded are not read again."""
     root = context.run.tags.get(_ROOT_RUN)
     if root is None:
         return []
@@ -96,7 +100,7 @@ def _earlier_tries(context: dg.AssetExecutionContext) -> list[str]:
 
 @dataclass
 class Load:
-    """What is asked and stored, and the `result` of it, which the progress has too."""
+    """Fetches and stores the days of one run. The progress shares its `result`."""
 
     dimension: Dimension
     partitions: dg.DailyPartitionsDefinition
@@ -117,14 +121,14 @@ class Load:
     def run(
         self, days: Sequence[Day], ids: Sequence[str], to_complete: Mapping[date, set[str]], refused: Collection[str]
     ) -> None:
-        """Load `days`; those that could not be read whole, or were refused in part, get a second chance at the end.
+        """Load `days`. Those that fail, or on which ids are refused, are retried at the end.
 
-        `ids` are all who are counted. On the days `to_complete` only those named there are asked, of whom the source
-        has `refused` to count some before.
+        `ids` are all ids that are counted. On the days in `to_complete`, only the ids given there are read; the API
+        `refused` to count some of them earlier.
         """
         self.ids = ids
         for day, lacking in to_complete.items():
-            self.result.lacks(day, lacking)
+            self.result.set_lacking(day, lacking)
         wanted: Wanted = {day: sorted(to_complete.get(day.day, ids)) for day in days}
         self.result.found |= {day.day for day, wanted_ids in wanted.items() if not wanted_ids}
         wanted = {day: wanted_ids for day, wanted_ids in wanted.items() if wanted_ids}
@@ -135,30 +139,30 @@ class Load:
         activity = self._recent_activity(next(iter(wanted)).day) if is_differenced else {}
         workers = Workers(self.settings.devin_max_connections)
         with (
-            waits_logged(self.progress.calls, self.context.log.warning),
+            log_waits(self.progress.calls, self.context.log.warning),
             self.devin_api.connected(self.progress.calls) as (client, portal),
             portal.wrap_async_context_manager(workers),
         ):
-            asking = Asking(
+            fetcher = BlockFetcher(
                 self.dimension, client, portal, workers, self.settings, self.progress, is_differenced, activity
             )
             some = {day: wanted_ids for day, wanted_ids in wanted.items() if day.day in to_complete}
-            self._load(wanted | self._without_refused(some, refused, asking), asking)
+            self._load(wanted | self._without_refused(some, refused, fetcher), fetcher)
             if self.result.missing:
-                self.context.log.warning(f"Not read whole, asking again: {self.what_is_missing()}")
+                self.context.log.warning(f"Retrying incomplete days. {self.describe_missing()}")
             again = {day: wanted_ids for day, wanted_ids in wanted.items() if day.day in self.result.missing}
             lacking_days = [day for day in wanted if day.day in self.result.lacking and day not in again]
-            some = {day: sorted(self.result.lacking[day.day] - asking.refused) for day in lacking_days}
-            again |= self._without_refused(some, {id_ for of_day in some.values() for id_ in of_day}, asking)
-            self._load({day: again[day] for day in wanted if day in again}, asking)
+            some = {day: sorted(self.result.lacking[day.day] - fetcher.refused) for day in lacking_days}
+            again |= self._without_refused(some, {id_ for of_day in some.values() for id_ in of_day}, fetcher)
+            self._load({day: again[day] for day in wanted if day in again}, fetcher)
             older = self._counted_earlier(wanted)
             self.progress.expect(sum(map(len, older.values())))
             self._load(
-                self._without_refused(older, {id_ for of_day in older.values() for id_ in of_day}, asking), asking
+                self._without_refused(older, {id_ for of_day in older.values() for id_ in of_day}, fetcher), fetcher
             )
 
     def _counted_earlier(self, days: Iterable[Day]) -> Wanted:
-        """Those that this run did not count on days whose counts exceed the total because of them.
+        """The ids whose counts from earlier runs make a day exceed its total.
 
         They are no longer listed or chosen, or were counted before the others, and have lost sessions since.
         """
@@ -177,14 +181,14 @@ class Load:
         self._older = {day.day: stored[day.day] - self._read[day.day].keys() for day in exceeding}
         return {day: sorted(self._older[day.day] - self.result.lacking.get(day.day, set())) for day in exceeding}
 
-    def _without_refused(self, wanted: Wanted, refused: Collection[str], asking: Asking) -> Wanted:
-        """`wanted` without those of the `refused` that the source still refuses, on the last day they are wanted.
+    def _without_refused(self, wanted: Wanted, refused: Collection[str], fetcher: BlockFetcher) -> Wanted:
+        """`wanted` without those `refused` ids that the API still refuses to count on the last day they are wanted.
 
-        So one that is refused for good costs one question, and not two for each block.
+        An id that is refused for good thus costs one question per run, instead of two per block.
         """
         last = {id_: day for day, ids in wanted.items() for id_ in ids if id_ in refused}
-        still = asking.still_refused(last)
-        asking.refused |= still.keys()
+        still = fetcher.still_refused(last)
+        fetcher.refused |= still.keys()
         if still:
             reasons = {id_: f"{last[id_].day}: {error}" for id_, error in still.items()}
             now = datetime.now(UTC)
@@ -198,29 +202,30 @@ class Load:
             lambda connection: reads.recent_activity(connection, self.dimension, before - REMEMBERED, before)
         )
 
-    def _load(self, wanted: Wanted, asking: Asking) -> None:
-        """While one block is stored, the next is asked for its totals; more would be asked twice after a kill."""
+    def _load(self, wanted: Wanted, fetcher: BlockFetcher) -> None:
+        """Store one block while the totals of the next are fetched; more than those would be lost by a kill."""
         blocks = list(in_blocks(wanted))
         if not blocks:
             return
 
-        def start(block: AskedBlock) -> UnderWay:
-            return asking.start(block, day_before(self.partitions, block.days[0]))
+        def start(block: PlannedBlock) -> PendingBlock:
+            return fetcher.start(block, day_before(self.partitions, block.days[0]))
 
-        under_way = start(blocks[0])
+        pending = start(blocks[0])
         for following in [*blocks[1:], None]:
-            under_way.may_go_on()
-            answers = under_way.answers.result()
-            asking.remember(answers)
+            pending.proceed()
+            answers = pending.answers.result()
+            fetcher.remember(answers)
             if following:
-                under_way = start(following)
-            self._store(answers, asking.client.version.name)
+                pending = start(following)
+            self._store(answers, fetcher.client.version.name)
 
     def _store(self, answers: Sequence[DayAnswers], api_version: str) -> None:
         whole = [answer for answer in answers if answer.is_whole]
         for a in whole:
             refused_now = a.refused.keys() & set(self.ids)
-            self.result.lacks(a.day.day, (self.result.lacking.get(a.day.day, set()) | refused_now) - a.counts.keys())
+            lacking = (self.result.lacking.get(a.day.day, set()) | refused_now) - a.counts.keys()
+            self.result.set_lacking(a.day.day, lacking)
         readings = [
             as_reading(a, expected=len(self.ids), lacking=len(self.result.lacking.get(a.day.day, ()))) for a in whole
         ]
@@ -235,22 +240,22 @@ class Load:
 
         stored = self.database.write(store)
         for a in answers:
-            self._note(a, stored.get(a.day.day))
-        self.progress.store(stored)
+            self._record_day(a, stored.get(a.day.day))
+        self.progress.stored(stored)
         changes = sum((day.changes for day in stored.values()), Changes())
         self.context.log.info(
             f"{answers[0].day.day} to {answers[-1].day.day}: {len(whole)} of {len(answers)} days stored, "
             f"{changes.inserted} cells new, {changes.changed} changed, {changes.unchanged} unchanged"
         )
 
-    def _note(self, answer: DayAnswers, stored: StoredDay | None) -> None:
-        """Keep what came of a day; `stored` is None if it could not be read whole."""
+    def _record_day(self, answer: DayAnswers, stored: StoredDay | None) -> None:
+        """Keep what became of a day; `stored` is None if it could not be read completely."""
         day = answer.day.day
         if stored is None:
             self.result.missing[day] = answer.failures[0]
             return
         self._days[day] = stored
-        self.result.store(
+        self.result.record(
             day,
             LoadMetrics(
                 days=1,
@@ -265,7 +270,7 @@ class Load:
         self._contradictions[day] = answer.contradictions
 
     def record_stored_days(self) -> None:
-        """Tell Dagster which days of a failing run are stored all the same: it then shows exactly the missing ones."""
+        """Materialize the stored days of a failing run, so that Dagster shows exactly the missing ones as missing."""
         storage = self.context.instance.event_log_storage
         with storage.in_one_batch() if isinstance(storage, BatchingSqliteEventLogStorage) else nullcontext():
             for day, metrics in self.result.stored.items():
@@ -278,7 +283,7 @@ class Load:
                 )
 
     def record_contradictions(self) -> None:
-        """Say where the source contradicts itself, as it stands after the last reading of each day."""
+        """Report where the API contradicts itself after the last reading of each day."""
         for sentence in dict.fromkeys(
             off_its_block(found) for of_day in self._contradictions.values() for found in of_day
         ):
@@ -297,7 +302,7 @@ class Load:
         self.result.contradictions.append(sentence)
 
     def record_metrics(self, metrics: LoadMetrics) -> None:
-        """Show the numbers of the load on the asset in Dagster: one event, whatever the number of days."""
+        """Show the numbers of the load on the asset in Dagster, in one event; send them to the collector, if any."""
         if not metrics.calls:
             return
         self.context.log_event(dg.AssetObservation(self.context.asset_key, metadata=metrics.as_fields()))
@@ -308,12 +313,14 @@ class Load:
                 self.context.log.warning(str(error))
                 self.result.warnings.append(str(error))
 
-    def what_is_missing(self) -> str:
-        """The missing days and why, a line per kind of failure; empty if none is missing."""
+    def describe_missing(self) -> str:
+        """The missing days and the reasons, one line per kind of failure; empty if no day is missing."""
         if not self.result.missing:
             return ""
         reasons: dict[str, list[date]] = {}
         for day, error in self.result.missing.items():
             reasons.setdefault(type(error).__name__, []).append(day)
-        lines = [f"{spelled(days)}: {self.result.missing[days[0]]}" for days in reasons.values()]
-        return "\n".join([f"Not loaded: {spelled(sorted(self.result.missing))}. Everything else is stored.", *lines])
+        lines = [f"{format_days(days)}: {self.result.missing[days[0]]}" for days in reasons.values()]
+        return "\n".join(
+            [f"Not loaded: {format_days(sorted(self.result.missing))}. Everything else is stored.", *lines]
+        )

@@ -1,4 +1,4 @@
-"""What a load took and what it brought, in numbers: for Dagster, the closing lines, JSON and OpenTelemetry.
+"""The numbers of a load, what it cost and what it brought: for Dagster, the closing lines, JSON and OpenTelemetry.
 
 A new number is a field here, set where it is counted.
 """
@@ -13,16 +13,16 @@ from pipelines.loading.answers import Cells
 from resources.calls import Calls
 from warehouse.writes import Changes
 
-# Seconds that OpenTelemetry's semantic conventions advise for the durations of HTTP requests.
-_OF_HTTP_REQUESTS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
+# In seconds, as OpenTelemetry's semantic conventions advise for the durations of HTTP requests.
+_HTTP_DURATIONS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 
 
 @dataclass(frozen=True)
 class Instrument:
-    """How a number is sent as an OpenTelemetry metric, `devin.sessions.<name>`, in the unit of UCUM.
+    """How a number is sent as the OpenTelemetry metric `devin.sessions.<name>`, in a UCUM unit.
 
-    An up-down counter may fall. `attribute` names what the parts of a number are told apart by. `boundaries` are those
-    of a histogram's buckets; None leaves them to the SDK.
+    An up-down counter may decrease. `attribute` is the attribute by which a number is split, if it is. `boundaries` are
+    those of a histogram's buckets; None leaves them to the SDK.
     """
 
     name: str
@@ -33,64 +33,62 @@ class Instrument:
     boundaries: Sequence[float] | None = None
 
 
-def _sent(*instrument: Any, **more: Any) -> dict[str, Instrument]:
+def _sent_as(*instrument: Any, **more: Any) -> dict[str, Instrument]:
     return {"instrument": Instrument(*instrument, **more)}
 
 
 @dataclass(frozen=True)
 class LoadMetrics:
-    """The numbers of a load, of several, or of one day of it. They add up; `after - before` is what happened between.
+    """The numbers of one load, of several, or of one of its days. They add up; `after - before` is what lies between.
 
-    `calls` are HTTP requests, on a day its share of those about several days. `outcomes` counts them by status, or by
-    why there was no answer. `latencies` are the seconds of each answer, `waited_seconds` is for how long a rate limit
-    held questions back. Cells, changes, sessions and unattributed sessions are those of the `days` that were stored.
+    `calls` are HTTP requests; for one day, its share of them. `outcomes` counts them by status, or by the reason why
+    there was no response. `latencies` are the seconds that each response took, `waited_seconds` is how long a rate
+    limit held requests back. Cells, changes, sessions and unattributed sessions are those of the stored `days`.
     """
 
-    days: int = field(default=0, metadata=_sent("days", "{day}", "Days that were stored whole."))
+    days: int = field(default=0, metadata=_sent_as("days", "{day}", "Days that were stored."))
     sessions: int = field(
-        default=0, metadata=_sent("counted", "{session}", "Sessions of those days, by the API's own total.")
+        default=0, metadata=_sent_as("counted", "{session}", "Sessions of those days, by the API's own total.")
     )
     unattributed: int = field(
         default=0,
         # Below zero where the API contradicts itself, which a counter would drop.
-        metadata=_sent(
-            "unattributed", "{session}", "Of these, sessions that belong to nobody counted.", "up_down_counter"
-        ),
+        metadata=_sent_as("unattributed", "{session}", "Of these, sessions that are in no count.", "up_down_counter"),
     )
     cells: Cells = field(
         default_factory=Cells,
-        metadata=_sent(
-            "cells", "{cell}", "Counts that were stored or confirmed, by how they came to be known.", attribute="how"
+        metadata=_sent_as(
+            "cells", "{cell}", "Counts that were stored or confirmed, by how they were obtained.", attribute="how"
         ),
     )
     changes: Changes = field(
         default_factory=Changes,
-        metadata=_sent("rows", "{row}", "Rows of counts, by what the load did to them.", attribute="change"),
+        metadata=_sent_as("rows", "{row}", "Rows of counts, by what the load did to them.", attribute="change"),
     )
     calls: float = 0
     outcomes: Counter[str] = field(
         default_factory=Counter,
-        metadata=_sent(
-            "calls", "{call}", "Requests to the API, by status or by why there was none.", attribute="outcome"
+        metadata=_sent_as(
+            "calls", "{call}", "Requests to the API, by status or why there was none.", attribute="outcome"
         ),
     )
-    retries: int = field(default=0, metadata=_sent("retries", "{call}", "Requests that were a second or later try."))
+    retries: int = field(default=0, metadata=_sent_as("retries", "{call}", "Requests that were retries."))
     waited_seconds: float = field(
-        default=0.0, metadata=_sent("limit.wait", "s", "Time for which a rate limit held questions back.")
+        default=0.0, metadata=_sent_as("limit.wait", "s", "Time for which a rate limit held requests back.")
     )
     latencies: "array[float]" = field(
         default_factory=lambda: array("d"),
-        metadata=_sent(
-            "call.duration", "s", "From a request to its answer.", "histogram", boundaries=_OF_HTTP_REQUESTS
+        metadata=_sent_as(
+            "call.duration", "s", "From a request to its response.", "histogram", boundaries=_HTTP_DURATIONS
         ),
     )
     seconds: float = field(
-        default=0.0, metadata=_sent("load.duration", "s", "From the first question to the last row.", "histogram")
+        default=0.0, metadata=_sent_as("load.duration", "s", "From the first request to the last row.", "histogram")
     )
 
     @classmethod
     def of_calls(cls, calls: Calls, seconds: float) -> "LoadMetrics":
-        """What was asked so far, in `seconds`."""
+        """The numbers of all requests so far, which took `seconds`."""
         return cls(
             calls=calls.sent,
             outcomes=calls.outcomes.copy(),
@@ -104,14 +102,16 @@ class LoadMetrics:
         return LoadMetrics(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
 
     def __sub__(self, before: "LoadMetrics") -> "LoadMetrics":
-        return LoadMetrics(**{f.name: _less(getattr(self, f.name), getattr(before, f.name)) for f in fields(self)})
+        return LoadMetrics(
+            **{f.name: _difference(getattr(self, f.name), getattr(before, f.name)) for f in fields(self)}
+        )
 
     def then(self, later: "LoadMetrics") -> "LoadMetrics":
-        """Those of a day that was stored by this reading and then by a `later` one."""
+        """The numbers of a day that was stored by this reading and again by a `later` one."""
         return replace(self + later, days=later.days, sessions=later.sessions, unattributed=later.unattributed)
 
     def as_fields(self) -> dict[str, Any]:
-        """All of them by name, fit for JSON. What nobody answered has no latency."""
+        """All of them by name, ready for JSON. Without any response there are no latencies."""
         return {
             "days": self.days,
             "sessions": self.sessions,
@@ -127,7 +127,7 @@ class LoadMetrics:
         }
 
     def as_fields_of_a_day(self) -> dict[str, float]:
-        """Those of one day, under the names of its columns where it has them."""
+        """The numbers of one day, under the names of its columns if it has them."""
         return {
             "sessions_count": self.sessions,
             "unattributed_count": self.unattributed,
@@ -136,18 +136,18 @@ class LoadMetrics:
         }
 
     def sentences(self) -> list[str]:
-        """A line about the calls and one about the cells, beside what the closing line says."""
+        """One line about the calls and one about the cells, in addition to the closing line."""
         outcomes = ", ".join(f"{outcome} ({number:,})" for outcome, number in sorted(self.outcomes.items()))
         latencies = ", ".join(f"{value:,.0f} ms ({name})" for name, value in self._latencies().items())
         return [
             f"Calls by outcome: {outcomes or 'none'}; {f'answered in {latencies}; ' if latencies else ''}"
-            f"{self.waited_seconds:,.1f} s waited for the source.",
+            f"{self.waited_seconds:,.1f} s waited for the API.",
             f"Cells: {self.cells.asked:,} asked, {self.cells.derived:,} derived, {self.cells.proven_zero:,} proven "
             f"zero; {self.unattributed:,} sessions unattributed.",
         ]
 
     def measurements(self) -> list[tuple[Instrument, Sequence[tuple[float, Mapping[str, str]]]]]:
-        """Each number that has an instrument, with its values and their attributes."""
+        """The numbers that are sent as metrics: instrument, values and their attributes."""
         found: list[tuple[Instrument, Sequence[tuple[float, Mapping[str, str]]]]] = []
         for f in fields(self):
             instrument: Instrument | None = f.metadata.get("instrument")
@@ -165,7 +165,7 @@ class LoadMetrics:
         return {name: round(seconds * 1000, 3) for name, seconds in shares.items() if seconds is not None}
 
 
-def _less(after: Any, before: Any) -> Any:
+def _difference(after: Any, before: Any) -> Any:
     return after[len(before) :] if isinstance(after, array) else after - before
 
 

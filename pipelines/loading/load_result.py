@@ -1,4 +1,4 @@
-"""What came of one load or of several, day by day."""
+"""The outcome of one load or of several, day by day."""
 
 from dataclasses import dataclass, field
 from datetime import date
@@ -10,11 +10,11 @@ from pipelines.loading.load_metrics import LoadMetrics
 
 @dataclass
 class LoadResult:
-    """What became of the days of a load. What is stored stays stored, whatever ends the load.
+    """What became of the days of a load. Stored days stay stored, however the load ends.
 
-    `stored` has the numbers of each day that it stored, `missing` the reason for each that it could not read whole.
-    `found` days were loaded by another run before their turn came. `lacking` are the ids without a count on a day that
-    is stored, because the API refused to count them. `contradictions` and `warnings` are sentences.
+    `stored` has the numbers of each stored day, `missing` the reason for each day that could not be read completely.
+    `found` days were loaded by another run before their turn came. `lacking` are the ids without a count on a stored
+    day, because the API refused to count them. `contradictions` and `warnings` are sentences.
     """
 
     stored: dict[date, LoadMetrics] = field(default_factory=dict)
@@ -26,21 +26,21 @@ class LoadResult:
 
     @property
     def metrics(self) -> LoadMetrics:
-        """The sum of the stored days. Calls are shares of days; see `LoadMetrics.of_calls` for all of them."""
+        """The sum of the stored days. Their calls are shares; `LoadMetrics.of_calls` counts all calls."""
         return reduce(add, self.stored.values(), LoadMetrics())
 
     @property
     def complete(self) -> set[date]:
-        """The days that are loaded for everyone who is to be counted."""
+        """The days that are loaded with a count for every id."""
         return ({*self.stored} | self.found) - self.lacking.keys()
 
-    def store(self, day: date, metrics: LoadMetrics) -> None:
-        """`day` is stored; by a second reading, if it was before."""
+    def record(self, day: date, metrics: LoadMetrics) -> None:
+        """Record that `day` was stored; if it was before, add the numbers of this later reading."""
         self.missing.pop(day, None)
         self.stored[day] = self.stored[day].then(metrics) if day in self.stored else metrics
 
-    def lacks(self, day: date, ids: set[str]) -> None:
-        """The API refused to count `ids` on a day that is stored; none if all are there now."""
+    def set_lacking(self, day: date, ids: set[str]) -> None:
+        """Record the `ids` that the API refused to count on a stored day; an empty set if none is lacking any more."""
         self.lacking.pop(day, None)
         if ids:
             self.lacking[day] = ids

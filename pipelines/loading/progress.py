@@ -1,4 +1,4 @@
-"""What a load reports while it runs. How that looks on a screen is in `pipelines.command.screen`."""
+"""What a load reports while it runs. `pipelines.command.screen` shows it on a terminal."""
 
 import math
 import time
@@ -17,9 +17,9 @@ from resources.outage import Waiting
 
 @dataclass
 class Progress:
-    """How far the loads of a process have come. Override `changed`, `waiting` and `store` to show it.
+    """How far the loads of a process have come. Override `changed`, `waiting` and `stored` to show it.
 
-    `cells` of the `cells_expected` are settled. `results` has one for each load. `began` is on the monotonic clock.
+    `cells` of the `cells_expected` are settled. `results` has one item per load. `began` is on the monotonic clock.
     """
 
     cells_expected: int = 0
@@ -33,12 +33,12 @@ class Progress:
 
     @property
     def seconds(self) -> float:
-        """Time since the beginning."""
+        """Seconds since the process began to load."""
         return time.monotonic() - self.began
 
     @property
     def result(self) -> LoadResult:
-        """What came of all loads so far."""
+        """The outcome of all loads so far."""
         return reduce(add, self.results, LoadResult())
 
     @property
@@ -48,7 +48,7 @@ class Progress:
         return replace(stored, calls=0) + LoadMetrics.of_calls(self.calls, self.seconds)
 
     def begin(self) -> LoadResult:
-        """Another load begins. Returns what it is to fill in."""
+        """Begin another load. Returns the result that it fills in."""
         self.results.append(LoadResult())
         return self.results[-1]
 
@@ -56,20 +56,20 @@ class Progress:
         """Called after every change of a number, from the thread that loads."""
 
     def waiting(self, waiting: Waiting) -> None:
-        """Called at the beginning of each pause in which nothing is asked, from the thread that asks."""
+        """Called at the beginning of each pause in requests, from the thread that sends them."""
 
-    def store(self, days: Collection[date]) -> None:
+    def stored(self, days: Collection[date]) -> None:
         """Called after these days were stored, from the thread that loads."""
         self.changed()
 
     def expect(self, cells: int) -> None:
-        """A load of this many cells begins."""
+        """Add this many cells to those that are expected."""
         self.cells_expected += cells
         self.calls.expected += cells
         self.changed()
 
     def answered(self) -> None:
-        """A cell is known."""
+        """Called when a cell is settled."""
         self.cells += 1
         self.changed()
 
@@ -80,22 +80,22 @@ SECONDS_BETWEEN_LINES = 30.0
 
 @dataclass
 class WaitLines:
-    """Reports waits where each takes a line for good: those of more than a moment, and one line in half a minute."""
+    """Reports waits as permanent lines: only waits of more than a few seconds, and one line per half minute at most."""
 
     say: Callable[[Waiting], None]
-    said_until: float = -math.inf
+    quiet_until: float = -math.inf
 
     def __call__(self, waiting: Waiting) -> None:
-        """Report `waiting`, if it is time for a line."""
+        """Report `waiting` if it is long enough and the last line is old enough."""
         begins = time.monotonic()
-        if waiting.until - waiting.since > SECONDS_WORTH_A_LINE and begins >= self.said_until:
-            self.said_until = begins + SECONDS_BETWEEN_LINES
+        if waiting.until - waiting.since > SECONDS_WORTH_A_LINE and begins >= self.quiet_until:
+            self.quiet_until = begins + SECONDS_BETWEEN_LINES
             self.say(waiting)
 
 
 @contextmanager
-def waits_logged(calls: Calls, log: Callable[[str], None]) -> Iterator[None]:
-    """While this is open, waits are lines in a log."""
+def log_waits(calls: Calls, log: Callable[[str], None]) -> Iterator[None]:
+    """Write waits to a log while this is open."""
     lines = WaitLines(lambda waiting: log(str(waiting)))
     calls.watchers.append(lines)
     try:

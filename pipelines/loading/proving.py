@@ -1,4 +1,4 @@
-"""How a block is held against the totals above it, and what does not add up is read a second time. Pure."""
+"""Compares a block with the totals above it, and reads a second time what does not add up. Pure."""
 
 import contextlib
 import itertools
@@ -11,20 +11,20 @@ from pipelines.loading.workers import Question
 
 
 async def prove(block: Block, *, is_split: bool) -> None:
-    """Hold everything in `block` against the totals above it, and read a second time what does not add up.
+    """Compare everything in `block` with the totals above it, and read a second time what does not add up.
 
-    Where the block was split, that also asks the cells that are still open, and the derived ones of days that
-    disagree with their control total; where it was not, all of the days on which they exceed it. What disagrees
-    even then with a total over several days is a contradiction.
+    If the block was split, this also asks for the cells that are still open and for the derived ones of days that
+    disagree with their control total; if not, for all cells of days on which they exceed it. What then still disagrees
+    with a total over several days is recorded as a contradiction.
     """
     await _Proof(block).check(is_split=is_split)
 
 
 @dataclass
 class _Stretch:
-    """Consecutive days that are held against the source's own count of all of them, `in_one`.
+    """Consecutive days that are compared with the API's own count of all of them, `in_one`.
 
-    A day for itself would be the same question again, so it is held together with the day `before` it.
+    For a single day that would be the same question again, so it is compared together with the day `before` it.
     """
 
     days: list[DayAnswers]
@@ -32,27 +32,27 @@ class _Stretch:
     in_one: int | None = None
 
     @property
-    def held(self) -> list[DayAnswers]:
-        """The days of the one question, in order."""
+    def compared(self) -> list[DayAnswers]:
+        """The days that the one question covers, in order."""
         return self.days if len(self.days) > 1 else [self.before, *self.days]
 
     @property
     def by_day(self) -> int | None:
-        """The sum of their control totals; None while one is unknown."""
-        totals = [a.control_total for a in self.held]
+        """The sum of their control totals; None if one is unknown."""
+        totals = [a.control_total for a in self.compared]
         return None if None in totals else sum(total or 0 for total in totals)
 
     @property
     def disagrees(self) -> bool:
-        """Whether the one question and the days are both answered, and differently."""
+        """Whether both the one question and the days were answered, and differ."""
         return self.in_one is not None and self.by_day is not None and self.in_one != self.by_day
 
     def close(self) -> None:
-        """After the last question: keep what still disagrees with its days."""
+        """After the last question, record a contradiction if the days still disagree."""
         self.days[0].calls += self.before.calls
         if self.in_one is None or self.by_day is None or self.in_one == self.by_day:
             return
-        found = Contradiction(None, self.held[0].day, self.held[-1].day, self.in_one, self.by_day)
+        found = Contradiction(None, self.compared[0].day, self.compared[-1].day, self.in_one, self.by_day)
         for of_day in self.days:
             of_day.contradictions.append(found)
 
@@ -68,17 +68,17 @@ class _Proof:
         if is_split:
             await self._ask_doubtful(moved)
         else:
-            await self._ask_days_with_too_much()
+            await self._ask_exceeding_days()
         await self._read_again([stretch for stretch in moved if stretch.disagrees])
         for stretch in stretches:
             stretch.close()
         if is_split and len(self._block.answers) > 1:
-            await self._hold_against_totals_of_organizations()
+            await self._compare_with_totals_of_organizations()
 
     async def _ask_doubtful(self, moved: Sequence[_Stretch]) -> None:
-        """Ask open cells, and derived ones that may be wrong; then the control totals that disagree all the same.
+        """Ask for open cells and for derived ones that may be wrong, then for control totals that still disagree.
 
-        The control totals of `moved` stretches are left: they are read again in any case.
+        The control totals of `moved` stretches are left out: they are read again in any case.
         """
         known = [a for a in self._block.answers if a.is_whole]
         is_complete = len(known) == len(self._block.answers) and not self._block.open_ids()
@@ -88,7 +88,7 @@ class _Proof:
             return of_day.rest < 0 or (is_complete and rest == 0 and of_day.rest != 0)
 
         doubtful = [a for a in known if disagrees(a) or self._block.open_on(a)]
-        if is_complete and (rest < 0 or moved):  # a change may hide in a rest, or fill one
+        if is_complete and (rest < 0 or moved):  # a change may hide in a day's rest, or fill it
             doubtful = known
         await self._block.ask_cells_again(
             (a, org_id) for a in doubtful for org_id in [*a.derived, *self._block.open_on(a)]
@@ -97,14 +97,14 @@ class _Proof:
         disagreeing = [a for a in doubtful if a.is_whole and disagrees(a) and id(a) not in left]
         await self._block.ask_all(map(self._block.control_total_of, disagreeing))
 
-    async def _ask_days_with_too_much(self) -> None:
-        """Ask the cells and the control totals again of days whose cells sum to more than their control total."""
+    async def _ask_exceeding_days(self) -> None:
+        """Ask again for the cells and the control totals of days whose cells exceed their control total."""
         exceeding = [a for a in self._block.answers if a.is_whole and a.rest < 0]
         await self._block.ask_cells_again((a, org_id) for a in exceeding for org_id in a.counts)
         await self._block.ask_all(map(self._block.control_total_of, exceeding))
 
     def _stretches(self) -> list[_Stretch]:
-        """The runs of consecutive days whose control totals are known; a single day comes with the one before it."""
+        """The stretches of consecutive days whose control totals are known."""
         found: list[_Stretch] = []
         for previous, of_day in itertools.pairwise([None, *self._block.answers]):
             if of_day is None or of_day.control_total is None:
@@ -122,9 +122,9 @@ class _Proof:
     def _total_of_stretch(self, stretch: _Stretch) -> Question:
         async def ask() -> None:
             try:
-                stretch.in_one = await self._block.ask(stretch.held, ())
-            except self._block.errors.passing as error:
-                # A bad day before a single one must not take that along.
+                stretch.in_one = await self._block.ask(stretch.compared, ())
+            except self._block.errors.temporary as error:
+                # A bad day before a single one must not fail that one.
                 for of_day in stretch.days if len(stretch.days) > 1 else ():
                     of_day.failures.append(error)
 
@@ -132,8 +132,8 @@ class _Proof:
 
     async def _read_again(self, moved: Sequence[_Stretch]) -> None:
         """Read these stretches and their control totals again, and the cells of days whose total has changed."""
-        before = {id(a): a.control_total for stretch in moved for a in stretch.held}
-        again = [a for stretch in moved for a in stretch.held]
+        before = {id(a): a.control_total for stretch in moved for a in stretch.compared}
+        again = [a for stretch in moved for a in stretch.compared]
         await self._block.ask_all(map(self._block.control_total_of, again))
         changed = [a for stretch in moved for a in stretch.days if a.control_total != before[id(a)]]
         await self._block.ask_cells_again(
@@ -141,8 +141,8 @@ class _Proof:
         )
         await self._block.ask_all(map(self._total_of_stretch, moved))
 
-    async def _hold_against_totals_of_organizations(self) -> None:
-        """An organization whose cells do not sum to its total over the block is read again, total and cells."""
+    async def _compare_with_totals_of_organizations(self) -> None:
+        """Read organizations again, total and cells, whose cells don't add up to their total over the block."""
         suspects = [
             org_id
             for org_ids, total in self._block.totals
@@ -153,7 +153,7 @@ class _Proof:
 
         def total_of(org_id: str) -> Question:
             async def ask() -> None:
-                with contextlib.suppress(*self._block.errors.refusals, *self._block.errors.passing):
+                with contextlib.suppress(*self._block.errors.refusals, *self._block.errors.temporary):
                     totals[org_id] = await self._block.ask(self._block.answers, (org_id,))
 
             return ask

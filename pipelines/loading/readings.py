@@ -1,12 +1,12 @@
-"""A day's answers in the warehouse's terms."""
+"""Converts a day's answers to what the warehouse stores."""
 
 from pipelines.loading.answers import DayAnswers
 from warehouse.writes import Contradiction, Reading
 
 
 def as_reading(answers: DayAnswers, *, expected: int, lacking: int) -> Reading:
-    """What is stored of a day that was read whole: `lacking` of the `expected` ids have no count on it."""
-    assert answers.control_total is not None, "a day without a control total is not whole"
+    """What is stored for a day that was read completely; `lacking` of the `expected` ids have no count on it."""
+    assert answers.control_total is not None, "a day without a control total is not complete"
     return Reading(
         day=answers.day.day,
         window_start=answers.day.start,

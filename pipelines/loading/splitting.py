@@ -1,4 +1,4 @@
-"""How totals are split until every cell is known: one part of two is asked, the other is the rest. Pure."""
+"""Splits totals until every cell is known: one of two parts is asked for, the other is the rest. Pure."""
 
 import itertools
 import math
@@ -6,20 +6,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipelines.loading.block import Block
+from pipelines.loading.block_size import ORGS_PER_QUESTION
 from pipelines.loading.workers import Batch, Question
 
-MOST_ORGS_IN_A_QUESTION = 50
-# A group whose chance of holding no session at all is one half tells most; e^-0.7 is about that.
+# A question about a group tells most if its chance of having no session is one half; e^-0.7 is about that.
 WEIGHT_OF_A_GROUP = 0.7
 
 
 def groups(org_ids: Sequence[str], weights: Mapping[str, float]) -> list[list[str]]:
-    """Organizations to ask together: quiet ones next to each other, any other for itself."""
+    """Groups of organizations to ask for in one question: quiet ones together, every other one alone.
+
+    `weights` are the sessions that each is expected to have.
+    """
     found: list[list[str]] = []
     weight = math.inf
     for org_id in sorted(org_ids, key=lambda o: weights.get(o, math.inf)):
         own = weights.get(org_id, math.inf)
-        if weight + own > WEIGHT_OF_A_GROUP or len(found[-1]) == MOST_ORGS_IN_A_QUESTION:
+        if weight + own > WEIGHT_OF_A_GROUP or len(found[-1]) == ORGS_PER_QUESTION:
             found.append([])
             weight = 0.0
         found[-1].append(org_id)
@@ -30,15 +33,15 @@ def groups(org_ids: Sequence[str], weights: Mapping[str, float]) -> list[list[st
 async def split(block: Block) -> None:
     """Split the totals of `block` until every cell is known.
 
-    The largest go first: they use up the days' control totals, and on a day that has nothing left the other
-    organizations are zero.
+    The largest totals go first: they use up the days' control totals, and once nothing is left on a day, the other
+    organizations are zero there.
     """
     await _Splitting(block).all_totals()
 
 
 @dataclass(frozen=True)
 class _Part:
-    """Organizations on days, by their numbers in the block, that share a total. `is_asked`: the total itself was."""
+    """Organizations, and days by their index in the block, that share a total. `is_asked`: it was not derived."""
 
     org_ids: list[str]
     days: list[int]
@@ -46,7 +49,7 @@ class _Part:
 
     @property
     def is_cell(self) -> bool:
-        """Whether its total is one organization's on one day."""
+        """Whether it is one organization on one day."""
         return len(self.org_ids) == len(self.days) == 1
 
 
@@ -63,12 +66,12 @@ class _Splitting:
         await self._steps.all_asked()
 
     def _add(self, part: _Part, total: int) -> None:
-        self._steps.add(self._step(part, total), first=total)
+        self._steps.add(self._step(part, total), priority=total)
 
     def _step(self, part: _Part, total: int) -> Question:
-        """One step in resolving a total over organizations or, for a single one, over days.
+        """One step in splitting a total over organizations or, for a single organization, over days.
 
-        It asks one question at most. A total that cannot be is left open; the proof then asks its cells.
+        It asks one question at most. A total that is impossible is left open; the proof then asks for its cells.
         """
 
         async def step() -> None:
@@ -82,15 +85,15 @@ class _Splitting:
             first, other = self._halves(part, live)
             try:
                 number = await self._block.ask(self._block.answers[first.days[0] : first.days[-1] + 1], first.org_ids)
-            except (*self._block.errors.refusals, *self._block.errors.passing):
-                return  # left open as well
+            except (*self._block.errors.refusals, *self._block.errors.temporary):
+                return  # left open too
             self._add(first, number)
             self._add(other, total - number)
 
         return step
 
     def _halves(self, part: _Part, live: list[int]) -> tuple[_Part, _Part]:
-        """The part to ask for, and the other."""
+        """The part to ask for, and the other one."""
         if len(part.org_ids) > 1:
             half = len(part.org_ids) // 2
             return _Part(part.org_ids[:half], part.days), _Part(part.org_ids[half:], part.days, is_asked=False)
@@ -105,7 +108,7 @@ class _Splitting:
 
 
 def _half(weights: Sequence[float]) -> int:
-    """Where to cut so that both parts weigh about the same, neither being empty: such a question tells most."""
+    """Where to cut so that both parts weigh about the same and neither is empty, since that question tells most."""
     if math.inf in weights:
         return len(weights) // 2
     sums = list(itertools.accumulate(weights))

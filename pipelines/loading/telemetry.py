@@ -1,6 +1,6 @@
-"""The metrics of a load, sent to an OpenTelemetry collector over OTLP/HTTP. The extra `otel` brings the SDK.
+"""Sends the metrics of a load to an OpenTelemetry collector over OTLP/HTTP. The extra `otel` installs the SDK.
 
-The SDK takes endpoint, headers, certificates, resource and temporality from its standard variables by itself.
+The SDK takes endpoint, headers, certificates, resource and temporality from its standard environment variables.
 """
 
 import math
@@ -14,13 +14,13 @@ SECONDS_TO_SEND = 3.0
 
 
 class NotSent(Exception):
-    """The collector has not got the metrics. The message says why; the load is as good without them."""
+    """The collector did not get the metrics. The message says why; the load itself is not affected."""
 
 
 def send(metrics: LoadMetrics, dimension: Dimension) -> None:
-    """Send them in one request, within SECONDS_TO_SEND; `counted`, an attribute of each, says of whom. Raises NotSent.
+    """Send the metrics in one request, within SECONDS_TO_SEND. Raises NotSent.
 
-    Each load is a series of its own that starts at zero.
+    Each has the attribute `counted`, `organizations` or `users`. Every load is its own series, which starts at zero.
     """
     try:
         has_failed = _send(metrics, dimension)
@@ -29,12 +29,12 @@ def send(metrics: LoadMetrics, dimension: Dimension) -> None:
     except Exception as error:
         raise NotSent(f"No metrics were sent: {error}") from error
     if has_failed:
-        raise NotSent("No metrics were sent: OTEL_EXPORTER_OTLP_ENDPOINT does not take them.")
+        raise NotSent("No metrics were sent: the collector at OTEL_EXPORTER_OTLP_ENDPOINT did not accept them.")
 
 
 def _send(metrics: LoadMetrics, dimension: Dimension) -> bool:
-    """Returns whether the collector refused them or did not answer."""
-    # Here, because most have no use for the SDK.
+    """Send the metrics. Returns whether the collector refused them or did not respond."""
+    # Imported here, because most installations do without the SDK.
     from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.metrics.export import MetricExportResult, PeriodicExportingMetricReader
@@ -52,7 +52,7 @@ def _send(metrics: LoadMetrics, dimension: Dimension) -> bool:
     if str(resource.attributes[SERVICE_NAME]).startswith("unknown_service"):
         resource = resource.merge(Resource({SERVICE_NAME: SERVICE}))
     exporter = Exporter(timeout=SECONDS_TO_SEND)
-    reader = PeriodicExportingMetricReader(exporter, export_interval_millis=math.inf)  # never but when it is forced
+    reader = PeriodicExportingMetricReader(exporter, export_interval_millis=math.inf)  # only when it is flushed
     provider = MeterProvider([reader], resource, shutdown_on_exit=False)
     try:
         _record(metrics, dimension, provider.get_meter(SERVICE))

@@ -1,4 +1,4 @@
-"""A bounded number of questions under way at once, asked in batches that are waited for together."""
+"""Asks a bounded number of questions at once, in batches that are awaited together."""
 
 import asyncio
 import itertools
@@ -9,7 +9,7 @@ Question = Callable[[], Awaitable[None]]
 
 
 class Workers:
-    """A bounded number of questions under way; an async context manager. After an exception nothing more is asked."""
+    """Asks up to `number` questions at once; an async context manager. After an exception, no more are asked."""
 
     def __init__(self, number: int) -> None:
         self.error: BaseException | None = None
@@ -26,9 +26,9 @@ class Workers:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def add(self, first: int, batch: "Batch", question: Question) -> None:
-        """Let a worker ask `question`; the higher `first`, the earlier."""
-        self._waiting.put_nowait((-first, next(self._added), batch, question))
+    def add(self, priority: int, batch: "Batch", question: Question) -> None:
+        """Let a worker ask `question`; a higher `priority` goes first."""
+        self._waiting.put_nowait((-priority, next(self._added), batch, question))
 
     async def _work(self) -> None:
         while True:
@@ -37,33 +37,33 @@ class Workers:
 
 
 class Batch:
-    """Questions that are waited for together, and that may add others."""
+    """Questions that are awaited together; each may add others."""
 
     def __init__(self, workers: Workers) -> None:
         self._workers = workers
         self._open = 0
         self._done = asyncio.get_running_loop().create_future()
 
-    def add(self, question: Question, first: int = 0) -> None:
-        """Let `question` be asked; the higher `first`, the earlier."""
+    def add(self, question: Question, priority: int = 0) -> None:
+        """Let `question` be asked; a higher `priority` goes first."""
         self._open += 1
-        self._workers.add(first, self, question)
+        self._workers.add(priority, self, question)
 
     async def ask(self, question: Question) -> None:
-        """What a worker does."""
+        """Ask `question`; a worker calls this."""
         try:
             if self._workers.error is None:
                 await question()
         except asyncio.CancelledError:
             raise
-        except BaseException as error:  # whatever ended the question ends the wait for it
+        except BaseException as error:  # even an interrupt must end the wait for this question
             self._workers.error = self._workers.error or error
         self._open -= 1
         if not self._open:
             self._done.set_result(None)
 
     async def all_asked(self) -> None:
-        """Wait until none is left. Raises the first exception of a question."""
+        """Wait until every question was asked. Raises the first exception of a question."""
         if self._open:
             await self._done
         if self._workers.error is not None:

@@ -1,4 +1,4 @@
-"""Each database in turn: what holds of the main job holds on both."""
+"""Runs each test of the main job on both databases."""
 
 import pytest
 
@@ -7,5 +7,5 @@ from tests.support.world import World
 
 @pytest.fixture
 def world(each_world: World) -> World:
-    """What holds here holds on each database."""
+    """The world on each database in turn."""
     return each_world

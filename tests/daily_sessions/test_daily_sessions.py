@@ -1,4 +1,4 @@
-"""The main job over real HTTP, real databases and real Dagster runs; the sandbox's truth is the oracle."""
+"""The main job over real HTTP, databases and Dagster runs; the sandbox's truth is the oracle."""
 
 import itertools
 from datetime import UTC, date, datetime, timedelta
@@ -17,7 +17,7 @@ def windows(asked: list[Asked]) -> set[tuple[datetime | None, datetime | None]]:
     return {(question.start, question.end) for question in asked}
 
 
-def test_the_warehouse_equals_the_source_cell_by_cell(world: World) -> None:
+def test_the_warehouse_equals_the_api_cell_by_cell(world: World) -> None:
     result = world.run("2025-02-01", "2025-05-01")
     assert result.success, world.failures(result)
     assert world.cells() == world.truth("2025-02-01", "2025-05-01")
@@ -28,7 +28,7 @@ def test_the_warehouse_equals_the_source_cell_by_cell(world: World) -> None:
     assert all(check.passed for name, check in world.checks(result).items() if name != "latest_closed_day_is_present")
 
 
-def test_a_year_is_one_run_that_asks_for_every_one_of_its_windows(world: World) -> None:
+def test_a_year_is_one_run_that_asks_for_each_of_its_windows(world: World) -> None:
     org_id = world.source.organizations[0].org_id
     world.configure(devin_org_ids=org_id, devin_fetch="direct")
     assert world.run("2025-01-01", "2025-12-31").success
@@ -45,7 +45,7 @@ def test_a_year_is_one_run_that_asks_for_every_one_of_its_windows(world: World) 
     assert len(world.materialized_days()) == 365
 
 
-def test_running_a_range_twice_leaves_the_same_rows_and_changes_nothing(world: World) -> None:
+def test_running_a_range_twice_changes_nothing(world: World) -> None:
     world.run("2025-03-01", "2025-03-10")
     before = world.rows("select * from daily_sessions order by day, org_id")
     assert world.progress.metrics.changes.inserted == 50
@@ -55,7 +55,7 @@ def test_running_a_range_twice_leaves_the_same_rows_and_changes_nothing(world: W
     assert world.progress.metrics.changes.unchanged == 50
 
 
-def test_a_later_change_at_the_source_is_picked_up_by_the_next_scheduled_run(world: World) -> None:
+def test_the_next_scheduled_run_picks_up_a_later_change_in_the_api(world: World) -> None:
     world.configure(devin_lookback_days="3")
     world.configure(devin_catch_up_days="0")
     schedule = world.definitions.resolve_schedule_def("daily_refresh_schedule")
@@ -93,7 +93,7 @@ def test_a_later_change_at_the_source_is_picked_up_by_the_next_scheduled_run(wor
         ("Asia/Kolkata", 0, "2025-12-30", "2026-01-02", [24, 24, 24, 24]),
     ],
 )
-def test_windows_are_right_at_clock_changes_other_hours_and_years_ends(
+def test_windows_are_right_at_clock_changes_other_start_hours_and_the_turn_of_the_year(
     world: World, zone: str, hour: int, first: str, last: str, lengths: list[int]
 ) -> None:
     world.configure(devin_timezone=zone, devin_day_start_hour=str(hour), devin_fetch="direct")
@@ -109,10 +109,12 @@ def test_a_billing_day_begins_at_8_utc(world: World) -> None:
     world.configure(devin_day_start_hour="8")
     world.run("2025-12-31", "2025-12-31")
     before, start, end = (datetime(2025, 12, 30, 8, tzinfo=UTC) + timedelta(days=n) for n in range(3))
-    assert windows(world.asked()) == {(start, end), (before, start), (before, end)}, "the day, and with the one before"
+    assert windows(world.asked()) == {(start, end), (before, start), (before, end)}, (
+        "the day, alone and with the one before"
+    )
 
 
-def test_a_source_with_only_the_one_endpoint_works_with_configured_organizations(world: World) -> None:
+def test_an_api_that_lists_no_organizations_works_with_configured_ones(world: World) -> None:
     with Sandbox(organizations=5, lists_organizations=False) as source:
         world.source = source
         two = [o.org_id for o in source.organizations[:2]]
@@ -129,7 +131,7 @@ def test_a_source_with_only_the_one_endpoint_works_with_configured_organizations
         )
 
 
-def test_a_key_that_may_not_list_organizations_is_told_of_the_setting(world: World) -> None:
+def test_a_key_that_may_not_list_organizations_fails_with_the_setting_to_use(world: World) -> None:
     with Sandbox(organizations=5, lists_organizations=False) as source:
         world.configure(devin_api_url=source.url)
         result = world.run("2025-04-01", "2025-04-05")
@@ -137,7 +139,7 @@ def test_a_key_that_may_not_list_organizations_is_told_of_the_setting(world: Wor
         assert "DEVIN_ORG_IDS" in world.failures(result)
 
 
-def test_days_that_cannot_be_read_whole_fail_the_run_after_everything_else_is_stored(world: World) -> None:
+def test_days_that_cannot_be_read_fail_the_run_after_everything_else_is_stored(world: World) -> None:
     org_id = world.source.organizations[2].org_id
     bad = datetime(2025, 4, 3, tzinfo=UTC)
     world.source.fail(status=503, org_id=org_id, when=lambda asked: asked.start == bad, times=None)
@@ -147,10 +149,10 @@ def test_days_that_cannot_be_read_whole_fail_the_run_after_everything_else_is_st
     assert world.cells() == expected
     assert len(world.materialized_days()) == 39
     assert "2025-04-03" not in world.materialized_days()
-    said = world.failures(result)
-    assert "Not loaded: 2025-04-03." in said
-    assert org_id in said
-    assert "503" in said
+    message = world.failures(result)
+    assert "Not loaded: 2025-04-03." in message
+    assert org_id in message
+    assert "503" in message
 
     world.source.heal()
     assert world.run("2025-04-03", "2025-04-03").success
@@ -167,7 +169,7 @@ def test_a_day_without_a_control_total_costs_no_further_question_and_is_not_stor
     assert bad.date() not in {day for day, _ in world.cells()}
 
 
-def test_a_key_that_dies_on_the_way_stops_the_run_and_keeps_the_blocks_before(world: World) -> None:
+def test_a_key_that_expires_during_a_run_stops_it_and_keeps_the_blocks_stored_before(world: World) -> None:
     world.configure(devin_org_ids=",".join(o.org_id for o in world.source.organizations))
     second_block = datetime(2025, 2, 1, tzinfo=UTC)
     world.source.fail(status=401, when=lambda a: a.start is not None and a.start >= second_block, times=None)
@@ -177,7 +179,7 @@ def test_a_key_that_dies_on_the_way_stops_the_run_and_keeps_the_blocks_before(wo
     assert world.cells() == world.truth("2025-01-01", "2025-01-31")
     assert len(world.materialized_days()) == 31
     refused = [q for q in world.asked() if q.status == 401]
-    assert len(refused) <= world.settings.devin_max_connections, "only what was under way already"
+    assert len(refused) <= world.settings.devin_max_connections, "only requests that were already in flight"
 
 
 def test_a_renamed_field_fails_the_run_and_stores_nothing(world: World) -> None:
@@ -202,7 +204,7 @@ def test_sessions_of_unlisted_organizations_are_a_warning_and_kept_on_the_day(wo
 
 
 @pytest.mark.parametrize("fetch", ["direct", "differenced"])
-def test_a_source_that_contradicts_itself_is_an_error_and_kept_on_the_day(world: World, fetch: str) -> None:
+def test_a_total_below_its_organizations_is_an_error_and_kept_on_the_day(world: World, fetch: str) -> None:
     world.configure(devin_fetch=fetch)
     (day,) = world.days("2025-04-01", "2025-04-01")
     zero = b'{"sessions_count": 0}'
@@ -222,7 +224,7 @@ def test_a_source_that_contradicts_itself_is_an_error_and_kept_on_the_day(world:
 
 
 @pytest.mark.parametrize("fetch", ["direct", "differenced"])
-def test_counts_that_are_older_than_a_lower_total_are_asked_again_whoever_they_are_of(world: World, fetch: str) -> None:
+def test_counts_older_than_a_lower_total_are_read_again_even_if_no_longer_chosen(world: World, fetch: str) -> None:
     world.configure(devin_fetch=fetch)
     world.run("2025-04-01", "2025-04-03")
     left_out, *chosen = [o.org_id for o in world.source.organizations]
@@ -240,7 +242,7 @@ def test_counts_that_are_older_than_a_lower_total_are_asked_again_whoever_they_a
     assert date(2025, 4, 3) not in {q.start.date() for q in world.asked()[asked:] if q in about_it and q.start}
 
 
-def test_a_count_that_is_older_than_a_lower_total_and_refused_now_is_kept_and_named(world: World) -> None:
+def test_a_count_older_than_a_lower_total_that_is_now_refused_is_kept_and_reported(world: World) -> None:
     world.run("2025-04-01", "2025-04-03")
     before = world.cells()
     gone, *chosen = [o.org_id for o in world.source.organizations]
@@ -256,13 +258,13 @@ def test_a_count_that_is_older_than_a_lower_total_and_refused_now_is_kept_and_na
 
 
 @pytest.mark.parametrize("changed", [{"devin_timezone": "Europe/Berlin"}, {"devin_day_start_hour": "8"}])
-def test_days_of_another_kind_than_those_stored_are_refused(world: World, changed: dict[str, str]) -> None:
+def test_days_with_another_boundary_than_the_stored_ones_are_refused(world: World, changed: dict[str, str]) -> None:
     world.run("2025-04-01", "2025-04-02")
     world.configure(**changed)
     before = world.cells()
     result = world.run("2025-04-03", "2025-04-04")
     assert not result.success
-    assert "Two kinds of day are never mixed" in world.failures(result)
+    assert "Different day boundaries are never mixed" in world.failures(result)
     assert world.cells() == before
 
 
@@ -323,7 +325,7 @@ def test_rollups_hold_the_sums_of_the_cells(world: World) -> None:
     }
 
 
-def test_long_loads_ask_fewer_questions_than_cells_and_short_ones_each_cell(world: World) -> None:
+def test_long_loads_ask_fewer_questions_than_cells_and_short_ones_ask_for_each_cell(world: World) -> None:
     assert world.run("2025-02-01", "2025-05-31").success
     cells = 120 * 5
     assert len(world.asked()) < cells + 120
@@ -336,7 +338,7 @@ def test_long_loads_ask_fewer_questions_than_cells_and_short_ones_each_cell(worl
         for q in world.asked()
         if q.org_ids and q.start and q.end and q.end - q.start == timedelta(days=1)
     }
-    assert derived[False] == len(single), "only what was asked itself is not derived"
+    assert derived[False] == len(single), "only cells that were asked for directly are not derived"
 
     world.source.requests.clear()
     assert world.run("2025-06-01", "2025-06-03").success
@@ -348,7 +350,7 @@ def test_long_loads_ask_fewer_questions_than_cells_and_short_ones_each_cell(worl
     assert world.cells() == world.truth("2025-02-01", "2025-06-03")
 
 
-def test_a_refused_organization_holds_up_nobody_is_shown_and_is_tried_again(world: World) -> None:
+def test_a_refused_organization_is_reported_and_retried_and_the_others_are_loaded(world: World) -> None:
     refused = world.source.organizations[1].org_id
     world.source.fail(status=403, body=b'{"detail": "no longer yours"}', org_id=refused, times=None)
     result = world.run("2025-04-01", "2025-04-10")
@@ -367,14 +369,14 @@ def test_a_refused_organization_holds_up_nobody_is_shown_and_is_tried_again(worl
 
     world.run("2025-04-11", "2025-04-11")
     ((again,),) = world.rows("select unavailable_since from organizations where unavailable_since is not null")
-    assert again == since, "since when is kept"
+    assert again == since, "the first refusal is kept"
     world.source.heal()
     result = world.run("2025-04-01", "2025-04-11")
     assert world.checks(result)["every_organization_is_available"].passed
     assert world.cells() == world.truth("2025-04-01", "2025-04-11")
 
 
-def test_trouble_that_passes_gets_a_second_chance_inside_the_run(world: World) -> None:
+def test_a_temporary_failure_is_retried_within_the_run(world: World) -> None:
     bad = datetime(2025, 4, 3, tzinfo=UTC)
     world.configure(devin_fetch="direct")
     world.source.fail(status=503, when=lambda asked: asked.start == bad, times=1)
@@ -383,7 +385,7 @@ def test_trouble_that_passes_gets_a_second_chance_inside_the_run(world: World) -
     assert world.cells() == world.truth("2025-04-01", "2025-04-05")
 
 
-def test_a_reexecuted_run_does_not_ask_again_what_its_group_has_loaded(world: World) -> None:
+def test_a_reexecuted_run_does_not_read_again_what_its_group_has_loaded(world: World) -> None:
     bad = datetime(2025, 4, 3, tzinfo=UTC)
     world.source.fail(status=503, when=lambda asked: asked.start == bad, times=None)
     failed = world.run("2025-04-01", "2025-04-05")

@@ -1,4 +1,4 @@
-"""Days must add up, and what was refused is asked again; over real HTTP, databases and runs."""
+"""Days must add up, and refused organizations are retried; over real HTTP, databases and runs."""
 
 from datetime import UTC, date, datetime
 
@@ -22,7 +22,7 @@ def contradicted(world: World) -> list[tuple[date, str | None, int, int]]:
 
 @pytest.mark.parametrize("fetch", ["direct", "differenced"])
 @pytest.mark.parametrize(("first", "last"), [("2025-04-01", "2025-04-04"), ("2025-04-04", "2025-04-04")])
-def test_a_source_that_counts_the_end_of_a_window_is_contradicted_by_its_own_total_of_several_days(
+def test_counting_the_end_of_a_window_contradicts_the_total_of_several_days(
     world: World, fetch: str, first: str, last: str
 ) -> None:
     with Sandbox(organizations=5, end_is_inclusive=True) as source:
@@ -48,11 +48,11 @@ def test_a_source_that_counts_the_end_of_a_window_is_contradicted_by_its_own_tot
         world.configure(devin_window_end="inclusive")
         result = world.run(first, last)
         assert world.checks(result)["blocks_add_up"].passed
-        assert contradicted(world) == [], "a reading that adds up takes the place of one that did not"
+        assert contradicted(world) == [], "a reading that adds up replaces one that did not"
         assert world.progress.result.contradictions == []
 
 
-def test_a_refusal_that_passes_is_asked_again_within_the_run(world: World) -> None:
+def test_a_temporary_refusal_is_retried_within_the_run(world: World) -> None:
     org_id = world.source.organizations[1].org_id
     for fetch in ("direct", "differenced"):
         world.configure(devin_fetch=fetch)
@@ -63,7 +63,7 @@ def test_a_refusal_that_passes_is_asked_again_within_the_run(world: World) -> No
         assert world.rows("select count(*) from organizations where unavailable_since is not null") == [(0,)]
 
 
-def test_a_day_that_lacks_a_refused_organization_is_asked_again_for_it_alone(world: World) -> None:
+def test_a_day_that_lacks_a_refused_organization_is_completed_for_it_alone(world: World) -> None:
     refused, busy = world.source.organizations[1].org_id, world.source.organizations[0].org_id
     world.source.fail(status=403, org_id=refused, times=None)
     assert world.run("2025-04-01", "2025-04-10").success
@@ -71,25 +71,25 @@ def test_a_day_that_lacks_a_refused_organization_is_asked_again_for_it_alone(wor
     assert world.progress.result.lacking == {day: {refused} for day in days}
 
     def complete() -> set[tuple[str, ...]]:
-        """The filters of what is asked when these days are completed."""
+        """Complete these days. Returns the organizations of each question."""
         world.source.requests.clear()
         tags = range_tags("2025-04-01", "2025-04-11", complete_before=date(2025, 4, 11))
         assert world.run_with_tags(tags).success
         return {q.org_ids for q in world.asked() if q.start and q.start < datetime(2025, 4, 10, tzinfo=UTC)}
 
-    assert complete() == set(), "one question, about the last day, tells that it is refused still"
+    assert complete() == set(), "one question, about the last day, shows that it is still refused"
     assert world.progress.result.lacking == {day: {refused} for day in days | {date(2025, 4, 11)}}
     world.source.heal()
     world.source.add_sessions(busy, datetime(2025, 4, 2, 12, tzinfo=UTC), count=3)
     assert {org_id for of_question in complete() for org_id in of_question} == {refused}
     assert world.progress.result.lacking == {}
     cells, truth = world.cells(), world.truth("2025-04-01", "2025-04-11")
-    assert cells.pop((date(2025, 4, 2), busy)) == truth.pop((date(2025, 4, 2), busy)) - 3, "it is not asked again"
+    assert cells.pop((date(2025, 4, 2), busy)) == truth.pop((date(2025, 4, 2), busy)) - 3, "it is not read again"
     assert cells == truth
     assert set(world.rows("select orgs_expected, orgs_loaded from daily_totals")) == {(5, 5)}
 
 
-def test_an_organization_that_the_newest_list_does_not_name_is_not_counted_whatever_the_clock_said(
+def test_an_organization_that_is_not_in_the_newest_list_is_not_counted_even_if_the_clock_was_set_back(
     world: World,
 ) -> None:
     assert world.run("2025-04-01", "2025-04-01").success

@@ -100,7 +100,9 @@ def test_days_that_are_not_loaded_are_outlines_and_never_zeros(database: Databas
         str(n) if n is not None else "not loaded" for n in counts
     ]
     assert "Last 7 days 12 6 of 7 days loaded" in looked.text(".tiles")
-    assert "Coverage ✗ failed Days that lack counts: 2025-06-07…2025-06-08, 2025-06-12" in looked.text("table.quality")
+    assert "Coverage ✗ failed Days with missing counts: 2025-06-07…2025-06-08, 2025-06-12" in looked.text(
+        "table.quality"
+    )
     assert "7 of 10 days are loaded. To load the rest: devin-sessions backfill --missing" in looked.text("header")
 
 

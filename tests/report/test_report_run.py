@@ -160,7 +160,7 @@ def test_it_is_made_of_the_snapshot_so_that_it_waits_for_nobody_who_holds_the_wa
     ("spoil", "sentence"),
     [
         (lambda snapshot: snapshot.write_bytes(b"no database" * 99), "is not a DuckDB"),
-        (lambda snapshot: _of_version(snapshot, 1), "is of an older release"),
+        (lambda snapshot: _of_version(snapshot, 1), "was written by an older release"),
         (lambda snapshot: _of_version(snapshot, 99), "later release"),
     ],
     ids=["no database", "older", "newer"],

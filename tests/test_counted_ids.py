@@ -1,15 +1,15 @@
-"""Who is counted, where the source's own list is in doubt."""
+"""Which ids are counted if the API's list contradicts itself."""
 
 import json
 
 import dagster as dg
 
-from pipelines.loading.listing import LIST_IS_WHOLE
+from pipelines.loading.counted_ids import LIST_IS_WHOLE
 from resources.sandbox.contract import ORGANIZATIONS_PATH
 from tests.support.world import World
 
 
-def test_a_list_that_contradicts_itself_is_a_red_check_until_it_does_not_and_all_are_counted(world: World) -> None:
+def test_a_list_that_contradicts_itself_turns_a_check_red_and_all_in_it_are_counted(world: World) -> None:
     items = [{"org_id": o.org_id, "org_name": o.org_name, "created_at": None} for o in world.source.organizations]
     page = {"items": items, "total": len(items) + 1, "has_more": False}
     world.source.fail(body=json.dumps(page).encode(), path=ORGANIZATIONS_PATH, times=2)

@@ -1,4 +1,4 @@
-"""Who is counted: the ids that the user chose, or else every one that the source lists."""
+"""Which ids are counted: those that the user chose, or else all that the API lists."""
 
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
@@ -8,8 +8,8 @@ import dagster as dg
 import sqlalchemy as sa
 
 from pipelines.failures import known_errors_fail_the_step
-from pipelines.loading.compatibility import refuse_other_version
-from pipelines.loading.progress import Progress, waits_logged
+from pipelines.loading.changed_settings import refuse_other_version
+from pipelines.loading.progress import Progress, log_waits
 from pipelines.settings import Settings
 from resources.database import Database
 from resources.devin_answers import Listed, Organization, User
@@ -34,7 +34,11 @@ def store_listing(
     database: Database,
     progress: Progress,
 ) -> dg.MaterializeResult[None]:
-    """Look up who is counted and store it. `ask` lists them; `as_entry` is what the warehouse stores of each."""
+    """Find out which ids are counted and store them.
+
+    `ask` gets the API's list, and `as_entry` makes of each item what the warehouse stores. Raises dg.Failure if the
+    list is empty or cannot be read.
+    """
     chosen = settings.chosen(dimension)
     problem = ""
     with known_errors_fail_the_step():
@@ -42,14 +46,14 @@ def store_listing(
             found = [Entry(id_) for id_ in chosen]
         else:
             with (
-                waits_logged(progress.calls, context.log.warning),
+                log_waits(progress.calls, context.log.warning),
                 devin_api.connected(progress.calls) as (client, portal),
             ):
                 listed = portal.call(ask, client)
             found, problem = [as_entry(item) for item in listed.items], listed.problem
         if not found:
             raise dg.Failure(
-                f"The source lists no {dimension.noun} at all. Check that the key may see the whole enterprise, "
+                f"The API lists no {dimension.noun} at all. Check that the key may see the whole enterprise, "
                 f"or set {dimension.setting}.",
                 allow_retries=False,
             )
@@ -61,7 +65,7 @@ def store_listing(
             writes.store_listed(connection, dimension, found, datetime.now(UTC))
 
         database.write(store)
-    context.log.info(f"{len(found)} {dimension.plural} {'configured' if chosen else 'listed by the source'}")
+    context.log.info(f"{len(found)} {dimension.plural} {'configured' if chosen else 'listed by the API'}")
     if problem:
         context.log.warning(problem)
     return dg.MaterializeResult(
