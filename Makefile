@@ -4,53 +4,53 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-dep
 
 .PHONY: help demo test proof bench check dev docs screenshots format lock clean
 
-help:  ## Show what there is
+help:  ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 16
 
-demo: .venv/ready  ## Load 90 days of invented sessions into data/demo and show what comes out
+demo: .venv/ready  ## Load 90 days of invented sessions into data/demo and show the result
 	@$(BIN)/devin-sessions demo
 
 test: .venv/ready  ## Run every test
 	$(BIN)/python -m pytest
 
-proof: .venv/ready  ## Play every fault, lie, kill and broken disk, and print one table (PROOF=--quick for a share)
+proof: .venv/ready  ## Run every fault, lie, kill and broken disk, and print one table (PROOF=--quick for a part)
 	$(if $(PROOF),,MODEL_EXAMPLES=40 $(BIN)/python -m pytest --timeout=7200 tests/test_model.py)
 	$(BIN)/python -m tests.faults $(PROOF)
 
-bench: .venv/ready  ## Measure calls, speed, memory and recovery, and print one table (BENCH=--quick for a short one)
+bench: .venv/ready  ## Measure calls, speed, memory and recovery, and print one table (BENCH=--quick for a short run)
 	$(BIN)/python -m tests.bench $(BENCH)
 
-check: .venv/ready  ## Formatting, lint, types, and whether Dagster loads the definitions
+check: .venv/ready  ## Check formatting, lint and types, and that Dagster loads the definitions
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	@! grep -rnE --include='*.py' '^ *(from|import) (tests[. ](.*[. ])?)?(test_|conftest)' tests || \
-		{ echo "What test modules share belongs in tests/support/; they import nothing from each other."; exit 1; }
+		{ echo "Test modules must not import from each other. Move what they share to tests/support/."; exit 1; }
 	$(BIN)/mypy
 	$(BIN)/dg check defs
 
-dev: .venv/ready  ## Start the Dagster UI with schedule and daemon; the instance is under data/
+dev: .venv/ready  ## Start the Dagster UI with the daemon that runs the schedule; the instance is under data/
 	@$(BIN)/devin-sessions ui
 
-docs: .venv/ready  ## Write docs/data-dictionary.md from the tables and docs/settings.md from the settings
+docs: .venv/ready  ## Generate docs/data-dictionary.md from the tables and docs/settings.md from the settings
 	$(BIN)/python -m warehouse.dictionary docs/data-dictionary.md
 	$(BIN)/python -m pipelines.settings_page docs/settings.md
 
-screenshots: .venv/ready  ## Take the pictures in docs/pictures, of the demo's report and of the Dagster UI
+screenshots: .venv/ready  ## Take the screenshots in docs/pictures: the demo's report and the Dagster UI
 	$(BIN)/python -m tests.screenshots
 
-format: .venv/ready  ## Format the code and mend what lint can mend
+format: .venv/ready  ## Format the code and fix what lint can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# The lock holds hashes and no address of an index, so it installs from any.
+# The lock has hashes but no index URL, so it installs from any index.
 lock: .venv/ready  ## Pin the newest allowed versions in requirements.lock
 	$(BIN)/uv pip compile --quiet --upgrade pyproject.toml --extra dev --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-header --output-file requirements.lock
 
-clean:  ## Remove the installation and the caches; data stays
+clean:  ## Remove the installation and the caches, but no data
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
 
-# The lock is complete and hashed, so nothing is resolved; the build backend is in it, so nothing else is fetched.
+# The lock is complete and hashed, so pip resolves nothing; it has the build backend, so pip fetches nothing else.
 .venv/installed: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed. If it has another name here: make PYTHON=python3.12 …"; exit 1; }

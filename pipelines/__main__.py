@@ -1,11 +1,11 @@
-"""The start of the command. Signals are handled first, since the other imports take seconds."""
+"""The start of the command: it installs the signal handlers first, then imports what takes seconds to import."""
 
 from pipelines.command import interrupts
 
 
 def main() -> None:
     """The entry point of `devin-sessions` and of `python -m pipelines`."""
-    interrupts.begin()
+    interrupts.install_handlers()
     from pipelines.command.cli import main as command
 
     command()

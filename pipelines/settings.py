@@ -1,7 +1,7 @@
-"""Every environment variable of this project: type, default, one line of meaning, and what is allowed.
+"""Every environment variable of this project: its type, default, meaning and allowed values.
 
-Nothing else reads the environment, but for three: `resources` takes secrets from there itself, so that no object of
-Dagster's ever holds them, `command.dagster_home` reads Dagster's own DAGSTER_HOME, and libraries read what is theirs.
+Nothing else reads the environment, with three exceptions: `resources` reads secrets itself, so that no Dagster object
+ever holds them; `command.dagster_home` reads DAGSTER_HOME; and libraries read their own variables.
 """
 
 import os
@@ -25,18 +25,18 @@ from resources.devin_key import check_key, version_for
 from warehouse.dimensions import DIMENSIONS, Dimension
 
 PROJECT = Path(__file__).resolve().parents[1]
-"""The project's folder: relative paths in settings start here, whatever the working directory is."""
+"""The project's directory. Relative paths in settings start here, whatever the working directory is."""
 
 ENV_FILE = PROJECT / ".env"
 
 DISCOVER = "discover"
 
 SECRETS = ("devin_api_key", "devin_alert_webhook_url")
-"""The settings that nothing shows. Dagster gets neither: what sends them takes them from the environment."""
+"""Settings that are never shown. Dagster gets neither of them: the code that sends them reads the environment."""
 
 
 class SettingsRefused(ValueError):
-    """One or more settings have a value that is not allowed. The message is for the user, a line each."""
+    """At least one setting has a value that is not allowed. The message is for the user, with one line per setting."""
 
 
 def _setting(default: Any, description: str, allowed: str, **constraints: Any) -> Any:
@@ -44,7 +44,7 @@ def _setting(default: Any, description: str, allowed: str, **constraints: Any) -
 
 
 class Settings(BaseSettings):
-    """The settings of one process, read from the environment. Field names are the variables' names in lower case."""
+    """The settings of one process, read from the environment. Each field is named after its variable, in lower case."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, validate_default=True)
 
@@ -55,34 +55,34 @@ class Settings(BaseSettings):
     )
     devin_api_version: Literal["auto", "v2", "v3"] = _setting(
         "auto",
-        "Version of the API. `auto` takes the one that the key is for.",
-        "auto, or the one that the key is for: v2 or v3",
+        "Version of the API. `auto` uses the one that the key is for.",
+        "auto, or the version that the key is for: v2 or v3",
     )
     devin_allow_version_change: bool = _setting(
         False,
-        "Whether to load into a warehouse that holds counts of the other version of the API.",
+        "Whether to load into a warehouse that holds counts from the other version of the API.",
         "true or false",
     )
     devin_api_url: str = _setting(
         "https://api.devin.ai",
         "Address of the API.",
-        "an https:// address; http:// for this machine alone (127.0.0.1, ::1, localhost)",
+        "an https:// address; http:// only for this machine (127.0.0.1, ::1, localhost)",
     )
     devin_org_ids: Annotated[tuple[str, ...], NoDecode] = _setting(
         (),
         "Organizations to count. Unset: every organization that the API lists.",
-        "organization ids separated by commas, each of letters, digits, `-` and `_`, up to 128",
+        "comma-separated organization ids, each of up to 128 letters, digits, `-` and `_`",
     )
     devin_user_ids: Annotated[tuple[str, ...], NoDecode] = _setting(
         (),
         "Users to count as well, in separate tables. Unset: none.",
-        f"`{DISCOVER}` for every user that the source lists, or user ids separated by commas, each without blanks and "
-        "up to 128 characters",
+        f"`{DISCOVER}` for every user that the API lists, or comma-separated user ids, each of up to 128 characters "
+        "without spaces",
     )
     devin_window_end: Literal["exclusive", "inclusive"] = _setting(
         "exclusive",
-        "Whether the API counts a session created at the very end of a window. `devin-sessions probe` finds out. "
-        "With `inclusive`, the end that is sent is one microsecond earlier in v2 of the API, and one second in v3.",
+        "Whether the API counts a session created exactly at the end of a window; `devin-sessions probe` finds out. "
+        "With `inclusive`, the end sent is one microsecond earlier in v2 of the API, and one second earlier in v3.",
         "exclusive or inclusive",
     )
     devin_start_date: date = _setting(
@@ -105,14 +105,14 @@ class Settings(BaseSettings):
     )
     devin_lookback_days: int = _setting(
         3,
-        "How many closed days each scheduled run reads: the latest one and those before it, again.",
+        "How many closed days each scheduled run reads: the latest one, and the ones before it again.",
         "a whole number from 1 to 90",
         ge=1,
         le=90,
     )
     devin_catch_up_days: int = _setting(
         35,
-        "How many days back the schedule looks for days that are not loaded, such as after the machine was off.",
+        "How many days back the schedule looks for days that aren't loaded, for example because the machine was off.",
         "a whole number from 0 to 3650",
         ge=0,
         le=3650,
@@ -140,53 +140,53 @@ class Settings(BaseSettings):
     )
     devin_max_tries: int = _setting(
         5,
-        "How many times one request is sent in all before it counts as failed.",
+        "How many times a request is sent, retries included, before it counts as failed.",
         "a whole number from 1 to 20",
         ge=1,
         le=20,
     )
     devin_patience_seconds: float = _setting(
         300.0,
-        "How long a load waits while the API answers nothing at all. Also the longest pause the API may ask for.",
+        "How long a load waits while the API answers no request at all. Also the longest pause the API may ask for.",
         "a number of seconds from 1 to 86400",
         ge=1,
         le=86_400,
     )
     devin_fetch: Literal["auto", "direct", "differenced"] = _setting(
         "auto",
-        "How counts are fetched: `direct` asks for every organization and day, `differenced` derives most counts from "
-        "totals, `auto` is direct for up to `DEVIN_LOOKBACK_DAYS` days and differenced for more.",
+        "How counts are fetched: `direct` requests each organization and day, `differenced` derives most counts from "
+        "totals, `auto` is `direct` for up to `DEVIN_LOOKBACK_DAYS` days and `differenced` for more.",
         "auto, direct or differenced",
     )
     devin_log_format: Literal["text", "json"] = _setting(
         "text",
-        "What `devin-sessions` prints: sentences, or one JSON object per line with the numbers as fields.",
+        "What `devin-sessions` prints: sentences, or one JSON object per line, with numbers as fields.",
         "text or json",
     )
     otel_exporter_otlp_endpoint: str | None = _setting(
         None,
-        "OpenTelemetry collector that receives the metrics of each load over OTLP/HTTP. Needs the packages of the "
-        "extra `otel`, which make installs. Unset: none.",
+        "OpenTelemetry collector that receives the metrics of each load over OTLP/HTTP. Needs the extra `otel`, which "
+        "`make` installs. Unset: none.",
         "an http:// or https:// address without user and password",
     )
     warehouse_url: str = _setting(
         "duckdb:///data/warehouse.duckdb",
         "The warehouse. A relative path starts in the project's directory.",
-        "a DuckDB file as duckdb:///path/to/file.duckdb, a database of MotherDuck as duckdb:///md:name, or one of "
-        "PostgreSQL as postgresql+psycopg://user:password@host/database",
+        "a DuckDB file as duckdb:///path/to/file.duckdb, a MotherDuck database as duckdb:///md:name, or a PostgreSQL "
+        "database as postgresql+psycopg://user:password@host/database",
     )
 
     devin_report_path: Path | None = _setting(
         None,
         "File to which the activity report is written; `off` for none. Unset: `published/report.html` next to the "
         "warehouse's file, or in `data/` if the warehouse is on a server.",
-        "off, or a path that ends in .html; a relative one starts at the project's folder",
+        "off, or a path that ends in .html; a relative path starts in the project's directory",
     )
     devin_alert_webhook_url: SecretStr | None = _setting(
         None,
         "Webhook that gets a message when a run fails or a check needs attention, and one when that is resolved. "
         "Unset: none. The address is treated as a secret, like the key.",
-        "the https:// address of a webhook that takes Slack's JSON; http:// for this machine alone",
+        "the https:// address of a webhook that accepts Slack's JSON; http:// only for this machine",
     )
 
     @field_validator("devin_api_key")
@@ -225,7 +225,7 @@ class Settings(BaseSettings):
     def _split_user_ids(cls, value: object) -> object:
         user_ids = _split(value, r"[!-+\--~]{1,128}", "user")
         if isinstance(user_ids, tuple) and DISCOVER in user_ids and len(user_ids) > 1:
-            raise ValueError(f"{DISCOVER} stands alone")
+            raise ValueError(f"{DISCOVER} cannot be combined with ids")
         return user_ids
 
     @field_validator("devin_start_date")
@@ -239,14 +239,14 @@ class Settings(BaseSettings):
     @classmethod
     def _known_timezone(cls, name: str) -> str:
         if name not in available_timezones():
-            raise ValueError("no such time zone")
+            raise ValueError("unknown time zone")
         return name
 
     @field_validator("otel_exporter_otlp_endpoint")
     @classmethod
     def _collector(cls, url: str | None) -> str | None:
         if url is not None and not re.fullmatch(r"(?i)https?://[^/?#@\s]+([/?#]\S*)?", url):
-            raise ValueError("no such address")
+            raise ValueError("not an address")
         return url
 
     @field_validator("warehouse_url")
@@ -258,47 +258,47 @@ class Settings(BaseSettings):
             raise ValueError("not a database URL") from None
         if url.drivername == "postgresql+psycopg":
             if not url.database:
-                raise ValueError("it names no database")
+                raise ValueError("the name of the database is missing")
             if {"password", "sslpassword"} & url.query.keys():
-                raise ValueError("a password belongs before the @, where nothing shows it")
+                raise ValueError("put the password before the @, where it is never shown")
             if "@" in (url.host or ""):
-                raise ValueError("an @ in a password is written %40")
+                raise ValueError("write an @ in a password as %40")
             modes = url.normalized_query.get("sslmode", ())
             if {"disable", "allow", "prefer"} & {*modes} and not is_on_this_machine(url):
                 raise ValueError("the password would travel unencrypted: set sslmode to require or verify-full")
-            # The password stays in the environment, where Database finds it; nothing that shows a setting shows it.
+            # The password stays in the environment, where Database finds it, so that no setting ever shows it.
             return url.render_as_string(hide_password=True)
         if url.drivername != "duckdb" or url.host or not url.database or url.database == ":memory:":
             raise ValueError("neither a DuckDB file nor a PostgreSQL database")
         if url.database.startswith("md:"):
             if url.query or not re.fullmatch(r"md:[A-Za-z0-9_]+", url.database):
-                raise ValueError("not the name of a database; the token belongs in the variable MOTHERDUCK_TOKEN")
+                raise ValueError("not the name of a database; the token belongs in MOTHERDUCK_TOKEN")
             return url.render_as_string(hide_password=False)
         try:
             path = PROJECT / Path(url.database).expanduser()
-            is_folder = path.is_dir()
+            is_directory = path.is_dir()
         except (OSError, RuntimeError):
-            raise ValueError("no such path can be") from None
-        if is_folder:
-            raise ValueError("this is a folder; name a file in it")
+            raise ValueError("not a valid path") from None
+        if is_directory:
+            raise ValueError("this is a directory; give a file in it")
         return url.set(database=str(path)).render_as_string(hide_password=False)
 
     @field_validator("devin_report_path")
     @classmethod
-    def _a_page(cls, path: Path | None) -> Path | None:
+    def _html_file(cls, path: Path | None) -> Path | None:
         if path not in (None, Path("off")) and (path.suffix != ".html" or (PROJECT / path).is_dir()):
-            raise ValueError("not the name of a page")
+            raise ValueError("not a path that ends in .html")
         return path
 
     @property
     def published_snapshot(self) -> Path | None:
-        """The copy of the warehouse that analysts read, beside it; None if the warehouse is on a server."""
+        """The copy of the warehouse that analysts read, next to it; None if the warehouse is on a server."""
         warehouse = Database(url=self.warehouse_url)
         return warehouse.path.parent / "published" / "devin_sessions.duckdb" if warehouse.is_file else None
 
     @property
     def published_report(self) -> Path | None:
-        """The activity report; None if none is wanted."""
+        """The file of the activity report; None if it is off."""
         if self.devin_report_path == Path("off"):
             return None
         if self.devin_report_path:
@@ -309,31 +309,31 @@ class Settings(BaseSettings):
     @property
     def dimensions(self) -> list[Dimension]:
         """Whose sessions are counted."""
-        return [dimension for dimension in DIMENSIONS if self._named(dimension) or not dimension.is_extra]
+        return [dimension for dimension in DIMENSIONS if self._configured_ids(dimension) or not dimension.is_extra]
 
     def chosen(self, dimension: Dimension) -> tuple[str, ...]:
-        """The ids of these that the user chose to count; empty means every one that the source lists."""
-        ids = self._named(dimension)
+        """The ids that the user chose to count; empty means every one that the API lists."""
+        ids = self._configured_ids(dimension)
         return () if ids == (DISCOVER,) else ids
 
-    def _named(self, dimension: Dimension) -> tuple[str, ...]:
+    def _configured_ids(self, dimension: Dimension) -> tuple[str, ...]:
         ids: tuple[str, ...] = getattr(self, dimension.setting.lower())
         return ids
 
     @property
     def settled_after_days(self) -> int:
-        """How many days after its end a day is read for the last time: on the last night of its look-back."""
+        """How many days after its end a day is read for the last time, on the last night of its look-back."""
         return self.devin_lookback_days - 1
 
     def is_differenced(self, days: int) -> bool:
-        """Whether a load of so many days derives what it can, or asks every cell itself."""
+        """Whether a load of `days` days derives most cells from totals instead of requesting each one."""
         return self.devin_fetch == "differenced" or (self.devin_fetch == "auto" and days > self.devin_lookback_days)
 
     @classmethod
     def load(cls) -> "Settings":
-        """The settings of this process; a `.env` file in the project's folder fills in what the environment lacks.
+        """The settings of this process. A `.env` file in the project's directory fills in what the environment lacks.
 
-        Raises SettingsRefused, which names each wrong variable, its value (never a secret) and what is allowed.
+        Raises SettingsRefused with each invalid variable, its value (never a secret) and what is allowed.
         """
         _read_env_file()
         try:
@@ -342,21 +342,21 @@ class Settings(BaseSettings):
             raise SettingsRefused("\n".join(_refusal(e) for e in error.errors())) from None
 
 
-def says_json() -> bool:
-    """Whether DEVIN_LOG_FORMAT is `json`, for what is said even where the settings are refused."""
+def logs_json() -> bool:
+    """Whether DEVIN_LOG_FORMAT is `json`, for messages about settings that are refused."""
     _read_env_file()
     return os.environ.get("DEVIN_LOG_FORMAT") == "json"
 
 
-def exposed_env_file() -> str:
-    """What to say if others on this machine can read the file with the key; empty if not."""
+def env_file_warning() -> str:
+    """The warning to show if other users of this machine can read `.env`; empty if they can't."""
     try:
         mode = ENV_FILE.stat().st_mode
     except FileNotFoundError:
         return ""
     if os.name != "posix" or not mode & (stat.S_IRWXG | stat.S_IRWXO):
         return ""
-    return f"Other users of this machine can read {ENV_FILE} and the key in it. To change that: chmod 600 {ENV_FILE}"
+    return f"Other users of this machine can read {ENV_FILE} and the key in it. To prevent that: chmod 600 {ENV_FILE}"
 
 
 def _read_env_file() -> None:
@@ -371,12 +371,12 @@ def _split(value: object, pattern: str, noun: str) -> object:
         if not re.fullmatch(pattern, id_):
             raise ValueError(f"{id_!r} is not {'an' if noun[0] in 'aeio' else 'a'} {noun} id")
     if not ids:
-        raise ValueError(f"no {noun} id in it")
+        raise ValueError(f"it contains no {noun} id")
     return tuple(dict.fromkeys(ids))
 
 
 def allowed(name: str) -> str:
-    """Which values the setting of this field may have, in words."""
+    """The values that this field allows, in words."""
     extra = Settings.model_fields[name].json_schema_extra
     assert isinstance(extra, dict)
     return str(extra["allowed"])

@@ -1,4 +1,4 @@
-"""The page of settings, as Markdown, from `Settings`. To write docs/settings.md: `make docs`."""
+"""The Markdown page docs/settings.md, generated from `Settings`. To write it: `make docs`."""
 
 import sys
 from pathlib import Path
@@ -21,7 +21,7 @@ SUBJECTS = {
         "devin_lookback_days",
         "devin_catch_up_days",
     ],
-    "How the API is asked": [
+    "Requests to the API": [
         "devin_fetch",
         "devin_max_connections",
         "devin_requests_per_minute",
@@ -37,28 +37,27 @@ SUBJECTS = {
         "otel_exporter_otlp_endpoint",
     ],
 }
-"""Every setting, under the heading where it is looked for."""
+"""Every setting, under the heading where a reader would look for it."""
 
 _PREFACE = """\
 # Settings
 
 Every setting is an environment variable. A `.env` file in the project's directory fills in what the environment does
 not set; an empty variable counts as unset. A value that is not allowed stops the program before it does anything, with
-a message that names the variable and the allowed values. You need to set only `DEVIN_API_KEY`.
+a message that gives the variable and the allowed values. You need to set only `DEVIN_API_KEY`.
 
-`make docs` writes this page from `pipelines/settings.py`; do not edit it.
+`make docs` generates this page from `pipelines/settings.py`; do not edit it.
 """
 
 _OTHERS = """
-## Variables of the programs underneath
+## Variables of Dagster and the libraries
 
 | variable | default | meaning |
 |---|---|---|
-| `DAGSTER_HOME` | `data/dagster` | Directory in which Dagster keeps its record of runs, as an absolute path. |
+| `DAGSTER_HOME` | `data/dagster` | Absolute path of the directory in which Dagster keeps its record of runs. |
 | `MOTHERDUCK_TOKEN` | none | Token for a warehouse on MotherDuck. |
-| `HTTPS_PROXY`, `NO_PROXY` | none | Proxy through which the API and the webhook are reached, and the hosts reached \
-without it. |
-| `OTEL_EXPORTER_OTLP_HEADERS` and the like | none | Standard variables of the OpenTelemetry SDK. |
+| `HTTPS_PROXY`, `NO_PROXY` | none | Proxy for requests to the API and the webhook, and the hosts to reach without it. |
+| `OTEL_EXPORTER_OTLP_HEADERS` and others | none | Standard variables of the OpenTelemetry SDK. |
 """
 
 
@@ -71,11 +70,12 @@ def _section(subject: str, names: list[str]) -> str:
     rows = [f"\n## {subject}\n", "| variable | default | meaning | allowed |", "|---|---|---|---|"]
     for name in names:
         setting = Settings.model_fields[name]
-        rows.append(f"| `{name.upper()}` | {_spelled(setting.default)} | {setting.description} | {allowed(name)} |")
+        default = _format_default(setting.default)
+        rows.append(f"| `{name.upper()}` | {default} | {setting.description} | {allowed(name)} |")
     return "\n".join(rows) + "\n"
 
 
-def _spelled(default: object) -> str:
+def _format_default(default: object) -> str:
     if default in (None, ()):
         return "none"
     if isinstance(default, bool):
@@ -84,7 +84,7 @@ def _spelled(default: object) -> str:
 
 
 def main() -> None:
-    """Write the page to the file that is named, or to standard output."""
+    """Write the page to the file given as the argument, or to standard output."""
     if len(sys.argv) > 1:
         Path(sys.argv[1]).write_text(as_markdown(), encoding="utf-8")
     else:

@@ -1,11 +1,11 @@
-"""Takes the pictures of the documentation: `make screenshots`. Needs Debian's Chromium.
+"""Takes the screenshots for the documentation: `make screenshots`. Needs Debian's Chromium.
 
-The demo is loaded, its report is opened, and Dagster's graph of its assets, in a browser without a window.
+Loads the demo, then opens its report and Dagster's asset graph in a headless browser.
 """
 
 import subprocess
 
-from pipelines.command.demo import FOLDER
+from pipelines.command.demo import DIRECTORY
 from pipelines.settings import PROJECT
 from tests.support.browser import chromium
 from tests.support.ui import dagster_ui, load_the_demo, patient_page, see_the_graph
@@ -19,7 +19,7 @@ def main() -> None:
     PICTURES.mkdir(parents=True, exist_ok=True)
     with chromium() as browser:
         page = browser.new_page(viewport={"width": 1000, "height": 1150})
-        page.goto((FOLDER / "published" / "report.html").as_uri())
+        page.goto((DIRECTORY / "published" / "report.html").as_uri())
         page.wait_for_selector("html[data-drawn]")
         page.screenshot(path=PICTURES / "report.png")
         with dagster_ui(over_the_demo, subprocess.DEVNULL) as url:

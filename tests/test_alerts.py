@@ -198,7 +198,7 @@ def test_a_killed_run_is_reported_without_the_days_that_it_stored(watch: Watch) 
         watch.world.instance, here = elsewhere, watch.world.instance
         assert watch.run(0, 3).success
         watch.world.instance = here
-    watch.world.instance.report_run_failed(killed, "The process of this run was killed. What it had stored is kept.")
+    watch.world.instance.report_run_failed(killed, "The process of this run was killed. What it stored is kept.")
     (message,) = watch.tick()
     assert message.splitlines()[0] == "Run broke off"
     assert f"Days: {watch.days[4]}…{watch.days[5]} (2 days)" in message

@@ -34,10 +34,10 @@ TOMORROW = (datetime.now(UTC) + timedelta(days=1)).date().isoformat()
         (["backfill", "2025-03-01", "2025-03-01"], {"DEVIN_API_KEY": "apk_secret"}, "DEVIN_API_KEY is refused"),
         (["backfill", "2025-03-01", "2025-03-01"], {"DEVIN_TIMEZONE": "Mars"}, "DEVIN_TIMEZONE='Mars' is refused"),
         (["backfill", "2025-03-01", "2025-03-01"], {"DEVIN_ORG_IDS": "a b"}, "'a b' is not an organization id"),
-        (["backfill", "2025-03-01", "2025-03-01"], {"WAREHOUSE_URL": "duckdb:////tmp"}, "this is a folder"),
+        (["backfill", "2025-03-01", "2025-03-01"], {"WAREHOUSE_URL": "duckdb:////tmp"}, "this is a directory"),
     ],
 )
-def test_wrong_use_gets_a_sentence_and_writes_nothing(
+def test_wrong_use_is_explained_and_writes_nothing(
     world: World,
     capsys: pytest.CaptureFixture[str],
     arguments: list[str],
@@ -53,7 +53,7 @@ def test_wrong_use_gets_a_sentence_and_writes_nothing(
     assert world.source.requests == []
 
 
-def test_days_of_another_kind_are_refused_before_a_run(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+def test_days_with_other_boundaries_are_refused_before_a_run(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     world.run("2025-04-01", "2025-04-02")
     world.source.requests.clear()
     world.configure(devin_day_start_hour="8")
@@ -81,7 +81,7 @@ def test_from_the_first_load_to_sql(each_world: World) -> None:
     code, out, err = devin_sessions("backfill", "2025-01-01", "2025-02-10")
     sessions = sum(each_world.truth("2025-01-01", "2025-02-10").values())
     assert code == 0, err
-    assert re.search(r"2025-01-31 stored: [\d,]+ of 205 cells", out), "plain lines where no bar can move"
+    assert re.search(r"2025-01-31 stored: [\d,]+ of 205 cells", out), "plain lines instead of a progress bar"
     assert f"41 of 41 days loaded: {sessions:,} sessions; 205 cells new, 0 changed, 0 unchanged; " in out
     assert f"; {len(each_world.source.requests)} calls (0 retries)" in out
     assert each_world.cells() == each_world.truth("2025-01-01", "2025-02-10")
@@ -90,7 +90,7 @@ def test_from_the_first_load_to_sql(each_world: World) -> None:
     code, out, err = devin_sessions("backfill", "2025-01-01", "2025-02-10")
     assert (code, err) == (0, "")
     assert out == (
-        "Nothing to do: 2025-01-01…2025-02-10 (41 days) loaded already. To read them again, add --refresh.\n"
+        "Nothing to do: 2025-01-01…2025-02-10 (41 days) already loaded. To read them again, add --refresh.\n"
     )
     assert [path.stat().st_ino for path in files_of(each_world)] == [file.st_ino for file in published]
 
@@ -103,9 +103,9 @@ def test_from_the_first_load_to_sql(each_world: World) -> None:
 
     code, out, _ = devin_sessions("status", "--json")
     assert code == exit_codes.MISSING, "history since DEVIN_START_DATE is not loaded"
-    told = json.loads(out)
-    assert list(told) == ["organizations", "runs", "schedule", "next_tick", "behind", "to_do"]
-    status = told["organizations"]
+    whole = json.loads(out)
+    assert list(whole) == ["organizations", "runs", "schedule", "next_tick", "behind", "to_do"]
+    status = whole["organizations"]
     assert list(status) == [
         "first_day",
         "last_day",
@@ -121,7 +121,7 @@ def test_from_the_first_load_to_sql(each_world: World) -> None:
     assert (status["first_day"], status["days_loaded"], status["days_reconciled"]) == ("2025-01-01", 41, 41)
     assert (status["counted"], status["sessions_count"]) == (5, sessions + 2)
     assert list(status["days"].values()).count("proven") == 41
-    assert [(run["days"], run["outcome"]) for run in told["runs"]] == [
+    assert [(run["days"], run["outcome"]) for run in whole["runs"]] == [
         ("2025-01-01…2025-01-10", "success"),
         ("2025-01-01…2025-02-10", "success"),
     ]
@@ -140,10 +140,10 @@ def test_from_the_first_load_to_sql(each_world: World) -> None:
     sums = ", ".join(f"(select sum(sessions_count) from {table}) as {table}" for table in tables)
     code, out, _ = devin_sessions("query", f"select {sums}", "--csv")
     assert code == 0
-    assert list(csv.reader(io.StringIO(out)))[1:] == [[str(sessions + 2)] * 4], "what is asked is what was loaded last"
+    assert list(csv.reader(io.StringIO(out)))[1:] == [[str(sessions + 2)] * 4], "a query sees the latest load"
 
 
-def test_only_days_that_are_not_loaded_are_asked(world: World) -> None:
+def test_only_days_that_are_not_loaded_are_requested(world: World) -> None:
     world.run("2025-04-03", "2025-04-05")
     world.source.requests.clear()
     code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-08")
@@ -153,7 +153,7 @@ def test_only_days_that_are_not_loaded_are_asked(world: World) -> None:
     assert world.cells() == world.truth("2025-04-01", "2025-04-08")
 
 
-def test_an_organization_that_is_added_to_the_setting_is_loaded_for_days_that_were_loaded_without_it(
+def test_an_organization_added_to_the_setting_is_loaded_for_days_that_were_loaded_without_it(
     world: World,
 ) -> None:
     first, second = (o.org_id for o in world.source.organizations[:2])
@@ -162,11 +162,11 @@ def test_an_organization_that_is_added_to_the_setting_is_loaded_for_days_that_we
     world.configure(devin_org_ids=f"{first},{second}")
     code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-03")
     assert code == 0, err
-    assert "3 cells new, 0 changed, 0 unchanged" in out, "what is there is not asked again"
+    assert "3 cells new, 0 changed, 0 unchanged" in out, "stored cells are not requested again"
     assert {org_id for _, org_id in world.cells()} == {first, second}
 
 
-def test_what_is_missing_is_said_and_what_is_stored_is_rolled_up(world: World) -> None:
+def test_missing_days_are_reported_and_stored_ones_are_in_the_rollups(world: World) -> None:
     bad = datetime(2025, 4, 3, tzinfo=UTC)
     world.source.fail(status=503, when=lambda asked: asked.start == bad, times=None)
     code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-05")
@@ -174,26 +174,29 @@ def test_what_is_missing_is_said_and_what_is_stored_is_rolled_up(world: World) -
     assert "4 of 5 days loaded" in out
     assert "2025-04-03" in err
     assert "503" in err
-    assert "The same again: devin-sessions backfill 2025-04-01 2025-04-05" in err
+    assert "Run the same command again: devin-sessions backfill 2025-04-01 2025-04-05" in err
     loaded = {day for day, _ in world.cells()}
     assert {row[0] for row in world.rows("select day from enterprise_sessions")} == loaded
 
 
-def test_a_refused_organization_keeps_the_exit_code_at_1_until_its_counts_are_there(world: World) -> None:
+def test_a_refused_organization_keeps_the_exit_code_at_1_until_its_counts_are_loaded(world: World) -> None:
     refused = world.source.organizations[1].org_id
     world.source.fail(status=404, body=b'{"detail": "no such organization"}', org_id=refused, times=None)
     command = ("backfill", "2025-04-01", "2025-04-05")
     code, _, err = devin_sessions(*command)
     assert code == exit_codes.MISSING
     assert f"refuses to count 1 of the organizations: {refused} on 2025-04-05" in err
-    assert "Still to load: 2025-04-01…2025-04-05 (5 days). The same again: devin-sessions backfill 2025-04-01" in err
+    still_to_load = "Still to load: 2025-04-01…2025-04-05 (5 days). Run the same command again: devin-sessions backfill"
+    assert still_to_load in err
 
     world.source.requests.clear()
     code, out, err = devin_sessions(*command)
     assert code == exit_codes.MISSING
     assert "Nothing to do" not in out
     assert "Still to load: 2025-04-01…2025-04-05 (5 days)" in err
-    assert [question.org_ids for question in world.asked()] == [(refused,)], "one question tells that it is so still"
+    assert [question.org_ids for question in world.asked()] == [(refused,)], (
+        "one request shows that it is still refused"
+    )
 
     world.source.heal()
     code, out, err = devin_sessions(*command)
@@ -203,7 +206,7 @@ def test_a_refused_organization_keeps_the_exit_code_at_1_until_its_counts_are_th
     assert "Nothing to do" in devin_sessions(*command)[1]
 
 
-def test_days_that_do_not_add_up_are_stored_told_and_exit_1(world: World) -> None:
+def test_days_that_do_not_add_up_are_stored_and_reported_with_exit_code_1(world: World) -> None:
     week = world.days("2025-04-01", "2025-04-05")
     world.source.fail(
         body=b'{"sessions_count": 1}',
@@ -225,7 +228,7 @@ def test_days_that_do_not_add_up_are_stored_told_and_exit_1(world: World) -> Non
     assert (code, err) == (0, "")
 
 
-def test_an_organization_that_the_source_refuses_is_named_and_the_others_are_loaded(world: World) -> None:
+def test_a_refused_organization_is_reported_and_the_others_are_loaded(world: World) -> None:
     refused = world.source.organizations[1].org_id
     world.source.fail(status=404, org_id=refused, times=None)
     code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-05")
@@ -238,7 +241,7 @@ def test_an_organization_that_the_source_refuses_is_named_and_the_others_are_loa
     assert f"Not counted: {refused}" in out
 
 
-def test_what_is_only_to_be_known_is_a_note_and_no_complaint(world: World) -> None:
+def test_a_check_that_only_warns_is_a_note_and_not_an_error(world: World) -> None:
     org_id = world.source.organizations[0].org_id
     world.source.add_sessions("org-unlisted", datetime(2025, 4, 1, 12, tzinfo=UTC), count=2)
     code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-02")
@@ -253,7 +256,7 @@ def test_what_is_only_to_be_known_is_a_note_and_no_complaint(world: World) -> No
     assert "Check failed" not in out
 
 
-def test_checks_are_told_as_they_are_after_the_last_of_several_runs(world: World) -> None:
+def test_checks_are_reported_as_they_are_after_the_last_of_several_runs(world: World) -> None:
     days = [f"{datetime.now(UTC).date() - timedelta(days=n)}" for n in (5, 4, 3, 2, 1)]
     world.configure(devin_start_date=days[0])
     assert devin_sessions("backfill", days[2], days[2])[0] == 0
@@ -273,7 +276,7 @@ def test_checks_are_told_as_they_are_after_the_last_of_several_runs(world: World
     ],
     ids=str,
 )
-def test_a_home_that_dagster_cannot_have_is_refused_in_a_sentence(
+def test_a_home_that_dagster_cannot_use_is_refused_in_a_sentence(
     world: World, tmp_path: Path, command: list[str], home: str
 ) -> None:
     file = tmp_path / "file"
@@ -282,14 +285,16 @@ def test_a_home_that_dagster_cannot_have_is_refused_in_a_sentence(
     world.configure(dagster_home=chosen)
     code, _, err = devin_sessions(*command)
     assert code == exit_codes.WRONG_USE
-    (said,) = err.splitlines()
-    assert said.startswith(f"DAGSTER_HOME={chosen} ")
-    assert ("Dagster wants a whole path" if home == "relative" else "Name a folder in which you may write") in said
+    (message,) = err.splitlines()
+    assert message.startswith(f"DAGSTER_HOME={chosen} ")
+    assert (
+        "Dagster needs an absolute path" if home == "relative" else "Set it to a directory you can write to"
+    ) in message
     assert file.read_text() == "mine"
     assert world.source.requests == []
 
 
-def test_a_wrong_key_stops_at_once_and_says_which_variable_to_set(world: World) -> None:
+def test_a_wrong_key_stops_the_load_at_once_and_the_message_names_the_variable_to_set(world: World) -> None:
     world.configure(devin_api_key="apk_user_wrong")
     code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-05")
     assert code == exit_codes.MISSING
@@ -298,16 +303,16 @@ def test_a_wrong_key_stops_at_once_and_says_which_variable_to_set(world: World) 
     assert not (world.folder / "warehouse.duckdb").exists()
 
 
-def test_status_works_without_a_home_that_dagster_could_have_and_says_so(world: World) -> None:
+def test_status_works_and_says_so_if_dagster_cannot_use_its_home(world: World) -> None:
     assert world.run("2025-04-01", "2025-04-02").success
     world.configure(dagster_home="data/elsewhere")
     code, out, err = devin_sessions("status")
     assert (code, err) == (exit_codes.MISSING, "")
     assert "2 of" in out
-    assert "DAGSTER_HOME=data/elsewhere is refused: Dagster wants a whole path" in out
+    assert "DAGSTER_HOME=data/elsewhere is refused: Dagster needs an absolute path" in out
 
 
-def test_an_unplugged_source_gets_a_sentence(world: World) -> None:
+def test_an_unreachable_api_is_explained(world: World) -> None:
     world.source.stop()
     code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-05")
     assert code == exit_codes.MISSING
@@ -316,7 +321,7 @@ def test_an_unplugged_source_gets_a_sentence(world: World) -> None:
     assert "no request succeeded for" in err
 
 
-def test_the_demo_shows_tables_and_touches_nothing_but_its_own_folder(world: World) -> None:
+def test_the_demo_shows_tables_and_touches_only_its_own_directory(world: World) -> None:
     project = copy_of_the_project(world.folder / "project")
     (project / ".env").write_text(
         "DEVIN_API_KEY=apk_user_real\nDEVIN_ORG_IDS=org-real\nWAREHOUSE_URL=duckdb:///data/real.duckdb\n"
@@ -355,19 +360,19 @@ def test_the_demo_shows_tables_and_touches_nothing_but_its_own_folder(world: Wor
     assert "trailing_7_day_count" in shown.stdout
 
 
-def test_a_probe_that_reaches_nothing_fails(world: World) -> None:
+def test_a_probe_that_cannot_reach_the_api_fails(world: World) -> None:
     world.configure(devin_api_url="http://127.0.0.1:1")
     code, out, _ = devin_sessions("probe", "--until", "2025-04-03")
     assert (code, "unknown" in out) == (exit_codes.MISSING, True)
 
 
-def test_days_that_are_contradicted_are_not_well_because_they_are_loaded(world: World) -> None:
+def test_loaded_days_on_which_the_api_contradicts_itself_are_not_reported_as_well(world: World) -> None:
     zero = b'{"sessions_count": 0}'
     world.source.fail(body=zero, when=lambda asked: not asked.org_ids, path=SESSIONS_PATH, times=None)
     assert devin_sessions("backfill", "2025-04-01", "2025-04-02")[0] == exit_codes.MISSING
     code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-02")
     assert (code, "Nothing to do" in out) == (exit_codes.MISSING, True)
-    assert "Contradicted by the source itself: 2025-04-01…2025-04-02" in err
+    assert "Loaded, but the API contradicts itself on 2025-04-01…2025-04-02" in err
     world.source.heal()
     command = err[err.rindex("devin-sessions backfill") :].split()[1:]
     assert devin_sessions(*command)[0] == 0

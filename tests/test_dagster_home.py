@@ -1,4 +1,4 @@
-"""Dagster's own files full, read-only, locked or spoilt: one sentence, and what needs no record of runs works."""
+"""Dagster's own files on a full disk, read-only, locked or damaged: a message, and what needs no record still works."""
 
 import shutil
 import sqlite3
@@ -20,7 +20,7 @@ FILES = ["history/runs.db", "history/runs/index.db", "schedules/schedules.db"]
 
 @pytest.fixture
 def home(world: World) -> Iterator[Path]:
-    """The folder of Dagster's record, with one run in it."""
+    """The directory of Dagster's record of runs, with one run in it."""
     code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-01")
     assert code == 0, err
     yield world.folder / "dagster"
@@ -31,25 +31,25 @@ def garbage(path: Path) -> None:
     path.write_bytes(b"\x80: [garbage" * 1000)
 
 
-def a_folder(path: Path) -> None:
+def directory(path: Path) -> None:
     path.unlink()
     path.mkdir()
 
 
-def cut_off(path: Path) -> None:
+def truncated(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:5000])
 
 
-@pytest.mark.parametrize("spoil", [garbage, a_folder, cut_off])
+@pytest.mark.parametrize("damage", [garbage, directory, truncated])
 @pytest.mark.parametrize("file", FILES)
-def test_a_spoilt_file_is_told_of_and_only_the_record_of_runs_is_concerned(
-    world: World, home: Path, file: str, spoil: Callable[[Path], None]
+def test_a_damaged_file_is_reported_and_affects_only_the_record_of_runs(
+    world: World, home: Path, file: str, damage: Callable[[Path], None]
 ) -> None:
-    spoil(home / file)
+    damage(home / file)
     code, out, err = devin_sessions("backfill", "2025-04-02", "2025-04-02")
     assert (code, out) == (exit_codes.WRONG_USE, "")
     assert err.startswith(RECORD.format(home=home))
-    assert "The warehouse is not concerned" in err and f"mv {home} {home}.damaged" in err
+    assert "The warehouse is not affected" in err and f"mv {home} {home}.damaged" in err
     assert err.count("\n") == 1, "one sentence"
     code, out, err = devin_sessions("status")
     assert (code, err) == (exit_codes.MISSING, "")
@@ -58,14 +58,14 @@ def test_a_spoilt_file_is_told_of_and_only_the_record_of_runs_is_concerned(
     assert (code, err) == (0, "")
     assert world.cells() == world.truth("2025-04-01", "2025-04-01")
 
-    shutil.move(home, f"{home}.damaged")  # as it says
+    shutil.move(home, f"{home}.damaged")  # as the message says
     code, _, err = devin_sessions("backfill", "2025-04-02", "2025-04-02")
     assert (code, err) == (0, "")
     assert world.cells() == world.truth("2025-04-01", "2025-04-02")
 
 
 @pytest.mark.parametrize("text", ["- a list\n", "telemtry:\n  enabled: false\n", "a: [\n", "\x80"])
-def test_a_spoilt_configuration_is_named(home: Path, text: str) -> None:
+def test_a_damaged_configuration_is_reported_with_its_path(home: Path, text: str) -> None:
     configuration = home / "dagster.yaml"
     configuration.unlink()
     configuration.write_text(text, encoding="latin-1")
@@ -89,24 +89,24 @@ def empty(configuration: Path) -> None:
     configuration.touch()
 
 
-@pytest.mark.parametrize("spoil", [dangling, empty])
-def test_a_configuration_that_says_nothing_is_linked_again(home: Path, spoil: Callable[[Path], None]) -> None:
-    spoil(home / "dagster.yaml")
+@pytest.mark.parametrize("damage", [dangling, empty])
+def test_an_empty_configuration_is_linked_again(home: Path, damage: Callable[[Path], None]) -> None:
+    damage(home / "dagster.yaml")
     code, _, err = devin_sessions("backfill", "2025-04-02", "2025-04-02")
     assert (code, "Telemetry" in err) == (0, False)
     assert (home / "dagster.yaml").resolve(strict=True).name == "dagster.yaml"
 
 
-def test_a_locked_file_is_told_of_and_status_works(world: World, home: Path) -> None:
+def test_a_locked_file_is_reported_and_status_works(world: World, home: Path) -> None:
     with closing(sqlite3.connect(home / FILES[0])) as other:
         other.execute("begin exclusive")
         code, _, err = devin_sessions("backfill", "2025-04-02", "2025-04-02")
         assert code in (exit_codes.MISSING, exit_codes.WRONG_USE)
-        assert "database is locked" in err and "Another process keeps it locked" in err
+        assert "database is locked" in err and "Another process has it locked" in err
         assert "days loaded" in devin_sessions("status")[1]
 
 
-def test_a_full_disk_is_told_of_and_what_was_stored_is_kept(world: World, home: Path) -> None:
+def test_a_full_disk_is_reported_and_what_was_stored_is_kept(world: World, home: Path) -> None:
     moved = world.folder / "disk"
     with disk_at(moved, "size=4m") as disk:
         shutil.copytree(home, moved / "dagster", symlinks=True)
@@ -116,7 +116,7 @@ def test_a_full_disk_is_told_of_and_what_was_stored_is_kept(world: World, home: 
                 code, _, err = devin_sessions("backfill", "2025-04-02", "2025-06-30")
             assert world.cells().items() <= world.truth("2025-04-01", "2025-06-30").items()
             if code:
-                assert "The disk is full: make room." in err
+                assert "The disk is full: free some space." in err
                 loaded = {day for day, _ in world.cells()}
                 assert ("Still to load: " in err) == (date(2025, 6, 30) not in loaded and code == exit_codes.MISSING)
         code, _, err = devin_sessions("backfill", "2025-04-02", "2025-06-30")
@@ -124,7 +124,7 @@ def test_a_full_disk_is_told_of_and_what_was_stored_is_kept(world: World, home: 
         assert world.cells() == world.truth("2025-04-01", "2025-06-30")
 
 
-def test_a_home_that_takes_no_writes_is_told_of_and_status_and_query_work(world: World, home: Path) -> None:
+def test_a_read_only_home_is_reported_and_status_and_query_work(world: World, home: Path) -> None:
     moved = world.folder / "disk"
     with disk_at(moved) as disk:
         shutil.copytree(home, moved / "dagster", symlinks=True)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM at any moment, and the progress of a load, on a terminal as a person has it."""
+"""Ctrl-C and SIGTERM at any moment, and the progress of a load on a real terminal."""
 
 import os
 import pty
@@ -25,7 +25,7 @@ ENDING_SECONDS = 60
 
 
 class Terminal:
-    """A command on a terminal of its own, with what it has shown there so far."""
+    """A command on its own terminal, with what it has shown there so far."""
 
     def __init__(self, *arguments: str) -> None:
         self._ours, theirs = pty.openpty()
@@ -39,7 +39,7 @@ class Terminal:
         os.close(theirs)
 
     def shows(self, pattern: str) -> str:
-        """Wait until something like this is shown."""
+        """Wait until text that matches the pattern is shown, and return it."""
         deadline = time.monotonic() + ENDING_SECONDS
         while not (found := re.search(pattern, self.shown)):
             assert time.monotonic() < deadline, f"{pattern} is not in …{self.shown[-500:]}"
@@ -49,8 +49,8 @@ class Terminal:
     def type(self, keys: bytes) -> None:
         os.write(self._ours, keys)
 
-    def ended(self) -> int:
-        """Its exit code."""
+    def wait(self) -> int:
+        """Wait until the command ends, and return its exit code."""
         deadline = time.monotonic() + ENDING_SECONDS
         while self._read(deadline):
             pass
@@ -66,7 +66,7 @@ class Terminal:
         assert ready, f"nothing more after …{self.shown[-500:]}"
         try:
             part = os.read(self._ours, 65536)
-        except OSError:  # what a terminal has for an end
+        except OSError:  # how a terminal reports its end
             return False
         self.shown += part.decode(errors="replace")
         return bool(part)
@@ -85,7 +85,7 @@ def statuses() -> list[dg.DagsterRunStatus]:
         return [run.status for run in instance.get_runs()]
 
 
-def test_on_a_terminal_counts_move_while_days_load_and_ctrl_c_ends_cleanly(
+def test_on_a_terminal_the_bar_moves_while_days_load_and_ctrl_c_ends_cleanly(
     world: World, terminals: list[Terminal]
 ) -> None:
     third_block = Held(world, datetime(2025, 3, 4, tzinfo=UTC))
@@ -94,9 +94,9 @@ def test_on_a_terminal_counts_move_while_days_load_and_ctrl_c_ends_cleanly(
     assert third_block.reached.wait(ENDING_SECONDS)
     terminal.shows(r"2025-03-03 stored")
     moved = {int(count) for count in re.findall(r"(\d+)/455", terminal.shown)}
-    assert len(moved) > 2, "the bar moves while the source still has to answer"
+    assert len(moved) > 2, "the bar moves while responses are outstanding"
     terminal.type(b"\x03")
-    assert terminal.ended() == 130
+    assert terminal.wait() == 130
     assert "Interrupted. Still to load: 2025-03-04…2025-04-01" in terminal.shown
     assert "Traceback" not in terminal.shown
     assert world.cells() == world.truth("2025-01-01", "2025-03-03")
@@ -104,7 +104,7 @@ def test_on_a_terminal_counts_move_while_days_load_and_ctrl_c_ends_cleanly(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_while_the_source_does_not_answer_cancels_the_run(world: World, number: signal.Signals) -> None:
+def test_a_signal_while_the_api_does_not_respond_cancels_the_run(world: World, number: signal.Signals) -> None:
     held = Held(world, datetime(2025, 4, 1, tzinfo=UTC))
     process = start("backfill", "2025-04-01", "2025-04-02")
     assert held.reached.wait(ENDING_SECONDS)
@@ -117,7 +117,7 @@ def test_a_signal_while_the_source_does_not_answer_cancels_the_run(world: World,
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_during_the_imports_is_a_sentence(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_signal_during_the_imports_gets_a_sentence(tmp_path: Path, number: signal.Signals) -> None:
     reached = tmp_path / "reached"
     os.mkfifo(reached)
     (tmp_path / "dagster.py").write_text(
@@ -137,7 +137,7 @@ def test_a_signal_during_the_imports_is_a_sentence(tmp_path: Path, number: signa
 
 
 @pytest.mark.parametrize("seconds", [0.5, 2, 8])
-def test_a_signal_in_the_middle_of_a_query_is_a_sentence(world: World, seconds: float) -> None:
+def test_a_signal_in_the_middle_of_a_query_gets_a_sentence(world: World, seconds: float) -> None:
     assert world.run("2025-04-01", "2025-04-02").success
     process = start("query", "select count(*) from range(1000000000000) numbers(number) where number % 7 = 3")
     spent = Path(f"/proc/{process.pid}/stat")
@@ -147,17 +147,17 @@ def test_a_signal_in_the_middle_of_a_query_is_a_sentence(world: World, seconds: 
         return int(user) + int(system) >= seconds * os.sysconf("SC_CLK_TCK")
 
     try:
-        wait_until(has_spent, "so much of the processor's time is spent")
+        wait_until(has_spent, "this much CPU time is spent")
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=ENDING_SECONDS)
     finally:
-        process.kill()  # or it would count for ever
+        process.kill()  # otherwise it would count for ever
     assert process.returncode == 130
     assert err.startswith("Interrupted")
     assert "Traceback" not in err
 
 
-STRUCK_AT_ITS_BEGINNING = """
+STRUCK_AT_ITS_START = """
 import os, signal, sys, threading
 from resources.portal import blocking_portal
 
@@ -167,7 +167,7 @@ def handle(number, frame):
     raise InterruptedError
 signal.signal(signal.SIGTERM, handle)
 
-def strike(frame, *_):  # in the new thread, before it does anything, while the main thread waits for it
+def strike(frame, *_):  # runs in the new thread before anything else does, while the main thread waits for it
     if frame.f_code.co_name == "run":
         sys.settrace(None)
         handled.wait(0.5)
@@ -190,8 +190,8 @@ except InterruptedError:
         "os.kill(os.getpid(), signal.SIGTERM)",
     ],
 )
-def test_a_signal_while_the_clients_thread_begins_does_not_wait_for_that_for_ever(strike: str) -> None:
-    command = [sys.executable, "-c", STRUCK_AT_ITS_BEGINNING.replace("{strike}", strike)]
+def test_a_signal_while_the_clients_thread_starts_is_handled_without_waiting_for_ever(strike: str) -> None:
+    command = [sys.executable, "-c", STRUCK_AT_ITS_START.replace("{strike}", strike)]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=ENDING_SECONDS, check=True)
     assert done.stdout == "handled True\n"
 
@@ -200,8 +200,8 @@ STRUCK_IN_A_DESTRUCTOR = """
 import os, signal, threading
 from pipelines.command import interrupts
 
-interrupts.begin()
-interrupts.raise_instead()
+interrupts.install_handlers()
+interrupts.raise_keyboard_interrupt()
 
 class Struck:
     def __del__(self):
@@ -218,7 +218,7 @@ except KeyboardInterrupt:
 """
 
 
-def test_an_interrupt_that_strikes_a_destructor_comes_again_and_is_not_printed() -> None:
+def test_an_interrupt_in_a_destructor_is_sent_again_and_not_printed() -> None:
     command = [sys.executable, "-c", STRUCK_IN_A_DESTRUCTOR]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=ENDING_SECONDS, check=True)
     assert (done.stdout, done.stderr) == ("interrupted\n", "")

@@ -1,4 +1,4 @@
-"""A backfill that is killed, or that another one meets: the same command completes it."""
+"""A backfill that is killed, or runs at the same time as another: the same command completes it."""
 
 import contextlib
 import os
@@ -23,12 +23,12 @@ from tests.support.world import World
     [("duckdb", signal.SIGKILL), ("duckdb", signal.SIGINT), ("postgresql", signal.SIGKILL)],
     indirect=["warehouse_url"],
 )
-def test_after_a_kill_the_same_command_goes_on_where_it_was(each_world: World, how: signal.Signals) -> None:
+def test_after_a_kill_the_same_command_continues_where_it_stopped(each_world: World, how: signal.Signals) -> None:
     world = each_world
     third_block = Held(world, datetime(2025, 1, 1, tzinfo=UTC) + timedelta(days=62))
     process = start("backfill", "2025-01-01", "2025-04-01")
     assert third_block.reached.wait(60)
-    # The third block is asked only after the second is whole, so when a day of the second is stored, both are.
+    # The third block is requested only after the second is complete, so both are stored once a day of the second is.
     assert process.stdout is not None
     stored = [next(process.stdout), next(process.stdout)]
     assert "2025-03-03 stored" in stored[1]
@@ -46,19 +46,19 @@ def test_after_a_kill_the_same_command_goes_on_where_it_was(each_world: World, h
     code, out, err = devin_sessions("backfill", "2025-01-01", "2025-04-01")
     assert code == 0, err
     assert "29 of 29 days loaded" in out
-    assert min(q.start for q in world.asked() if q.start) == third_block.since, "what was stored is not asked again"
+    assert min(q.start for q in world.asked() if q.start) == third_block.since, "stored days are not requested again"
     assert world.cells() == world.truth("2025-01-01", "2025-04-01")
     assert {row[0] for row in world.rows("select day from enterprise_sessions")} == {d for d, _ in world.cells()}
     with dg.DagsterInstance.get() as instance:
         ended = [run.status for run in instance.get_runs()]
     status = dg.DagsterRunStatus
     expected = status.CANCELED if how is signal.SIGINT else status.FAILURE
-    assert ended == [status.SUCCESS, expected], "no run seems to go on for ever"
+    assert ended == [status.SUCCESS, expected], "no run appears to run for ever"
 
 
 @contextmanager
 def full_pipe() -> Iterator[int]:
-    """Where to write into a pipe that takes nothing more: whoever does stands still."""
+    """The writing end of a full pipe: a process that writes to it blocks."""
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     try:
@@ -72,12 +72,12 @@ def full_pipe() -> Iterator[int]:
         os.close(reading)
 
 
-def test_rollups_and_a_snapshot_that_a_kill_left_behind_are_built_by_the_same_command(each_world: World) -> None:
+def test_the_same_command_builds_the_rollups_and_the_snapshot_that_a_kill_prevented(each_world: World) -> None:
     each_world.run("2025-04-01", "2025-04-03")
     before = sums(each_world)
-    with full_pipe() as standstill:
-        # It stands still when it has stored the days and is about to say so; rollups and snapshot come after that.
-        process = start("backfill", "2025-04-01", "2025-04-05", stdout=standstill)
+    with full_pipe() as blocked:
+        # It blocks when it has stored the days and prints that; rollups and snapshot come after that.
+        process = start("backfill", "2025-04-01", "2025-04-05", stdout=blocked)
         wait_until(lambda: len(each_world.cells()) == 25, "the days are stored")
         process.kill()
         process.communicate(timeout=60)
@@ -92,14 +92,13 @@ def test_rollups_and_a_snapshot_that_a_kill_left_behind_are_built_by_the_same_co
     assert each_world.source.requests == []
 
 
-def test_after_a_kill_in_the_middle_of_the_snapshot_the_old_one_is_whole_and_the_same_command_makes_the_new(
+def test_after_a_kill_during_the_snapshot_the_old_one_is_whole_and_the_same_command_makes_the_new_one(
     world: World,
 ) -> None:
     world.run("2025-04-01", "2025-04-03")
     before = sums(world)
     process = start("backfill", "2025-04-01", "2025-04-05")
-    # A pipe in the place of the unfinished copy: there is something in it when the copying is under way, and it takes
-    # less than the whole.
+    # A pipe in place of the unfinished copy: once it has data, copying has begun, and it can't hold the whole copy.
     snapshot = snapshot_of(world)
     unfinished = snapshot.with_name(f".{snapshot.name}.unfinished")
     os.mkfifo(unfinished)
@@ -122,7 +121,7 @@ def test_after_a_kill_in_the_middle_of_the_snapshot_the_old_one_is_whole_and_the
     assert not unfinished.exists()
 
 
-def test_two_backfills_at_once_both_succeed_and_double_nothing(each_world: World) -> None:
+def test_two_backfills_at_once_both_succeed_and_store_nothing_twice(each_world: World) -> None:
     both = [start("backfill", "2025-01-01", "2025-02-15") for _ in range(2)]
     for process in both:
         _, err = process.communicate(timeout=120)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from pipelines.command import exit_codes
-from pipelines.command.screen import speak
+from pipelines.command.screen import set_output
 from pipelines.loading.answers import Cells
 from pipelines.loading.load_metrics import LoadMetrics
 from pipelines.loading.progress import Progress
@@ -253,7 +253,7 @@ def test_without_any_response_no_latency_is_shown(world: World) -> None:
 def in_json(world: World) -> Iterator[World]:
     world.configure(devin_log_format="json")
     yield world
-    speak(in_json=False)
+    set_output(json_lines=False)
 
 
 def test_in_json_each_line_is_an_object_and_the_last_about_the_load_has_the_numbers(in_json: World) -> None:

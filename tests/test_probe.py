@@ -1,4 +1,4 @@
-"""The probe against a source that behaves well, and against one that behaves in each wrong way."""
+"""The probe against an API that behaves well, and against one for each way to misbehave."""
 
 import json
 import math
@@ -27,13 +27,13 @@ def findings(world: World, calls: Calls | None = None) -> dict[str, Finding]:
 
 
 def found_at(world: World, **behaviour: Any) -> dict[str, Finding]:
-    """The same of a source that behaves so."""
+    """The same for a sandbox with this behaviour."""
     with Sandbox(organizations=5, **behaviour) as source:
         world.configure(devin_api_url=source.url)
         return findings(world)
 
 
-def test_a_source_that_behaves_well_is_found_good_in_all_but_its_silence_about_unknown_ids(world: World) -> None:
+def test_an_api_that_behaves_well_is_good_in_everything_but_counting_unknown_ids_as_0(world: World) -> None:
     found = findings(world)
     assert {question: finding.verdict for question, finding in found.items()} == {
         "Is the key accepted?": "good",
@@ -41,16 +41,16 @@ def test_a_source_that_behaves_well_is_found_good_in_all_but_its_silence_about_u
         "Do days add up?": "good",
         "Do several org_ids add up?": "good",
         "Do organizations add up to the total?": "good",
-        "What does an unknown organization give?": "note",
-        "How fast does it answer?": "good",
-        "Does it tell a rate limit?": "good",
+        "What does an unknown organization return?": "note",
+        "How fast does it respond?": "good",
+        "Does it report a rate limit?": "good",
     }
     days = world.days(FIRST, LAST)
     assert f"{world.source.truth(days[0].start, days[-1].end):,} sessions" in found["Is the key accepted?"].seen
 
 
 @pytest.mark.parametrize("key", ["api_key", "service_key"])
-def test_the_version_that_accepts_the_key_is_told(world: World, key: str) -> None:
+def test_the_version_that_accepts_the_key_is_reported(world: World, key: str) -> None:
     world.configure(devin_api_key=getattr(world.source, key))
     assert f"by {'v2' if key == 'api_key' else 'v3'} of the API" in findings(world)["Is the key accepted?"].seen
 
@@ -60,18 +60,18 @@ def test_a_key_that_is_refused_is_the_only_finding(world: World) -> None:
     (finding,) = findings(world).values()
     assert (finding.question, finding.verdict) == ("Is the key accepted?", "bad")
     assert "DEVIN_API_KEY" in finding.seen
-    assert finding.advice.startswith("Mend the key first")
+    assert finding.advice.startswith("Fix the key first")
     assert len(world.source.requests) == 1
 
 
-def test_a_source_that_does_not_answer_is_the_only_finding(world: World) -> None:
+def test_an_api_that_does_not_respond_is_the_only_finding(world: World) -> None:
     world.source.stop()
     (finding,) = findings(world).values()
     assert finding.verdict == "unknown"
     assert "the connection failed" in finding.seen
 
 
-def test_a_key_that_may_not_list_organizations_is_bad_unless_they_are_named(world: World) -> None:
+def test_a_key_that_may_not_list_organizations_is_bad_unless_their_ids_are_set(world: World) -> None:
     with Sandbox(organizations=5, lists_organizations=False) as source:
         world.configure(devin_api_url=source.url)
         found = findings(world)
@@ -84,7 +84,7 @@ def test_a_key_that_may_not_list_organizations_is_bad_unless_they_are_named(worl
         assert found["Do organizations add up to the total?"].verdict == "good"
 
 
-def test_an_id_in_the_setting_that_is_not_listed_is_pointed_out(world: World) -> None:
+def test_an_id_in_the_setting_that_is_not_listed_is_reported(world: World) -> None:
     world.configure(devin_org_ids=f"{world.source.organizations[0].org_id},org-misspelt")
     finding = findings(world)["Can organizations be listed?"]
     assert finding.verdict == "note"
@@ -93,7 +93,7 @@ def test_an_id_in_the_setting_that_is_not_listed_is_pointed_out(world: World) ->
 
 
 @pytest.mark.parametrize("key", ["api_key", "service_key"])
-def test_an_inclusive_end_shows_and_is_good_once_it_is_set(world: World, key: str) -> None:
+def test_an_inclusive_end_is_detected_and_good_once_it_is_set(world: World, key: str) -> None:
     with Sandbox(organizations=5, end_is_inclusive=True) as source:
         world.configure(devin_api_url=source.url, devin_api_key=getattr(source, key))
         midnight = world.days("2025-03-05", "2025-03-05")[0].start
@@ -105,7 +105,7 @@ def test_an_inclusive_end_shows_and_is_good_once_it_is_set(world: World, key: st
         assert findings(world)["Do days add up?"].verdict == "good"
 
 
-def test_an_end_that_is_wrongly_set_as_inclusive_shows(world: World) -> None:
+def test_an_end_that_is_wrongly_set_as_inclusive_is_detected(world: World) -> None:
     just_before_midnight = world.days("2025-03-05", "2025-03-05")[0].end - timedelta(microseconds=1)
     world.source.add_sessions(world.source.organizations[0].org_id, just_before_midnight, count=3)
     world.configure(devin_window_end="inclusive")
@@ -125,36 +125,36 @@ def test_a_load_with_an_inclusive_end_counts_no_session_twice(world: World) -> N
 
 
 @pytest.mark.parametrize("taken", ["first", "last"])
-def test_a_filter_of_which_only_one_id_is_taken_shows(world: World, taken: str) -> None:
+def test_a_filter_that_uses_only_one_of_its_ids_is_detected(world: World, taken: str) -> None:
     found = found_at(world, org_ids_semantics=taken)
     assert found["Do several org_ids add up?"].verdict == "bad"
     assert "DEVIN_FETCH=direct" in found["Do several org_ids add up?"].advice
-    assert found["Do organizations add up to the total?"].verdict == "good", "they are asked one by one then"
+    assert found["Do organizations add up to the total?"].verdict == "good", "they are then requested one by one"
 
 
-def test_sessions_of_no_listed_organization_show(world: World) -> None:
+def test_sessions_of_no_listed_organization_are_reported(world: World) -> None:
     world.source.add_sessions("org-unlisted", world.days("2025-03-05", "2025-03-05")[0].start, count=4)
     finding = findings(world)["Do organizations add up to the total?"]
     assert finding.verdict == "note"
     assert "unattributed_count" in finding.advice
 
 
-def test_sessions_of_organizations_that_were_not_chosen_are_no_surprise(world: World) -> None:
+def test_sessions_of_organizations_that_were_not_chosen_are_explained(world: World) -> None:
     world.configure(devin_org_ids=",".join(o.org_id for o in world.source.organizations[:2]))
     finding = findings(world)["Do organizations add up to the total?"]
-    assert (finding.verdict, "DEVIN_ORG_IDS names only some" in finding.advice) == ("note", True)
+    assert (finding.verdict, "DEVIN_ORG_IDS has only some" in finding.advice) == ("note", True)
 
 
-def test_of_many_organizations_no_more_than_a_handful_are_asked_about(world: World) -> None:
+def test_no_more_than_50_requests_are_sent_about_many_organizations(world: World) -> None:
     with Sandbox(organizations=60, first_day=date(2026, 1, 1)) as source:
         world.configure(devin_api_url=source.url)
         found = findings(world)
-        assert found["Do organizations add up to the total?"].seen == "It would take 60 questions."
+        assert found["Do organizations add up to the total?"].seen == "It would take 60 requests."
         assert found["Do organizations add up to the total?"].verdict == "unknown"
         assert len([asked for asked in source.requests if asked.org_ids]) == 50 + 1, "and the unknown one"
 
 
-def test_organizations_that_have_more_than_the_total_show(world: World) -> None:
+def test_organizations_that_have_more_sessions_than_the_total_are_detected(world: World) -> None:
     def is_of_the_whole_week(asked: Any) -> Any:
         return not asked.org_ids and asked.start and asked.end - asked.start == timedelta(days=7)
 
@@ -165,51 +165,51 @@ def test_organizations_that_have_more_than_the_total_show(world: World) -> None:
 
 
 @pytest.mark.parametrize(("given", "verdict"), [("zero", "note"), ("forbidden", "good"), ("not_found", "good")])
-def test_what_an_unknown_organization_gives_is_told(world: World, given: str, verdict: str) -> None:
-    assert found_at(world, unknown_organization=given)["What does an unknown organization give?"].verdict == verdict
+def test_what_an_unknown_organization_returns_is_reported(world: World, given: str, verdict: str) -> None:
+    assert found_at(world, unknown_organization=given)["What does an unknown organization return?"].verdict == verdict
 
 
-def test_a_filter_that_is_ignored_shows_at_the_unknown_organization(world: World) -> None:
+def test_a_filter_that_is_ignored_is_detected_with_the_unknown_organization(world: World) -> None:
     world.source.fail(body=b'{"sessions_count": 9}', when=lambda asked: bool(asked.org_ids), times=None)
-    assert findings(world)["What does an unknown organization give?"].verdict == "bad"
+    assert findings(world)["What does an unknown organization return?"].verdict == "bad"
 
 
-def test_a_rate_limit_that_is_told_or_met_shows(world: World) -> None:
-    told = found_at(world, rate_limit=1000, rate_limit_headers=True)["Does it tell a rate limit?"]
-    assert (told.verdict, "x-ratelimit-limit: 1000" in told.seen) == ("note", True)
+def test_a_rate_limit_that_is_announced_or_reached_is_reported(world: World) -> None:
+    announced = found_at(world, rate_limit=1000, rate_limit_headers=True)["Does it report a rate limit?"]
+    assert (announced.verdict, "x-ratelimit-limit: 1000" in announced.seen) == ("note", True)
     world.configure(devin_api_url=world.source.url, devin_max_tries="2")
     world.source.fail(retry_after="0", times=1)
     calls = Calls()
-    met = findings(world, calls)["Does it tell a rate limit?"]
-    assert met.verdict == "note"
-    assert f"1 of {calls.sent} calls" in met.seen
-    assert "DEVIN_REQUESTS_PER_MINUTE" in met.advice
+    reached = findings(world, calls)["Does it report a rate limit?"]
+    assert reached.verdict == "note"
+    assert f"1 of {calls.sent} requests" in reached.seen
+    assert "DEVIN_REQUESTS_PER_MINUTE" in reached.advice
 
 
-def test_days_without_sessions_say_that_nothing_can_be_told(world: World) -> None:
+def test_days_without_sessions_are_unknown_and_the_advice_is_to_probe_busier_ones(world: World) -> None:
     found = found_at(world, first_day=date(2026, 1, 1))
     assert found["Do days add up?"].verdict == "unknown"
     assert "--until" in found["Do several org_ids add up?"].advice
 
 
-def test_a_question_that_fails_is_a_finding_and_the_others_are_asked(world: World) -> None:
+def test_a_request_that_fails_is_a_finding_and_the_other_questions_are_still_answered(world: World) -> None:
     world.source.fail(status=503, when=lambda asked: len(asked.org_ids) > 1, times=None)
     found = findings(world)
     assert found["Do several org_ids add up?"].verdict == "unknown"
-    assert found["What does an unknown organization give?"].verdict == "note"
+    assert found["What does an unknown organization return?"].verdict == "note"
 
 
-def test_latency_is_of_all_calls(world: World) -> None:
+def test_latency_is_measured_over_all_requests(world: World) -> None:
     calls = Calls()
-    finding = findings(world, calls)["How fast does it answer?"]
+    finding = findings(world, calls)["How fast does it respond?"]
     assert len(calls.latencies) == calls.sent == len(world.source.requests)
     ordered = sorted(calls.latencies)
     median, most = ordered[(len(ordered) - 1) // 2], ordered[math.ceil(0.95 * len(ordered)) - 1]
-    assert finding.seen == f"median {median:.3f} s, 95 % within {most:.3f} s, over {calls.sent} calls."
+    assert finding.seen == f"Median {median:.3f} s, 95 % within {most:.3f} s, over {calls.sent} requests."
 
 
 @pytest.mark.parametrize("start", ["2025-01-01", "2025-03-07"])
-def test_the_command_asks_about_the_week_up_to_a_day_or_to_the_last_closed_one(
+def test_the_command_probes_the_week_up_to_a_given_day_or_the_last_closed_one(
     world: World, capsys: pytest.CaptureFixture[str], start: str
 ) -> None:
     world.configure(devin_start_date=start)

@@ -1,4 +1,4 @@
-"""`devin-sessions query`: whom it waits for, what it refuses, and how it shows what it finds."""
+"""`devin-sessions query`: it waits for no writer, refuses what could do harm, and shows what it finds."""
 
 import csv
 import io
@@ -23,7 +23,7 @@ from tests.support.published import snapshot_of
 from tests.support.world import World
 
 
-def test_a_query_waits_for_nobody_who_has_the_warehouse_open_for_writing(
+def test_a_query_does_not_wait_for_a_process_that_has_the_warehouse_open_for_writing(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world.run("2025-04-01", "2025-04-02")
@@ -34,7 +34,7 @@ def test_a_query_waits_for_nobody_who_has_the_warehouse_open_for_writing(
         assert in_this_process(capsys, world.environment, *count) == (0, "n\n10\n")
 
 
-def test_who_reads_the_snapshot_and_a_run_that_replaces_it_never_wait_for_each_other(
+def test_a_reader_of_the_snapshot_and_a_run_that_replaces_it_never_wait_for_each_other(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world.run("2025-04-01", "2025-04-03")
@@ -44,14 +44,14 @@ def test_who_reads_the_snapshot_and_a_run_that_replaces_it_never_wait_for_each_o
         opened = reader.do(f"connection = duckdb.connect({str(snapshot_of(world))!r}, read_only=True)")
         assert opened == "done"
         assert world.run("2025-04-04", "2025-04-05").success
-        assert reader.ask(count) == str((15, before)), "whoever has the old one open keeps it"
+        assert reader.ask(count) == str((15, before)), "a reader that has the old one open keeps it"
     now = sum(world.truth("2025-04-01", "2025-04-05").values())
     total = ["query", "select sum(sessions_count) as n from daily_sessions", "--csv"]
     assert in_this_process(capsys, world.environment, *total) == (0, f"n\n{now}\n")
 
 
 @pytest.mark.parametrize("warehouse_url", ["postgresql"], indirect=True)
-def test_a_query_of_postgresql_waits_for_no_writer(each_world: World, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_query_on_postgresql_waits_for_no_writer(each_world: World, capsys: pytest.CaptureFixture[str]) -> None:
     each_world.run("2025-04-01", "2025-04-02")
     with each_world.database.transaction() as writer:
         writer.exec_driver_sql("delete from daily_sessions")
@@ -72,7 +72,7 @@ def test_a_query_of_postgresql_waits_for_no_writer(each_world: World, capsys: py
         ("attach 'other.duckdb'", "disabled"),
     ],
 )
-def test_a_query_can_neither_change_nor_reach_anything_else(
+def test_a_query_can_neither_change_the_warehouse_nor_reach_anything_else(
     world: World, capsys: pytest.CaptureFixture[str], sql: str, sentence: str
 ) -> None:
     world.run("2025-04-01", "2025-04-01")
@@ -84,9 +84,7 @@ def test_a_query_can_neither_change_nor_reach_anything_else(
 
 
 @pytest.mark.parametrize("warehouse_url", ["postgresql"], indirect=True)
-def test_a_query_of_postgresql_changes_nothing_whatever_it_says(
-    each_world: World, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_no_query_on_postgresql_changes_anything(each_world: World, capsys: pytest.CaptureFixture[str]) -> None:
     each_world.run("2025-04-01", "2025-04-01")
     for sql, sentence in (
         ("selec 1", "syntax error"),
@@ -104,13 +102,13 @@ def test_a_query_of_postgresql_changes_nothing_whatever_it_says(
         assert sentence in shown
 
 
-def test_a_query_may_hold_any_sign_that_sql_knows(each_world: World, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_query_may_contain_any_character_of_sql(each_world: World, capsys: pytest.CaptureFixture[str]) -> None:
     each_world.run("2025-04-01", "2025-04-01")
     signs = ["query", "select 'a%b:c' like '%b:c' as x, 7 % 4 as y", "--csv"]
     assert in_this_process(capsys, each_world.environment, *signs) == (0, "x,y\ntrue,3\n")
 
 
-def test_a_query_that_asks_nothing_gets_a_sentence(each_world: World, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_empty_query_is_explained(each_world: World, capsys: pytest.CaptureFixture[str]) -> None:
     each_world.run("2025-04-01", "2025-04-01")
     for nothing in ("", " -- nothing"):
         code, shown = in_this_process(capsys, each_world.environment, "query", nothing)
@@ -118,12 +116,12 @@ def test_a_query_that_asks_nothing_gets_a_sentence(each_world: World, capsys: py
         assert shown.strip()
 
 
-def test_without_a_warehouse_query_and_status_say_so_and_make_none(
+def test_without_a_warehouse_query_and_status_say_so_and_create_none(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, shown = in_this_process(capsys, world.environment, "query", "select 1")
     assert code == exit_codes.MISSING
-    assert f"There is no snapshot at {snapshot_of(world)} yet. First load some days: " in shown
+    assert f"There is no snapshot at {snapshot_of(world)} yet. Load some days first: " in shown
     code, shown = in_this_process(capsys, world.environment, "status")
     assert code == exit_codes.MISSING
     assert "0 of" in shown
@@ -131,7 +129,7 @@ def test_without_a_warehouse_query_and_status_say_so_and_make_none(
 
 
 @pytest.mark.parametrize("warehouse_url", ["postgresql"], indirect=True)
-def test_an_empty_database_of_postgresql_stays_empty_whatever_is_asked(
+def test_an_empty_postgresql_database_stays_empty_after_a_query_and_status(
     each_world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, shown = in_this_process(capsys, each_world.environment, "query", "select * from daily_sessions")
@@ -148,7 +146,7 @@ NAME = "org_name"
 NASTY = "\x1b]0;owned\x07\x1b[2J\u202eevil\u200b\x9b31m\u2028\tTab\nLine"
 
 
-def test_nothing_that_the_source_names_acts_on_the_terminal(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_text_from_the_api_can_control_the_terminal(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     first = world.source.organizations[0]
 
     def renamed(asked: Asked, page: Any) -> Any:
@@ -177,11 +175,11 @@ def test_nothing_that_the_source_names_acts_on_the_terminal(world: World, capsys
     process = start("query", "--csv", names)
     out, _ = process.communicate(timeout=120)
     assert NASTY in stored
-    assert NASTY in {name for (name,) in csv.reader(io.StringIO(out, newline=""))}, "a program gets it as it is"
+    assert NASTY in {name for (name,) in csv.reader(io.StringIO(out, newline=""))}, "programs get it unchanged"
 
 
 @pytest.mark.parametrize("warehouse_url", ["duckdb", "postgresql"], indirect=True)
-def test_for_a_spreadsheet_no_text_is_a_formula_and_numbers_stay_numbers(each_world: World) -> None:
+def test_in_a_spreadsheet_no_text_becomes_a_formula_and_numbers_stay_numbers(each_world: World) -> None:
     assert devin_sessions("backfill", "2025-04-01", "2025-04-02")[0] == 0
     dangers = ("=1+1", "+1", "-1", "@sum(1)", "\t=1", "\r=1", 'Zoë, "quoted"', "")
     columns = ", ".join("'" + danger.replace("'", "''") + f"' as c{n}" for n, danger in enumerate(dangers))
@@ -192,18 +190,18 @@ def test_for_a_spreadsheet_no_text_is_a_formula_and_numbers_stay_numbers(each_wo
     assert header[-1] == "'=n"
     assert row == [*(f"'{danger}" for danger in dangers[:6]), 'Zoë, "quoted"', "", "-5"]
     code, _, err = devin_sessions("query", "--csv", "--excel", "select 1")
-    assert (code, "Choose one" in err) == (exit_codes.WRONG_USE, True)
+    assert (code, "Choose either" in err) == (exit_codes.WRONG_USE, True)
 
 
 @pytest.mark.parametrize("warehouse_url", ["duckdb", "postgresql"], indirect=True)
-def test_an_answer_without_end_is_fetched_only_as_far_as_it_is_shown(each_world: World) -> None:
+def test_an_endless_result_is_fetched_only_as_far_as_it_is_shown(each_world: World) -> None:
     assert devin_sessions("backfill", "2025-04-01", "2025-04-02")[0] == 0
     table = "range(100000000000)" if each_world.database.is_duckdb else "generate_series(1, 100000000000)"
-    # In the list of columns, a series is not computed before it is fetched.
+    # As a column, a series is computed only as it is fetched.
     endless = f"select * from {table}" if each_world.database.is_duckdb else f"select {table}"
     code, out, _ = devin_sessions("query", endless)
     assert code == 0
-    assert f"Only the first {cli.MOST_ROWS_SHOWN} rows are shown" in out
+    assert f"Only the first {cli.MAX_ROWS_SHOWN} rows are shown" in out
     head = f"{sys.executable} -m pipelines query --csv {shlex.quote(endless)} | head -n 3"
     done = subprocess.run(head, shell=True, cwd=PROJECT, capture_output=True, text=True, check=True, timeout=120)
     assert len(done.stdout.splitlines()) == 3
@@ -212,7 +210,7 @@ def test_an_answer_without_end_is_fetched_only_as_far_as_it_is_shown(each_world:
 
 @pytest.mark.parametrize("power", ["superuser", "pg_execute_server_program", "pg_write_server_files"])
 @pytest.mark.parametrize("warehouse_url", ["postgresql"], indirect=True)
-def test_nobody_queries_a_server_with_power_over_its_machine(
+def test_a_user_with_power_over_the_servers_machine_is_refused(
     each_world: World, power: str, postgresql: PostgreSQL, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert each_world.run("2025-04-01", "2025-04-02").success

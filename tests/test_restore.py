@@ -192,7 +192,7 @@ def test_what_can_be_had_nowhere_is_named_and_its_days_are_loaded_again(
     if copy_of == "daily_totals":
         is_lost = name == "daily_totals"
     assert code == (exit_codes.MISSING if is_lost else 0), (out, err)
-    assert ("Could not be had: " in err and name in err) == is_lost
+    assert ("Could not be recovered: " in err and name in err) == is_lost
     cells = loaded.cells()
     assert cells.items() <= truth.items()
     assert {day for day, _ in cells} == {day for (day,) in loaded.rows("select day from daily_totals")}

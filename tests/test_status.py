@@ -1,4 +1,4 @@
-"""What `devin-sessions status` tells: of each day, of the runs, and what to do."""
+"""What `devin-sessions status` reports: the state of each day, the runs, and what to do."""
 
 import json
 from datetime import UTC, date, datetime, timedelta
@@ -23,7 +23,7 @@ def states(world: World) -> dict[str, DayState]:
     return {f"{day}": state for day, state in found.items() if FIRST <= f"{day}" <= LAST}
 
 
-def test_each_day_says_how_it_is(each_world: World) -> None:
+def test_each_day_has_a_state(each_world: World) -> None:
     world = each_world
     two = [o.org_id for o in world.source.organizations[:2]]
     assert set(states(world).values()) == {"missing"}
@@ -47,7 +47,7 @@ def test_each_day_says_how_it_is(each_world: World) -> None:
     assert states(world)["2025-03-03"] == "partial"
 
 
-def test_what_is_to_do_names_the_command_and_is_empty_when_all_is_well(world: World) -> None:
+def test_what_to_do_has_the_command_and_is_empty_when_all_is_well(world: World) -> None:
     world.configure(devin_start_date=f"{date.today() - timedelta(days=4)}")  # noqa: DTZ011  # a day off does no harm
     closed = status(world.settings, None).dimensions[ORGANIZATIONS].days
     first, last = f"{min(closed)}", f"{max(closed)}"
@@ -61,13 +61,13 @@ def test_what_is_to_do_names_the_command_and_is_empty_when_all_is_well(world: Wo
     assert world.source.organizations[0].org_id in advice
 
 
-def test_days_missing_in_several_places_are_loaded_by_one_command(world: World) -> None:
+def test_one_command_loads_several_ranges_of_missing_days(world: World) -> None:
     assert world.run("2025-03-04", "2025-03-04").success
     (advice,) = status(world.settings, None).to_do
     assert advice.endswith("devin-sessions backfill --missing")
 
 
-def test_a_contradiction_is_mended_by_the_command_that_is_named(world: World) -> None:
+def test_the_command_given_for_a_contradiction_fixes_it(world: World) -> None:
     days = world.days("2025-03-05", "2025-03-06")
     lie = world.source.fail(
         body=b'{"sessions_count": 0}', when=lambda a: not a.org_ids and a.start == days[0].start, times=None
@@ -78,7 +78,7 @@ def test_a_contradiction_is_mended_by_the_command_that_is_named(world: World) ->
     assert world.run("2025-03-06", "2025-03-06").success
 
     def contradicted() -> list[str]:
-        return [said for said in status(world.settings, None).to_do if said.startswith("Contradicted")]
+        return [sentence for sentence in status(world.settings, None).to_do if sentence.startswith("Contradicted")]
 
     command = "devin-sessions backfill 2025-03-05 2025-03-05 --refresh"
     assert contradicted() == [f"Contradicted: 2025-03-05. To read again: {command}"]
@@ -86,7 +86,7 @@ def test_a_contradiction_is_mended_by_the_command_that_is_named(world: World) ->
     assert contradicted() == []
 
 
-def test_what_is_missing_per_user_is_told_apart(world: World) -> None:
+def test_missing_days_per_user_are_reported_separately(world: World) -> None:
     assert world.run(FIRST, LAST).success
     world.configure(devin_user_ids="discover", devin_start_date=FIRST)
     organizations, users = status(world.settings, None).to_do
@@ -94,7 +94,7 @@ def test_what_is_missing_per_user_is_told_apart(world: World) -> None:
     assert users.startswith(f"Missing per user: {FIRST}…")
 
 
-def test_the_last_runs_are_told_with_their_days_and_outcome(world: World) -> None:
+def test_the_last_runs_are_listed_with_their_days_and_outcome(world: World) -> None:
     since = datetime.now(UTC)
     assert world.run(FIRST, LAST).success
     world.source.fail(status=503, times=None)
@@ -107,7 +107,7 @@ def test_the_last_runs_are_told_with_their_days_and_outcome(world: World) -> Non
     assert since <= succeeded.started_at < failed.started_at <= datetime.now(UTC)
 
 
-def test_of_many_runs_the_last_five_of_the_job_are_told(world: World) -> None:
+def test_only_the_last_five_runs_of_the_job_are_listed(world: World) -> None:
     @dg.job
     def another() -> None:
         """Nothing."""
@@ -120,36 +120,36 @@ def test_of_many_runs_the_last_five_of_the_job_are_told(world: World) -> None:
 
 
 @pytest.mark.parametrize(("zone", "hour", "at"), [("UTC", "0", 2), ("Europe/Berlin", "22", 0), ("Asia/Tokyo", "8", 10)])
-def test_the_next_tick_is_the_schedules_own(world: World, zone: str, hour: str, at: int) -> None:
+def test_the_next_tick_is_that_of_the_schedule(world: World, zone: str, hour: str, at: int) -> None:
     world.configure(devin_timezone=zone, devin_day_start_hour=hour)
     tick = status(world.settings, None).next_tick
     assert (tick.hour, tick.minute) == (at, 30)
     assert timedelta(0) < tick - datetime.now(ZoneInfo(zone)) <= timedelta(days=1)
 
 
-def test_machines_get_all_of_it_as_json(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+def test_programs_get_the_whole_status_as_json(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     refused = world.source.organizations[0].org_id
     world.source.fail(status=404, org_id=refused, times=None)
     assert devin_sessions("backfill", FIRST, LAST)[0] == exit_codes.MISSING
     code, shown = in_this_process(capsys, world.environment, "status", "--json")
-    told = json.loads(shown)
+    whole = json.loads(shown)
     assert code == exit_codes.MISSING
-    assert list(told) == ["organizations", "runs", "schedule", "next_tick", "behind", "to_do"]
-    assert told["behind"] == []
-    of_organizations = told["organizations"]
+    assert list(whole) == ["organizations", "runs", "schedule", "next_tick", "behind", "to_do"]
+    assert whole["behind"] == []
+    of_organizations = whole["organizations"]
     assert of_organizations["days"][FIRST] == "partial"
     assert (of_organizations["days_loaded"], of_organizations["days_reconciled"]) == (0, 0)
     assert list(of_organizations["unavailable"]) == [refused]
     assert "404" in of_organizations["unavailable"][refused]
-    (run,) = told["runs"]
+    (run,) = whole["runs"]
     assert (run["days"], run["outcome"]) == (f"{FIRST}…{LAST}", "success")
     assert datetime.fromisoformat(run["started_at"]).utcoffset() == timedelta(0)
     assert run["seconds"] > 0
-    assert datetime.fromisoformat(told["next_tick"]) > datetime.now(UTC)
-    assert len(told["to_do"]) == 2
+    assert datetime.fromisoformat(whole["next_tick"]) > datetime.now(UTC)
+    assert len(whole["to_do"]) == 2
 
 
-def test_people_see_how_much_is_loaded_the_runs_and_what_to_do(
+def test_people_see_what_is_loaded_the_last_runs_and_what_to_do(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     third = world.days("2025-03-05", "2025-03-05")[0]
@@ -158,7 +158,7 @@ def test_people_see_how_much_is_loaded_the_runs_and_what_to_do(
     code, shown = in_this_process(capsys, world.environment, "status")
     lines = [" ".join(line.replace("│", " ").split()) for line in shown.splitlines()]
     assert code == exit_codes.MISSING
-    assert "days reconciled with the source's total 4 of 5" in lines
+    assert "days reconciled with the API's total 4 of 5" in lines
     assert any(f"{FIRST}…{LAST} success" in line for line in lines)
     assert any(line.startswith("Next run: ") for line in lines)
     assert "To load: devin-sessions backfill --missing" in " ".join(lines)
@@ -180,6 +180,6 @@ def test_people_see_a_mark_for_each_day(world: World, capsys: pytest.CaptureFixt
     assert "■ loaded and proven (5)" in shown
 
 
-def test_looking_makes_nothing(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_creates_no_files(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     in_this_process(capsys, world.environment, "status")
     assert list(Path(world.folder).iterdir()) == []

@@ -1,4 +1,4 @@
-"""The Dagster UI over a loaded warehouse, in a real browser, and what `status` says of the schedule that runs in it."""
+"""The Dagster UI over a loaded warehouse, in a real browser, and what `status` reports about its schedule."""
 
 import json
 import re
@@ -19,7 +19,7 @@ DAYS = 4
 
 @pytest.fixture
 def loaded(world: World) -> World:
-    """History of a few days up to yesterday, all loaded."""
+    """A history of a few days up to yesterday, all loaded."""
     today = datetime.now(UTC).date()
     world.configure(devin_start_date=f"{today - timedelta(days=DAYS)}")
     code, _, err = devin_sessions("backfill", "--missing")
@@ -28,7 +28,7 @@ def loaded(world: World) -> World:
 
 
 def switch_the_schedule_off(url: str) -> None:
-    """As its switch in the UI does."""
+    """Does what the schedule's switch in the UI does."""
 
     def ask(query: str, **variables: object) -> dict[str, Any]:
         answer = httpx.post(f"{url}/graphql", json={"query": query, "variables": variables}, timeout=60).json()
@@ -47,29 +47,32 @@ def switch_the_schedule_off(url: str) -> None:
     )
 
 
-def test_a_person_sees_the_graph_with_descriptions_plots_by_day_and_green_checks(loaded: World) -> None:
+def test_the_ui_shows_the_graph_with_descriptions_plots_by_day_and_green_checks(loaded: World) -> None:
     assert loaded.settings.published_snapshot
     with dagster_ui({}) as url, chromium() as browser:
         page = patient_page(browser, width=2400, height=1200)
-        complaints: list[str] = []
-        page.on("pageerror", lambda error: complaints.append(str(error)))
+        errors: list[str] = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
         see_it_near(page, url)
         see_the_description(page, url)
         see_the_plots(page, url)
         see_the_checks(page, url)
-        assert complaints == []
+        assert errors == []
 
 
 def test_status_says_whether_the_schedule_runs(loaded: World, capsys: pytest.CaptureFixture[str]) -> None:
-    def told(*options: str) -> str:
+    def shown_by_status(*options: str) -> str:
         code, shown = in_this_process(capsys, loaded.environment, "status", *options)
-        assert code == 0, "that nobody runs the schedule is no trouble of the data"
+        assert code == 0, "a schedule that is not running does not affect the exit code"
         return " ".join(shown.split())
 
-    assert re.search(r"Next run: .*, if the schedule runs by then\. It does not now: start devin-sessions ui", told())
+    start_it = r"Next run: .*, if the schedule is running by then\. It isn't running now: start devin-sessions ui"
+    assert re.search(start_it, shown_by_status())
     with dagster_ui({}) as url:
-        wait_until(lambda: json.loads(told("--json"))["schedule"] == "running", "the daemon's first sign of life")
-        assert re.search(r"Next run: \d{4}-\d\d-\d\d \d\d:\d\d UTC\.$", told())
+        wait_until(
+            lambda: json.loads(shown_by_status("--json"))["schedule"] == "running", "the daemon's first sign of life"
+        )
+        assert re.search(r"Next run: \d{4}-\d\d-\d\d \d\d:\d\d UTC\.$", shown_by_status())
         switch_the_schedule_off(url)
-        assert json.loads(told("--json"))["schedule"] == "switched off"
-        assert "Next run: none, the schedule is switched off." in told()
+        assert json.loads(shown_by_status("--json"))["schedule"] == "switched off"
+        assert "Next run: none, the schedule is switched off." in shown_by_status()

@@ -246,7 +246,7 @@ def test_the_command_loads_users_for_days_that_were_loaded_without_them_and_stat
         source.requests.clear()
         code, shown = in_this_process(capsys, world.environment, "backfill", first, last)
         assert code == 0
-        assert f"Nothing to do: {first}…{last} (3 days) loaded already." in shown
+        assert f"Nothing to do: {first}…{last} (3 days) already loaded." in shown
         assert source.requests == []
         code, shown = in_this_process(capsys, world.environment, "status", "--json")
         assert code == 0

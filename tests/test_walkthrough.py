@@ -98,8 +98,11 @@ def test_a_clone_becomes_a_report_of_sandbox_data_without_a_key(person: Person) 
 # From a key to a nightly schedule
 
 
-KEY, PROBE = Part(FIRST_HOUR, "2. The key"), Part(FIRST_HOUR, "3. Look at the source before you load it")
-HISTORY, NUMBERS = Part(FIRST_HOUR, "4. A first day, then history"), Part(FIRST_HOUR, "5. Look at your numbers")
+KEY, PROBE = Part(FIRST_HOUR, "2. The key"), Part(FIRST_HOUR, "3. Probe the API before you load anything")
+HISTORY, NUMBERS = (
+    Part(FIRST_HOUR, "4. A few days first, then all of history"),
+    Part(FIRST_HOUR, "5. Look at your numbers"),
+)
 NIGHTLY = Part(FIRST_HOUR, "6. Every night", but="make dev")
 
 

@@ -1,4 +1,4 @@
-"""No one who reaches the Dagster UI gets the key or the password from it, and pages of other sites do not reach it."""
+"""The Dagster UI gives neither the key nor the password to anyone, and pages of other sites cannot reach it."""
 
 import http.server
 import json
@@ -31,7 +31,7 @@ RUNS = "{ runsOrError { ... on Runs { results { runId status } } } }"
 
 
 class Witness:
-    """A server at another address that asks for a password as PostgreSQL does, and keeps all that anybody sends it."""
+    """A server at another address that asks for a password as PostgreSQL does, and records everything it receives."""
 
     def __init__(self) -> None:
         self.received: list[bytes] = []
@@ -52,7 +52,7 @@ class Witness:
                 connection, _ = self._socket.accept()
             except OSError:
                 return
-            # Encryption? No. Then, after the start-up message: your password in clear, please.
+            # Refuses encryption, then answers the start-up message with a request for the password in clear text.
             answers = [b"N", b"R\x00\x00\x00\x08\x00\x00\x00\x03"]
             with connection:
                 while received := connection.recv(65536):
@@ -69,7 +69,7 @@ def witness() -> Iterator[Witness]:
 
 
 def params(config: dict[str, Any], *, again: str = "") -> dict[str, Any]:
-    """A run of one day with this config, or the run `again` once more with it."""
+    """Parameters to launch a run of one day with this config, or to run `again` with it."""
     tags = {"dagster/asset_partition_range_start": DAY, "dagster/asset_partition_range_end": DAY}
     return {
         "selector": {
@@ -87,12 +87,12 @@ def params(config: dict[str, Any], *, again: str = "") -> dict[str, Any]:
 
 
 def launch(url: str, config: dict[str, Any], *, mutation: str = "launchRun", again: str = "") -> dict[str, Any]:
-    """What launching said, once the run is over if there is one."""
-    said: dict[str, Any] = graphql(url, LAUNCH % mutation, params=params(config, again=again))[mutation]
-    if "run" in said:
+    """The response to a launch, after its run is over if there is one."""
+    response: dict[str, Any] = graphql(url, LAUNCH % mutation, params=params(config, again=again))[mutation]
+    if "run" in response:
         over = {"SUCCESS", "FAILURE", "CANCELED"}
         wait_until(lambda: {run["status"] for run in runs(url)} <= over, "the run is over")
-    return said
+    return response
 
 
 def runs(url: str) -> list[dict[str, str]]:
@@ -101,7 +101,7 @@ def runs(url: str) -> list[dict[str, str]]:
 
 
 def redirected(address: str) -> list[dict[str, Any]]:
-    """Configs of a run that would let each secret go to this address."""
+    """Run configs that would send each secret to this address."""
     url = f"postgresql+psycopg://writer:***@{address}/sessions?sslmode=disable"
     return [
         {"resources": {"devin_api": {"config": {"base_url": f"http://{address}"}}}},
@@ -110,37 +110,39 @@ def redirected(address: str) -> list[dict[str, Any]]:
     ]
 
 
-def test_a_run_from_the_ui_needs_no_config_and_none_sends_the_key_elsewhere(world: World, witness: Witness) -> None:
+def test_a_run_from_the_ui_needs_no_config_and_no_config_sends_the_key_elsewhere(
+    world: World, witness: Witness
+) -> None:
     with dagster_ui({}) as url:
         launched = launch(url, {})
         assert launched["__typename"] == "LaunchRunSuccess"
         assert world.cells() == world.truth(DAY, DAY)
-        asked = len(world.source.requests)
+        requests = len(world.source.requests)
         for mutation, again in (
             ("launchRun", ""),
             ("launchPipelineExecution", ""),
             ("launchRunReexecution", launched["run"]["runId"]),
         ):
             for config in redirected(witness.address):
-                said = launch(url, config, mutation=mutation, again=again)
+                response = launch(url, config, mutation=mutation, again=again)
                 assert witness.received == []
-                assert said["__typename"] == "RunConfigValidationInvalid"
+                assert response["__typename"] == "RunConfigValidationInvalid"
         assert [run["status"] for run in runs(url)] == ["SUCCESS"]
-        assert len(world.source.requests) == asked
+        assert len(world.source.requests) == requests
 
 
-def test_no_config_of_a_run_sends_the_warehouses_password_elsewhere(world: World, witness: Witness) -> None:
+def test_no_run_config_sends_the_warehouses_password_elsewhere(world: World, witness: Witness) -> None:
     own = f"postgresql+psycopg://writer:{PASSWORD}@127.0.0.1:1/sessions"
     with dagster_ui({"WAREHOUSE_URL": own}) as url:
         for config in redirected(witness.address):
-            said = launch(url, config)
+            response = launch(url, config)
             assert witness.received == []
-            assert said["__typename"] == "RunConfigValidationInvalid"
+            assert response["__typename"] == "RunConfigValidationInvalid"
 
 
 @contextmanager
 def another_site() -> Iterator[str]:
-    """The port of an empty page of somebody else, who sees to it that it loads at `localhost` and at 127.0.0.1."""
+    """The port of another site's empty page, which loads at `localhost` and at 127.0.0.1."""
 
     class Page(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -159,14 +161,14 @@ def another_site() -> Iterator[str]:
 
 
 def fetched(page: Page, url: str, **options: object) -> int | str:
-    """The status of an answer that the page may see; else `opaque`, or why there is none."""
+    """The status of a response that the page may see; otherwise `opaque`, or why there is none."""
     return page.evaluate(  # type: ignore[no-any-return]
         "([url, options]) => fetch(url, options).then(a => a.type === 'opaque' ? 'opaque' : a.status, e => `${e}`)",
         [url, options],
     )
 
 
-def test_only_the_uis_own_pages_launch_a_run(world: World) -> None:
+def test_only_the_uis_own_pages_can_launch_a_run(world: World) -> None:
     body = json.dumps({"query": LAUNCH % "launchRun", "variables": {"params": params({})}})
     disguised = {"mode": "no-cors", "method": "POST", "headers": {"Content-Type": "text/plain; application/json"}}
     in_address = f"?query={quote(LAUNCH % 'launchRun')}&variables={quote(json.dumps({'params': params({})}))}"
@@ -191,7 +193,7 @@ def test_only_the_uis_own_pages_launch_a_run(world: World) -> None:
                 url,
             )
             assert framed == 1
-            assert "alone" in page.frames[1].content(), "what it shows is the refusal"
+            assert "only accepts requests from its own pages" in page.frames[1].content(), "it shows the refusal"
         rebound = url.replace("127.0.0.1", "rebound.example")
         shown = page.goto(rebound)
         assert shown and shown.status == 400
@@ -200,40 +202,40 @@ def test_only_the_uis_own_pages_launch_a_run(world: World) -> None:
         assert runs(url) == []
         page.goto(url)
         assert fetched(page, "/graphql", **asks) == 200
-        assert len(runs(url)) == 1, "the same, asked by a page of the UI, is a run"
+        assert len(runs(url)) == 1, "the same request from a page of the UI starts a run"
 
 
 def started_by(parent: int, program: str) -> list[int]:
-    """The processes that `parent` started and whose command names `program`."""
+    """The processes that `parent` started and whose command contains `program`."""
     children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
     return [int(child) for child in children if program in Path(f"/proc/{child}/cmdline").read_text()]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
-def test_the_ui_ends_with_all_that_it_started(world: World, number: signal.Signals) -> None:
+def test_the_ui_stops_everything_that_it_started(world: World, number: signal.Signals) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "pipelines", "ui", "--port", str(port)]
-    # Whatever is started holds the pipe open, so it ends when the last of them has ended.
+    # Every process that is started holds the pipe open, so the output ends when the last of them has ended.
     with subprocess.Popen(
         command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     ) as process:
         assert process.stdout is not None
-        said = ""
+        output = ""
         for line in process.stdout:
-            said += line
+            output += line
             if "Instance is configured with the following daemons" in line:
                 break
         groups = [os.getpgid(daemon) for daemon in started_by(process.pid, "dagster-daemon")]
         os.killpg(process.pid, number)  # as a terminal does
-        said += process.stdout.read()
+        output += process.stdout.read()
     assert process.returncode == 0
-    assert "Daemon threads shut down" in said
-    assert "Traceback" not in said
+    assert "Daemon threads shut down" in output
+    assert "Traceback" not in output
     assert groups and process.pid not in groups, "Ctrl-C would end the code server that a tick of the daemon uses"
 
 
-def test_a_port_that_is_taken_is_a_sentence(world: World) -> None:
+def test_a_port_that_is_in_use_gets_a_sentence(world: World) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         command = [sys.executable, "-m", "pipelines", "ui", "--port", port]
@@ -243,8 +245,8 @@ def test_a_port_that_is_taken_is_a_sentence(world: World) -> None:
     assert "Traceback" not in ended.stderr
 
 
-def test_this_was_written_for_the_dagster_that_is_installed() -> None:
+def test_webserver_py_was_compared_with_the_installed_version_of_dagster() -> None:
     assert version("dagster-webserver").startswith("1.13."), (
-        "Compare pipelines/command/webserver.py with dagster_webserver() in dagster_webserver/cli.py, then name "
-        "the new version"
+        "Compare pipelines/command/webserver.py with dagster_webserver() in dagster_webserver/cli.py, then set the new "
+        "version here"
     )

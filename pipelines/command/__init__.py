@@ -1,4 +1,4 @@
-"""What `devin-sessions` does and how it looks on a terminal. Nothing else may import from here.
+"""The `devin-sessions` command and its output on a terminal. No other package may import from here.
 
-Light to import: `interrupts` has to be in place before anything that takes seconds.
+Light to import: `interrupts` must be in place before imports that take seconds.
 """

@@ -1,4 +1,4 @@
-"""What `devin-sessions backfill` does: which days it loads, in which runs, and what it says in the end."""
+"""`devin-sessions backfill`: which days it loads, in which runs, and what it reports at the end."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,12 +23,12 @@ from warehouse.dimensions import ORGANIZATIONS, Dimension
 
 
 def backfill(settings: Settings, days: list[date], command: str, *, refresh: bool) -> int:
-    """Load those of `days` that are not loaded, or all to `refresh` them. Returns the exit code.
+    """Load those of `days` that are not loaded, or with `refresh` all of them. Returns the exit code.
 
-    `command` is what the user typed, to be named if it has to be run again.
+    `command` is what the user typed, to show if it has to be run again.
     """
     _migrate(settings)
-    unloaded, contradicted = _ledger(settings, days)
+    unloaded, contradicted = _read_ledger(settings, days)
     is_behind = bool(behind(settings).assets)
     wanted = dict.fromkeys(settings.dimensions, days) if refresh else unloaded
     loads = [_Load(dimension, wanted[dimension], refresh) for dimension in settings.dimensions]
@@ -37,20 +37,20 @@ def backfill(settings: Settings, days: list[date], command: str, *, refresh: boo
             if any(earlier.must_stop for earlier in loads):
                 break
             load.run(settings, instance)
-        if is_behind and loads[0].leaves_what_follows:
+        if is_behind and loads[0].skipped_downstream:
             definitions = definitions_for(settings, loads[0].progress)
             loads[0].outcomes.append(runs.run_downstream(definitions, instance, ORGANIZATIONS))
     if any(wanted.values()):
-        contradicted = []  # what is read now says so itself
+        contradicted = []  # the loads report contradictions themselves
     else:
-        say(f"Nothing to do: {format_days(days)} loaded already. To read them again, add --refresh.", "nothing_to_do")
-    _report(loads, contradicted)
-    return _closing(loads, command, is_contradicted=bool(contradicted))
+        say(f"Nothing to do: {format_days(days)} already loaded. To read them again, add --refresh.", "nothing_to_do")
+    _report_problems(loads, contradicted)
+    return _report_missing(loads, command, is_contradicted=bool(contradicted))
 
 
 @dataclass
 class _Load:
-    """The part of a backfill that is about organizations, or about users: its days, and what came of them."""
+    """The part of a backfill about organizations, or about users: its days, and the outcomes of its runs."""
 
     dimension: Dimension
     wanted: list[date]
@@ -63,28 +63,28 @@ class _Load:
         return any(outcome.is_interrupted for outcome in self.outcomes)
 
     @property
-    def is_broken_off(self) -> bool:
+    def ended_early(self) -> bool:
         return any(outcome.failures or outcome.is_interrupted for outcome in self.outcomes)
 
     @property
     def must_stop(self) -> bool:
-        """Whether nothing after it can succeed either: interrupted, the API is down, or not one day is stored."""
-        stores_nothing = self.is_broken_off and not self.progress.result.stored
-        return self.progress.calls.gave_up or self.is_interrupted or stores_nothing
+        """Whether no later load can succeed either: interrupted, the API is down, or not one day is stored."""
+        stored_nothing = self.ended_early and not self.progress.result.stored
+        return self.progress.calls.gave_up or self.is_interrupted or stored_nothing
 
     @property
-    def leaves_what_follows(self) -> bool:
-        """Whether no run of it got as far as the rollups, the snapshot and the report, and nobody stopped it."""
+    def skipped_downstream(self) -> bool:
+        """Whether no run reached the rollups, the snapshot and the report, although none was interrupted."""
         if self.is_interrupted:
             return False
-        return not self.wanted or (self.is_broken_off and not self.progress.result.stored)
+        return not self.wanted or (self.ended_early and not self.progress.result.stored)
 
     @property
     def missing(self) -> set[date]:
         return {*self.wanted} - self.progress.result.complete
 
     def run(self, settings: Settings, instance: dg.DagsterInstance) -> None:
-        """Load the days, one run for each contiguous range of them, and say what came of it."""
+        """Load the days, with one run for each contiguous range of them, and print a summary."""
         if not self.wanted:
             return
         with self.progress:
@@ -94,18 +94,18 @@ class _Load:
                     definitions, instance, self.progress, self.dimension, start, end, refresh=self.refresh
                 )
                 self.outcomes.append(outcome)
-                if self.is_broken_off:
+                if self.ended_early:
                     break
         metrics = self.progress.metrics
         changes = metrics.changes
-        closing = (
+        summary = (
             f"{metrics.days} of {len(self.wanted)} days loaded{self.dimension.per_noun}: "
             f"{metrics.sessions:,} sessions; "
             f"{changes.inserted:,} cells new, {changes.changed:,} changed, {changes.unchanged:,} unchanged; "
             f"{metrics.calls:,} calls ({metrics.retries:,} retries); {metrics.seconds:.1f} s."
         )
         say(
-            "\n".join([closing, *metrics.sentences()]),
+            "\n".join([summary, *metrics.sentences()]),
             "loaded",
             counted=self.dimension.plural,
             days_wanted=len(self.wanted),
@@ -113,12 +113,13 @@ class _Load:
         )
 
 
-def _report(loads: Sequence[_Load], contradicted: Sequence[date]) -> None:
-    """What the loads found, each sentence once."""
+def _report_problems(loads: Sequence[_Load], contradicted: Sequence[date]) -> None:
+    """Print the problems that the loads found, each sentence once."""
     if contradicted:
         complain(
-            f"Contradicted by the source itself: {format_days(contradicted)}. Run devin-sessions probe to find out "
-            f"why, then read them again: devin-sessions backfill {contradicted[0]} {contradicted[-1]} --refresh",
+            f"Loaded, but the API contradicts itself on {format_days(contradicted)}. Run devin-sessions probe to find "
+            "out why, then read these days again: "
+            f"devin-sessions backfill {contradicted[0]} {contradicted[-1]} --refresh",
             "contradicted",
             days=contradicted,
         )
@@ -136,36 +137,36 @@ def _report(loads: Sequence[_Load], contradicted: Sequence[date]) -> None:
         complain(sentence, "not_loaded")
 
 
-def _closing(loads: Sequence[_Load], command: str, *, is_contradicted: bool) -> int:
-    """Say which days are still to be loaded. Returns the exit code."""
+def _report_missing(loads: Sequence[_Load], command: str, *, is_contradicted: bool) -> int:
+    """Print which days are still to be loaded. Returns the exit code."""
     is_interrupted = any(load.is_interrupted for load in loads)
     still = sorted({day for load in loads for day in load.missing})
     if still:
         complain(
-            f"{'Interrupted. ' if is_interrupted else ''}Still to load: {format_days(still)}. The same again: "
-            f"{command}",
+            f"{'Interrupted. ' if is_interrupted else ''}Still to load: {format_days(still)}. "
+            f"Run the same command again: {command}",
             "days_missing",
             days=still,
             is_interrupted=is_interrupted,
         )
     if is_interrupted:
         return interrupts.exit_code()
-    has_failed = any(load.progress.result.contradictions or load.is_broken_off for load in loads)
+    has_failed = any(load.progress.result.contradictions or load.ended_early for load in loads)
     return MISSING if still or is_contradicted or has_failed else 0
 
 
 def _migrate(settings: Settings) -> None:
-    """Let a warehouse of an older release be one of this. Where there is none yet, the first run makes it."""
+    """Migrate a warehouse from an older release. If there is none yet, the first run creates it."""
     database = Database(url=settings.warehouse_url)
     if not database.is_file or database.path.exists():
         with database.transaction() as connection:
             migrations.migrate(connection)
 
 
-def _ledger(settings: Settings, days: list[date]) -> tuple[dict[Dimension, list[date]], list[date]]:
-    """Which of `days` are not loaded, and which contradict themselves.
+def _read_ledger(settings: Settings, days: list[date]) -> tuple[dict[Dimension, list[date]], list[date]]:
+    """Which of `days` are not loaded, per dimension, and on which the API contradicts itself.
 
-    Raises Incompatible if the settings make other days, or ask another version of the API.
+    Raises Incompatible if the stored days have other boundaries, or come from another version of the API.
     """
     version = version_for(key_from_environment(), settings.devin_api_version)
     unloaded: dict[Dimension, list[date]] = {}

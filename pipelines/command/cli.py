@@ -1,4 +1,4 @@
-"""The `devin-sessions` command: its subcommands, their arguments and help. Exit codes are in `exit_codes`."""
+"""The `devin-sessions` command: its subcommands, their arguments and help texts. Exit codes are in `exit_codes`."""
 
 import json
 import logging
@@ -17,30 +17,30 @@ import typer
 
 from pipelines.command import interrupts
 from pipelines.command.backfill import backfill
-from pipelines.command.dagster_home import HomeUnusable, dagster_home, home_is_there, open_instance
-from pipelines.command.exit_codes import MISSING, WRONG_USE, exit_code_for, sentence_of
+from pipelines.command.dagster_home import HomeUnusable, dagster_home, home_exists, open_instance
+from pipelines.command.exit_codes import MISSING, WRONG_USE, exit_code_for, user_message
 from pipelines.command.probe import DAYS, PATIENCE_SECONDS, probe
-from pipelines.command.query import Refused, answered, first_rows, write_csv
+from pipelines.command.query import QueryRefused, first_rows, run_query, write_csv
 from pipelines.command.restore import restore
 from pipelines.command.screen import (
     complain,
     last_words,
     say,
+    set_output,
     show_calendar,
     show_coverage,
     show_findings,
     show_runs,
     show_table,
-    speak,
 )
 from pipelines.command.status import status
 from pipelines.definitions import devin_api_for
 from pipelines.partitions import as_days, closed_days, daily_partitions
-from pipelines.settings import Settings, exposed_env_file, says_json
+from pipelines.settings import Settings, env_file_warning, logs_json
 from resources.calls import Calls
 from resources.devin_key import KEY_VARIABLE
 
-MOST_ROWS_SHOWN = 200
+MAX_ROWS_SHOWN = 200
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -51,45 +51,47 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """The entry point: sentences instead of tracebacks for everything that a user can mend."""
-    # Dagster marks what the project rests on as beta at each start; the tests watch for changes.
+    """The entry point. Shows a sentence instead of a traceback for every error that a user can fix."""
+    # At each start, Dagster warns that features which the project uses are beta; the tests would notice a change.
     warnings.filterwarnings("ignore", category=dg.BetaWarning)
-    # Libraries that log on their own have no place on the user's screen; what matters comes as an exception.
+    # Keeps libraries' own logs off the user's screen; what matters arrives as an exception.
     logging.getLogger().addHandler(logging.NullHandler())
-    is_json = says_json()
-    speak(in_json=is_json)
+    is_json = logs_json()
+    set_output(json_lines=is_json)
     try:
-        interrupts.say_at_the_end(last_words)
-        if exposed := exposed_env_file():
-            complain(exposed, "env_file_exposed")
-        # What the library of the command line prints by itself is no JSON.
+        interrupts.set_last_words(last_words)
+        if warning := env_file_warning():
+            complain(warning, "env_file_exposed")
+        # In standalone mode Typer prints errors itself, and not as JSON.
         sys.exit(app(standalone_mode=not is_json))
     except Exception as error:
         code = exit_code_for(error)
         if code is not None:
-            _stop(sentence_of(error), code)
+            _stop(user_message(error), code)
         if not is_json:
             raise
         complain(f"{type(error).__name__}: {error}", "crashed", traceback=traceback.format_exc())
         raise SystemExit(MISSING) from None
     finally:
-        interrupts.say_at_the_end(str)
+        interrupts.set_last_words(str)
 
 
 @app.command("backfill")
 def load_days(
     first: Annotated[str, typer.Argument(metavar="FIRST", help="First day, such as 2025-01-01.")] = "",
-    last: Annotated[str, typer.Argument(metavar="LAST", help="Last day, included.")] = "",
-    refresh: Annotated[bool, typer.Option("--refresh", help="Read days again that are loaded already.")] = False,
-    missing: Annotated[bool, typer.Option("--missing", help="All of history since DEVIN_START_DATE.")] = False,
+    last: Annotated[str, typer.Argument(metavar="LAST", help="Last day, inclusive.")] = "",
+    refresh: Annotated[bool, typer.Option("--refresh", help="Also reload days that are already loaded.")] = False,
+    missing: Annotated[
+        bool, typer.Option("--missing", help="Load every day since DEVIN_START_DATE that isn't loaded yet.")
+    ] = False,
 ) -> None:
-    """Load the days FIRST to LAST that are not loaded yet, and say what is missing in the end.
+    """Load the days from FIRST to LAST that aren't loaded yet, and report what is still missing.
 
-    With --missing instead of days: every day of history that is not loaded yet.
+    Give either FIRST and LAST, or --missing.
     """
     settings = Settings.load()
     if bool(first and last) == missing or (missing and (first or refresh)):
-        _stop("Name the first and the last day, or say --missing for all of history that is not loaded.", WRONG_USE)
+        _stop("Give FIRST and LAST, or use --missing to load every day that isn't loaded yet.", WRONG_USE)
     if missing:
         days = closed_days(daily_partitions(settings))
         command = "devin-sessions backfill --missing"
@@ -102,12 +104,15 @@ def load_days(
 
 @app.command("status")
 def show_status(
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for machines.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
 ) -> None:
-    """How much of history is loaded and proven, the last runs, the next, and what to do: exit code 1 if anything."""
+    """Show how much of history is loaded and proven, the last runs, the next run, and what to do.
+
+    Exit code 1 if there is anything to do.
+    """
     settings = Settings.load()
     try:
-        with open_instance() if home_is_there() else nullcontext() as instance:
+        with open_instance() if home_exists() else nullcontext() as instance:
             found = status(settings, instance)
     except HomeUnusable as error:
         found = status(settings, None)
@@ -139,12 +144,14 @@ def show_status(
 
 @app.command("probe")
 def probe_source(
-    until: Annotated[str, typer.Option(metavar="DAY", help="The last of the days asked about.")] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON array, for machines.")] = False,
+    until: Annotated[
+        str, typer.Option(metavar="DAY", help="Last of the seven days to probe. Default: the last closed day.")
+    ] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON array, for programs.")] = False,
 ) -> None:
-    """Ask the source a handful of questions and say how it behaves and what to set. Stores nothing.
+    """Send a few requests to the API and report how it behaves and what to set. Stores nothing.
 
-    Exit code 1 if anything is bad, or if the source does not answer.
+    Exit code 1 if a finding is bad, or if the API returns nothing usable.
     """
     settings = Settings.load()
     partitions = daily_partitions(settings)
@@ -165,35 +172,35 @@ def probe_source(
 
 @app.command()
 def query(
-    sql: Annotated[str, typer.Argument(metavar="SQL", help='What to ask, such as "select * from weekly_sessions".')],
-    as_csv: Annotated[bool, typer.Option("--csv", help="Comma-separated values with a header, for programs.")] = False,
+    sql: Annotated[str, typer.Argument(metavar="SQL", help='The query, such as "select * from weekly_sessions".')],
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV with a header, for programs.")] = False,
     for_excel: Annotated[
-        bool, typer.Option("--excel", help="The same for Excel and other spreadsheets: no text becomes a formula.")
+        bool, typer.Option("--excel", help="Print CSV for Excel and other spreadsheets: no text becomes a formula.")
     ] = False,
 ) -> None:
-    """Ask the published snapshot, or the warehouse on a server, in SQL. Nothing can be changed."""
+    """Query the published snapshot, or the warehouse if it is on a server, with SQL. Read-only."""
     settings = Settings.load()
     if as_csv and for_excel:
-        _stop("Choose one of --csv, for programs, and --excel, for spreadsheets.", WRONG_USE)
+        _stop("Choose either --csv, for programs, or --excel, for spreadsheets.", WRONG_USE)
     try:
-        with answered(settings, sql) as answer:
+        with run_query(settings, sql) as result:
             if as_csv or for_excel:
-                write_csv(answer, for_people=for_excel)
+                write_csv(result, for_spreadsheet=for_excel)
                 return
-            rows, has_more = first_rows(answer, MOST_ROWS_SHOWN)
-            columns = answer.columns
-    except Refused as error:
+            rows, has_more = first_rows(result, MAX_ROWS_SHOWN)
+            columns = result.columns
+    except QueryRefused as error:
         _stop(str(error), MISSING if error.is_for_later else WRONG_USE)
     show_table("", columns, rows)
     if has_more:
-        say(f"Only the first {MOST_ROWS_SHOWN} rows are shown. For all of them, add --csv.")
+        say(f"Only the first {MAX_ROWS_SHOWN} rows are shown. To get all of them, add --csv.")
 
 
 @app.command("restore")
 def restore_warehouse() -> None:
-    """Build a damaged warehouse again, from its own rows where they can be read, else from what is published of it.
+    """Rebuild a damaged warehouse from its own rows if they can be read, otherwise from its published copies.
 
-    Exit code 1 if something could not be had, with the command that loads it.
+    Exit code 1 if something could not be recovered; the output then gives the command that loads it.
     """
     done = restore(Settings.load())
     for sentence in done.done:
@@ -208,17 +215,17 @@ def restore_warehouse() -> None:
 def ui(
     port: Annotated[int, typer.Option(help="Port on this machine.")] = 3000,
 ) -> None:
-    """Start the Dagster UI on this machine, with the daemon that runs the schedule, until Ctrl-C."""
+    """Serve the Dagster UI on this machine, and run the daemon for the schedule, until Ctrl-C."""
     Settings.load()
     from pipelines.command.webserver import (
         ADDRESS,
         CannotServe,
         serve,
-    )  # here: it brings a web framework that no other command needs
+    )  # here: it imports a web framework that no other command needs
 
     with open_instance(for_the_ui=True) as instance:
-        say(f"The Dagster UI: http://{ADDRESS}:{port} (ends with Ctrl-C; the schedule runs as long as this does)")
-        os.chdir(dagster_home())  # Dagster leaves its scratch files where it is started
+        say(f"The Dagster UI: http://{ADDRESS}:{port} (stop with Ctrl-C; the schedule runs as long as this command)")
+        os.chdir(dagster_home())  # Dagster leaves its scratch files in the working directory
         try:
             serve(instance, port)
         except CannotServe as error:
@@ -227,28 +234,30 @@ def ui(
 
 @app.command()
 def sandbox(
-    port: Annotated[int, typer.Option(help="Port on this machine; 0 takes a free one.")] = 8787,
-    organizations: Annotated[int, typer.Option(min=1, help="How many organizations it has.")] = 12,
+    port: Annotated[int, typer.Option(help="Port on this machine; 0 for a free one.")] = 8787,
+    organizations: Annotated[int, typer.Option(min=1, help="Number of organizations.")] = 12,
     seed: Annotated[int, typer.Option(help="The same seed gives the same sessions.")] = 1,
-    delay: Annotated[float, typer.Option(min=0, help="Seconds before each answer.")] = 0.0,
+    delay: Annotated[float, typer.Option(min=0, help="Seconds to wait before each response.")] = 0.0,
     fail_status: Annotated[
-        int | None, typer.Option(min=400, max=599, help="Fail with this status, such as 503.")
+        int | None, typer.Option(min=400, max=599, help="HTTP status to fail with, such as 503.")
     ] = None,
-    fail_chance: Annotated[float, typer.Option(min=0, max=1, help="How often it fails.")] = 0.1,
+    fail_chance: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of requests that fail with --fail-status.")
+    ] = 0.1,
 ) -> None:
     """Serve invented sessions the way the Devin API serves real ones, until Ctrl-C."""
-    from resources.sandbox.server import Sandbox  # here: it brings a web framework that no other command needs
+    from resources.sandbox.server import Sandbox  # here: it imports a web framework that no other command needs
 
     with Sandbox(seed=seed, organizations=organizations, port=port) as source:
         if fail_status is not None:
             source.fail(status=fail_status, chance=fail_chance, times=None)
         if delay:
             source.fail(delay=delay, times=None)
-        say(f"The sandbox answers at {source.url}. To use it, in another terminal:")
+        say(f"The sandbox is running at {source.url}. To use it, run in another terminal:")
         say(f"  export DEVIN_API_URL={source.url} {KEY_VARIABLE}={source.api_key}")
         say(f"  # or {KEY_VARIABLE}={source.service_key} for v3 of the API")
         say("  export WAREHOUSE_URL=duckdb:///data/sandbox/warehouse.duckdb DAGSTER_HOME=$PWD/data/sandbox/dagster")
-        interrupts.raise_instead()
+        interrupts.raise_keyboard_interrupt()
         try:
             threading.Event().wait()
         except KeyboardInterrupt:
@@ -257,14 +266,14 @@ def sandbox(
 
 @app.command()
 def demo(
-    days: Annotated[int, typer.Option(min=1, max=690, help="How many days, up to yesterday.")] = 90,
-    organizations: Annotated[int, typer.Option(min=1, max=500, help="How many organizations.")] = 12,
+    days: Annotated[int, typer.Option(min=1, max=690, help="Number of days, up to yesterday.")] = 90,
+    organizations: Annotated[int, typer.Option(min=1, max=500, help="Number of organizations.")] = 12,
     with_ui: Annotated[
-        bool, typer.Option("--ui", help="Then serve the Dagster UI over the demo until Ctrl-C.")
+        bool, typer.Option("--ui", help="Then serve the Dagster UI for the demo, until Ctrl-C.")
     ] = False,
 ) -> None:
-    """Load invented sessions into data/demo and show what comes out. Needs no key; touches nothing else."""
-    from pipelines.command.demo import run_demo  # here: it brings a web framework that no other command needs
+    """Load invented sessions into data/demo and show the result. Needs no key; touches nothing else."""
+    from pipelines.command.demo import run_demo  # here: it imports a web framework that no other command needs
 
     run_demo(days, organizations, with_ui=with_ui)
 
@@ -284,10 +293,10 @@ def _day(name: str, value: str) -> date:
 def _days_between(first: date, last: date, settings: Settings) -> list[date]:
     closed = closed_days(daily_partitions(settings))
     if first > last:
-        _stop(f"The range is reversed: {first} is after {last}. The first day comes first.", WRONG_USE)
+        _stop(f"The range is reversed: {first} is after {last}. Swap the two days.", WRONG_USE)
     if first < settings.devin_start_date:
         _stop(
-            f"{first} is before DEVIN_START_DATE={settings.devin_start_date}. Begin there, or set it earlier.",
+            f"{first} is before DEVIN_START_DATE={settings.devin_start_date}. Start there, or set an earlier date.",
             WRONG_USE,
         )
     if not closed or last > closed[-1]:

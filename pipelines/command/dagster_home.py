@@ -1,4 +1,4 @@
-"""Dagster's record of runs, in DAGSTER_HOME: where it is, how it is opened, and what to do when it can't be used."""
+"""Dagster's record of runs, in DAGSTER_HOME: where it is, how to open it, and what to do if it can't be used."""
 
 import contextlib
 import errno
@@ -20,7 +20,7 @@ from filelock import FileLock
 from pipelines.assets.published_snapshot import PUBLISHED_SNAPSHOT
 from pipelines.settings import PROJECT
 
-_PRINTS_ITSELF = {
+_NO_OUTPUT_CAPTURE = {
     "compute_logs": {
         "module": NoOpComputeLogManager.__module__,
         "class": NoOpComputeLogManager.__name__,
@@ -32,9 +32,9 @@ class HomeUnusable(Exception):
     """Dagster's record of runs, in DAGSTER_HOME, can't be used. The message is for the user."""
 
 
-# What comes out of Dagster when its files can't be read or written; what an asset raises is in the run's events.
-_OF_ITS_FILES = (OSError, sqlite3.Error, sa.exc.DBAPIError)
-_OF_ITS_CONFIGURATION = (
+# What Dagster raises if its files can't be read or written; what an asset raises is in the run's events.
+_FILE_ERRORS = (OSError, sqlite3.Error, sa.exc.DBAPIError)
+_CONFIGURATION_ERRORS = (
     yaml.YAMLError,
     UnicodeDecodeError,
     CheckError,
@@ -44,9 +44,9 @@ _OF_ITS_CONFIGURATION = (
 
 
 def dagster_home() -> Path:
-    """The instance's folder: DAGSTER_HOME, else data/dagster. Made and given the project's dagster.yaml if need be.
+    """The instance's directory: DAGSTER_HOME, by default data/dagster.
 
-    Raises HomeUnusable.
+    Creates it and links the project's dagster.yaml into it if necessary. Raises HomeUnusable.
     """
     home = _home()
     os.environ["DAGSTER_HOME"] = str(home)
@@ -57,49 +57,51 @@ def dagster_home() -> Path:
         configuration = home / "dagster.yaml"
         is_dangling = configuration.is_symlink() and not configuration.exists()
         if is_dangling or (configuration.is_file() and not configuration.stat().st_size):
-            configuration.unlink()  # Dagster would take its own defaults, telemetry among them
-        with contextlib.suppress(FileExistsError):  # by an earlier start, or by one at the same time
+            configuration.unlink()  # Dagster would use its own defaults, which include telemetry
+        with contextlib.suppress(FileExistsError):  # from an earlier start, or one at the same time
             configuration.symlink_to(PROJECT / "dagster.yaml")
     except OSError as error:
         raise HomeUnusable(
-            f"DAGSTER_HOME={home} can't be the folder of Dagster's record of runs: {error.strerror}. Name a folder in "
-            "which you may write, or none: then it is data/dagster."
+            f"DAGSTER_HOME={home} cannot hold Dagster's record of runs: {error.strerror}. Set it to a directory you "
+            "can write to, or unset it to use data/dagster."
         ) from error
     return home
 
 
-def home_is_there() -> bool:
-    """Whether anything was ever run: what only looks makes no instance. Raises HomeUnusable."""
-    with using_the_record():
+def home_exists() -> bool:
+    """Whether anything was ever run, so that commands which only read create no instance. Raises HomeUnusable."""
+    with using_run_record():
         return _home().is_dir()
 
 
 def _home() -> Path:
     home = Path(os.environ.get("DAGSTER_HOME") or PROJECT / "data" / "dagster")
     if not home.is_absolute():
-        raise HomeUnusable(f"DAGSTER_HOME={home} is refused: Dagster wants a whole path, such as {Path.cwd() / home}.")
+        raise HomeUnusable(
+            f"DAGSTER_HOME={home} is refused: Dagster needs an absolute path, such as {Path.cwd() / home}."
+        )
     return home
 
 
 @contextlib.contextmanager
 def open_instance(*, for_the_ui: bool = False) -> Iterator[dg.DagsterInstance]:
-    """The instance of `dagster_home`, all of whose files can be read. Raises HomeUnusable.
+    """The instance in `dagster_home`, with all its files readable. Raises HomeUnusable.
 
-    Unless it is `for_the_ui`, runs of this process print where the process does: to capture what a step prints, Dagster
-    points the process's own output at a file, so that no progress is seen, and starts two processes that an interrupt
-    ends with a traceback.
+    Unless `for_the_ui`, Dagster doesn't capture what steps print. To capture it, Dagster redirects this process's
+    output to a file, which would hide the progress, and starts two processes that end with a traceback when
+    interrupted.
     """
     with contextlib.ExitStack() as stack:
-        # Dagster makes its tables when it first opens the folder, and fails if another process does so at that moment.
-        with using_the_record(), FileLock(dagster_home() / "opening.lock"):
+        # Dagster creates its tables when it first opens the directory, and fails if another process does so meanwhile.
+        with using_run_record(), FileLock(dagster_home() / "opening.lock"):
             try:
-                reference = InstanceRef.from_dir(str(_home()), overrides={} if for_the_ui else _PRINTS_ITSELF)
+                reference = InstanceRef.from_dir(str(_home()), overrides={} if for_the_ui else _NO_OUTPUT_CAPTURE)
                 instance = stack.enter_context(dg.DagsterInstance.from_ref(reference))
-            except _OF_ITS_CONFIGURATION as error:
+            except _CONFIGURATION_ERRORS as error:
                 raise HomeUnusable(
-                    f"Dagster's configuration {_home() / 'dagster.yaml'} can't be used: {_in_one_line(error)}. This is "
-                    "about the record of runs, not about the warehouse. Fix that file, or delete it: the next command "
-                    "links the project's own in its place."
+                    f"Dagster's configuration {_home() / 'dagster.yaml'} can't be used: {_in_one_line(error)}. This "
+                    "affects the record of runs, not the warehouse. Fix that file, or delete it: the next command "
+                    "will link the project's own in its place."
                 ) from error
             instance.get_runs(limit=1)
             instance.all_instigator_state()
@@ -108,36 +110,36 @@ def open_instance(*, for_the_ui: bool = False) -> Iterator[dg.DagsterInstance]:
 
 
 @contextlib.contextmanager
-def using_the_record() -> Iterator[None]:
-    """For what reads or writes Dagster's record of runs. Raises HomeUnusable for what is wrong with its files."""
+def using_run_record() -> Iterator[None]:
+    """Wraps reads and writes of Dagster's record of runs. Raises HomeUnusable if its files can't be used."""
     try:
         yield
-    except _OF_ITS_FILES as error:
+    except _FILE_ERRORS as error:
         home = _home()
         raise HomeUnusable(
-            f"Dagster's record of runs in {home} can't be used: {_in_one_line(error)}. The warehouse is not concerned: "
+            f"Dagster's record of runs in {home} can't be used: {_in_one_line(error)}. The warehouse is not affected: "
             f"what is stored there is kept. {_advice(error, home)} Then run the same command again."
         ) from error
 
 
-_LEAST_ROOM = 64 * 1024  # bytes: SQLite asks for 32 KB at a time
+_LEAST_FREE_BYTES = 64 * 1024  # SQLite allocates 32 KB at a time
 
 
 def _advice(error: Exception, home: Path) -> str:
     original = error.orig if isinstance(error, sa.exc.DBAPIError) else error
-    code = getattr(original, "sqlite_errorcode", 0) & 0xFF  # what is above says more of the same
+    code = getattr(original, "sqlite_errorcode", 0) & 0xFF  # the primary code; the higher bits only refine it
     number = original.errno if isinstance(original, OSError) else 0
-    # SQLite tells of a full disk as of any other trouble where it shares memory through a file.
-    is_full = code == sqlite3.SQLITE_IOERR and shutil.disk_usage(home).free < _LEAST_ROOM
+    # For its shared memory file, SQLite reports a full disk as a general I/O error.
+    is_full = code == sqlite3.SQLITE_IOERR and shutil.disk_usage(home).free < _LEAST_FREE_BYTES
     if is_full or code == sqlite3.SQLITE_FULL or number in (errno.ENOSPC, errno.EDQUOT):
-        return "The disk is full: make room."
+        return "The disk is full: free some space."
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return "Another process keeps it locked: end it, or wait for it."
+        return "Another process has it locked: stop it, or wait for it."
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM) or number in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return "Fix the permissions of that directory and of the files in it, or set DAGSTER_HOME to another."
-    return f"If its files are damaged, move them aside (mv {home} {home}.damaged), which costs the list of past runs."
+        return "Fix the permissions of that directory and the files in it, or set DAGSTER_HOME to another directory."
+    return f"If its files are damaged, move them aside (mv {home} {home}.damaged); the list of past runs is then lost."
 
 
 def _in_one_line(error: Exception) -> str:
-    said = str(error.orig) if isinstance(error, sa.exc.DBAPIError) else str(error)
-    return textwrap.shorten(said, 300, placeholder=" …").rstrip(".") or type(error).__name__
+    text = str(error.orig) if isinstance(error, sa.exc.DBAPIError) else str(error)
+    return textwrap.shorten(text, 300, placeholder=" …").rstrip(".") or type(error).__name__

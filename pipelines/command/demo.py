@@ -1,4 +1,4 @@
-"""The demo: the sandbox as source, data/demo as warehouse and instance, and real runs between them."""
+"""The demo: real runs that load from the sandbox into a warehouse and a Dagster instance in data/demo."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from pipelines.command import runs
 from pipelines.command.dagster_home import open_instance
-from pipelines.command.screen import LiveProgress, complain, say, show_coverage, show_table, speak
+from pipelines.command.screen import LiveProgress, complain, say, set_output, show_coverage, show_table
 from pipelines.definitions import definitions_for
 from pipelines.partitions import closed_days, daily_partitions
 from pipelines.settings import PROJECT, Settings
@@ -21,12 +21,15 @@ from resources.sandbox.server import Sandbox
 from warehouse import reads
 from warehouse.dimensions import ORGANIZATIONS
 
-FOLDER = PROJECT / "data" / "demo"
+DIRECTORY = PROJECT / "data" / "demo"
 
 
 def run_demo(days: int, organizations: int, *, with_ui: bool) -> None:
-    """Load the last `days` of a sandbox with so many `organizations`, show them, and exit with 1 if any is missing."""
-    shutil.rmtree(FOLDER, ignore_errors=True)
+    """Load the last `days` days of a sandbox with `organizations` organizations and show them.
+
+    Exits with 1 if a run fails.
+    """
+    shutil.rmtree(DIRECTORY, ignore_errors=True)
     today = datetime.now(UTC).date()
     first_day = today - timedelta(days=days)
     with Sandbox(organizations=organizations) as source:
@@ -34,18 +37,18 @@ def run_demo(days: int, organizations: int, *, with_ui: bool) -> None:
             devin_api_url=source.url,
             devin_api_key=source.api_key,
             devin_start_date=first_day.isoformat(),
-            warehouse_url=f"duckdb:///{FOLDER}/warehouse.duckdb",
+            warehouse_url=f"duckdb:///{DIRECTORY}/warehouse.duckdb",
         )
-        speak(in_json=False)
-        os.environ["DAGSTER_HOME"] = str(FOLDER / "dagster")
+        set_output(json_lines=False)
+        os.environ["DAGSTER_HOME"] = str(DIRECTORY / "dagster")
         settings = Settings.load()
-        say(f"The sandbox stands in for the Devin API. Loading {days} days of its {organizations} organizations.")
+        say(f"Using the sandbox instead of the Devin API. Loading {days} days of {organizations} organizations.")
         closed = closed_days(daily_partitions(settings))
         with LiveProgress() as progress, open_instance() as instance:
             definitions = definitions_for(settings, progress)
             outcome = runs.run_range(definitions, instance, progress, ORGANIZATIONS, closed[0], closed[-1])
         severities = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN
-        checks = [told for severity in severities for told in runs.failed_checks([outcome], severity)]
+        checks = [sentence for severity in severities for sentence in runs.failed_checks([outcome], severity)]
         for sentence in outcome.failures + checks:
             complain(sentence, "not_loaded")
         if outcome.failures:
@@ -58,7 +61,7 @@ def run_demo(days: int, organizations: int, *, with_ui: bool) -> None:
 
 
 def _use_only(**values: str) -> None:
-    """Set these variables and blank every other, so that neither the environment nor .env reaches the demo."""
+    """Set these variables and blank all other settings, so that neither the environment nor .env affects the demo."""
     for name in Settings.model_fields:
         os.environ[name.upper()] = values.get(name, "")
 
@@ -87,14 +90,14 @@ def _show(settings: Settings) -> None:
 
 def _show_next_steps() -> None:
     command = Path(sys.executable).parent / "devin-sessions"
-    here = command.relative_to(Path.cwd()) if command.is_relative_to(Path.cwd()) else command
+    program = command.relative_to(Path.cwd()) if command.is_relative_to(Path.cwd()) else command
     say("What to try next:")
-    in_the_ui, report = f"{here} demo --ui", f"{(FOLDER / 'published' / 'report.html').relative_to(PROJECT)}"
-    wide = max(map(len, (in_the_ui, report)))
-    say(f"  {report:{wide}}   to look at in a browser")
-    say(f"  {in_the_ui:{wide}}   the same in the Dagster UI")
-    say(f"  {'README.md, “Real use”':{wide}}   from a key to a nightly schedule")
+    in_the_ui, report = f"{program} demo --ui", f"{(DIRECTORY / 'published' / 'report.html').relative_to(PROJECT)}"
+    width = max(map(len, (in_the_ui, report)))
+    say(f"  {report:{width}}   the report, to open in a browser")
+    say(f"  {in_the_ui:{width}}   the same data in the Dagster UI")
+    say(f"  {'README.md, “Real use”':{width}}   from a key to a nightly schedule")
     say(
-        f"  WAREHOUSE_URL=duckdb:///{FOLDER.relative_to(PROJECT)}/warehouse.duckdb "
-        f'{here} query "select * from enterprise_sessions order by day desc limit 7"'
+        f"  WAREHOUSE_URL=duckdb:///{DIRECTORY.relative_to(PROJECT)}/warehouse.duckdb "
+        f'{program} query "select * from enterprise_sessions order by day desc limit 7"'
     )

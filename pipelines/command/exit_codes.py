@@ -1,4 +1,4 @@
-"""What the command ends with: 0 all loaded, 1 something is missing, 2 wrong use or settings, 128 + n signal n."""
+"""Exit codes: 0 all is loaded, 1 something is missing, 2 wrong use or settings, 128 + n ended by signal n."""
 
 import typer
 
@@ -36,6 +36,6 @@ def exit_code_for(error: Exception) -> int | None:
     return next((code for kind, code in _CODES.items() if isinstance(error, kind)), None)
 
 
-def sentence_of(error: Exception) -> str:
-    """What to say of an error that has an exit code."""
+def user_message(error: Exception) -> str:
+    """The message to show for an error that has an exit code."""
     return error.format_message() if isinstance(error, typer.TyperException) else str(error)

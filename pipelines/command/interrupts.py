@@ -1,10 +1,10 @@
-"""Ctrl-C and SIGTERM end a command with a sentence and 128 plus the signal's number, from its first moment on.
+"""Ctrl-C and SIGTERM end a command at any moment, with a sentence and the exit code 128 plus the signal's number.
 
-The process ends in the handler: an exception that a handler raises may be swallowed by whatever it strikes, such as an
-extension that imports, and then the command would go on. Nothing is lost by that, since everything that is stored is
-stored whole. While a run goes on, Dagster's own handler is in the place of this one, and cancels the run.
+The process exits in the handler: an exception raised there could be swallowed by the code that it interrupts, such as
+an extension module during its import, and the command would continue. Nothing is lost, because everything is stored in
+whole transactions. During a run, Dagster's own handler replaces this one and cancels the run.
 
-Imports nothing heavy, so that it is in place before what takes seconds to import.
+Imports nothing heavy, so that the handlers are installed before the imports that take seconds.
 """
 
 import os
@@ -25,43 +25,43 @@ class _State:
     received = 0
 
 
-def begin() -> None:
-    """From now on a signal ends the process."""
+def install_handlers() -> None:
+    """From now on, SIGINT and SIGTERM end the process."""
     _State.reading, writing = os.pipe()
     for descriptor in (_State.reading, writing):
         os.set_blocking(descriptor, False)
-    # Dagster's handler does not say which signal it was.
+    # Dagster's handler does not report which signal it got.
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     for number in SIGNALS:
-        signal.signal(number, _end)
-    sys.unraisablehook = _deliver_again
+        signal.signal(number, _exit)
+    sys.unraisablehook = _resend
 
 
-def _deliver_again(struck: "sys.UnraisableHookArgs") -> None:
-    """An interrupt that struck a destructor is printed by Python and then forgotten; here it comes again instead."""
-    if struck.exc_type.__name__ in _RAISED:
+def _resend(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Send the signal again if its exception was raised in a destructor, where Python prints it and continues."""
+    if unraisable.exc_type.__name__ in _RAISED:
         number = _State.received or signal.SIGINT
-        # By another thread, once this hook is left.
-        again = threading.Timer(0.01, os.kill, (os.getpid(), number))
-        again.daemon = True
-        again.start()
+        # From another thread, so that this hook has returned by then.
+        timer = threading.Timer(0.01, os.kill, (os.getpid(), number))
+        timer.daemon = True
+        timer.start()
     else:
-        sys.__unraisablehook__(struck)
+        sys.__unraisablehook__(unraisable)
 
 
-def say_at_the_end(last_words: Callable[[], str]) -> None:
-    """What a signal lets the process say from now on, with the end of its line."""
+def set_last_words(last_words: Callable[[], str]) -> None:
+    """Set what a signal prints before the process exits: a text that ends with its line break, or is empty."""
     _State.last_words = last_words
 
 
-def raise_instead() -> None:
-    """From now on a signal raises KeyboardInterrupt, for a command that waits for nothing else."""
+def raise_keyboard_interrupt() -> None:
+    """From now on, a signal raises KeyboardInterrupt: for a command that only waits for one."""
     for number in SIGNALS:
         signal.signal(number, signal.default_int_handler)
 
 
 def received() -> int:
-    """The signal that this process was sent to end it; 0 if none, or if `begin` was not called."""
+    """The signal that asked this process to end; 0 if none came, or if `install_handlers` was not called."""
     if not _State.received and _State.reading >= 0:
         try:
             sent = os.read(_State.reading, 4096)
@@ -72,12 +72,12 @@ def received() -> int:
 
 
 def exit_code() -> int:
-    """What a command ends with that was interrupted, as shells have it."""
+    """The exit code of an interrupted command, by the convention of shells."""
     return 128 + (received() or signal.SIGINT)
 
 
-def _end(number: int, frame: FrameType | None) -> None:
+def _exit(number: int, frame: FrameType | None) -> None:
     if os.isatty(1):
-        os.write(1, _SHOW_CURSOR)  # which a bar may have hidden
+        os.write(1, _SHOW_CURSOR)  # a progress bar may have hidden it
     os.write(2, _State.last_words().encode())
     os._exit(128 + number)

@@ -1,4 +1,4 @@
-"""A damaged warehouse built again, from itself where its rows can be read, else from what is published of it."""
+"""Rebuilds a damaged warehouse, from its own rows if they can be read, otherwise from its published copies."""
 
 import fcntl
 import os
@@ -24,102 +24,102 @@ from warehouse.restoring import Source
 
 
 class NotRestored(Exception):
-    """Nothing was restored, and the warehouse is as it was. The message says why and what to do."""
+    """Nothing was restored, and the warehouse is unchanged. The message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class Done:
-    """What to tell the user: what was done, and what could not be had or has to be loaded again."""
+    """Messages for the user: what was done, and what could not be recovered or must be loaded again."""
 
     done: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
 
 
 def restore(settings: Settings) -> Done:
-    """Build the warehouse again if it is damaged or gone, and keep the damaged file under another name.
+    """Rebuild the warehouse if it is damaged or missing, and keep the damaged file under another name.
 
-    Until the new file takes its place nothing is changed, so that it can be killed and run again. Raises NotRestored,
-    WarehouseLocked, WarehouseError or UnfitWarehouse.
+    Nothing changes until the new file replaces the old one, so a restore can be killed and run again. Raises
+    NotRestored, WarehouseLocked, WarehouseError or UnfitWarehouse.
     """
     database, snapshot = Database(url=settings.warehouse_url), settings.published_snapshot
     if snapshot is None:
         raise NotRestored(
-            f"The warehouse {database.name} is on a server. Restore it from your own backup, such as one of pg_dump: "
-            "docs/deployment.md says how."
+            f"The warehouse {database.name} is on a server. Restore it from your own backup, such as one made with "
+            "pg_dump: docs/deployment.md says how."
         )
     path = database.path
     try:
-        with publishing(snapshot.parent), tempfile.TemporaryDirectory(prefix=_FOLDER, dir=path.parent) as folder:
-            _put_back(path, Path(folder))
-            return _restore(settings, database, snapshot, Path(folder))
+        with publishing(snapshot.parent), tempfile.TemporaryDirectory(prefix=_PREFIX, dir=path.parent) as directory:
+            _clean_up_after_kill(path, Path(directory))
+            return _restore(settings, database, snapshot, Path(directory))
     except OSError as error:
         raise WarehouseError(
-            f"The warehouse {path} could not be restored: {error.strerror or error}. It is as it was. Fix that (disk "
+            f"The warehouse {path} could not be restored: {error.strerror or error}. It is unchanged. Fix that (disk "
             "full? permissions?) and run the same command again."
         ) from error
 
 
-def _restore(settings: Settings, database: Database, snapshot: Path, folder: Path) -> Done:
+def _restore(settings: Settings, database: Database, snapshot: Path, directory: Path) -> Done:
     path, before = database.path, _state_of(database.path)
     found = Found(problem="there is no such file")
     sources: list[Source] = []
     if before:
-        with _held(database):
+        with _locked(database):
             pass  # no run has it open
-        found, sources = _look_at(path, folder)
+        found, sources = _examine(path, directory)
         if not found.why:
-            return _only_published(path, snapshot)
+            return _check_published(path, snapshot)
     of_snapshot = _source("the published copy", snapshot, read_through(snapshot)) if snapshot.exists() else None
     of_parquet = restoring.parquet_source(snapshot.parent / "parquet")
     sources += [source for source in (of_snapshot, of_parquet) if source]
     if not any(source.whole for source in sources):
         raise NotRestored(
-            f"The warehouse {path} can't be restored ({found.why}): nothing that can be read is published in "
-            f"{snapshot.parent}. Copy a backup of {snapshot.name} there and run the same command again; or move "
-            f"{path} away and load history again: devin-sessions backfill --missing"
+            f"The warehouse {path} can't be restored ({found.why}): {snapshot.parent} has no published copy that can "
+            f"be read. Copy a backup of {snapshot.name} there and run the same command again; or move {path} away "
+            "and load history again: devin-sessions backfill --missing"
         )
-    new = Database(url=Database.url_of(folder / "new.duckdb"))
+    new = Database(url=Database.url_of(directory / "new.duckdb"))
     days = closed_days(daily_partitions(settings))
     with new.transaction() as connection:
         restored = restoring.restore(connection, sources, settled_after_days=settings.settled_after_days)
         missing = sorted({d for each in settings.dimensions for d in missing_days(connection, settings, each, days)})
     if why := read_through(new.path).why:
         raise NotRestored(
-            f"What was restored can't be read ({why}), so the warehouse {path} is as it was. The disk or the memory of "
-            "this machine may be failing."
+            f"The restored file can't be read ({why}), so the warehouse {path} was left unchanged. The disk or the "
+            "memory of this machine may be failing."
         )
-    aside = _swap(database, new.path, before)
+    kept = _swap(database, new.path, before)
     names = list(dict.fromkeys(restored.sources.values()))
-    as_of = f"as of {restored.as_of:%Y-%m-%d %H:%M} UTC" if restored.as_of else "without a day"
+    as_of = f"as of {restored.as_of:%Y-%m-%d %H:%M} UTC" if restored.as_of else "without any day"
     done = [f"Restored the warehouse {path} from {' and '.join(names)}, {as_of}. What was wrong: {found.why}"]
-    if aside:
-        done.append(f"The damaged file is kept: {aside}. Delete it when you no longer need it.")
-    told = [f"Could not be had: {part} ({why})" for part, why in restored.lost.items()]
+    if kept:
+        done.append(f"The damaged file is kept as {kept}. Delete it when you no longer need it.")
+    lost = [f"Could not be recovered: {part} ({why})" for part, why in restored.lost.items()]
     if restored.dropped:
-        told.append(f"Left out, since their counts could not be had whole: {format_days(sorted(restored.dropped))}.")
+        lost.append(f"Left out, because their counts are incomplete: {format_days(sorted(restored.dropped))}.")
     if names != [_ITSELF] and restored.as_of:
         first = max(settings.devin_start_date, restored.as_of.date() - timedelta(days=settings.devin_lookback_days))
         if days and first <= days[-1]:
             done.append(
-                "Days that were read after that are missing, or are as they were then. To read the last ones again: "
+                "Days that were read after that are missing or out of date. To read the last ones again: "
                 f"devin-sessions backfill {first} {days[-1]} --refresh"
             )
     if missing:
         sentence = f"Not loaded: {format_days(missing)}. To load: devin-sessions backfill --missing"
-        (told if told else done).append(sentence)
-    return Done(done, told)
+        (lost if lost else done).append(sentence)
+    return Done(done, lost)
 
 
 _ITSELF = "its own rows"
-_FOLDER = ".restoring-"
+_PREFIX = ".restoring-"
 
 
-def _look_at(path: Path, folder: Path) -> tuple[Found, list[Source]]:
-    """What is wrong with the file, and what can be read of it: with the log beside it, and without."""
+def _examine(path: Path, directory: Path) -> tuple[Found, list[Source]]:
+    """What is wrong with the file, and what can be read from it: with its write-ahead log, and without."""
     found = read_through(path)
-    sources = [_source(_ITSELF, _linked(path, folder / "whole.duckdb", with_log=True), found)]
+    sources = [_source(_ITSELF, _link(path, directory / "whole.duckdb", with_log=True), found)]
     if not found.why:
-        keys = folder / "keys.duckdb"
+        keys = directory / "keys.duckdb"
         shutil.copyfile(path, keys)
         if _log_of(path).exists():
             shutil.copyfile(_log_of(path), _log_of(keys))
@@ -127,13 +127,13 @@ def _look_at(path: Path, folder: Path) -> tuple[Found, list[Source]]:
         for file in (keys, _log_of(keys)):
             file.unlink(missing_ok=True)
     elif _log_of(path).exists():
-        without = _linked(path, folder / "without_log.duckdb", with_log=False)
+        without = _link(path, directory / "without_log.duckdb", with_log=False)
         sources.append(_source("its own rows before the last run", without, read_through(without)))
     return found, [source for source in sources if source]
 
 
 def _source(name: str, file: Path, found: Found) -> Source | None:
-    """What can be had of a DuckDB file. Raises NewerWarehouse."""
+    """The tables that can be read from a DuckDB file, if any. Raises NewerWarehouse."""
     if found.problem:
         return None
     version = migrations.VERSION
@@ -145,58 +145,58 @@ def _source(name: str, file: Path, found: Found) -> Source | None:
     return Source(name, found.whole, file=file, version=version, problems=found.damaged)
 
 
-def _only_published(path: Path, snapshot: Path) -> Done:
+def _check_published(path: Path, snapshot: Path) -> Done:
     done = [f"Nothing to restore: all of the warehouse {path} can be read."]
     if snapshot.exists() and (why := read_through(snapshot).why):
-        aside = _aside(snapshot)
-        snapshot.rename(aside)
+        kept = _damaged_name(snapshot)
+        snapshot.rename(kept)
         done.append(
-            f"The published copy is damaged ({why}) and is now {aside}. To publish a new one: "
+            f"The published copy is damaged ({why}) and was renamed to {kept}. To publish a new one: "
             "devin-sessions backfill --missing"
         )
     return Done(done)
 
 
 def _swap(database: Database, new: Path, before: os.stat_result | None) -> Path | None:
-    """Put the new file in the place of the old one, which is kept. Returns where."""
+    """Replace the old file, if there is one, with the new one. Returns where the old one is kept."""
     path = database.path
-    with _held(database):
+    with _locked(database):
         if _identity(_state_of(path)) != _identity(before):
             raise NotRestored(f"Another process wrote to the warehouse {path} meanwhile. Run the same command again.")
-        aside = None
+        kept = None
         if before:
             new.chmod(before.st_mode & 0o777)
-            aside = _aside(path)
+            kept = _damaged_name(path)
             try:
-                aside.hardlink_to(path)  # so that the old file is in its place until the new one is
+                kept.hardlink_to(path)  # so that the old file stays in place until the new one replaces it
             except OSError:
-                shutil.copy2(path, aside)
+                shutil.copy2(path, kept)
             if _log_of(path).exists():
-                _log_of(path).rename(_log_of(aside))
+                _log_of(path).rename(_log_of(kept))
         new.replace(path)
         descriptor = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-    return aside
+    return kept
 
 
-def _put_back(path: Path, own: Path) -> None:
-    """Undo what a restore that was killed had set aside, and remove what it was building in a folder like `own`."""
-    for left in path.parent.glob(f"{_FOLDER}*"):
-        if left != own:
-            shutil.rmtree(left)
-    for aside in path.parent.glob(f"{path.name}.damaged-*"):
-        if path.exists() and aside.samefile(path):
-            if _log_of(aside).exists():
-                _log_of(aside).rename(_log_of(path))
-            aside.unlink()
+def _clean_up_after_kill(path: Path, own: Path) -> None:
+    """Undo the renames of a restore that was killed, and remove its directory; `own` is the one of this restore."""
+    for directory in path.parent.glob(f"{_PREFIX}*"):
+        if directory != own:
+            shutil.rmtree(directory)
+    for kept in path.parent.glob(f"{path.name}.damaged-*"):
+        if path.exists() and kept.samefile(path):
+            if _log_of(kept).exists():
+                _log_of(kept).rename(_log_of(path))
+            kept.unlink()
 
 
 @contextmanager
-def _held(database: Database) -> Iterator[None]:
-    """Nobody else opens the file meanwhile, if it is there. Raises WarehouseLocked."""
+def _locked(database: Database) -> Iterator[None]:
+    """Keeps other processes from opening the file, if it exists, until the block ends. Raises WarehouseLocked."""
     if not database.path.exists():
         yield
         return
@@ -210,15 +210,15 @@ def _held(database: Database) -> Iterator[None]:
             )(fcntl.lockf, file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the lock that DuckDB takes
         except BlockingIOError:
             raise WarehouseLocked(
-                f"The warehouse {database.name} is locked by another process, and stayed so for "
-                f"{database.lock_timeout_seconds:g} s. Close what has it open (a DuckDB shell, a notebook, a run) and "
-                "run the same command again."
+                f"The warehouse {database.name} is locked by another process, and still was after "
+                f"{database.lock_timeout_seconds:g} s. Close whatever has it open (a DuckDB shell, a notebook, a run) "
+                "and run the same command again."
             ) from None
         yield
 
 
-def _linked(path: Path, to: Path, *, with_log: bool) -> Path:
-    """The same file under a name that has a log beside it, or none."""
+def _link(path: Path, to: Path, *, with_log: bool) -> Path:
+    """Link the file, or copy it if that fails, to the path `to`, with or without its write-ahead log."""
     for source, target in (
         (path, to),
         *([(_log_of(path), _log_of(to))] if with_log and _log_of(path).exists() else []),
@@ -234,7 +234,7 @@ def _log_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.wal")
 
 
-def _aside(path: Path) -> Path:
+def _damaged_name(path: Path) -> Path:
     return path.with_name(f"{path.name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%S}")
 
 

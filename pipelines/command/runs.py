@@ -1,4 +1,4 @@
-"""Running the job in this process, recorded in the Dagster instance like any other run."""
+"""Runs of the job in this process, recorded in the Dagster instance like any other run."""
 
 import os
 import socket
@@ -13,24 +13,24 @@ from dagster._core.utils import make_new_run_id
 from pipelines.assets.activity_report import ACTIVITY_REPORT
 from pipelines.assets.published_snapshot import PUBLISHED_SNAPSHOT
 from pipelines.command import interrupts
-from pipelines.command.dagster_home import HomeUnusable, using_the_record
+from pipelines.command.dagster_home import HomeUnusable, using_run_record
 from pipelines.failures import failure_message, is_interrupt
 from pipelines.loading.progress import Progress
 from pipelines.schedules import JOB, range_tags
 from resources.event_log import BatchingSqliteEventLogStorage
 from warehouse.dimensions import Dimension
 
-# The user's screen shows progress and sentences; Dagster's own log is in the instance and its UI.
+# Keeps Dagster's log off the user's screen; it is in the instance and the UI.
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
-_SECONDS_LOCKED = 10.0
+_LOCK_TIMEOUT_SECONDS = 10.0
 
 _HOST, _PID = "devin-sessions/host", "devin-sessions/process"
 
 
 @dataclass
 class Outcome:
-    """How one run ended: what failed, as sentences and as assets, and what its checks found."""
+    """How one run ended: failures as messages, the assets that failed, and the results of its checks."""
 
     failures: list[str] = field(default_factory=list)
     checks: dict[dg.AssetCheckKey, dg.AssetCheckEvaluation] = field(default_factory=dict)
@@ -48,15 +48,15 @@ def run_range(
     *,
     refresh: bool = False,
 ) -> Outcome:
-    """One run of the job's assets about `dimension` over the days `first` to `last`.
+    """Run the job's assets about `dimension` for the days `first` to `last`.
 
-    Unless it is to `refresh`, days that are loaded already are only asked for what they lack. If it stored only a part,
-    what is downstream still follows. `progress` is the one of the definitions.
+    Unless `refresh`, only missing counts are requested for days that are already loaded. If the run stores only some
+    of the days, the assets downstream are still updated. `progress` is the one in the definitions.
     """
     try:
-        with using_the_record():
+        with using_run_record():
             if isinstance(instance.event_log_storage, BatchingSqliteEventLogStorage):
-                instance.event_log_storage.check_writable(_SECONDS_LOCKED)
+                instance.event_log_storage.check_writable(_LOCK_TIMEOUT_SECONDS)
             _close_dead_runs(instance)
     except HomeUnusable as error:
         return Outcome([str(error)])
@@ -67,15 +67,15 @@ def run_range(
     tags = range_tags(first.isoformat(), last.isoformat(), complete_before)
     outcome = _run(definitions, instance, tags=tags, asset_selection=selection)
     if outcome.failures and any(result.stored for result in progress.results[loads_before:]):
-        # Dagster skips what is downstream of a failure, but what was stored should be in the rollups all the same.
+        # Dagster skips what is downstream of a failure, but the days that were stored belong in the rollups.
         outcome.failures += run_downstream(definitions, instance, dimension).failures
     return outcome
 
 
 def run_downstream(definitions: dg.Definitions, instance: dg.DagsterInstance, dimension: Dimension) -> Outcome:
-    """One run of the rollups, the snapshot and the report alone.
+    """Run only the rollups, the snapshot and the report.
 
-    If a rollup fails, the others and what is published follow all the same, in a run of their own.
+    If a rollup fails, the snapshot and the report are still updated, in a run of their own.
     """
     selection = _downstream(definitions, dimension)
     outcome = _run(definitions, instance, asset_selection=selection) if selection else Outcome()
@@ -87,8 +87,8 @@ def run_downstream(definitions: dg.Definitions, instance: dg.DagsterInstance, di
 
 def _downstream(definitions: dg.Definitions, dimension: Dimension) -> list[dg.AssetKey]:
     rollups = [dg.AssetKey(rollup.name) for rollup in dimension.rollups]
-    there = definitions.resolve_asset_graph().get_all_asset_keys()
-    return [*rollups, *(key for key in (PUBLISHED_SNAPSHOT, ACTIVITY_REPORT) if key in there)]
+    defined = definitions.resolve_asset_graph().get_all_asset_keys()
+    return [*rollups, *(key for key in (PUBLISHED_SNAPSHOT, ACTIVITY_REPORT) if key in defined)]
 
 
 def _run(definitions: dg.Definitions, instance: dg.DagsterInstance, **options: Any) -> Outcome:
@@ -96,10 +96,10 @@ def _run(definitions: dg.Definitions, instance: dg.DagsterInstance, **options: A
     if outcome.is_interrupted:
         return outcome
     run_id = make_new_run_id()
-    # Dagster books a run as failed that is interrupted, unless that was asked for.
-    instance.add_event_listener(run_id, lambda entry: _ask_to_cancel(instance, entry))
+    # Dagster records an interrupted run as failed, unless its cancellation was requested.
+    instance.add_event_listener(run_id, lambda entry: _request_cancellation(instance, entry))
     try:
-        with using_the_record():
+        with using_run_record():
             result = definitions.resolve_job_def(JOB).execute_in_process(
                 instance=instance,
                 run_id=run_id,
@@ -120,12 +120,12 @@ def _run(definitions: dg.Definitions, instance: dg.DagsterInstance, **options: A
         outcome.checks[check.asset_check_key] = check
     outcome.is_interrupted |= not result.success and bool(interrupts.received())
     if outcome.is_interrupted:
-        with using_the_record():
-            _book_as_canceled(instance, run_id)
+        with using_run_record():
+            _record_as_canceled(instance, run_id)
     return outcome
 
 
-def _ask_to_cancel(instance: dg.DagsterInstance, entry: dg.EventLogEntry) -> None:
+def _request_cancellation(instance: dg.DagsterInstance, entry: dg.EventLogEntry) -> None:
     event = entry.dagster_event
     if event and event.is_step_failure and is_interrupt(event):
         run = instance.get_run_by_id(entry.run_id)
@@ -133,15 +133,15 @@ def _ask_to_cancel(instance: dg.DagsterInstance, entry: dg.EventLogEntry) -> Non
             instance.report_run_canceling(run, "Interrupted on the terminal.")
 
 
-def _book_as_canceled(instance: dg.DagsterInstance, run_id: str) -> None:
-    """For an interrupt between two steps."""
+def _record_as_canceled(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Record the run as canceled if the interrupt came between two steps."""
     run = instance.get_run_by_id(run_id)
     if run and run.status not in (dg.DagsterRunStatus.CANCELED, dg.DagsterRunStatus.SUCCESS):
-        instance.report_run_canceled(run, "Interrupted on the terminal. What it had stored is kept.")
+        instance.report_run_canceled(run, "Interrupted on the terminal. What it stored is kept.")
 
 
 def failed_checks(outcomes: Iterable[Outcome], severity: dg.AssetCheckSeverity) -> list[str]:
-    """What the checks say that did not hold when they were last looked at in these runs, if they are so severe."""
+    """The descriptions of the checks of this severity whose last evaluation in these runs failed, each once."""
     last = {key: check for outcome in outcomes for key, check in outcome.checks.items()}
     failed = [check for check in last.values() if not check.passed and check.severity is severity]
     return list(dict.fromkeys(check.description or check.check_name for check in failed))
@@ -152,13 +152,13 @@ def _this_process() -> dict[str, str]:
 
 
 def _close_dead_runs(instance: dg.DagsterInstance) -> None:
-    """Mark runs as failed whose process on this machine is gone: nobody else will, and they would seem to go on."""
+    """Mark runs as failed whose process on this machine is gone: otherwise they would appear to run for ever."""
     here = {_HOST: socket.gethostname()}
     begun = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
     for run in instance.get_runs(dg.RunsFilter(statuses=begun, tags=here)):
         try:
             os.kill(int(run.tags[_PID]), 0)
         except ProcessLookupError:
-            instance.report_run_failed(run, "The process of this run was killed. What it had stored is kept.")
+            instance.report_run_failed(run, "The process of this run was killed. What it stored is kept.")
         except PermissionError:
             continue

@@ -1,4 +1,4 @@
-"""How things look on a terminal: the progress of a load, tables, sentences. Or in a log, as one JSON object a line."""
+"""Output for people (progress, tables, sentences), or for a log, as one JSON object per line."""
 
 import json
 import time
@@ -24,7 +24,7 @@ from resources.outage import Waiting
 from warehouse.dimensions import Dimension
 from warehouse.reads import Coverage, DayState
 
-MAX_WIDTH = 10_000  # where no screen sets an end to a line
+MAX_WIDTH = 10_000  # characters, where no terminal limits the length of a line
 
 out = Console()
 err = Console(stderr=True)
@@ -34,23 +34,23 @@ class _Log:
     is_json = False
 
 
-def speak(*, in_json: bool) -> None:
-    """From now on say everything in JSON, or else in sentences."""
-    _Log.is_json = in_json
-    if in_json:
+def set_output(*, json_lines: bool) -> None:
+    """From now on, print JSON lines, or sentences."""
+    _Log.is_json = json_lines
+    if json_lines:
         warnings.showwarning = _warn
 
 
 def say(sentence: str, event: str = "said", /, **fields: Any) -> None:
-    """One line for people, on standard output; never taken for markup, never broken in the middle of a word.
+    """Print a sentence to standard output. It is never parsed as markup, and no line break is added to it.
 
-    `event`, a name that stays, and `fields` are for programs: JSON alone has them.
+    `event`, a name that never changes, and `fields` are for programs: only JSON has them.
     """
     _write(out, "info", sentence, event, fields)
 
 
 def complain(sentence: str, event: str, /, **fields: Any) -> None:
-    """What went wrong and what to do, on standard error."""
+    """Print what went wrong and what to do to standard error."""
     _write(err, "error", sentence, event, fields)
 
 
@@ -60,7 +60,7 @@ def _warn(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -
 
 def _write(console: Console, level: str, sentence: str, event: str, fields: Mapping[str, Any]) -> None:
     if not _Log.is_json:
-        console.print(_told(sentence), soft_wrap=True)
+        console.print(_as_rich_text(sentence), soft_wrap=True)
         return
     console.file.write(_as_json(level, sentence, event, fields))
     console.file.flush()
@@ -73,13 +73,13 @@ def _as_json(level: str, sentence: str, event: str, fields: Mapping[str, Any]) -
 
 
 def last_words() -> str:
-    """The line for standard error when a signal ends the process."""
-    sentence = "Interrupted. What is stored is kept. To go on, run the same command again."
+    """The line to print to standard error when a signal ends the process."""
+    sentence = "Interrupted. What is stored is kept. To continue, run the same command again."
     return _as_json("error", sentence, "interrupted", {}) if _Log.is_json else f"{sentence}\n"
 
 
 def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """A table for people: numbers to the right, NULL dimmed; where it is too wide, names break at their underscores."""
+    """Print a table for people. If it is too wide for the terminal, the columns' names break at their underscores."""
     rows = list(rows)
     table = _table(title, columns, rows)
     if not out.is_terminal:
@@ -95,18 +95,19 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], **
     table = Table(title=title or None, title_justify="left", title_style="bold", header_style="bold", **options)
     for index, name in enumerate(columns):
         is_number = any(isinstance(row[index], int | float) and not isinstance(row[index], bool) for row in rows)
-        table.add_column(_told(name), justify="right" if is_number else "left", overflow="fold")
+        table.add_column(_as_rich_text(name), justify="right" if is_number else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text("NULL", style="dim") if value is None else Text(printable(shown(value))) for value in row))
+        cells = (Text("NULL", style="dim") if value is None else Text(printable(format_value(value))) for value in row)
+        table.add_row(*cells)
     return table
 
 
 def show_coverage(covered: Coverage, dimension: Dimension) -> None:
-    """How much is loaded and proven of the counts per organization, or per user."""
+    """Print how much of the counts per organization, or per user, is loaded and proven."""
     rows = [
         ("days", f"{covered.first_day} to {covered.last_day}"),
         ("days loaded", f"{covered.days_loaded:,} of {covered.days_expected:,}"),
-        ("days reconciled with the source's total", f"{covered.days_reconciled:,} of {covered.days_loaded:,}"),
+        ("days reconciled with the API's total", f"{covered.days_reconciled:,} of {covered.days_loaded:,}"),
         (dimension.plural, f"{covered.counted:,}"),
         ("sessions", f"{covered.sessions_count:,}"),
         ("last loaded", f"{covered.last_loaded_at:%Y-%m-%d %H:%M} UTC" if covered.last_loaded_at else "never"),
@@ -117,14 +118,14 @@ def show_coverage(covered: Coverage, dimension: Dimension) -> None:
 _MARKS: dict[DayState, tuple[str, str, str]] = {
     "proven": ("■", "green", "loaded and proven"),
     "unattributed": ("▲", "yellow", "loaded, sessions unattributed"),
-    "contradiction": ("✗", "bold red", "loaded, contradicted by the source"),
-    "partial": ("◧", "magenta", "loaded in part"),
+    "contradiction": ("✗", "bold red", "loaded, contradicted by the API"),
+    "partial": ("◧", "magenta", "partly loaded"),
     "missing": ("·", "red", "missing"),
 }
 
 
 def show_calendar(days: Mapping[date, DayState]) -> None:
-    """A row a month and a mark a day; below it what the marks mean that occur."""
+    """Print one row per month with one mark per day, and below it what those marks mean."""
     months: dict[str, dict[int, DayState]] = {}
     for day, state in days.items():
         months.setdefault(f"{day:%Y-%m}", {})[day.day] = state
@@ -136,13 +137,13 @@ def show_calendar(days: Mapping[date, DayState]) -> None:
         out.print(line, soft_wrap=True)
     legend = Text("           ")
     for state, (mark, style, meaning) in _MARKS.items():
-        if number := sum(of_day == state for of_day in days.values()):
+        if number := sum(state_of_day == state for state_of_day in days.values()):
             legend.append(mark, style=style).append(f" {meaning} ({number:,})  ")
     out.print(legend, soft_wrap=True)
 
 
 def show_runs(runs: Sequence[Run], schedule: Schedule, next_tick: datetime) -> None:
-    """The last runs, and when the schedule asks for the next."""
+    """Print the last runs, and when the schedule starts the next one."""
     rows = [
         (
             f"{run.started_at:%Y-%m-%d %H:%M} UTC" if run.started_at else "not yet",
@@ -153,15 +154,16 @@ def show_runs(runs: Sequence[Run], schedule: Schedule, next_tick: datetime) -> N
         for run in runs
     ]
     if rows:
-        show_table("Last runs", ["began", "days", "outcome", "took"], rows)
+        show_table("Last runs", ["started", "days", "outcome", "took"], rows)
     at = f"Next run: {next_tick:%Y-%m-%d %H:%M %Z}"
     say(
         {
             "running": f"{at}.",
-            "not running": f"{at}, if the schedule runs by then. It does not now: start devin-sessions ui or, on a "
-            "server, the service of the daemon.",
-            "unknown": f"{at}, if the schedule runs by then.",
-            "switched off": "Next run: none, the schedule is switched off. Switch it on in the Dagster UI: Automation.",
+            "not running": f"{at}, if the schedule is running by then. It isn't running now: start devin-sessions ui "
+            "or, on a server, the daemon's service.",
+            "unknown": f"{at}, if the schedule is running by then.",
+            "switched off": "Next run: none, the schedule is switched off. Switch it on in the Dagster UI, under "
+            "Automation.",
         }[schedule]
     )
 
@@ -170,35 +172,35 @@ _STYLES = {"good": "green", "note": "yellow", "bad": "bold red", "unknown": "mag
 
 
 def show_findings(findings: Iterable[Finding]) -> None:
-    """What a probe found: the verdict, and under each question what was seen and what to do."""
-    table = Table(title="The source", title_justify="left", title_style="bold", header_style="bold", show_lines=True)
+    """Print what a probe found: for each question the verdict, what was seen and what to do."""
+    table = Table(title="The API", title_justify="left", title_style="bold", header_style="bold", show_lines=True)
     for name in ("verdict", "question", "seen", "advice"):
         table.add_column(name, overflow="fold")
     for finding in findings:
         verdict = Text(finding.verdict, style=_STYLES[finding.verdict])
-        table.add_row(verdict, *map(_told, (finding.question, finding.seen, finding.advice)))
+        table.add_row(verdict, *map(_as_rich_text, (finding.question, finding.seen, finding.advice)))
     out.print(table)
 
 
-def _told(sentences: str) -> Text:
-    return Text(printable(sentences, but="\n"))
+def _as_rich_text(sentences: str) -> Text:
+    return Text(printable(sentences, keep="\n"))
 
 
-def printable(text: str, *, but: str = "") -> str:
-    """`text` in which what a terminal would act on, or not show, is an escape like `\\x1b`.
+def printable(text: str, *, keep: str = "") -> str:
+    """`text` with every character that a terminal would act on, or not show, as an escape like `\\x1b`.
 
-    What makes text run the other way and what has no width are among that. All spaces stay, and what is in `but`.
+    That includes characters that reverse the direction of text or have no width. Spaces and those in `keep` stay.
     """
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() or c in but or category(c) == "Zs" else _escaped(c) for c in text)
+    return "".join(c if c.isprintable() or c in keep or category(c) == "Zs" else _escape(c) for c in text)
 
 
-def _escaped(character: str) -> str:
+def _escape(character: str) -> str:
     return character.encode("unicode_escape").decode()
 
 
-def shown(value: object) -> str:
+def format_value(value: object) -> str:
     """A value as people write it."""
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
@@ -206,14 +208,14 @@ def shown(value: object) -> str:
 
 
 def as_text(value: object) -> str:
-    """A value as other programs read it: true and false as in SQL, NULL as nothing."""
+    """A value as other programs read it: true and false as in SQL, NULL as an empty text."""
     if value is None:
         return ""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 class LiveProgress(Progress):
-    """A moving bar on a terminal, else a plain line for each block of days; a context manager."""
+    """A progress bar on a terminal, otherwise a plain line for each block of days. A context manager."""
 
     def __enter__(self) -> "LiveProgress":
         self.began = time.monotonic()
@@ -243,7 +245,7 @@ class LiveProgress(Progress):
         """Move the bar."""
         self._bars.update(
             self._bar,
-            description=self._doing,
+            description=self._activity,
             total=self.cells_expected,
             completed=self.cells,
             calls=f"{self.calls.sent:,}",
@@ -251,20 +253,20 @@ class LiveProgress(Progress):
         )
 
     @property
-    def _doing(self) -> str:
+    def _activity(self) -> str:
         if self.calls.waiting:
             return escape(printable(str(self.calls.waiting)))
-        return f"{self._last_stored} stored" if self._last_stored else "Asking"
+        return f"{self._last_stored} stored" if self._last_stored else "Requesting"
 
     def waiting(self, waiting: Waiting) -> None:
-        """Show it beside the bar, or say so where no bar can move."""
+        """Show it next to the bar, or print a line if there is no bar."""
         if self._bars.disable:
             self._wait_lines(waiting)
         else:
-            self._bars.update(self._bar, description=self._doing)
+            self._bars.update(self._bar, description=self._activity)
 
     def stored(self, days: Collection[date]) -> None:
-        """Show the last of them, on a line of its own where no bar can move."""
+        """Show the last of them next to the bar, or print a line if there is no bar."""
         self._last_stored = max([*days, *filter(None, [self._last_stored])], default=None)
         super().stored(days)
         if self._bars.disable and days:

@@ -1,4 +1,4 @@
-"""How much of history is loaded and proven, how the last runs went, when the next one is, and what is to be done."""
+"""How much of history is loaded and proven, how the last runs ended, when the next one is, and what to do."""
 
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -7,7 +7,7 @@ from typing import Literal
 import dagster as dg
 
 from pipelines.behind import CATCH_UP, behind
-from pipelines.command.dagster_home import using_the_record
+from pipelines.command.dagster_home import using_run_record
 from pipelines.ledger import missing_days, open_read_only
 from pipelines.partitions import closed_days, daily_partitions, format_days, ranges
 from pipelines.schedules import JOB, SCHEDULE, next_tick
@@ -18,12 +18,12 @@ from warehouse.dimensions import Dimension
 
 RUNS_SHOWN = 5
 Schedule = Literal["running", "switched off", "not running", "unknown"]
-_SILENCE = timedelta(minutes=3)  # the daemon gives a sign of life every 30 seconds
+_MAX_SILENCE = timedelta(minutes=3)  # the daemon sends a heartbeat every 30 seconds
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run of the job: when it began (UTC), which days it was about, how it ended and how long it took."""
+    """One run of the job: when it started (UTC), which days it loaded, how it ended and how long it took."""
 
     started_at: datetime | None
     days: str
@@ -33,7 +33,7 @@ class Run:
 
 @dataclass(frozen=True)
 class DimensionStatus:
-    """The state of the counts per organization, or per user. `days` says of each day of history how it is."""
+    """The state of the counts per organization, or per user. `days` has the state of each day of history."""
 
     coverage: reads.Coverage
     days: dict[date, reads.DayState]
@@ -42,9 +42,9 @@ class DimensionStatus:
 
 @dataclass(frozen=True)
 class Status:
-    """All of it. `to_do` is empty if nothing needs doing; `next_tick` is when the schedule asks for the next run.
+    """The whole status. `to_do` is empty if there is nothing to do; `next_tick` is when the schedule starts a run next.
 
-    `behind` names the assets that are older than the stored days.
+    `behind` lists the assets that are older than the stored days.
     """
 
     dimensions: dict[Dimension, DimensionStatus]
@@ -56,7 +56,7 @@ class Status:
 
 
 def status(settings: Settings, instance: dg.DagsterInstance | None) -> Status:
-    """The state of the warehouse, and of the runs in `instance` if there is one. Changes nothing.
+    """The status of the warehouse, and of the runs in `instance` if given. Changes nothing.
 
     Raises HomeUnusable if the runs can't be read.
     """
@@ -77,27 +77,27 @@ def status(settings: Settings, instance: dg.DagsterInstance | None) -> Status:
     late = behind(settings).assets
     if late:
         to_do.append(f"Behind the stored days: {', '.join(late)}. To catch up: {CATCH_UP}")
-    with using_the_record():
+    with using_run_record():
         runs, schedule = (_last_runs(instance), _schedule(instance)) if instance else ([], "not running")
     return Status(dimensions, runs, schedule, next_tick(settings, datetime.now(UTC)), late, to_do)
 
 
 def _to_do(dimension: Dimension, missing: list[date], state: DimensionStatus) -> list[str]:
     per_noun = dimension.per_noun
-    said = []
+    to_do = []
     if missing:
         days = ranges(missing)
         command = "--missing" if len(days) > 1 else f"{missing[0]} {missing[-1]}"
-        said.append(f"Missing{per_noun}: {format_days(missing)}. To load: devin-sessions backfill {command}")
-    contradicted = [day for day, of_day in state.days.items() if of_day == "contradiction"]
+        to_do.append(f"Missing{per_noun}: {format_days(missing)}. To load: devin-sessions backfill {command}")
+    contradicted = [day for day, state_of_day in state.days.items() if state_of_day == "contradiction"]
     if contradicted:
-        said.append(
+        to_do.append(
             f"Contradicted{per_noun}: {format_days(contradicted)}. To read again: "
             f"devin-sessions backfill {contradicted[0]} {contradicted[-1]} --refresh"
         )
     for id_, reason in state.unavailable.items():
-        said.append(f"Not counted: {id_}, refused on {reason} It is tried again on each run.")
-    return said
+        to_do.append(f"Not counted: {id_}, refused on {reason} It will be retried on every run.")
+    return to_do
 
 
 def _last_runs(instance: dg.DagsterInstance) -> list[Run]:
@@ -105,19 +105,19 @@ def _last_runs(instance: dg.DagsterInstance) -> list[Run]:
     for record in instance.get_run_records(dg.RunsFilter(job_name=JOB), limit=RUNS_SHOWN):
         tags = record.dagster_run.tags
         first, last = (tags.get(f"dagster/asset_partition_range_{end}", "") for end in ("start", "end"))
-        began = datetime.fromtimestamp(record.start_time, UTC) if record.start_time else None
+        started_at = datetime.fromtimestamp(record.start_time, UTC) if record.start_time else None
         seconds = record.end_time - record.start_time if record.start_time and record.end_time else None
         outcome = record.dagster_run.status.value.lower()
-        runs.append(Run(began, f"{first}…{last}" if first != last else first, outcome, seconds))
+        runs.append(Run(started_at, f"{first}…{last}" if first != last else first, outcome, seconds))
     return runs
 
 
 def _schedule(instance: dg.DagsterInstance) -> Schedule:
-    """Whether the daemon lives that asks for runs, and whether somebody has switched the schedule off in the UI."""
-    if not instance.schedule_storage:  # an instance in memory alone, where nothing is ever scheduled
+    """Whether the daemon that starts scheduled runs is alive, and whether the schedule is switched off in the UI."""
+    if not instance.schedule_storage:  # an instance that is only in memory
         return "not running"
     if any(state.name == SCHEDULE and not state.is_running for state in instance.all_instigator_state()):
         return "switched off"
-    beat = instance.get_daemon_heartbeats().get("SCHEDULER")
-    is_alive = beat and datetime.now(UTC) - datetime.fromtimestamp(beat.timestamp, UTC) < _SILENCE
+    heartbeat = instance.get_daemon_heartbeats().get("SCHEDULER")
+    is_alive = heartbeat and datetime.now(UTC) - datetime.fromtimestamp(heartbeat.timestamp, UTC) < _MAX_SILENCE
     return "running" if is_alive else "not running"

@@ -1,8 +1,8 @@
-"""The Dagster UI for one person on this machine, and the daemon that runs the schedule beside it.
+"""The Dagster UI for one person on this machine, together with the daemon that runs the schedule.
 
-Dagster's own webserver answers every page that a browser has open: it looks at neither `Host` nor `Origin`, and takes
-GraphQL from any of them. So its application is served here behind a check of both. What this module takes of Dagster is
-what `dagster_webserver/cli.py` does in `dagster_webserver()`; look there when Dagster is upgraded.
+Dagster's own webserver accepts GraphQL from any page that is open in a browser: it checks neither `Host` nor `Origin`.
+So this module serves its application behind a check of both. It uses Dagster the way `dagster_webserver()` in
+`dagster_webserver/cli.py` does; compare the two when Dagster is upgraded.
 """
 
 import os
@@ -30,26 +30,26 @@ from pipelines.settings import PROJECT
 ADDRESS = "127.0.0.1"
 HOSTS = (ADDRESS, "localhost")
 WORKSPACE = PROJECT / "workspace.yaml"
-_CLOSING_SECONDS = 5
-_ENDING_SECONDS = 60  # the daemon ends its own children first
+_SHUTDOWN_SECONDS = 5
+_DAEMON_SHUTDOWN_SECONDS = 60  # the daemon stops its own children first
 
 
 class CannotServe(Exception):
-    """The UI can't be served, or not with the schedule. The message says why and what to do."""
+    """The UI, or the daemon for the schedule, can't run. The message says why and what to do."""
 
 
 _REFUSAL = PlainTextResponse(
-    "A page of another site asked for this, and the Dagster UI answers its own pages alone. To open it, type its "
-    "address in the browser.\n",
+    "This request came from a page of another site, and the Dagster UI only accepts requests from its own pages. To "
+    "open the UI, type its address in the browser.\n",
     status_code=403,
 )
 
 
 class OwnPagesOnly:
-    """Lets requests through that no page of another site made; the others get 403 before Dagster sees them.
+    """Returns 403 to requests made by pages of other sites, before Dagster sees them, and passes on all others.
 
-    A browser says in `Sec-Fetch-Site` whose page it was, and with a POST or a WebSocket in `Origin`. Programs that are
-    no browsers send neither.
+    Browsers send the origin of the page in `Sec-Fetch-Site`, and for POST and WebSocket also in `Origin`. Other
+    programs send neither.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -59,7 +59,7 @@ class OwnPagesOnly:
         if scope["type"] not in ("http", "websocket") or not _is_from_elsewhere(Headers(scope=scope)):
             await self.app(scope, receive, send)
         elif scope["type"] == "websocket":
-            await send({"type": "websocket.close"})  # before it is accepted, this is a 403
+            await send({"type": "websocket.close"})  # a close before the accept is sent as 403
         else:
             await _REFUSAL(scope, receive, send)
 
@@ -70,16 +70,16 @@ def _is_from_elsewhere(headers: Headers) -> bool:
 
 
 def guarded(app: ASGIApp) -> ASGIApp:
-    """`app` for its own pages: another site gets 403, and another `Host` 400, as a name that was pointed here does."""
+    """`app` for its own pages only: other sites get 403, and other `Host` headers 400, against DNS rebinding."""
     return TrustedHostMiddleware(OwnPagesOnly(app), allowed_hosts=HOSTS, www_redirect=False)
 
 
 def serve(instance: dg.DagsterInstance, port: int) -> None:
     """Serve the UI at `port` of 127.0.0.1 and run the daemon, until a signal ends both. Raises CannotServe."""
-    # It is Python's own, but a shell that starts this in the background makes it, and its children, deaf to SIGINT.
+    # Python's default; but a shell that starts this in the background makes it and its children ignore SIGINT.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
-        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))  # so that the children end as well
+        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))  # so that the children are stopped too
     instance.optimize_for_webserver(statement_timeout=15_000, pool_recycle=3_600, max_overflow=20)
     try:
         with (
@@ -89,17 +89,17 @@ def serve(instance: dg.DagsterInstance, port: int) -> None:
         ):
             app = guarded(DagsterWebserver(context).create_asgi_app())
             server = uvicorn.Server(
-                uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=_CLOSING_SECONDS)
+                uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=_SHUTDOWN_SECONDS)
             )
 
-            def end_with_the_daemon() -> None:
+            def stop_with_the_daemon() -> None:
                 daemon.wait()
                 server.should_exit = True
 
-            threading.Thread(target=end_with_the_daemon, daemon=True).start()
+            threading.Thread(target=stop_with_the_daemon, daemon=True).start()
             server.run(sockets=[listening])
             raise CannotServe(
-                f"The Dagster daemon, which runs the schedule, ended with exit code {daemon.wait()}; what it said is "
+                f"The Dagster daemon, which runs the schedule, ended with exit code {daemon.wait()}; its output is "
                 "above. Start devin-sessions ui again."
             )
     except KeyboardInterrupt:
@@ -110,7 +110,7 @@ def _listening(port: int) -> socket.socket:
     try:
         return socket.create_server((ADDRESS, port))
     except OSError as error:
-        why = os.strerror(error.errno or 0)  # newer Pythons add words of their own to the error's
+        why = os.strerror(error.errno or 0)  # newer versions of Python add their own words to the error's
         raise CannotServe(
             f"The Dagster UI cannot listen on {ADDRESS}:{port}: {why}. Choose another port with --port, or stop the "
             "program that uses this one."
@@ -121,15 +121,15 @@ def _listening(port: int) -> socket.socket:
 def _daemon() -> Iterator[subprocess.Popen[bytes]]:
     """Dagster's daemon, which runs the schedule and the sensors, until the block ends."""
     program = str(Path(sys.executable).parent / "dagster-daemon")
-    # In a process group of its own, which Ctrl-C in a terminal doesn't reach: it would end the daemon's code server
-    # while a tick uses it. The signal below ends the ticks first.
+    # In its own process group, so that Ctrl-C in a terminal doesn't stop the daemon's code server while a tick uses
+    # it. The signal below stops the ticks first.
     process = subprocess.Popen([program, "run", "--workspace", str(WORKSPACE)], process_group=0)
     try:
         yield process
     finally:
         process.terminate()
         try:
-            process.wait(_ENDING_SECONDS)
+            process.wait(_DAEMON_SHUTDOWN_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

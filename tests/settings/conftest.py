@@ -1,4 +1,4 @@
-"""An environment in which no setting has a value."""
+"""An environment in which every setting is empty."""
 
 import pytest
 
@@ -7,6 +7,6 @@ from tests.support.variables import VARIABLES
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Empty, not unset: so a developer's own .env file fills in nothing.
+    # Empty rather than unset, so that a developer's own `.env` fills in nothing.
     for name in VARIABLES:
         monkeypatch.setenv(name, "")

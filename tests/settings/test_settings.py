@@ -1,4 +1,4 @@
-"""Every setting has a default, refuses what is not allowed in words, and is on the page of settings as it is."""
+"""Every setting has a default, says which values it allows, and is described on the settings page."""
 
 import re
 import subprocess
@@ -104,7 +104,7 @@ def test_settings_do_not_change_once_they_are_loaded() -> None:
         Settings.load().devin_max_tries = 7  # type: ignore[misc]  # the type forbids it too
 
 
-def test_settings_do_not_show_the_key_nor_the_webhook(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_show_neither_the_key_nor_the_webhook(monkeypatch: pytest.MonkeyPatch) -> None:
     webhook = f"https://hooks.example.com/{SECRET}"
     settings = load(monkeypatch, devin_api_key=f"apk_user_{SECRET}", devin_alert_webhook_url=webhook)
     assert SECRET not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
@@ -114,20 +114,20 @@ def test_settings_do_not_show_the_key_nor_the_webhook(monkeypatch: pytest.Monkey
 YESTERDAY = (datetime.now(UTC) - timedelta(days=1)).date()
 TOMORROW = (datetime.now(UTC) + timedelta(days=1)).date()
 
-ADDRESS = "an https:// address; http:// for this machine alone (127.0.0.1, ::1, localhost)"
-ORG_IDS = "organization ids separated by commas, each of letters, digits, `-` and `_`, up to 128"
+ADDRESS = "an https:// address; http:// only for this machine (127.0.0.1, ::1, localhost)"
+ORG_IDS = "comma-separated organization ids, each of up to 128 letters, digits, `-` and `_`"
 USER_IDS = (
-    "`discover` for every user that the source lists, or user ids separated by commas, each without blanks and "
-    "up to 128 characters"
+    "`discover` for every user that the API lists, or comma-separated user ids, each of up to 128 characters "
+    "without spaces"
 )
 DATE = "a date such as 2025-01-01, from 2020-01-01 up to yesterday"
 TIMEZONE = "an IANA name such as UTC or Europe/Berlin"
 COLLECTOR = "an http:// or https:// address without user and password"
 SECONDS = "a number of seconds above 0, up to 600"
-PAGE = "off, or a path that ends in .html; a relative one starts at the project's folder"
+PAGE = "off, or a path that ends in .html; a relative path starts in the project's directory"
 DATABASES = (
-    "a DuckDB file as duckdb:///path/to/file.duckdb, a database of MotherDuck as duckdb:///md:name, or one of "
-    "PostgreSQL as postgresql+psycopg://user:password@host/database"
+    "a DuckDB file as duckdb:///path/to/file.duckdb, a MotherDuck database as duckdb:///md:name, or a PostgreSQL "
+    "database as postgresql+psycopg://user:password@host/database"
 )
 
 
@@ -140,7 +140,7 @@ DATABASES = (
         *(("devin_org_ids", value, ORG_IDS) for value in ("o" * 129, '["org-1"]', "org-1,org-2\x1b", "null,*")),
         *(("devin_user_ids", value, USER_IDS) for value in (",", "user 1", "discover,user-1", "u" * 129, "üser")),
         *(("devin_allow_version_change", value, "true or false") for value in ("maybe", "2")),
-        *(("devin_api_version", value, "auto, or the one that the key is for: v2 or v3") for value in ("v1", "3")),
+        *(("devin_api_version", value, "auto, or the version that the key is for: v2 or v3") for value in ("v1", "3")),
         *(("devin_window_end", value, "exclusive or inclusive") for value in ("open", "Inclusive")),
         *(("devin_start_date", value, DATE) for value in ("2019-12-31", "2025-02-30", "yesterday", "01/02/2025")),
         *(("devin_start_date", value, DATE) for value in (f"{TOMORROW}", "9999-12-31", "2025-01-01T12:00:00")),
@@ -169,46 +169,44 @@ DATABASES = (
         *(("warehouse_url", value, DATABASES) for value in ("duckdb:///~no-such-user/a.duckdb", "postgresql://h/db")),
     ],
 )
-def test_what_is_not_allowed_is_refused_with_the_variable_the_value_and_what_is(
+def test_an_invalid_value_is_refused_with_its_variable_and_the_allowed_values(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str, allowed: str
 ) -> None:
-    told = refusal(monkeypatch, **{name: value})
-    assert told.startswith(f"{name.upper()}={value!r} is refused")
-    assert told.endswith(f". Allowed: {allowed}.")
-    assert "\n" not in told
+    message = refusal(monkeypatch, **{name: value})
+    assert message.startswith(f"{name.upper()}={value!r} is refused")
+    assert message.endswith(f". Allowed: {allowed}.")
+    assert "\n" not in message
 
 
 @pytest.mark.parametrize("name", VARIABLES)
-def test_every_variable_can_be_refused_and_then_says_what_is_allowed(
-    monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    told = refusal(monkeypatch, **{name.lower(): "\x1b[2J"})
-    assert told.startswith(name)
-    assert told.isprintable()
+def test_the_refusal_of_every_variable_says_what_is_allowed(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    message = refusal(monkeypatch, **{name.lower(): "\x1b[2J"})
+    assert message.startswith(name)
+    assert message.isprintable()
     extra = Settings.model_fields[name.lower()].json_schema_extra
     assert isinstance(extra, dict)
-    assert told.endswith(f"Allowed: {extra['allowed']}.")
+    assert message.endswith(f"Allowed: {extra['allowed']}.")
 
 
-def test_several_wrong_variables_are_refused_together_a_line_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = refusal(monkeypatch, devin_max_tries="0", devin_timezone="Mars/Olympus", devin_api_key=f"apk_{SECRET}")
-    assert [line.split(" ")[0].split("=")[0] for line in told.splitlines()] == [
+def test_several_invalid_variables_are_refused_together_with_a_line_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    message = refusal(monkeypatch, devin_max_tries="0", devin_timezone="Mars/Olympus", devin_api_key=f"apk_{SECRET}")
+    assert [line.split(" ")[0].split("=")[0] for line in message.splitlines()] == [
         "DEVIN_API_KEY",
         "DEVIN_TIMEZONE",
         "DEVIN_MAX_TRIES",
     ]
 
 
-def test_a_very_long_value_is_not_quoted_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_very_long_value_is_truncated_in_the_message(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(refusal(monkeypatch, devin_max_tries="9" * 5000)) < 400
 
 
 @pytest.mark.parametrize("value", [f"apk_{SECRET}", f"apk_user_ {SECRET}", f"apk_user_{SECRET}\u2013"])
 def test_a_key_that_cannot_work_is_refused_without_being_quoted(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
-    told = refusal(monkeypatch, devin_api_key=value)
-    assert told.startswith("DEVIN_API_KEY is refused (it ")
-    assert told.endswith("Allowed: a key that starts with `apk_user_` (for v2 of the API) or `cog_` (for v3).")
-    assert SECRET not in told
+    message = refusal(monkeypatch, devin_api_key=value)
+    assert message.startswith("DEVIN_API_KEY is refused (it ")
+    assert message.endswith("Allowed: a key that starts with `apk_user_` (for v2 of the API) or `cog_` (for v3).")
+    assert SECRET not in message
 
 
 @pytest.mark.parametrize(
@@ -227,8 +225,8 @@ def test_a_webhook_that_cannot_work_is_refused_without_being_quoted(
     monkeypatch: pytest.MonkeyPatch, value: str, why: str
 ) -> None:
     assert refusal(monkeypatch, devin_alert_webhook_url=value) == (
-        f"DEVIN_ALERT_WEBHOOK_URL is refused ({why}). Allowed: the https:// address of a webhook that takes Slack's "
-        "JSON; http:// for this machine alone."
+        f"DEVIN_ALERT_WEBHOOK_URL is refused ({why}). Allowed: the https:// address of a webhook that accepts Slack's "
+        "JSON; http:// only for this machine."
     )
 
 
@@ -243,26 +241,26 @@ def test_a_webhook_on_this_machine_needs_no_encryption(monkeypatch: pytest.Monke
 def test_a_version_that_the_key_is_not_for_is_refused_without_quoting_the_key(
     monkeypatch: pytest.MonkeyPatch, key: str, version: str
 ) -> None:
-    told = refusal(monkeypatch, devin_api_key=key, devin_api_version=version)
-    assert told.startswith(f"DEVIN_API_VERSION={version!r} is refused (DEVIN_API_KEY: ")
-    assert SECRET not in told
+    message = refusal(monkeypatch, devin_api_key=key, devin_api_version=version)
+    assert message.startswith(f"DEVIN_API_VERSION={version!r} is refused (DEVIN_API_KEY: ")
+    assert SECRET not in message
 
 
 @pytest.mark.parametrize(
     ("key", "version"), [("cog_a", "auto"), ("cog_a", "v3"), ("apk_user_a", "v2"), ("other", "v2"), ("other", "v3")]
 )
-def test_a_version_fits_its_kind_of_key_and_an_unknown_kind_if_it_is_named(
+def test_a_version_fits_its_kind_of_key_and_either_version_fits_an_unknown_kind(
     monkeypatch: pytest.MonkeyPatch, key: str, version: str
 ) -> None:
     assert load(monkeypatch, devin_api_key=key, devin_api_version=version).devin_api_version == version
 
 
-def test_user_ids_may_hold_what_identity_providers_put_into_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_user_ids_may_contain_the_characters_that_identity_providers_use(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = load(monkeypatch, devin_user_ids="google-oauth2|1234, email|a.b+c@example.com,user-1,user-1")
     assert settings.devin_user_ids == ("google-oauth2|1234", "email|a.b+c@example.com", "user-1")
 
 
-def test_blanks_around_the_key_are_not_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whitespace_around_the_key_is_stripped(monkeypatch: pytest.MonkeyPatch) -> None:
     key = load(monkeypatch, devin_api_key=f" apk_user_{SECRET}\n").devin_api_key
     assert key is not None
     assert key.get_secret_value() == f"apk_user_{SECRET}"
@@ -285,14 +283,14 @@ def test_blanks_around_the_key_are_not_part_of_it(monkeypatch: pytest.MonkeyPatc
     ],
 )
 def test_a_refused_address_does_not_show_its_password(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
-    told = refusal(monkeypatch, **{name: value})
-    assert told.startswith(f"{name.upper()}='")
-    assert SECRET not in told
+    message = refusal(monkeypatch, **{name: value})
+    assert message.startswith(f"{name.upper()}='")
+    assert SECRET not in message
 
 
-def test_a_refused_address_still_shows_which_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = refusal(monkeypatch, devin_api_url=f"https://user:{SECRET}@example.com/path?token={SECRET}")
-    assert told.startswith("DEVIN_API_URL='https://***@example.com/path?***' is refused (user, password, query ")
+def test_a_refused_address_still_shows_its_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    message = refusal(monkeypatch, devin_api_url=f"https://user:{SECRET}@example.com/path?token={SECRET}")
+    assert message.startswith("DEVIN_API_URL='https://***@example.com/path?***' is refused (user, password, query ")
 
 
 # Dates and organizations
@@ -310,14 +308,14 @@ def test_organization_ids_are_split_stripped_and_each_kept_once_in_order(monkeyp
     assert settings.devin_org_ids == ("org-b", "org_A", "o" * 128)
 
 
-def test_one_malformed_organization_id_among_others_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_malformed_organization_id_is_quoted_even_among_valid_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "('org 2' is not an organization id)" in refusal(monkeypatch, devin_org_ids="org-1, org 2 ,org-3")
 
 
 # The page
 
 
-def test_the_page_of_settings_is_what_the_settings_make_of_it() -> None:
+def test_the_settings_page_is_up_to_date() -> None:
     page = (PROJECT / "docs" / "settings.md").read_text(encoding="utf-8")
     assert page == settings_page.as_markdown(), "docs/settings.md is out of date: run `make docs`"
 

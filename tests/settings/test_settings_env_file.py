@@ -1,4 +1,4 @@
-"""The project's `.env` fills in what the environment lacks."""
+"""The project's `.env` file fills in what the environment lacks."""
 
 import json
 import os
@@ -16,14 +16,14 @@ from tests.support.variables import SECRET, VARIABLES
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A project's folder of its own, so that its `.env` is not this one's."""
-    folder = tmp_path / "project"
-    folder.mkdir()
-    return copy_of_the_project(folder)
+    """A copy of the project in a directory of its own, with its own `.env`."""
+    directory = tmp_path / "project"
+    directory.mkdir()
+    return copy_of_the_project(directory)
 
 
 def load_in(project: Path, working_directory: Path, variables: Mapping[str, str]) -> dict[str, Any]:
-    """What a new process loads whose environment holds these variables and none other of the settings."""
+    """The settings that a new process loads if its environment has these variables and no other settings."""
     code = (
         "import json, os; from pipelines.settings import PROJECT, Settings; s = Settings.load(); "
         "print(json.dumps({'project': str(PROJECT), 'key': os.environ.get('DEVIN_API_KEY'), "
@@ -58,9 +58,9 @@ def test_the_projects_env_file_fills_in_only_what_the_environment_lacks(project:
     assert loaded["devin_max_tries"] == 5
     assert loaded["devin_org_ids"] == ["org-1", "org-2"]
     assert loaded["warehouse_url"] == f"duckdb:///{project}/from_file.duckdb"
-    # The working directory's .env is no one's business.
+    # The `.env` in the working directory is ignored.
     assert loaded["devin_day_start_hour"] == 0
-    # The client takes the key from the environment itself.
+    # The API client reads the key from the environment.
     assert loaded["key"] == f"apk_user_{SECRET}"
 
 

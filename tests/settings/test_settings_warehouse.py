@@ -1,4 +1,4 @@
-"""Where the warehouse and the report are, and where the password of PostgreSQL may be."""
+"""Where the warehouse and the report are, and where the PostgreSQL password may be."""
 
 import os
 from pathlib import Path
@@ -10,7 +10,7 @@ from pipelines.settings import PROJECT, Settings
 from tests.support.variables import SECRET, load, refusal, warehouse_path
 
 
-def test_a_relative_warehouse_starts_at_the_projects_folder_wherever_the_process_is(
+def test_a_relative_warehouse_path_starts_in_the_projects_directory_whatever_the_working_directory(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -18,7 +18,7 @@ def test_a_relative_warehouse_starts_at_the_projects_folder_wherever_the_process
     assert warehouse_path(settings) == PROJECT / "some" / "where.duckdb"
 
 
-def test_an_absolute_warehouse_and_one_in_the_home_folder_are_taken_as_they_are(
+def test_an_absolute_warehouse_path_and_one_in_the_home_directory_are_used_as_they_are(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -26,64 +26,68 @@ def test_an_absolute_warehouse_and_one_in_the_home_folder_are_taken_as_they_are(
         assert warehouse_path(load(monkeypatch, warehouse_url=url)) == tmp_path / "a.duckdb"
 
 
-def test_a_folder_is_no_warehouse(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    told = refusal(monkeypatch, warehouse_url=f"duckdb:///{tmp_path}")
-    assert "(this is a folder; name a file in it)" in told
+def test_a_directory_is_refused_as_a_warehouse(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    message = refusal(monkeypatch, warehouse_url=f"duckdb:///{tmp_path}")
+    assert "(this is a directory; give a file in it)" in message
 
 
 def test_a_path_that_no_disk_can_hold_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = refusal(monkeypatch, warehouse_url=f"duckdb:///{'x' * 300}.duckdb")
-    assert told.startswith("WAREHOUSE_URL='duckdb:///xxx")
+    message = refusal(monkeypatch, warehouse_url=f"duckdb:///{'x' * 300}.duckdb")
+    assert message.startswith("WAREHOUSE_URL='duckdb:///xxx")
 
 
-def test_the_password_of_postgresql_stays_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_postgresql_password_stays_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     address = f"postgresql+psycopg://writer:{SECRET}%40%2F@db.example.com:5433/sessions?sslmode=verify-full"
     settings = load(monkeypatch, warehouse_url=address)
     assert settings.warehouse_url == address.replace(f"{SECRET}%40%2F", "***")
     assert SECRET not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
     assert os.environ["WAREHOUSE_URL"] == address
-    assert settings.published_snapshot is None, "analysts ask the server"
+    assert settings.published_snapshot is None, "analysts query the server"
 
 
 @pytest.mark.parametrize(
     "address", ["postgresql+psycopg:///sessions?host=/run/postgresql", "postgresql+psycopg://h/db"]
 )
-def test_postgresql_without_a_password_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+def test_a_postgresql_address_without_a_password_is_used_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
     assert sa.make_url(load(monkeypatch, warehouse_url=address).warehouse_url) == sa.make_url(address)
 
 
 @pytest.mark.parametrize("name", ["password", "sslpassword"])
-def test_a_password_of_postgresql_has_one_place_and_anywhere_else_is_refused_unseen(
+def test_a_postgresql_password_among_the_options_is_refused_without_being_quoted(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    told = refusal(monkeypatch, warehouse_url=f"postgresql+psycopg://writer@127.0.0.1/sessions?{name}={SECRET}")
-    assert told.startswith("WAREHOUSE_URL='postgresql+psycopg://***@127.0.0.1/sessions?***' is refused (")
-    assert SECRET not in told
+    message = refusal(monkeypatch, warehouse_url=f"postgresql+psycopg://writer@127.0.0.1/sessions?{name}={SECRET}")
+    assert message.startswith("WAREHOUSE_URL='postgresql+psycopg://***@127.0.0.1/sessions?***' is refused (")
+    assert SECRET not in message
 
 
-def test_a_password_that_holds_an_at_sign_as_it_is_does_not_pass_for_a_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = refusal(monkeypatch, warehouse_url=f"postgresql+psycopg://writer:first@{SECRET}@127.0.0.1/sessions")
-    assert told.startswith("WAREHOUSE_URL='postgresql+psycopg://***@127.0.0.1/sessions' is refused (")
-    assert SECRET not in told
+def test_a_password_with_an_unescaped_at_sign_is_not_taken_for_a_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    message = refusal(monkeypatch, warehouse_url=f"postgresql+psycopg://writer:first@{SECRET}@127.0.0.1/sessions")
+    assert message.startswith("WAREHOUSE_URL='postgresql+psycopg://***@127.0.0.1/sessions' is refused (")
+    assert SECRET not in message
 
 
 @pytest.mark.parametrize("address", ["postgresql+psycopg://127.0.0.1", "postgresql+psycopg://127.0.0.1/"])
-def test_a_server_without_a_database_is_no_warehouse(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
-    assert "(it names no database)" in refusal(monkeypatch, warehouse_url=address)
+def test_a_server_without_a_database_is_refused_as_a_warehouse(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    assert "(the name of the database is missing)" in refusal(monkeypatch, warehouse_url=address)
 
 
 @pytest.mark.parametrize("mode", ["disable", "allow", "prefer"])
-def test_a_password_does_not_travel_unencrypted_to_another_machine(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
-    told = refusal(monkeypatch, warehouse_url=f"postgresql+psycopg://writer:{SECRET}@db.example.com/db?sslmode={mode}")
-    assert "would travel unencrypted: set sslmode to require or verify-full" in told
-    assert SECRET not in told
+def test_a_password_is_never_sent_unencrypted_to_another_machine(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    message = refusal(
+        monkeypatch, warehouse_url=f"postgresql+psycopg://writer:{SECRET}@db.example.com/db?sslmode={mode}"
+    )
+    assert "would travel unencrypted: set sslmode to require or verify-full" in message
+    assert SECRET not in message
     twice = f"postgresql+psycopg://writer:{SECRET}@db.example.com/db?sslmode=verify-full&sslmode={mode}"
     assert "would travel unencrypted" in refusal(monkeypatch, warehouse_url=twice)
     for here in ("127.0.0.1", "[::1]", "localhost"):
         load(monkeypatch, warehouse_url=f"postgresql+psycopg://writer:{SECRET}@{here}/db?sslmode={mode}")
 
 
-def test_the_report_is_beside_the_warehouse_or_with_a_server_in_the_projects_data_or_where_it_is_wanted_or_nowhere(
+def test_the_report_is_next_to_the_warehouse_or_in_the_projects_data_directory_or_where_the_setting_says(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     assert Settings.load().published_report == PROJECT / "data" / "published" / "report.html"
@@ -95,10 +99,10 @@ def test_the_report_is_beside_the_warehouse_or_with_a_server_in_the_projects_dat
     assert load(monkeypatch, devin_report_path="off").published_report is None
 
 
-def test_a_database_of_motherduck_is_taken_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_motherduck_database_is_given_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = load(monkeypatch, warehouse_url="duckdb:///md:sessions_2025")
     assert sa.make_url(settings.warehouse_url).database == "md:sessions_2025"
-    assert settings.published_snapshot is None, "analysts ask MotherDuck"
+    assert settings.published_snapshot is None, "analysts query MotherDuck"
 
 
 @pytest.mark.parametrize(
@@ -111,9 +115,9 @@ def test_a_database_of_motherduck_is_taken_by_its_name(monkeypatch: pytest.Monke
         "duckdb:///md:a/b",
     ],
 )
-def test_a_token_of_motherduck_in_the_address_is_refused_unseen_and_so_is_what_is_no_name(
+def test_a_motherduck_token_in_the_address_or_an_invalid_name_is_refused_without_being_quoted(
     monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
-    told = refusal(monkeypatch, warehouse_url=address)
-    assert "(not the name of a database; the token belongs in the variable MOTHERDUCK_TOKEN)" in told
-    assert SECRET not in told
+    message = refusal(monkeypatch, warehouse_url=address)
+    assert "(not the name of a database; the token belongs in MOTHERDUCK_TOKEN)" in message
+    assert SECRET not in message

@@ -15,7 +15,7 @@ from typing import IO
 import tenacity
 from playwright.sync_api import Browser, Page, expect
 
-from pipelines.command.demo import FOLDER
+from pipelines.command.demo import DIRECTORY
 from pipelines.settings import PROJECT
 from warehouse import tables
 
@@ -55,8 +55,8 @@ def load_the_demo(days: int, organizations: int) -> dict[str, str]:
     amount = ["--days", str(days), "--organizations", str(organizations)]
     subprocess.run([*command, *amount], cwd=PROJECT, check=True, stdout=subprocess.DEVNULL)
     return {
-        "WAREHOUSE_URL": f"duckdb:///{FOLDER}/warehouse.duckdb",
-        "DAGSTER_HOME": str(FOLDER / "dagster"),
+        "WAREHOUSE_URL": f"duckdb:///{DIRECTORY}/warehouse.duckdb",
+        "DAGSTER_HOME": str(DIRECTORY / "dagster"),
         "DEVIN_START_DATE": str(datetime.now(UTC).date() - timedelta(days=days)),
     }
 
