@@ -10,12 +10,12 @@ from pipelines.loading.changed_settings import Incompatible
 from resources.database_errors import WarehouseError
 from resources.devin_errors import DevinAPIError
 from warehouse.migrations import UnfitWarehouse
-from warehouse.parquet import Spoilt
+from warehouse.parquet import CorruptWrite
 
 UNUSABLE_WAREHOUSE = (WarehouseError, UnfitWarehouse, OlderWarehouse)
 """What reading a warehouse may raise."""
 
-KNOWN = (*UNUSABLE_WAREHOUSE, DevinAPIError, Incompatible, Spoilt)
+KNOWN = (*UNUSABLE_WAREHOUSE, DevinAPIError, Incompatible, CorruptWrite)
 """Errors whose message goes to the user as it is. None is retried here; the API client and the database did that."""
 
 _INTERRUPTS = (dg.DagsterExecutionInterruptedError.__name__, KeyboardInterrupt.__name__)

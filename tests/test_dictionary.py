@@ -1,4 +1,4 @@
-"""What the documentation says of the warehouse: it is complete, it is in the databases too, and its SQL runs."""
+"""The documentation of the warehouse is complete and also in the databases, and its SQL runs."""
 
 import re
 import shlex
@@ -25,7 +25,7 @@ RELATIONS = {table.name: table for table in (*tables.metadata.sorted_tables, *ta
 
 
 def starting_queries() -> Iterator[tuple[str, str]]:
-    """Each statement of the SQL page's blocks of SQL, with the comment above it."""
+    """Each statement in the SQL blocks of the SQL page, with the comment above it."""
     for block in re.findall(r"^```sql\n(.*?)^```$", SQL_PAGE, re.MULTILINE | re.DOTALL):
         for statement in block.split(";"):
             if statement.strip():
@@ -33,7 +33,7 @@ def starting_queries() -> Iterator[tuple[str, str]]:
 
 
 def commands_of_the_page(beginning: str) -> list[list[str]]:
-    """The arguments of each command of the SQL page that begins so, without what comes after a `>`."""
+    """The arguments of each command on the SQL page that starts with `beginning`, without any redirection."""
     lines = [line for line in SQL_PAGE.splitlines() if line.startswith(beginning)]
     return [shlex.split(line[len(beginning) :].partition(" > ")[0]) for line in lines]
 
@@ -41,7 +41,7 @@ def commands_of_the_page(beginning: str) -> list[list[str]]:
 # The page
 
 
-def test_the_page_is_what_the_tables_make_of_it() -> None:
+def test_the_page_is_up_to_date_with_the_tables() -> None:
     page = (PROJECT / "docs" / "data-dictionary.md").read_text(encoding="utf-8")
     assert page == dictionary.as_markdown(), "docs/data-dictionary.md is out of date: run `make docs`"
 
@@ -57,13 +57,13 @@ def test_every_table_view_and_column_is_on_the_page_with_a_query() -> None:
         title, sql = tables.example(relation)
         assert f"\n{relation.comment}\n" in sections[name]
         assert f"\n{title}\n\n```sql\n{sql}\n```" in sections[name]
-        assert re.search(rf"\b{name}\b", sql), f"the example of {name} does not ask it"
+        assert re.search(rf"\b{name}\b", sql), f"the example of {name} does not query it"
 
 
-def test_the_files_that_the_page_and_the_sql_page_name_are_there() -> None:
+def test_the_files_that_the_page_and_the_sql_page_link_to_exist() -> None:
     for folder, text in ((PROJECT / "docs", dictionary.as_markdown()), (PROJECT / "docs", SQL_PAGE)):
         for target in re.findall(r"\]\(([^)#]+)\)", text):
-            assert "://" in target or (folder / target).exists(), f"{target} is not there"
+            assert "://" in target or (folder / target).exists(), f"{target} does not exist"
 
 
 def test_the_page_is_written_to_a_file_or_to_standard_output(
@@ -79,30 +79,30 @@ def test_the_page_is_written_to_a_file_or_to_standard_output(
 
 
 def complaints(world: World, queries: dict[str, str]) -> Iterator[str]:
-    """Which queries are refused, or have nothing to show."""
+    """The queries that fail or return no rows."""
     for name, sql in queries.items():
         try:
             rows = world.rows(sql)
         except (sa.exc.DBAPIError, WarehouseError) as error:
             yield f"{name}: {error}"
         else:
-            # A rollup that is up to date has no stale days, and a source that adds up no contradictions.
+            # There are no stale days if the rollups are up to date, and no contradictions if the API's counts add up.
             if bool(rows) != (name not in ("stale_days", "contradictions", "user_contradictions")):
                 yield f"{name}: {len(rows)} rows"
 
 
 def broken_promises(world: World) -> Iterator[str]:
-    """Where keys are not unique, or a column holds NULL that should not."""
+    """Keys that are not unique, and columns with a NULL that they should not have."""
     for name, relation in RELATIONS.items():
         required = [column.name for column in relation.columns if not column.nullable]
         (nulls,) = world.rows(f"select {', '.join(f'count(*) - count({column})' for column in required)} from {name}")
         yield from (f"{name}.{column} is NULL" for column, number in zip(required, nulls, strict=True) if number)
         if key := ", ".join(tables.key(relation)):
-            doubled = world.rows(f"select {key} from {name} group by {key} having count(*) > 1")
-            yield from (f"{name} has {row} more than once" for row in doubled)
+            duplicates = world.rows(f"select {key} from {name} group by {key} having count(*) > 1")
+            yield from (f"{name} has {row} more than once" for row in duplicates)
 
 
-def test_every_query_of_the_page_and_the_sql_page_runs_and_keys_and_nulls_are_as_the_page_says(
+def test_every_query_on_the_pages_runs_and_keys_and_nulls_are_as_documented(
     each_world: World,
 ) -> None:
     load(each_world, "2025-04-01", "2025-06-09")
@@ -118,7 +118,7 @@ def test_every_query_of_the_page_and_the_sql_page_runs_and_keys_and_nulls_are_as
     )
     assert list(broken_promises(each_world)) == []
 
-    # Those of the SQL page, by what they are about.
+    # The results of the queries on the SQL page.
     top, weeks, off, restated, grid = (each_world.rows(sql) for sql in to_start_from.values())
     listed = {o.org_id: o.org_name for o in each_world.source.organizations}
     truth = each_world.truth("2025-04-01", "2025-06-09")
@@ -165,20 +165,20 @@ def test_the_commands_of_the_sql_page_run_on_the_snapshot_and_the_parquet_files(
 # The comments
 
 
-def test_every_table_view_and_column_says_in_the_databases_what_it_means(warehouse_url: str) -> None:
+def test_every_table_view_and_column_has_its_description_in_the_databases(warehouse_url: str) -> None:
     with Database(url=warehouse_url).transaction() as connection:
         migrations.migrate(connection)
         rows = connection.execute(sa.text(COMMENTS[connection.dialect.name])).all()
-    said = {(row.table_name, row.column_name): row.comment for row in rows}
+    comments = {(row.table_name, row.column_name): row.comment for row in rows}
     expected: dict[tuple[str, str | None], str | None] = {
         (name, None): relation.comment for name, relation in RELATIONS.items()
     }
     expected |= {(name, column.name): column.comment for name, r in RELATIONS.items() for column in r.columns}
-    assert said == expected
-    assert all(said.values())
+    assert comments == expected
+    assert all(comments.values())
 
 
-def test_every_asset_with_a_table_says_in_the_catalogue_what_it_and_its_columns_mean(world: World) -> None:
+def test_every_asset_with_a_table_has_its_descriptions_in_the_catalogue(world: World) -> None:
     world.configure(devin_user_ids="discover")
     specs = {spec.key.to_user_string(): spec for spec in world.definitions.resolve_all_asset_specs()}
     assert {"daily_sessions", "organizations", "users", "user_daily_sessions", "weekly_sessions"} <= specs.keys()

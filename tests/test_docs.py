@@ -348,7 +348,7 @@ def test_every_query_of_the_cookbook_and_of_a_command_answers_on_both_databases(
         seen, before = seen | active, active
     assert rows("Active organizations per week") == expected_weeks
 
-    of_weekends = {row[0]: row[2:] for row in rows("Sessions of each organization on a mean")}
+    of_weekends = {row[0]: row[2:] for row in rows("Sessions of each organization on an average")}
     for o in org_ids:
         for is_weekend in (False, True):
             counts = [n for (day, of), n in truth.items() if of == o and (day.weekday() >= 5) == is_weekend]

@@ -1,7 +1,7 @@
-"""Warehouses of older releases, as those made them, become ones of today whole or not at all; newer ones are refused.
+"""Warehouses of older releases are migrated completely or not at all; newer ones are refused.
 
-In warehouse_v1/ is what the first release (commit 2575627) loaded from the sandbox in three runs: 40 days of 5
-organizations, one of which the source refuses in February. The two files hold the same rows.
+warehouse_v1/ contains what the first release (commit 2575627) loaded from the sandbox in three runs: 40 days of 5
+organizations, one of which the API refuses in February. Both files have the same rows.
 """
 
 import gzip
@@ -30,7 +30,7 @@ FIRST, LAST = "2025-01-01", "2025-02-09"
 
 
 def fill_with_version_1(url: str) -> None:
-    """Make the new warehouse at `url` what the first release left behind."""
+    """Fill the new warehouse at `url` with what the first release left behind."""
     database = Database(url=url)
     if database.is_file:
         database.path.write_bytes(gzip.decompress((VERSION_1 / "warehouse.duckdb.gz").read_bytes()))
@@ -55,7 +55,7 @@ def old_world(each_world: World, old: Database) -> World:
 
 @pytest.fixture
 def newer_world(each_world: World) -> World:
-    """A world whose warehouse was written by a later release."""
+    """A world whose warehouse a later release has written."""
     with each_world.database.transaction() as connection:
         migrations.migrate(connection)
         connection.execute(sa.text("update warehouse_version set version = 99"))
@@ -68,7 +68,7 @@ def present(database: Database) -> set[str]:
 
 
 def rows(database: Database, *names: str) -> dict[str, list[tuple[Any, ...]]]:
-    """Every row of these tables, whatever columns they have."""
+    """Every row of these tables, whatever their columns."""
     with database.transaction(read_only=True) as connection:
         return {
             name: sorted((tuple(row) for row in connection.execute(sa.text(f"select * from {name}"))), key=repr)
@@ -77,7 +77,7 @@ def rows(database: Database, *names: str) -> dict[str, list[tuple[Any, ...]]]:
 
 
 def layout(database: Database) -> dict[str, Any]:
-    """Columns, keys, checks and comments of all there is, as the database tells them."""
+    """Columns, keys, checks and comments of everything, as the database reports them."""
     columns = (
         "select table_name, column_name, data_type, is_nullable, "
         "row_number() over (partition by table_name order by ordinal_position) as position "
@@ -105,11 +105,15 @@ def migrate(database: Database) -> None:
 
 @contextmanager
 def statements(database: Database) -> Iterator[tuple[sa.Connection, list[str]]]:
-    """A transaction, and what is said in it."""
-    said: list[str] = []
+    """A transaction, and the statements that are executed in it."""
+    executed: list[str] = []
+
+    def record(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        executed.append(statement)
+
     with database.transaction() as connection:
-        sa.event.listen(connection, "before_cursor_execute", lambda _c, _cursor, statement, *_: said.append(statement))
-        yield connection, said
+        sa.event.listen(connection, "before_cursor_execute", record)
+        yield connection, executed
 
 
 # From version 1
@@ -132,7 +136,7 @@ def test_the_two_stored_warehouses_hold_the_same_rows(postgresql: PostgreSQL, tm
     }
 
 
-def test_an_old_warehouse_is_known_as_version_1_and_an_empty_one_as_none(old: Database, tmp_path: Path) -> None:
+def test_an_old_warehouse_has_version_1_and_an_empty_one_version_0(old: Database, tmp_path: Path) -> None:
     assert present(old) == TABLES_OF_VERSION_1
     with old.transaction() as connection:
         assert migrations.version(connection) == 1
@@ -142,7 +146,7 @@ def test_an_old_warehouse_is_known_as_version_1_and_an_empty_one_as_none(old: Da
         assert migrations.version(connection) == 0
 
 
-def test_bringing_forward_loses_no_row_and_adds_what_version_1_lacked(old: Database) -> None:
+def test_a_migration_loses_no_row_and_adds_what_version_1_lacked(old: Database) -> None:
     before = rows(old, *TABLES_OF_VERSION_1)
     migrate(old)
     after = rows(old, *TABLES_OF_VERSION_1)
@@ -156,12 +160,12 @@ def test_bringing_forward_loses_no_row_and_adds_what_version_1_lacked(old: Datab
     assert now["warehouse_version"] == [(migrations.VERSION,)]
     days = [day for day, *_ in now["daily_totals"]]
     assert now["stale_days"] == [(name, day) for name in sorted(t.name for t in tables.ROLLUPS) for day in days]
-    assert now["expected_days"] == [(days[0], days[-1])], "the calendar shows at once what is loaded"
+    assert now["expected_days"] == [(days[0], days[-1])], "the calendar immediately shows what is loaded"
     empty = {"session_revisions", "contradictions", *(name for name in every if name.startswith("user"))}
     assert {name for name in empty if now[name]} == set()
 
 
-def test_a_warehouse_that_was_brought_forward_is_laid_out_like_a_new_one(
+def test_a_migrated_warehouse_has_the_same_layout_as_a_new_one(
     old: Database, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     migrate(old)
@@ -173,7 +177,7 @@ def test_a_warehouse_that_was_brought_forward_is_laid_out_like_a_new_one(
     assert layout(old) == layout(Database(url=new))
 
 
-def test_the_rollups_that_follow_are_those_of_before(old: Database) -> None:
+def test_rollups_rebuilt_after_a_migration_are_the_same_as_before(old: Database) -> None:
     names = [table.name for table in tables.ROLLUPS]
     before = rows(old, *names)
     migrate(old)
@@ -183,7 +187,7 @@ def test_the_rollups_that_follow_are_those_of_before(old: Database) -> None:
     assert rows(old, *names) == before
 
 
-def test_what_analysts_made_beside_the_tables_stays(old: Database) -> None:
+def test_what_analysts_created_beside_the_tables_stays(old: Database) -> None:
     with old.transaction() as connection:
         connection.execute(sa.text("create table notes as select 'mine' as note"))
         connection.execute(sa.text("create view busy as select * from daily_sessions where sessions_count > 100"))
@@ -195,11 +199,13 @@ def test_what_analysts_made_beside_the_tables_stays(old: Database) -> None:
 
 @pytest.mark.parametrize("taken", ["users", "stale_days", "calendar", "session_grid", "reconciliation"])
 @pytest.mark.parametrize("kind", ["table", "view"])
-def test_names_that_somebody_else_has_taken_are_told_and_left_as_they_are(old: Database, taken: str, kind: str) -> None:
+def test_tables_of_others_with_these_names_are_reported_and_left_as_they_are(
+    old: Database, taken: str, kind: str
+) -> None:
     with old.transaction() as connection:
         connection.execute(sa.text(f"create {kind} {taken} as select 1 as mine"))
     before, laid_out = rows(old, *TABLES_OF_VERSION_1, taken), layout(old)
-    with pytest.raises(NamesTaken, match=rf"holds {taken} already.*Rename them, or set WAREHOUSE_URL"):
+    with pytest.raises(NamesTaken, match=rf"already holds {taken},.*Rename them, or set WAREHOUSE_URL"):
         migrate(old)
     assert rows(old, *TABLES_OF_VERSION_1, taken) == before
     assert layout(old) == laid_out
@@ -211,19 +217,19 @@ def test_names_that_somebody_else_has_taken_are_told_and_left_as_they_are(old: D
         assert migrations.version(connection) == migrations.VERSION
 
 
-def test_a_backfill_into_a_database_that_holds_other_tables_of_these_names_says_so(world: World) -> None:
+def test_a_backfill_into_a_database_with_other_tables_of_these_names_says_so(world: World) -> None:
     with world.database.transaction() as connection:
         connection.execute(sa.text("create table users (name text)"))
         connection.execute(sa.text("create view calendar as select 1 as mine"))
     code, _, err = devin_sessions("backfill", FIRST, FIRST)
     assert code in (exit_codes.MISSING, exit_codes.WRONG_USE)
-    assert "The database holds calendar, users already, which this job did not make" in " ".join(err.split())
+    assert "The database already holds calendar, users, which this job did not create" in " ".join(err.split())
     assert "Traceback" not in err
     assert world.rows("select * from calendar") == [(1,)]
 
 
-def test_an_error_in_the_middle_undoes_all_of_it(old: Database) -> None:
-    with old.transaction() as connection:  # what the migration reads after it has made tables
+def test_an_error_in_the_middle_rolls_the_whole_migration_back(old: Database) -> None:
+    with old.transaction() as connection:  # which the migration reads after it has created tables
         connection.execute(sa.text("alter table daily_totals rename column day to another"))
     before, laid_out = rows(old, *TABLES_OF_VERSION_1), layout(old)
     with pytest.raises(sa.exc.DBAPIError):
@@ -238,7 +244,7 @@ def test_an_error_in_the_middle_undoes_all_of_it(old: Database) -> None:
         assert migrations.version(connection) == migrations.VERSION
 
 
-def test_it_is_part_of_the_callers_transaction(old: Database) -> None:
+def test_a_migration_is_part_of_the_callers_transaction(old: Database) -> None:
     before, laid_out = rows(old, *TABLES_OF_VERSION_1), layout(old)
     with pytest.raises(KeyboardInterrupt), old.transaction() as connection:
         migrations.migrate(connection)
@@ -246,19 +252,19 @@ def test_it_is_part_of_the_callers_transaction(old: Database) -> None:
     assert (rows(old, *TABLES_OF_VERSION_1), layout(old)) == (before, laid_out)
 
 
-def test_a_second_call_only_looks(old: Database) -> None:
+def test_a_second_migration_only_reads(old: Database) -> None:
     migrate(old)
     with old.transaction(read_only=True) as connection:
         before = everything(connection)
-    with statements(old) as (connection, said):
+    with statements(old) as (connection, executed):
         migrations.migrate(connection)
-    assert 1 <= len(said) <= 2, said
-    assert {statement.split()[0].lower() for statement in said} == {"select"}
+    assert 1 <= len(executed) <= 2, executed
+    assert {statement.split()[0].lower() for statement in executed} == {"select"}
     with old.transaction(read_only=True) as connection:
         assert everything(connection) == before
 
 
-def test_a_new_warehouse_is_of_todays_version_and_has_nothing_to_take_in(warehouse_url: str) -> None:
+def test_a_new_warehouse_has_the_current_version_and_no_stale_days(warehouse_url: str) -> None:
     database = Database(url=warehouse_url)
     migrate(database)
     with database.transaction(read_only=True) as connection:
@@ -267,7 +273,7 @@ def test_a_new_warehouse_is_of_todays_version_and_has_nothing_to_take_in(warehou
 
 
 @pytest.mark.parametrize("version", [0, 1], ids=["new", "old"])
-def test_several_first_starts_at_once_make_one_warehouse(postgresql: PostgreSQL, version: int) -> None:
+def test_several_first_starts_at_once_create_one_warehouse(postgresql: PostgreSQL, version: int) -> None:
     url = postgresql.database()
     if version:
         fill_with_version_1(url)
@@ -290,7 +296,7 @@ SESSION_GRID_OF_VERSION_2 = """
 
 
 def views(connection: sa.Connection) -> dict[str, str]:
-    """Each view as the database has it."""
+    """The definition of each view in the database."""
     names = [view.name for view in tables.views.sorted_tables]
     return {name: sa.inspect(connection).get_view_definition(name) or "" for name in names}
 
@@ -305,7 +311,7 @@ RECONCILIATION_OF_VERSION_3 = """
 
 
 def take_back_to(version: int, connection: sa.Connection) -> None:
-    """Lay a warehouse of today out as release 2, 3 or 4 of the tables did."""
+    """Change a current warehouse to the layout of version 2, 3 or 4."""
     connection.execute(sa.text("alter table expected_days rename to history"))
     calendar = tables.select(tables.calendar).replace("expected_days", "history")
     connection.execute(sa.text(f"create or replace view calendar as {calendar}"))
@@ -323,24 +329,24 @@ def take_back_to(version: int, connection: sa.Connection) -> None:
 
 
 @pytest.mark.parametrize("version", [2, 3, 4])
-def test_later_versions_get_what_they_lack_and_keep_every_row(warehouse_url: str, version: int) -> None:
+def test_warehouses_of_later_versions_get_what_they_lack_and_keep_every_row(warehouse_url: str, version: int) -> None:
     database = Database(url=warehouse_url)
     fill_with_version_1(warehouse_url)
     migrate(database)
     laid_out = layout(database)
     with database.transaction(read_only=True) as connection:
-        of_today, before = views(connection), everything(connection)
+        current, before = views(connection), everything(connection)
     with database.transaction() as connection:
         take_back_to(version, connection)
-        assert views(connection) != of_today
+        assert views(connection) != current
     migrate(database)
     with database.transaction(read_only=True) as connection:
-        assert views(connection) == of_today
+        assert views(connection) == current
         assert everything(connection) == before
     assert layout(database) == laid_out
 
 
-def test_a_name_that_a_later_version_brought_is_told_if_somebody_has_taken_it(warehouse_url: str) -> None:
+def test_a_table_of_others_with_a_name_that_a_later_version_introduced_is_reported(warehouse_url: str) -> None:
     database = Database(url=warehouse_url)
     fill_with_version_1(warehouse_url)
     migrate(database)
@@ -348,12 +354,12 @@ def test_a_name_that_a_later_version_brought_is_told_if_somebody_has_taken_it(wa
         take_back_to(4, connection)
         connection.execute(sa.text("create table expected_days as select 1 as mine"))
     before = rows(database, "history", "expected_days")
-    with pytest.raises(NamesTaken, match="holds expected_days already"):
+    with pytest.raises(NamesTaken, match="already holds expected_days,"):
         migrate(database)
     assert rows(database, "history", "expected_days") == before
 
 
-def test_days_of_a_count_that_no_sum_can_hold_are_to_be_loaded_again(warehouse_url: str) -> None:
+def test_days_with_a_count_too_large_to_sum_are_to_be_loaded_again(warehouse_url: str) -> None:
     database = Database(url=warehouse_url)
     fill_with_version_1(warehouse_url)
     for change in (
@@ -389,17 +395,17 @@ def test_a_newer_warehouse_is_refused_with_both_versions_and_left_as_it_is(newer
 
 
 @pytest.mark.parametrize("command", [["status"], ["status", "--json"], ["backfill", FIRST, LAST]], ids=" ".join)
-def test_the_command_refuses_a_newer_warehouse_in_a_sentence(
+def test_the_command_refuses_a_newer_warehouse_with_a_message(
     newer_world: World, capsys: pytest.CaptureFixture[str], command: list[str]
 ) -> None:
     code, shown = in_this_process(capsys, newer_world.environment, *command)
     assert code == exit_codes.WRONG_USE
-    told = " ".join(shown.split())
-    assert f"The warehouse has version 99, and this release knows up to {migrations.VERSION}" in told
+    message = " ".join(shown.split())
+    assert f"The warehouse has version 99, but this release supports versions up to {migrations.VERSION}" in message
     assert newer_world.source.requests == []
 
 
-def test_a_run_refuses_a_newer_warehouse_in_a_sentence(newer_world: World) -> None:
+def test_a_run_refuses_a_newer_warehouse_with_a_message(newer_world: World) -> None:
     result = newer_world.run(FIRST, FIRST)
     assert not result.success
     assert "The warehouse has version 99" in newer_world.failures(result)
@@ -409,7 +415,7 @@ def test_a_run_refuses_a_newer_warehouse_in_a_sentence(newer_world: World) -> No
 # Through the command
 
 
-def test_status_says_that_an_old_warehouse_is_brought_forward_by_the_next_backfill_and_changes_nothing(
+def test_status_says_that_the_next_backfill_migrates_an_old_warehouse_and_changes_nothing(
     old_world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     laid_out = layout(old_world.database)
@@ -419,7 +425,7 @@ def test_status_says_that_an_old_warehouse_is_brought_forward_by_the_next_backfi
     assert layout(old_world.database) == laid_out
 
 
-def test_a_backfill_with_nothing_to_load_brings_an_old_warehouse_forward(old_world: World) -> None:
+def test_a_backfill_with_nothing_to_load_migrates_an_old_warehouse(old_world: World) -> None:
     before = rows(old_world.database, "daily_sessions", "daily_totals")
     code, out, err = devin_sessions("backfill", FIRST, "2025-01-31")
     assert (code, err) == (0, "")
@@ -432,11 +438,11 @@ def test_a_backfill_with_nothing_to_load_brings_an_old_warehouse_forward(old_wor
     assert old_world.rows("select count(*) from reconciliation where verdict <> 'not loaded'") == [(40,)]
 
 
-def test_a_backfill_of_more_days_goes_on_where_the_old_release_was(old_world: World) -> None:
+def test_a_backfill_of_more_days_continues_where_the_old_release_stopped(old_world: World) -> None:
     before = rows(old_world.database, "daily_sessions")["daily_sessions"]
     code, out, err = devin_sessions("backfill", FIRST, "2025-02-11")
     assert code == 0, err
-    assert "11 of 11 days loaded" in out, "nine of them for the organization that the first release was refused"
+    assert "11 of 11 days loaded" in out, "nine of them lacked the organization that the API refused"
     after = rows(old_world.database, "daily_sessions", "daily_totals")
     assert set(after["daily_sessions"]) >= set(before)
     assert (len(after["daily_totals"]), len(after["daily_sessions"])) == (42, 191 + 9 + 10)

@@ -1,4 +1,4 @@
-"""What runs and the command learn from the warehouse, on every database."""
+"""What runs and the command ask of the warehouse, on every database."""
 
 from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
@@ -29,7 +29,7 @@ def connection(database: Database) -> Iterator[sa.Connection]:
 
 @pytest.fixture(params=[ORGANIZATIONS, USERS], ids=lambda dimension: dimension.noun)
 def dimension(request: pytest.FixtureRequest) -> Dimension:
-    """Whose sessions: tests that take this run once for each."""
+    """Tests that use this run once for organizations and once for users."""
     of: Dimension = request.param
     return of
 
@@ -43,7 +43,7 @@ def store(
     read_after: timedelta = timedelta(hours=2),
     **read: str,
 ) -> None:
-    """Load these counts by day and id, each day read so long after its end."""
+    """Load these counts by day and id, each day read `read_after` its end."""
     readings = []
     for day, counts in days.items():
         start = datetime(day.year, day.month, day.day, tzinfo=UTC)
@@ -63,7 +63,7 @@ def listed(
     writes.store_listed(connection, dimension, [Entry(id_, name, c) for id_, c in created.items()], at)
 
 
-def test_an_empty_warehouse_answers_every_question(connection: sa.Connection, dimension: Dimension) -> None:
+def test_every_query_works_on_an_empty_warehouse(connection: sa.Connection, dimension: Dimension) -> None:
     assert reads.latest_listed(connection, dimension) == []
     assert reads.windows(connection, dimension) == {}
     assert reads.last_read(connection, dimension) == {}
@@ -80,7 +80,9 @@ def test_an_empty_warehouse_answers_every_question(connection: sa.Connection, di
     )
 
 
-def test_each_day_was_last_read_when_it_was_read_again(connection: sa.Connection, dimension: Dimension) -> None:
+def test_a_day_that_was_read_again_has_the_time_of_the_last_reading(
+    connection: sa.Connection, dimension: Dimension
+) -> None:
     store(connection, dimension, {days_after(0): {"a": 1}, days_after(1): {"a": 2}})
     store(connection, dimension, {days_after(1): {"a": 2}}, read_after=timedelta(hours=5))
     assert reads.last_read(connection, dimension) == {
@@ -89,24 +91,20 @@ def test_each_day_was_last_read_when_it_was_read_again(connection: sa.Connection
     }
 
 
-def test_those_of_the_latest_listing_are_counted_in_order(connection: sa.Connection, dimension: Dimension) -> None:
+def test_only_the_ids_on_the_latest_list_are_listed_in_order(connection: sa.Connection, dimension: Dimension) -> None:
     listed(connection, dimension, dict.fromkeys(["a", "gone"]))
     listed(connection, dimension, dict.fromkeys(["b", "a", "C"]), NOON + timedelta(microseconds=1))
     assert reads.latest_listed(connection, dimension) == ["C", "a", "b"]
 
 
-def test_only_those_of_the_latest_listing_are_said_to_be_refused(
-    connection: sa.Connection, dimension: Dimension
-) -> None:
+def test_only_ids_on_the_latest_list_are_reported_as_refused(connection: sa.Connection, dimension: Dimension) -> None:
     listed(connection, dimension, dict.fromkeys(["a", "b", "gone"]))
     writes.store_availability(connection, dimension, {"a": "404", "gone": "403"}, {"b"}, NOON)
     listed(connection, dimension, dict.fromkeys(["a", "b"]), NOON + timedelta(days=1))
     assert reads.unavailable(connection, dimension) == {"a": "404"}
 
 
-def test_windows_versions_and_runs_are_those_of_the_last_reading(
-    connection: sa.Connection, dimension: Dimension
-) -> None:
+def test_windows_versions_and_runs_are_from_the_last_reading(connection: sa.Connection, dimension: Dimension) -> None:
     two = {days_after(n): {"a": 1} for n in range(2)}
     store(connection, dimension, two, run_id="first")
     store(connection, dimension, {days_after(1): {"a": 1}}, run_id="second", api_version="v3")
@@ -119,7 +117,7 @@ def test_windows_versions_and_runs_are_those_of_the_last_reading(
     assert reads.days_of_runs(connection, dimension, []) == set()
 
 
-def test_activity_counts_days_and_sessions_from_the_first_day_to_before_the_last(
+def test_activity_counts_days_and_sessions_from_the_first_day_up_to_but_excluding_the_last(
     connection: sa.Connection, dimension: Dimension
 ) -> None:
     store(connection, dimension, {days_after(n): {"a": 2**n} | ({"b": 0} if n == 2 else {}) for n in range(5)})
@@ -165,21 +163,21 @@ def test_coverage_counts_loaded_and_reconciled_days_of_those_expected(
 
 
 @pytest.mark.parametrize("is_chosen", [False, True], ids=["listed", "chosen"])
-def test_a_day_lacks_those_who_were_there_and_have_no_count(
+def test_a_day_lacks_the_ids_that_existed_and_have_no_count(
     connection: sa.Connection, dimension: Dimension, is_chosen: bool
 ) -> None:
     january_31 = datetime(2025, 1, 31, tzinfo=UTC)
     created = {"a": None, "last moment": january_31 - timedelta(microseconds=1), "after": january_31, "refused": None}
     listed(connection, dimension, created, january_31)
     writes.store_availability(connection, dimension, {"refused": "404"}, (), january_31)
-    # The first day was read before anyone was seen, the second after.
+    # The first day was read before any of the ids was first seen, the second after.
     store(connection, dimension, {days_after(0): {}}, read_after=-timedelta(hours=2))
     store(connection, dimension, {days_after(1): {}})
     missing = reads.missing_cells(connection, dimension, list(created) if is_chosen else ())
     assert missing == {days_after(0): 3 if is_chosen else 1, days_after(1): 4}
 
 
-def test_one_who_was_chosen_and_never_seen_is_missed_on_every_day(
+def test_a_chosen_id_that_was_never_seen_is_missing_on_every_day(
     connection: sa.Connection, dimension: Dimension
 ) -> None:
     store(connection, dimension, {days_after(n): {"a": 1} for n in range(3)})
@@ -190,7 +188,7 @@ def test_one_who_was_chosen_and_never_seen_is_missed_on_every_day(
     }
 
 
-def test_a_day_that_lacks_a_count_is_found_among_few_days_of_a_month_that_has_many(
+def test_a_missing_count_is_found_even_if_only_a_few_days_of_the_month_are_checked(
     connection: sa.Connection, dimension: Dimension
 ) -> None:
     february = [days_after(n) for n in range(2, 22)]
@@ -204,11 +202,11 @@ def test_a_day_that_lacks_a_count_is_found_among_few_days_of_a_month_that_has_ma
 
 Listing = Mapping[str, tuple[int | None, bool]]
 Load = tuple[Mapping[int, set[str]], int, bool]
-# When each was created, as hours after the first day's begin, if that is known, and whether it is refused.
+# When each id was created, in hours after the first day began (None: not known), and whether it is refused.
 listings = st.dictionaries(
     st.sampled_from("abcd"), st.tuples(st.none() | st.integers(-24, 24 * 40), st.booleans()), min_size=1
 )
-# Who has a count on each day, how many hours after its end it was read, and whether the rollup took that in.
+# Which ids have a count on each day, how many hours after its end it was read, and whether the rollup took that in.
 loads = st.tuples(
     st.dictionaries(st.integers(0, 36), st.sets(st.sampled_from("abcd")), max_size=8),
     st.integers(-24 * 30, 24 * 30),
@@ -217,12 +215,12 @@ loads = st.tuples(
 MIDNIGHT = datetime(2025, 1, 30, tzinfo=UTC)
 
 
-class Undone(Exception):
-    """Ends an example and leaves nothing of it."""
+class RollBack(Exception):
+    """Ends an example and rolls its transaction back."""
 
 
-def missed_one_by_one(connection: sa.Connection, dimension: Dimension, chosen: tuple[str, ...]) -> dict[date, int]:
-    """What `missing_cells` says of itself, each cell looked at."""
+def missing_one_by_one(connection: sa.Connection, dimension: Dimension, chosen: tuple[str, ...]) -> dict[date, int]:
+    """What `missing_cells` is documented to return, found cell by cell."""
     known = {row[dimension.id]: row for row in connection.execute(sa.select(dimension.listed)).mappings()}
     cells = dimension.cells.c
     present = {tuple(row) for row in connection.execute(sa.select(cells.day, cells[dimension.id]))}
@@ -248,7 +246,7 @@ def missed_one_by_one(connection: sa.Connection, dimension: Dimension, chosen: t
     chosen=st.sets(st.sampled_from("abcde")),
     asked=st.sets(st.integers(-3, 40), min_size=1),
 )
-def test_whatever_was_loaded_and_rolled_up_the_same_cells_are_missing_as_when_looked_for_one_by_one(
+def test_missing_cells_equal_those_found_one_by_one_whatever_was_loaded_and_rolled_up(
     database: Database,
     dimension: Dimension,
     listing: Listing,
@@ -259,7 +257,7 @@ def test_whatever_was_loaded_and_rolled_up_the_same_cells_are_missing_as_when_lo
 ) -> None:
     created = {id_: None if hours is None else MIDNIGHT + timedelta(hours=hours) for id_, (hours, _) in listing.items()}
     refused = {id_: "404" for id_, (_, is_refused) in listing.items() if is_refused}
-    with pytest.raises(Undone), database.transaction() as connection:
+    with pytest.raises(RollBack), database.transaction() as connection:
         listed(connection, dimension, dict.fromkeys("ad"), MIDNIGHT)
         listed(connection, dimension, created, MIDNIGHT + timedelta(hours=seen))
         writes.store_availability(connection, dimension, refused, (), MIDNIGHT)
@@ -269,9 +267,9 @@ def test_whatever_was_loaded_and_rolled_up_the_same_cells_are_missing_as_when_lo
             if is_rolled_up:
                 rollups.rebuild(connection, tables.monthly_sessions, settled_after_days=2)
             for some in ((), tuple(sorted(chosen))):
-                missed = missed_one_by_one(connection, dimension, some)
-                assert reads.missing_cells(connection, dimension, some) == missed
+                missing = missing_one_by_one(connection, dimension, some)
+                assert reads.missing_cells(connection, dimension, some) == missing
                 days_asked = {days_after(n) for n in asked}
                 loaded = reads.loaded_days(connection, dimension, list(days_asked), some)
-                assert loaded == (reads.windows(connection, dimension).keys() & days_asked) - missed.keys()
-        raise Undone
+                assert loaded == (reads.windows(connection, dimension).keys() & days_asked) - missing.keys()
+        raise RollBack

@@ -1,4 +1,4 @@
-"""Every number and word of the report over any gaps, held against what the sandbox knows. No browser."""
+"""Every number and sentence of the report over any gaps, compared with what the sandbox knows. No browser."""
 
 import html
 import json
@@ -43,7 +43,7 @@ TRUTH = {
 
 @dataclass(frozen=True)
 class Loaded:
-    """What was loaded of the truth: the days, and the counts that are not there although their day is."""
+    """How much of the truth was loaded: the days, and the counts that these days lack."""
 
     days: frozenset[date]
     refused: frozenset[tuple[date, str]]
@@ -52,7 +52,7 @@ class Loaded:
         return sum(TRUTH[day, org_id] for org_id in IDS) if day in self.days else None
 
     def count(self, day: date, org_id: str) -> int | None:
-        """None if it is not known."""
+        """The organization's count on that day; None if it is not known."""
         if day not in self.days:
             return None
         created = CREATED[org_id]
@@ -63,7 +63,7 @@ class Loaded:
 
 @st.composite
 def loads(draw: st.DrawFn) -> Loaded:
-    """Any days but a few gaps, of which one may be at either end; some counts refused, some listed only later."""
+    """All days except a few gaps, also at either end; some counts refused, and maybe an organization listed late."""
     days = set(DAYS)
     for _ in range(draw(st.integers(0, 3))):
         begin, length = draw(st.integers(0, HISTORY - 1)), draw(st.integers(1, 40))
@@ -86,7 +86,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
 
 
 class Page:
-    """What a page says, taken out of its text."""
+    """The contents of a report page, extracted from its HTML."""
 
     def __init__(self, database: Database, loaded: Loaded) -> None:
         with database.transaction() as connection:
@@ -144,7 +144,7 @@ class Page:
 
 
 def back(last: date, days: int, before: int = 0) -> list[date]:
-    """So many days up to so many before `last`."""
+    """The `days` days that end `before` days before `last`."""
     return [last - timedelta(days=before + n) for n in range(days)]
 
 
@@ -155,7 +155,7 @@ def change(now: float, before: float) -> str:
 
 
 def known(counts: Sequence[int | None]) -> tuple[str, str, int | None]:
-    """A sum as it must be shown, of how many days it is, and the sum if it is of all of them."""
+    """A sum as it must be shown, how many of its days are known, and the sum itself if all of them are."""
     there = [count for count in counts if count is not None]
     whole = sum(there) if len(there) == len(counts) else None
     return (f"{sum(there):,}" if there else "\N{EN DASH}"), f"{len(there)} of {len(counts)}", whole
@@ -173,7 +173,9 @@ def compared(now: int | None, before: int | None) -> str:
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(loaded=loads())
-def test_what_is_not_loaded_is_unknown_in_every_number_and_word(database: Database, loaded: Loaded) -> None:
+def test_what_is_not_loaded_is_shown_as_unknown_in_every_number_and_sentence(
+    database: Database, loaded: Loaded
+) -> None:
     if not loaded.days:
         return
     page = Page(database, loaded)
@@ -244,10 +246,10 @@ def test_what_is_not_loaded_is_unknown_in_every_number_and_word(database: Databa
             assert drawn[f"{day}", f"{days}-day mean"] == mean(day, days)
         assert drawn[f"{day}", "day"] == total
     most = max(loaded.total(day) or 0 for day in one_by_one)
-    said = page.words("Trend")
-    assert f"the most on one day were {most:,}, on " in said
+    text = page.words("Trend")
+    assert f"the most on one day were {most:,}, on " in text
     gaps = sum(day not in loaded.days for day in one_by_one)
-    assert (f"{len(one_by_one) - gaps} of these {len(one_by_one)} days are loaded" in said) == bool(gaps)
+    assert (f"{len(one_by_one) - gaps} of these {len(one_by_one)} days are loaded" in text) == bool(gaps)
 
     # The calendar, weeks and months
     squares = {row["day"]: row["sessions"] for row in page.charts["year-2025"]}
@@ -302,23 +304,23 @@ def test_what_is_not_loaded_is_unknown_in_every_number_and_word(database: Databa
         _, of_before, before = known(counts(org_id, back(last, 28, before=28)))
         shown_before = "\N{EN DASH}" if before is None else f"{before:,}"
         expected_rows.append([NAMES[org_id], shown, of, shown_before, of_before, compared(now, before)])
-    said = page.words("Organizations")
+    text = page.words("Organizations")
     assert page.rows("Organizations") == expected_rows
     loaded_lately = sum(day in loaded.days for day in back(last, 28))
     span = (
         "in the last 28 days" if loaded_lately == 28 else f"on the {loaded_lately} of the last 28 days that are loaded"
     )
     if by_rank:
-        assert said.startswith(f"{NAMES[by_rank[0]]} had most sessions {span}: {sum_lately(by_rank[0]):,}.")
-        assert ("The tick is the 28 days before" in said) == any(row[3] != "\N{EN DASH}" for row in expected_rows)
+        assert text.startswith(f"{NAMES[by_rank[0]]} had most sessions {span}: {sum_lately(by_rank[0]):,}.")
+        assert ("The tick is the 28 days before" in text) == any(row[3] != "\N{EN DASH}" for row in expected_rows)
         ticks = {row["organization"]: row["before"] for row in page.charts["organizations"]}
         assert ticks == {
             row[0]: None if row[3] == "\N{EN DASH}" else int(row[3].replace(",", "")) for row in expected_rows
         }
     else:
-        assert said.startswith(f"No organization that was counted had a session {span}.")
+        assert text.startswith(f"No organization that was counted had a session {span}.")
     short = sum(sum(count is not None for count in lately[org_id]) < loaded_lately for org_id in IDS)
-    assert (f"{short} organization" in said) == bool(short)
+    assert (f"{short} organization" in text) == bool(short)
     small = [row for id_, row in page.charts.items() if id_.startswith("organization-")]
     expected_small = []
     for org_id in by_rank:

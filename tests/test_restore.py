@@ -1,4 +1,4 @@
-"""A damaged warehouse is built again: from its own rows, the snapshot, Parquet, or what they have between them."""
+"""A damaged warehouse is rebuilt from its own rows, the snapshot, the Parquet files, or a combination of them."""
 
 import gzip
 import os
@@ -36,7 +36,7 @@ FIRST, LAST = "2025-01-20", "2025-02-10"
 
 
 def spoil_keys(path: Path) -> None:
-    """Flip one bit in each block that holds neither rows nor what describes them, but keys alone."""
+    """Flip one bit in each block that contains only keys: neither rows nor metadata."""
     with duckdb.connect(str(path), read_only=True) as connection:
         used = {block for (block,) in connection.execute("select block_id from pragma_metadata_info()").fetchall()}
         for (table,) in connection.execute("select table_name from duckdb_tables()").fetchall():
@@ -53,7 +53,7 @@ def asides(world: World) -> list[Path]:
 
 
 def all_of(path: Path) -> dict[str, list[tuple[object, ...]]]:
-    """Every row of every table and view, but for the days that rollups have yet to take in."""
+    """Every row of every table and view except the stale days."""
     found: dict[str, list[tuple[object, ...]]] = {**relations(path)}
     found.pop("stale_days", None)
     return found
@@ -84,7 +84,7 @@ def loaded(world: World, three_weeks: Path) -> World:
     return world
 
 
-SPOILED: dict[str, Callable[[Path], object]] = {
+DAMAGE: dict[str, Callable[[Path], object]] = {
     "its header": lambda path: flip_a_bit(path, 100),
     "its counts": lambda path: spoil_rows(path, CELLS),
     "a rollup": lambda path: spoil_rows(path, "weekly_sessions"),
@@ -96,8 +96,8 @@ SPOILED: dict[str, Callable[[Path], object]] = {
 }
 
 
-@pytest.mark.parametrize("spoil", SPOILED.values(), ids=SPOILED)
-def test_a_damaged_warehouse_is_what_it_was_after_a_restore(loaded: World, spoil: Callable[[Path], None]) -> None:
+@pytest.mark.parametrize("spoil", DAMAGE.values(), ids=DAMAGE)
+def test_a_restored_warehouse_is_what_it_was_before_the_damage(loaded: World, spoil: Callable[[Path], None]) -> None:
     path = loaded.database.path
     before, mode = all_of(path), path.stat().st_mode
     spoil(path)
@@ -115,7 +115,7 @@ def test_a_damaged_warehouse_is_what_it_was_after_a_restore(loaded: World, spoil
     assert len(set(sums(loaded).values())) == 1
 
 
-def test_what_was_read_after_the_copy_is_kept_where_only_keys_or_rollups_are_spoilt(loaded: World) -> None:
+def test_days_read_after_the_copy_are_kept_if_only_keys_or_rollups_are_damaged(loaded: World) -> None:
     path = loaded.database.path
     published = snapshot_of(loaded).read_bytes()
     assert loaded.run("2025-02-11", "2025-02-12").success
@@ -127,7 +127,7 @@ def test_what_was_read_after_the_copy_is_kept_where_only_keys_or_rollups_are_spo
     assert loaded.cells() == loaded.truth(FIRST, "2025-02-12")
 
 
-def test_what_was_read_after_the_copy_is_named_with_the_command_that_reads_it(loaded: World) -> None:
+def test_days_read_after_the_copy_are_listed_with_the_command_that_reads_them(loaded: World) -> None:
     published = snapshot_of(loaded).read_bytes()
     assert loaded.run("2025-02-11", "2025-02-12").success
     snapshot_of(loaded).write_bytes(published)
@@ -140,7 +140,7 @@ def test_what_was_read_after_the_copy_is_named_with_the_command_that_reads_it(lo
 
 
 @pytest.mark.parametrize("spoil", [blank, spoil_keys], ids=["from the copy", "from its own rows"])
-def test_files_of_before_a_table_was_renamed_become_a_warehouse_of_today(
+def test_files_from_before_a_table_was_renamed_become_a_current_warehouse(
     loaded: World, spoil: Callable[[Path], None]
 ) -> None:
     path = loaded.database.path
@@ -158,7 +158,7 @@ def test_files_of_before_a_table_was_renamed_become_a_warehouse_of_today(
     assert all_of(path) == before
 
 
-def test_without_a_copy_it_is_built_from_parquet(loaded: World) -> None:
+def test_without_a_copy_the_warehouse_is_restored_from_parquet(loaded: World) -> None:
     before = all_of(loaded.database.path)
     loaded.database.path.unlink()
     blank(snapshot_of(loaded))
@@ -168,14 +168,14 @@ def test_without_a_copy_it_is_built_from_parquet(loaded: World) -> None:
     after = all_of(loaded.database.path)
     history = before.pop("expected_days"), after.pop("expected_days")
     assert history[1] != [], "the views need it"
-    for views in ("calendar", "session_grid", "reconciliation"):  # which reach as far as history is known to
+    for views in ("calendar", "session_grid", "reconciliation"):  # which cover only the expected days
         before.pop(views), after.pop(views)
     assert after == before
 
 
 @pytest.mark.parametrize("name", ["organizations", "daily_totals", "session_revisions", "2025-01", "2025-02"])
 @pytest.mark.parametrize("copy_of", [None, "daily_totals", CELLS])
-def test_what_can_be_had_nowhere_is_named_and_its_days_are_loaded_again(
+def test_what_cannot_be_restored_is_reported_and_its_days_are_loaded_again(
     loaded: World, name: str, copy_of: str | None
 ) -> None:
     blank(loaded.database.path)
@@ -203,7 +203,7 @@ def test_what_can_be_had_nowhere_is_named_and_its_days_are_loaded_again(
     assert len(set(sums(loaded).values())) == 1
 
 
-def test_a_copy_of_an_older_release_is_brought_forward(world: World) -> None:
+def test_a_copy_from_an_older_release_is_migrated(world: World) -> None:
     assert world.run("2025-04-01", "2025-04-01").success
     shutil.rmtree(snapshot_of(world).parent)
     snapshot_of(world).parent.mkdir()
@@ -219,7 +219,7 @@ def test_a_copy_of_an_older_release_is_brought_forward(world: World) -> None:
     assert after["session_grid"] != []
 
 
-def test_a_warehouse_that_is_whole_is_left_and_a_spoilt_copy_set_aside(loaded: World) -> None:
+def test_an_intact_warehouse_is_left_alone_and_a_damaged_copy_set_aside(loaded: World) -> None:
     before = loaded.database.path.read_bytes()
     spoil_rows(snapshot_of(loaded), CELLS)
     code, out, _ = devin_sessions("restore")
@@ -231,7 +231,7 @@ def test_a_warehouse_that_is_whole_is_left_and_a_spoilt_copy_set_aside(loaded: W
     assert all_of(snapshot_of(loaded)) == all_of(loaded.database.path)
 
 
-def test_where_nothing_is_published_nothing_is_changed(loaded: World) -> None:
+def test_if_nothing_is_published_nothing_is_changed(loaded: World) -> None:
     blank(loaded.database.path)
     shutil.rmtree(snapshot_of(loaded).parent)
     code, _, err = devin_sessions("restore")
@@ -241,7 +241,7 @@ def test_where_nothing_is_published_nothing_is_changed(loaded: World) -> None:
     assert asides(loaded) == []
 
 
-def test_a_run_that_has_the_file_open_is_waited_for_and_then_named(loaded: World, tmp_path: Path) -> None:
+def test_a_restore_waits_for_a_run_that_has_the_file_open_and_then_reports_it(loaded: World, tmp_path: Path) -> None:
     path = loaded.database.path
     hold = f"import duckdb, sys; c = duckdb.connect({str(path)!r}); print('open', flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", hold]
@@ -253,12 +253,12 @@ def test_a_run_that_has_the_file_open_is_waited_for_and_then_named(loaded: World
     assert f"The warehouse {path} is locked by another process" in err
 
 
-def test_a_restore_that_is_killed_between_its_last_steps_is_taken_up_again(loaded: World) -> None:
+def test_a_restore_that_was_killed_between_its_last_steps_is_completed_by_the_next(loaded: World) -> None:
     path = loaded.database.path
     before = all_of(path)
     spoil_keys(path)
     killed = path.with_name(f"{path.name}.damaged-20250101T000000")
-    killed.hardlink_to(path)  # what it had done so far, but for the last step
+    killed.hardlink_to(path)  # all that it had done, except the last step
     code, _, err = devin_sessions("restore")
     assert (code, err) == (0, "")
     assert all_of(path) == before
@@ -289,7 +289,7 @@ def test_a_warehouse_on_a_server_is_restored_from_its_own_backup(world: World, p
     assert "is on a server. Restore it from your own backup, such as one of pg_dump" in err
 
 
-def test_query_and_backfill_name_a_damaged_file_and_the_command(loaded: World) -> None:
+def test_query_and_backfill_report_a_damaged_file_and_the_command_that_restores_it(loaded: World) -> None:
     spoil_rows(loaded.database.path, CELLS)
     spoil_rows(snapshot_of(loaded), CELLS)
     for path, command in (

@@ -40,7 +40,7 @@ def store(
     totals: Mapping[str, int] | None = None,
     read_after: timedelta = timedelta(hours=2),
 ) -> None:
-    """Load these counts, each day read so long after its end. Its total is the sum of its cells unless given."""
+    """Load these counts, each day read `read_after` its end. Its total is the sum of its cells unless given."""
     summed = {label: sum(n for (of, _), n in cells.items() if of == label) for label, _ in cells}
     readings = []
     for label, count in (summed | dict(totals or {})).items():
@@ -59,12 +59,12 @@ def store(
 
 
 def rows(connection: sa.Connection, sql: str) -> list[tuple[Any, ...]]:
-    """What an analyst's client gets: no type of SQLAlchemy's has a hand in it."""
+    """What an analyst's client gets: SQLAlchemy's types convert nothing."""
     return [tuple(row) for row in connection.execute(sa.text(sql))]
 
 
 def rebuilt(connection: sa.Connection, name: str, settled_after_days: int = 2) -> list[tuple[Any, ...]]:
-    """The rows of a rollup, built twice."""
+    """The rows of a rollup after it is rebuilt twice."""
     table = tables.metadata.tables[name]
     for _ in range(2):
         rollups.rebuild(connection, table, settled_after_days=settled_after_days)
@@ -80,7 +80,7 @@ def consecutive(first: str, counts: Sequence[int]) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
-def test_every_file_is_one_select_in_lowercase_that_opens_with_its_grain(file: Any) -> None:
+def test_every_file_is_one_lowercase_select_that_begins_with_its_grain(file: Any) -> None:
     text = file.read_text(encoding="utf-8")
     relation = next(r for r in RELATIONS if f"{r.name}.sql" == file.name)
     assert text.splitlines()[0] == f"-- {relation.comment}"
@@ -92,11 +92,11 @@ def test_every_file_is_one_select_in_lowercase_that_opens_with_its_grain(file: A
     assert re.findall(r"\b(select|union|insert|update|delete|create)\b", code) == ["select"]
 
 
-def test_every_rollup_and_view_has_a_file_and_every_file_is_of_one() -> None:
+def test_every_rollup_and_view_has_a_file_and_every_file_belongs_to_one() -> None:
     assert [file.name for file in FILES] == sorted(f"{relation.name}.sql" for relation in RELATIONS)
 
 
-def test_every_table_and_view_gives_the_same_kinds_of_values_on_every_database(connection: sa.Connection) -> None:
+def test_every_table_and_view_returns_the_same_types_on_every_database(connection: sa.Connection) -> None:
     store(connection, {(label, "a"): n for label, n in consecutive("2025-01-01", range(40)).items()})
     seen_at = datetime(2025, 1, 1, tzinfo=UTC)
     writes.store_listed(connection, ORGANIZATIONS, [Entry("a", "A", seen_at)], seen_at)
@@ -126,7 +126,7 @@ DECLARED = {
 }
 
 
-def test_the_database_declares_every_column_as_its_type_also_those_of_views(connection: sa.Connection) -> None:
+def test_the_database_declares_every_column_with_its_type_including_those_of_views(connection: sa.Connection) -> None:
     declared = {
         (table, column): data_type.upper()
         for table, column, data_type in rows(
@@ -156,7 +156,7 @@ def test_weeks_begin_on_monday_and_are_complete_with_seven_days(connection: sa.C
     ]
 
 
-def test_a_week_is_per_organization_and_complete_for_one_while_not_for_another(connection: sa.Connection) -> None:
+def test_a_week_can_be_complete_for_one_organization_and_not_for_another(connection: sa.Connection) -> None:
     cells = {(label, "a"): 1 for label in consecutive("2025-02-24", [0] * 7)}
     cells |= {("2025-02-26", "b"): 5, ("2025-02-27", "b"): 0, ("2025-03-02", "c"): 0}
     store(connection, cells, {"2025-03-03": 4})
@@ -167,7 +167,7 @@ def test_a_week_is_per_organization_and_complete_for_one_while_not_for_another(c
     ], "a day without a count of any organization makes no week"
 
 
-def test_months_know_how_many_days_they_have(connection: sa.Connection) -> None:
+def test_months_expect_as_many_days_as_they_have(connection: sa.Connection) -> None:
     cells = {(label, "a"): 1 for label in consecutive("2024-02-01", [0] * 29)}
     cells |= {("2025-02-01", "a"): 4, ("2025-02-28", "a"): 5, ("2025-02-28", "b"): 0, ("2025-04-30", "a"): 1}
     cells |= {("2024-12-31", "a"): 2, ("2025-01-01", "a"): 3}
@@ -191,7 +191,7 @@ def enterprise(connection: sa.Connection, settled_after_days: int = SETTLED_AFTE
     return {row[0].isoformat(): dict(zip(names, row, strict=True)) for row in found}
 
 
-def test_a_day_of_the_enterprise_has_every_number(connection: sa.Connection) -> None:
+def test_an_enterprise_day_has_every_number(connection: sa.Connection) -> None:
     cells = {("2025-01-28", "a"): 20, ("2025-01-28", "b"): 7, ("2025-01-28", "c"): 0}
     store(connection, cells, consecutive("2025-01-01", range(1, 29)))
     last = rebuilt(connection, "enterprise_sessions", settled_after_days=SETTLED_AFTER_DAYS)[-1]
@@ -201,7 +201,7 @@ def test_a_day_of_the_enterprise_has_every_number(connection: sa.Connection) -> 
     )  # fmt: skip
 
 
-def test_trailing_sums_need_every_one_of_their_days(connection: sa.Connection) -> None:
+def test_trailing_sums_need_every_day_they_cover(connection: sa.Connection) -> None:
     store(connection, {}, consecutive("2025-01-01", range(1, 31)))
     days = enterprise(connection)
     assert days["2025-01-06"]["trailing_7_day_count"] is None
@@ -211,7 +211,7 @@ def test_trailing_sums_need_every_one_of_their_days(connection: sa.Connection) -
     assert days["2025-01-28"]["trailing_28_day_count"] == sum(range(1, 29))
 
 
-def test_a_gap_makes_the_sums_over_it_unknown_and_not_smaller(connection: sa.Connection) -> None:
+def test_a_gap_makes_the_sums_over_it_unknown_instead_of_smaller(connection: sa.Connection) -> None:
     counts = consecutive("2025-01-01", range(1, 51))
     del counts["2025-01-20"]
     store(connection, {}, counts)
@@ -220,7 +220,7 @@ def test_a_gap_makes_the_sums_over_it_unknown_and_not_smaller(connection: sa.Con
     assert days["2025-01-19"]["trailing_7_day_count"] == sum(range(13, 20))
     assert all(days[f"2025-01-{n}"]["trailing_7_day_count"] is None for n in range(21, 27))
     assert days["2025-01-27"]["trailing_7_day_count"] == sum(range(21, 28))
-    assert days["2025-01-27"]["previous_week_count"] is None, "it is of the missing day itself"
+    assert days["2025-01-27"]["previous_week_count"] is None, "it is the missing day's own sum"
     assert [label for label, row in days.items() if row["trailing_28_day_count"]] == [
         "2025-02-17",
         "2025-02-18",
@@ -231,7 +231,7 @@ def test_a_gap_makes_the_sums_over_it_unknown_and_not_smaller(connection: sa.Con
     assert days["2025-02-01"]["month_to_date_count"] == 32
 
 
-def test_week_over_week_is_null_where_it_has_no_meaning(connection: sa.Connection) -> None:
+def test_week_over_week_is_null_where_it_is_meaningless(connection: sa.Connection) -> None:
     store(connection, {}, consecutive("2025-01-01", [0] * 7 + [2] * 7 + [3] * 7))
     days = enterprise(connection)
     assert (days["2025-01-13"]["previous_week_count"], days["2025-01-13"]["week_over_week_change"]) == (None, None)
@@ -249,7 +249,7 @@ def test_month_to_date_reaches_back_over_the_longest_month(connection: sa.Connec
     store(connection, {}, consecutive("2025-01-01", [1] * 31))
     enterprise(connection)
     store(connection, {}, {"2025-01-31": 5})
-    assert enterprise(connection)["2025-01-31"]["month_to_date_count"] == 35, "although only that day is built again"
+    assert enterprise(connection)["2025-01-31"]["month_to_date_count"] == 35, "although only that day is rebuilt"
 
 
 def test_active_organizations_have_at_least_one_session(connection: sa.Connection) -> None:
@@ -268,7 +268,7 @@ def test_a_day_is_settled_once_its_last_look_back_has_read_it(
     assert enterprise(connection, settled_after_days=2)["2025-01-01"]["is_settled"] is settled
 
 
-def test_with_a_look_back_of_one_day_a_day_is_settled_at_once(connection: sa.Connection) -> None:
+def test_with_a_look_back_of_one_day_a_day_is_settled_immediately(connection: sa.Connection) -> None:
     store(connection, {}, {"2025-01-01": 4})
     assert enterprise(connection, settled_after_days=0)["2025-01-01"]["is_settled"] is True
 
@@ -276,7 +276,7 @@ def test_with_a_look_back_of_one_day_a_day_is_settled_at_once(connection: sa.Con
 # calendar
 
 
-def test_the_calendar_names_week_month_quarter_and_weekday(connection: sa.Connection) -> None:
+def test_the_calendar_has_week_month_quarter_and_weekday(connection: sa.Connection) -> None:
     writes.store_expected_days(connection, day("2023-12-30"), day("2027-01-04"))
     found = {row[0].isoformat(): row[1:] for row in rows(connection, "select * from calendar")}
     expected = [
@@ -302,7 +302,7 @@ def test_the_calendar_names_week_month_quarter_and_weekday(connection: sa.Connec
     assert "2025-02-29" not in found
 
 
-def test_the_calendar_has_every_day_of_history_once_and_agrees_with_pythons(connection: sa.Connection) -> None:
+def test_the_calendar_has_every_day_of_history_once_and_agrees_with_python(connection: sa.Connection) -> None:
     first, last = day("2020-01-01"), day("2033-01-02")
     writes.store_expected_days(connection, first, last)
     expected = []
@@ -330,7 +330,7 @@ def test_before_the_first_load_the_views_are_empty(connection: sa.Connection) ->
 # session_grid
 
 
-def test_the_grid_tells_not_loaded_from_a_zero_of_the_source(connection: sa.Connection) -> None:
+def test_the_grid_distinguishes_not_loaded_from_zero(connection: sa.Connection) -> None:
     seen_at = datetime(2025, 1, 1, tzinfo=UTC)
     names = {"a": "A", "b": None, "never counted": "N"}
     found = [Entry(id_, name) for id_, name in names.items()]
@@ -351,7 +351,7 @@ def test_the_grid_tells_not_loaded_from_a_zero_of_the_source(connection: sa.Conn
     ]
 
 
-def test_the_grid_keeps_the_days_of_a_complete_month_and_shows_those_of_one_in_which_some_lack(
+def test_the_grid_has_every_day_of_complete_and_incomplete_months(
     connection: sa.Connection,
 ) -> None:
     seen_at = datetime(2025, 1, 1, tzinfo=UTC)

@@ -179,7 +179,7 @@ def test_sessions_of_an_unlisted_user_are_a_warning_that_says_whose_they_may_be(
     assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert check.description == (
         "The API counts sessions that belong to no listed user on 2025-04-02. "
-        "They may be those of service users or of former members; then nothing is to be done."
+        "They may belong to service users or former members, in which case there is nothing to do."
     )
     assert check.metadata["unattributed_sessions"].value == 3
     assert red(result, PER_USER) == {"counts_sum_to_control_totals"}

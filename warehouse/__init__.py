@@ -1,4 +1,4 @@
-"""What is stored: tables, views, migrations, and the only functions that write and read them, also as files.
+"""What is stored: tables, views, migrations, and the only functions that read or write them, files included.
 
-Knows neither Dagster nor the API nor the settings, opens no database, and holds no analysts' questions but examples.
+Knows nothing of Dagster, the API or the settings, and opens no database. Its only queries for analysts are examples.
 """

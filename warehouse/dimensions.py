@@ -1,4 +1,4 @@
-"""Whose sessions are counted per day: organizations, and users as well if the settings say so."""
+"""Whose sessions are counted per day: organizations, and also users if the settings say so."""
 
 from dataclasses import dataclass
 
@@ -9,15 +9,15 @@ from warehouse import tables
 
 @dataclass(frozen=True, eq=False)
 class Dimension:
-    """One of them: how it is called, asked about and chosen, and the tables about it.
+    """Organizations or users: their names in sentences, how to request and choose them, and their tables.
 
-    The tables have the same columns in each, but for `id`, `name_column` (None: they have no name) and columns that
-    begin with `prefix`.
+    Both have the same tables with the same columns, except for `id`, `name_column` (None: no names are stored) and the
+    columns that begin with `prefix`.
 
-    question_filter: the argument of the API client's count that takes their ids.
-    setting: the environment variable in which the user chooses among them.
-    is_extra: they are counted only if that variable is set, and sentences about them say so: see `per_noun`.
-    unattributed_hint: what to do if the API counts sessions of none of them although all were listed.
+    question_filter: the parameter of the API client's count that takes their ids.
+    setting: the environment variable that limits which of them are counted.
+    is_extra: they are counted only if that variable is set, and messages about their counts say so; see `per_noun`.
+    unattributed_hint: what to do if the API counts sessions of none of them although all of them were listed.
     rollups: the tables built from their counts.
     """
 
@@ -39,7 +39,7 @@ class Dimension:
 
     @property
     def per_noun(self) -> str:
-        """What a sentence about counts adds where it isn't about organizations, with a blank before it."""
+        """The suffix that tells counts of anything but organizations apart, such as " per user"; else empty."""
         return f" per {self.noun}" if self.is_extra else ""
 
 
@@ -53,8 +53,8 @@ ORGANIZATIONS = Dimension(
     setting="DEVIN_ORG_IDS",
     is_extra=False,
     unattributed_hint=(
-        "The key may not be allowed to list every organization. If you know of others, name all in DEVIN_ORG_IDS, "
-        "then: devin-sessions backfill --missing"
+        "The key may lack permission to list every organization. If you know of others, list all of them in "
+        "DEVIN_ORG_IDS, then run: devin-sessions backfill --missing"
     ),
     listed=tables.organizations,
     cells=tables.daily_sessions,
@@ -73,7 +73,7 @@ USERS = Dimension(
     question_filter="user_ids",
     setting="DEVIN_USER_IDS",
     is_extra=True,
-    unattributed_hint="They may be those of service users or of former members; then nothing is to be done.",
+    unattributed_hint="They may belong to service users or former members, in which case there is nothing to do.",
     listed=tables.users,
     cells=tables.user_daily_sessions,
     totals=tables.user_daily_totals,

@@ -1,4 +1,4 @@
-"""How an older warehouse becomes one of today, and how a newer one is refused. A version is a layout of `tables`."""
+"""Migrates an older warehouse to the current layout of `tables`, its version, and refuses a newer one."""
 
 import sqlalchemy as sa
 
@@ -6,45 +6,45 @@ from warehouse import rollups, tables
 from warehouse.dimensions import DIMENSIONS, ORGANIZATIONS
 from warehouse.tables import expected_days, warehouse_version
 
-# A new table or view brings its own in its facts; a change of another kind needs a number here.
+# A new table or view states its version in its facts; for any other change, raise the number here.
 VERSION = max(4, *(tables.facts(relation).since for relation in tables.RELATIONS))
 
-EXPECTED_DAYS_UP_TO_VERSION_4 = "history"  # as this table was called then, which reads like a log of changes
+EXPECTED_DAYS_UP_TO_VERSION_4 = "history"  # the table's name until then; it sounded like a change log
 
 
 class UnfitWarehouse(Exception):
-    """The database cannot be this release's warehouse, and was left as it is. The message is for the user."""
+    """The database can't serve as this release's warehouse, and was left as it is. The message is for the user."""
 
 
 class NewerWarehouse(UnfitWarehouse):
-    """A later release has written it."""
+    """A later release has written this warehouse."""
 
 
 class NamesTaken(UnfitWarehouse):
-    """Somebody else's tables or views have the names that the warehouse needs."""
+    """Tables or views that this project didn't create have names that the warehouse needs."""
 
 
 def version(connection: sa.Connection) -> int:
-    """The version of what is there: 0 if that is nothing."""
+    """The version of the warehouse in this database: 0 if there is none."""
     there = tables.present(connection)
     if warehouse_version.name in there:
         return connection.scalar(sa.select(warehouse_version.c.version)) or 0
-    return 1 if ORGANIZATIONS.totals.name in there else 0  # the first release did not write its version down
+    return 1 if ORGANIZATIONS.totals.name in there else 0  # the first release didn't record its version
 
 
 def refuse_newer(connection: sa.Connection) -> int:
-    """The version of what is there. Raises NewerWarehouse if this release does not know it."""
+    """Return the warehouse's version. Raises NewerWarehouse if a later release has written it."""
     found = version(connection)
     if found > VERSION:
         raise NewerWarehouse(
-            f"The warehouse has version {found}, and this release knows up to {VERSION}: a later release has written "
-            "it. Use that release, or set WAREHOUSE_URL to another warehouse."
+            f"The warehouse has version {found}, but this release supports versions up to {VERSION}: a later release "
+            "has written it. Use that release, or set WAREHOUSE_URL to another warehouse."
         )
     return found
 
 
 def migrate(connection: sa.Connection) -> None:
-    """Make the warehouse what this release needs, in the caller's transaction. One look if it is that already.
+    """Bring the warehouse to this release's layout, in the caller's transaction. Only reads if it has it already.
 
     Raises UnfitWarehouse.
     """
@@ -55,26 +55,26 @@ def migrate(connection: sa.Connection) -> None:
     taken = there & {relation.name for relation in tables.RELATIONS if tables.facts(relation).since > found}
     if taken:
         raise NamesTaken(
-            f"The database holds {', '.join(sorted(taken))} already, which this job did not make, and needs these "
-            "names for itself. Rename them, or set WAREHOUSE_URL to another database."
+            f"The database already holds {', '.join(sorted(taken))}, which this job did not create and whose names it "
+            "needs. Rename them, or set WAREHOUSE_URL to another database."
         )
     if found in (1, 2, 3):
-        _know_who_is_listed(connection, there)
+        _add_is_listed(connection, there)
     if found in (2, 3, 4):
         connection.execute(sa.text(f"alter table {EXPECTED_DAYS_UP_TO_VERSION_4} rename to {expected_days.name}"))
     tables.create(connection)
     if found in (1, 2, 3):
-        _forget_absurd_days(connection)
+        _drop_impossible_days(connection)
     if found == 1:
-        # The second version brought revisions, users and views, and rollups that know what they have yet to take in.
+        # Version 1 tracked neither which days the rollups have yet to take in nor which days are expected.
         rollups.mark_everything_stale(connection)
-        expect_what_is_loaded(connection)
+        expect_loaded_days(connection)
     connection.execute(sa.delete(warehouse_version))
     connection.execute(sa.insert(warehouse_version).values(version=VERSION))
 
 
-def _know_who_is_listed(connection: sa.Connection, there: set[str]) -> None:
-    """Up to version 3 those were listed that were seen last by the clock."""
+def _add_is_listed(connection: sa.Connection, there: set[str]) -> None:
+    """Up to version 3, those with the latest last_seen_at were the listed ones."""
     for table, column in (
         (tables.organizations, "alter table organizations add column is_listed boolean"),
         (tables.users, "alter table users add column is_listed boolean"),
@@ -85,21 +85,21 @@ def _know_who_is_listed(connection: sa.Connection, there: set[str]) -> None:
             connection.execute(sa.update(table).values(is_listed=table.c.last_seen_at == latest))
 
 
-def _forget_absurd_days(connection: sa.Connection) -> None:
-    """Up to version 3 a count could be too large for any sum. Those days count as not loaded, and are read again."""
+def _drop_impossible_days(connection: sa.Connection) -> None:
+    """Delete days with counts too large to sum, which versions up to 3 allowed. They are then loaded again."""
     for dimension in DIMENSIONS:
         days = set()
         for table in (dimension.cells, dimension.totals):
-            absurd = sa.select(table.c.day).where(table.c.sessions_count > tables.LARGEST_COUNT)
-            days |= set(connection.scalars(absurd))
+            too_large = sa.select(table.c.day).where(table.c.sessions_count > tables.LARGEST_COUNT)
+            days |= set(connection.scalars(too_large))
         for table in (dimension.cells, dimension.totals) if days else ():
             connection.execute(sa.delete(table).where(table.c.day.in_(days)))
         if days:
             rollups.mark_stale(connection, dimension, sorted(days))
 
 
-def expect_what_is_loaded(connection: sa.Connection) -> None:
-    """Expect the days from the first to the last that is stored, where no load has said which to expect."""
+def expect_loaded_days(connection: sa.Connection) -> None:
+    """Record the days from the first to the last stored one as expected, where no load has recorded any."""
     days = ORGANIZATIONS.totals.c.day
     first_and_last = sa.select(sa.func.min(days), sa.func.max(days)).having(sa.func.count() > 0)
     connection.execute(sa.insert(expected_days).from_select(["first_day", "last_day"], first_and_last))

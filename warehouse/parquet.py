@@ -1,4 +1,4 @@
-"""What is stored as Parquet files: the counts in a file a month, any other table in one."""
+"""The warehouse as Parquet files: one file per month for counts, one per table for everything else."""
 
 import hashlib
 import json
@@ -18,11 +18,11 @@ from warehouse import tables
 
 _FINGERPRINT = b"devin_sessions.fingerprint"
 
-SUMS = "SHA256SUMS"  # of every file, as `sha256sum --check` reads it, and written after all of them
+SUMS = "SHA256SUMS"  # of every file, in the form that `sha256sum --check` reads; written last
 
 
-class Spoilt(Exception):
-    """A file that was just written can't be read back: the disk or the memory is failing. For the user."""
+class CorruptWrite(Exception):
+    """A file that was just written can't be read back: disk or memory is failing. The message is for the user."""
 
 
 Replacing = Callable[[Path, Path | None], AbstractContextManager[BinaryIO]]
@@ -30,30 +30,30 @@ Replacing = Callable[[Path, Path | None], AbstractContextManager[BinaryIO]]
 
 @dataclass(frozen=True)
 class Exported:
-    """How many files were written, and how many were left as they were."""
+    """How many files were written, and how many were already up to date."""
 
     written: int
     kept: int
 
 
-def export(connection: sa.Connection, folder: Path, replacing: Replacing) -> Exported:
-    """Bring the files in `folder` up to what this DuckDB holds. Each is replaced whole; an unchanged month is left.
+def export(connection: sa.Connection, directory: Path, replacing: Replacing) -> Exported:
+    """Bring the files in `directory` up to date with this DuckDB warehouse, replacing each as a whole.
 
-    A new file is read back before it replaces another. An unchanged month is written again if its bytes are not those
-    that were written, as SHA256SUMS has them.
+    Counts are in one file per month, such as daily_sessions/2025-01.parquet; a month that hasn't changed is left alone,
+    unless its file no longer has the checksum in SHA256SUMS. Other tables are in one file each, such as
+    organizations.parquet. A new file is read back before it replaces another. Only one process may do this at a time.
 
-    `replacing` opens a file to take the place of the one at a path, with the permissions of the second if it is
-    new.
+    replacing: opens a file that replaces the one at the first path. If there is none yet, the new file gets the
+        permissions of the one at the second path.
 
-    The counts of a month are in daily_sessions/2025-01.parquet, other tables in organizations.parquet and so on.
-    One process at a time. Raises OSError, and Spoilt if a new file doesn't hold what was written to it.
+    Raises OSError, and CorruptWrite if a new file doesn't contain what was written to it.
     """
-    before, sums = _sums_in(folder), {}
+    before, sums = _read_sums(directory), {}
     written = kept = 0
     for table in _published("monthly"):
         for month, fingerprint in _months(connection, table).items():
-            path = folder / table.name / f"{month:%Y-%m}.parquet"
-            name = path.relative_to(folder).as_posix()
+            path = directory / table.name / f"{month:%Y-%m}.parquet"
+            name = path.relative_to(directory).as_posix()
             if _fingerprint_of(path) == fingerprint and _sum_of(path) == before.get(name):
                 sums[name] = before[name]
                 kept += 1
@@ -67,25 +67,25 @@ def export(connection: sa.Connection, folder: Path, replacing: Replacing) -> Exp
             written += 1
     for table in _published("whole"):
         name = f"{table.name}.parquet"
-        sums[name] = _write(replacing, folder / name, _relation(connection, table).to_arrow_table())
+        sums[name] = _write(replacing, directory / name, _relation(connection, table).to_arrow_table())
         written += 1
-    with replacing(folder / SUMS, folder / name) as file:
+    with replacing(directory / SUMS, directory / name) as file:
         file.write("".join(f"{sum_}  {name}\n" for name, sum_ in sorted(sums.items())).encode())
     return Exported(written, kept)
 
 
 def read(path: Path) -> pa.Table:
-    """All of a file, with the checksums of its pages.
+    """Read a whole file and verify the checksums of its pages.
 
-    Raises OSError, pyarrow.ArrowException or ValueError if there is none or it is spoilt.
+    Raises OSError, pyarrow.ArrowException or ValueError if it is missing or damaged.
     """
     return pq.ParquetFile(path, page_checksum_verification=True).read()
 
 
-def _sums_in(folder: Path) -> dict[str, str]:
+def _read_sums(directory: Path) -> dict[str, str]:
     try:
-        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError):  # none yet, or one that something else has spoiled: every month is written again
+        lines = (directory / SUMS).read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):  # missing or damaged: every month is written again
         return {}
     return {name: sum_ for sum_, _, name in (line.partition("  ") for line in lines)}
 
@@ -100,7 +100,7 @@ def _published(how: Literal["whole", "monthly"]) -> list[sa.Table]:
 
 
 def _months(connection: sa.Connection, counts: sa.Table) -> dict[date, bytes]:
-    """Each month that has counts, and what changes whenever one of them does."""
+    """Each month that has counts, with a fingerprint that changes whenever one of them does."""
     cells = counts.c
     month = sa.cast(sa.func.date_trunc("month", cells.day), sa.Date)
     latest, total = sa.func.max(cells.loaded_at), sa.func.sum(cells.sessions_count)
@@ -114,7 +114,7 @@ def _months(connection: sa.Connection, counts: sa.Table) -> dict[date, bytes]:
 def _fingerprint_of(path: Path) -> bytes | None:
     try:
         metadata = pq.read_schema(path).metadata or {}
-    except (OSError, pa.ArrowException, ValueError):  # none yet, or one that something else has spoiled
+    except (OSError, pa.ArrowException, ValueError):  # missing or damaged
         return None
     fingerprint: bytes | None = metadata.get(_FINGERPRINT)
     return fingerprint
@@ -127,8 +127,8 @@ def _relation(connection: sa.Connection, table: sa.Table) -> duckdb.DuckDBPyRela
 
 
 def _write(replacing: Replacing, path: Path, rows: pa.Table) -> str:
-    """Returns the file's SHA-256."""
-    # Those who may read one month may read a new one.
+    """Write a file and read it back. Returns its SHA-256."""
+    # A new month is readable by those who can read the latest one.
     like = max(path.parent.glob("*.parquet"), default=None)
     with replacing(path, like) as file:
         pq.write_table(rows, file, compression="zstd", write_page_checksum=True)
@@ -140,8 +140,8 @@ def _write(replacing: Replacing, path: Path, rows: pa.Table) -> str:
         except (pa.ArrowException, ValueError):
             is_whole = False
         if not is_whole:
-            raise Spoilt(
-                f"What was written to {path} can't be read back. The file that was there is kept. The disk or memory "
-                "of this machine may be failing. Check them, then run the same command again."
+            raise CorruptWrite(
+                f"Cannot read back what was written to {path}, so the previous file is kept. The disk or memory of "
+                "this machine may be failing: check both, then run the same command again."
             )
     return sum_

@@ -1,4 +1,4 @@
-"""Which days are built again when one has changed: its week, its month, or itself and some after it."""
+"""Which days to rebuild when one has changed: its week, its month, or the day itself and some after it."""
 
 import calendar
 from collections.abc import Callable
@@ -17,5 +17,5 @@ def month_of(day: date) -> tuple[date, date]:
 
 
 def up_to_days_later(days: int) -> Callable[[date], tuple[date, date]]:
-    """For each day: itself and the last of the `days` after it."""
+    """A function that returns, for a day, the day itself and the one that is `days` later."""
     return lambda day: (day, day + timedelta(days=days))

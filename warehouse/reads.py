@@ -1,4 +1,4 @@
-"""What runs and the command need to know of what is stored. Analysts' questions are SQL and not here."""
+"""What runs and the command ask of the warehouse. Analysts' queries are SQL files, not here."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ DayState = Literal["missing", "partial", "proven", "unattributed", "contradictio
 
 @dataclass(frozen=True)
 class Coverage:
-    """What the warehouse holds of the days from `first_day` to `last_day`, both included."""
+    """How much of the days from `first_day` to `last_day`, both included, the warehouse holds."""
 
     first_day: date
     last_day: date
@@ -28,7 +28,7 @@ class Coverage:
 
 
 def latest_listed(connection: sa.Connection, dimension: Dimension) -> list[str]:
-    """Ids of those that the newest listing named, in order."""
+    """The ids on the latest list, sorted."""
     table = dimension.listed.c
     return list(connection.scalars(sa.select(table[dimension.id]).where(table.is_listed).order_by(table[dimension.id])))
 
@@ -52,31 +52,31 @@ def last_read(connection: sa.Connection, dimension: Dimension) -> dict[date, dat
 
 
 def api_versions(connection: sa.Connection) -> set[str]:
-    """The versions of the API that the stored days were last read from."""
+    """The API versions from which the stored days were last read."""
     of_each = (sa.select(dimension.totals.c.api_version) for dimension in DIMENSIONS)
     return set(connection.scalars(sa.union(*of_each)))
 
 
 def contradicted_days(connection: sa.Connection, dimension: Dimension) -> set[date]:
-    """The days whose cells exceed their total, or that do not sum with others to the API's own count of all."""
+    """The days whose cells exceed their total, and the `days_off_their_block`."""
     totals = dimension.totals.c
     exceeded = sa.select(totals.day).where(totals.unattributed_count < 0)
     return set(connection.scalars(exceeded)) | days_off_their_block(connection, dimension)
 
 
 def days_off_their_block(connection: sa.Connection, dimension: Dimension) -> set[date]:
-    """The days that do not sum, with those they were read with, to the API's own count of all of them."""
+    """The days that, together with those they were read with, don't sum to the API's own count of all of them."""
     return set(connection.scalars(sa.select(dimension.contradictions.c.day)))
 
 
 def rollups_behind(connection: sa.Connection) -> list[str]:
-    """The rollups that have yet to take in days that are loaded, as after a run that was killed in between."""
+    """The rollups that have yet to take in loaded days, as after a run that was killed between the two steps."""
     names = set(connection.scalars(sa.select(stale_days.c.rollup)))
     return [rollup.name for rollup in ROLLUPS if rollup.name in names]
 
 
 def days_of_runs(connection: sa.Connection, dimension: Dimension, run_ids: Sequence[str]) -> set[date]:
-    """The days that one of these runs was the last to read."""
+    """The days that were last read by one of these runs."""
     totals = dimension.totals.c
     return set(connection.scalars(sa.select(totals.day).where(totals.run_id.in_(run_ids))))
 
@@ -84,7 +84,7 @@ def days_of_runs(connection: sa.Connection, dimension: Dimension, run_ids: Seque
 def recent_activity(
     connection: sa.Connection, dimension: Dimension, first: date, before: date
 ) -> dict[str, tuple[float, float]]:
-    """For each id: how many of its days from `first` to before `before` are stored, and their sessions."""
+    """For each id, how many of its days from `first` up to but excluding `before` are stored, and their sessions."""
     cells = dimension.cells.c
     rows = connection.execute(
         sa.select(cells[dimension.id], sa.func.count(), sa.func.sum(cells.sessions_count))
@@ -104,7 +104,7 @@ def counted_on(connection: sa.Connection, dimension: Dimension, days: Collection
 
 
 def unavailable(connection: sa.Connection, dimension: Dimension) -> dict[str, str]:
-    """Those of the `latest_listed` that the API refuses to count, and its reason."""
+    """The `latest_listed` ids that the API refuses to count, each with the API's reason."""
     table = dimension.listed.c
     refused = sa.select(table[dimension.id], table.unavailable_reason).where(
         table.unavailable_since.is_not(None), table.is_listed
@@ -115,14 +115,14 @@ def unavailable(connection: sa.Connection, dimension: Dimension) -> dict[str, st
 def missing_cells(
     connection: sa.Connection, dimension: Dimension, chosen: Sequence[str] = (), days: Sequence[date] = ()
 ) -> dict[date, int]:
-    """How many of those to count have no count on a day that was read, for the days where some have none.
+    """For each day that was read but lacks counts, how many ids have none.
 
-    Of all days that were read, or at least of `days`: then only the months from the first to the last are looked at.
+    The ids to count are the `chosen` ones or, if that is empty, the `latest_listed`, including those that the API
+    refuses to count. All days that were read are checked; with `days`, only the months from the first of them to the
+    last, so that the result may cover more days than these.
 
-    They are the `chosen` ones or, if that is empty, the `latest_listed`; one that the API refuses to count is
-    missing too. Nobody is missing on days before the creation. Where the API does not say when a listed one was
-    created, days are let go that were read before it was first seen: sessions that it had there are among the
-    unattributed ones.
+    An id is not missing on days before its creation. Where the API doesn't say when a listed one was created, it isn't
+    missing on days that were read before it was first seen either: its sessions there are among the unattributed ones.
     """
     gaps = _gaps(dimension, chosen, days).subquery()
     rows = connection.execute(sa.select(gaps.c.day, sa.func.count()).group_by(gaps.c.day))
@@ -137,7 +137,7 @@ def missing_cells(
 def missing_ids(
     connection: sa.Connection, dimension: Dimension, days: Sequence[date], chosen: Sequence[str] = ()
 ) -> dict[date, set[str]]:
-    """Those of `days` that were read, with the ids that have no count there; see `missing_cells`."""
+    """For each of `days` that was read, the ids that have no count; see `missing_cells`."""
     missing: dict[date, set[str]] = {day: set() for day in read_days(connection, dimension) & {*days}}
     for row in connection.execute(_gaps(dimension, chosen, days)):
         if row.day in missing:
@@ -156,12 +156,12 @@ def _gaps(dimension: Dimension, chosen: Sequence[str], days: Sequence[date]) -> 
     )
     read = sa.select(_month(totals.day).label("month"), totals.day, totals.window_end, totals.loaded_at)
     if days:
-        # Whole months, since the rollup knows how many days are loaded of those.
+        # Whole months, because the rollup counts loaded days per month.
         next_month = (max(days).replace(day=1) + timedelta(days=31)).replace(day=1)
         read = read.where(totals.day >= min(days).replace(day=1), totals.day < next_month)
     ledger = read.cte("ledger")
     suspects = _suspects(dimension, wanted, ledger)
-    is_missed = sa.case(
+    is_missing = sa.case(
         (suspects.c.created_at.is_not(None), suspects.c.created_at < ledger.c.window_end),
         else_=sa.true() if chosen else suspects.c.first_seen_at <= ledger.c.loaded_at,
     )
@@ -171,15 +171,15 @@ def _gaps(dimension: Dimension, chosen: Sequence[str], days: Sequence[date]) -> 
         .select_from(
             suspects.join(ledger, suspects.c.month == ledger.c.month).outerjoin(dimension.cells, same_cell),
         )
-        .where(cells.day.is_(None), is_missed)
+        .where(cells.day.is_(None), is_missing)
     )
 
 
 def _suspects(dimension: Dimension, wanted: sa.CTE, ledger: sa.CTE) -> sa.CTE:
-    """Each of the wanted with each month in which days may be missing.
+    """Each wanted id with each month in which it may lack days.
 
-    Those are few where the months' rollup, which knows how many days are loaded, is up to date: looking there first
-    saves a look at every cell.
+    These are few if the monthly rollup, which knows how many days are loaded, is up to date: checking it first avoids
+    reading every cell.
     """
     months = (
         sa.select(ledger.c.month, sa.func.count().label("days"), sa.func.max(ledger.c.window_end).label("ends"))
@@ -208,14 +208,14 @@ def _month(day: sa.ColumnElement[date]) -> sa.ColumnElement[date]:
 def loaded_days(
     connection: sa.Connection, dimension: Dimension, days: Sequence[date], chosen: Sequence[str] = ()
 ) -> set[date]:
-    """Those of `days` that were read and lack nobody who is to be counted; see `missing_cells`."""
+    """Those of `days` that were read and lack no count; see `missing_cells`."""
     return (read_days(connection, dimension) & {*days}) - missing_cells(connection, dimension, chosen, days).keys()
 
 
 def day_states(
     connection: sa.Connection, dimension: Dimension, days: Collection[date], loaded: Collection[date]
 ) -> dict[date, DayState]:
-    """How each of `days` is; `loaded` are the `loaded_days`."""
+    """The state of each of `days`; `loaded` are the `loaded_days`."""
     totals = dimension.totals.c
     rest = {day: number for day, number in connection.execute(sa.select(totals.day, totals.unattributed_count))}
     contradicted = contradicted_days(connection, dimension)
@@ -239,7 +239,7 @@ def coverage(
     loaded: Collection[date],
     chosen: Sequence[str] = (),
 ) -> Coverage:
-    """How much of `days`, in order and not empty, is loaded and reconciled; `loaded` are the `loaded_days`."""
+    """How much of `days`, which may not be empty, is loaded and reconciled; `loaded` are the `loaded_days`."""
     expected, contradicted = set(days), contradicted_days(connection, dimension)
     rows = [row for row in connection.execute(sa.select(dimension.totals)) if row.day in expected and row.day in loaded]
     return Coverage(

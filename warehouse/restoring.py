@@ -1,4 +1,4 @@
-"""How a warehouse is filled again from files that hold its tables: DuckDB files, of any release, and Parquet files."""
+"""Refills a warehouse from files that hold its tables: DuckDB files of any release, and Parquet files."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,38 +12,42 @@ import sqlalchemy as sa
 from warehouse import migrations, parquet, rollups, tables
 from warehouse.dimensions import DIMENSIONS, ORGANIZATIONS, Dimension
 
-_MADE_FROM_OTHERS = {*(rollup.name for rollup in tables.ROLLUPS), tables.stale_days.name, tables.warehouse_version.name}
-# What the next load writes.
-_NEEDED_BY_RUNS_ALONE = {tables.expected_days.name, migrations.EXPECTED_DAYS_UP_TO_VERSION_4}
+_DERIVED = {*(rollup.name for rollup in tables.ROLLUPS), tables.stale_days.name, tables.warehouse_version.name}
+# Not worth restoring: the next load writes it.
+_NEEDED_ONLY_BY_RUNS = {tables.expected_days.name, migrations.EXPECTED_DAYS_UP_TO_VERSION_4}
 _REGISTERED = "rows_of_a_file"
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where tables can be had: a DuckDB `file`, of a `version`, whose `whole` tables can be read, or a `folder`."""
+    """Where to restore tables from: a DuckDB `file` with a warehouse of a `version`, or a `directory` of Parquet files.
+
+    name: how messages refer to it.
+    whole: the tables that can be read completely.
+    problems: why others can't, by table; for Parquet files that hold one month, by table/month.
+    """
 
     name: str
     whole: frozenset[str]
     file: Path | None = None
     version: int = migrations.VERSION
-    folder: Path | None = None
+    directory: Path | None = None
     problems: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def has_all(self) -> bool:
-        """Whether every table can be had here that is not made from others."""
-        return (
-            self.file is not None
-            and bool(self.whole)
-            and not self.problems.keys() - _MADE_FROM_OTHERS - _NEEDED_BY_RUNS_ALONE
-        )
+        """Whether it is a DuckDB file with every table that can't be rebuilt from others."""
+        return self.file is not None and bool(self.whole) and not self.problems.keys() - _DERIVED - _NEEDED_ONLY_BY_RUNS
 
 
 @dataclass(frozen=True)
 class Restored:
-    """What came of it: the source of each table, what of which table could not be had and why, and the days taken out.
+    """The result of `restore`.
 
-    `as_of` is when the latest of the days was read. `dropped` days had counts that their total does not prove.
+    sources: the name of the source of each table.
+    lost: why a table, or a month of one, could not be restored.
+    as_of: when the most recently read day was read; None if no day was restored.
+    dropped: the days that were left out because their counts don't add up to what their total says.
     """
 
     sources: dict[str, str]
@@ -52,13 +56,13 @@ class Restored:
     dropped: set[date]
 
 
-def parquet_source(folder: Path) -> Source | None:
-    """What can be had of the Parquet files in `folder`; None if there are none. `problems` are by table or by month."""
+def parquet_source(directory: Path) -> Source | None:
+    """Return what can be restored from the Parquet files in `directory`; None if there are none."""
     problems: dict[str, str] = {}
     seen: dict[str, bool] = {}
-    for path in sorted(folder.rglob("*.parquet")):
-        table = path.parent.name if path.parent != folder else path.stem
-        name = path.relative_to(folder).as_posix().removesuffix(".parquet")
+    for path in sorted(directory.rglob("*.parquet")):
+        table = path.parent.name if path.parent != directory else path.stem
+        name = path.relative_to(directory).as_posix().removesuffix(".parquet")
         try:
             parquet.read(path)
         except (OSError, pa.ArrowException, ValueError) as error:
@@ -67,33 +71,33 @@ def parquet_source(folder: Path) -> Source | None:
     if not seen:
         return None
     whole = frozenset(table for table, is_whole in seen.items() if is_whole)
-    return Source("the Parquet files", whole, folder=folder, problems=problems)
+    return Source("the Parquet files", whole, directory=directory, problems=problems)
 
 
 def restore(connection: sa.Connection, sources: Sequence[Source], *, settled_after_days: int) -> Restored:
-    """Fill the empty DuckDB file of `connection` from the first of `sources` that have each table.
+    """Fill the empty DuckDB file of `connection`, each table from the first of `sources` that has it.
 
     Counts and totals come from one source if any has both. If not, or if months are missing, days whose counts don't
-    add up to what their total says are left out, so that they count as not loaded. Rollups and views are made from the
-    rest; a day is settled that was read `settled_after_days` after its end or later.
+    add up to what their total says are left out, so that they count as not loaded. Rollups and views are then rebuilt;
+    a day is settled if it was read at least `settled_after_days` after its end.
     """
     chosen = _choose(sources)
     whole = next((source for source in sources if source.has_all), None)
     layout = chosen.get(ORGANIZATIONS.cells.name)
     if layout and layout.file and layout.version < migrations.VERSION:
         quoted = connection.dialect.identifier_preparer.quote
-        old, new = quoted(_attached(connection, layout.file)), quoted(_name_of(connection))
+        old, new = quoted(_attach(connection, layout.file)), quoted(_current_database(connection))
         connection.exec_driver_sql(f"copy from database {old} to {new} (schema)")
-        made = _MADE_FROM_OTHERS - {tables.warehouse_version.name}  # the old one says where to bring it forward from
+        excluded = _DERIVED - {tables.warehouse_version.name}  # the old version says where to migrate from
     else:
         migrations.migrate(connection)
-        made = _MADE_FROM_OTHERS
-    names = _tables_in(connection) - made
+        excluded = _DERIVED
+    names = _tables_in(connection) - excluded
     lost: dict[str, str] = {}
     for name in sorted(names):
         lost |= _fill(connection, name, chosen.get(name), sources)
     migrations.migrate(connection)
-    tables.create(connection)  # the comments, which no copy has
+    tables.create(connection)  # for the comments, which no copy has
     dropped = set() if whole else {day for dimension in DIMENSIONS for day in _drop_unproven(connection, dimension)}
     _rebuild(connection, settled_after_days)
     loaded_at = ORGANIZATIONS.totals.c.loaded_at
@@ -106,7 +110,7 @@ def restore(connection: sa.Connection, sources: Sequence[Source], *, settled_aft
 
 
 def _choose(sources: Sequence[Source]) -> dict[str, Source]:
-    """The first source that has all; else of each table the first that has it whole, counts and totals together."""
+    """The first source that has every table; else the first per table, counts and totals together if possible."""
     for source in sources:
         if source.has_all:
             return dict.fromkeys(source.whole, source)
@@ -123,15 +127,15 @@ def _choose(sources: Sequence[Source]) -> dict[str, Source]:
 
 
 def _fill(connection: sa.Connection, name: str, source: Source | None, sources: Sequence[Source]) -> dict[str, str]:
-    """Copy the rows of a table. Returns what could not be had, and why."""
+    """Copy the rows of a table. Returns what could not be restored, and why."""
     if source and source.file:
-        attached = _attached(connection, source.file)
+        attached = _attach(connection, source.file)
         return _insert(connection, name, sa.table(name, schema=attached), _columns(connection, name, attached))
-    folder = source.folder if source else next((s.folder for s in sources if s.folder), None)
+    directory = source.directory if source else next((s.directory for s in sources if s.directory), None)
     lost = {}
-    if folder:
-        monthly = sorted((folder / name).glob("*.parquet"))
-        for path in monthly or [folder / f"{name}.parquet"]:
+    if directory:
+        monthly = sorted((directory / name).glob("*.parquet"))
+        for path in monthly or [directory / f"{name}.parquet"]:
             part = f"{name}/{path.stem}" if monthly else name
             try:
                 rows = parquet.read(path)
@@ -148,9 +152,9 @@ def _fill(connection: sa.Connection, name: str, source: Source | None, sources: 
                 driver_connection.unregister(_REGISTERED)
         else:
             return lost
-    if name in _NEEDED_BY_RUNS_ALONE or not any(name in {*s.whole, *s.problems} for s in sources):
+    if name in _NEEDED_ONLY_BY_RUNS or not any(name in {*s.whole, *s.problems} for s in sources):
         return lost
-    return lost | {name: next((s.problems[name] for s in sources if name in s.problems), "no file has it")}
+    return lost | {name: next((s.problems[name] for s in sources if name in s.problems), "no file contains it")}
 
 
 def _insert(
@@ -165,14 +169,14 @@ def _insert(
         else []
     )
     if lacking:
-        return {part or name: f"another release wrote it, without {', '.join(lacking)}"}
+        return {part or name: f"the release that wrote it did not have {', '.join(lacking)}"}
     rows: Any = sa.select(*(sa.column(c) for c in common)).select_from(incoming)
     connection.execute(sa.insert(sa.table(name, *(sa.column(c) for c in common))).from_select(common, rows))
     return {}
 
 
 def _drop_unproven(connection: sa.Connection, dimension: Dimension) -> set[date]:
-    """Take out the days whose counts are not those of their total, with what there is of them."""
+    """Delete the days whose counts don't add up to what their total says. Returns them."""
     cells, totals = dimension.cells, dimension.totals
     of_day = (
         sa.select(cells.c.day, sa.func.sum(cells.c.sessions_count).label("sessions"), sa.func.count().label("cells"))
@@ -194,20 +198,20 @@ def _drop_unproven(connection: sa.Connection, dimension: Dimension) -> set[date]
 def _rebuild(connection: sa.Connection, settled_after_days: int) -> None:
     rollups.mark_everything_stale(connection)
     if not connection.scalar(sa.select(sa.func.count()).select_from(tables.expected_days)):
-        migrations.expect_what_is_loaded(connection)
+        migrations.expect_loaded_days(connection)
     for rollup in tables.ROLLUPS:
         rollups.rebuild(connection, rollup, settled_after_days=settled_after_days)
 
 
-def _attached(connection: sa.Connection, file: Path) -> str:
-    """The name under which the file's tables can be read until the connection is closed."""
+def _attach(connection: sa.Connection, file: Path) -> str:
+    """Attach a DuckDB file until the connection is closed. Returns the name of its database."""
     driver_connection: Any = connection.connection.driver_connection
     quoted = str(file).replace("'", "''")
     driver_connection.execute(f"attach if not exists '{quoted}' (read_only)")
     return file.stem
 
 
-def _name_of(connection: sa.Connection) -> str:
+def _current_database(connection: sa.Connection) -> str:
     return str(connection.scalar(sa.text("select current_database()")))
 
 

@@ -1,4 +1,4 @@
-"""How rollups follow the stored days: which days each has yet to take in, and how it does."""
+"""Keeps rollups up to date with the stored days: tracks which days each has yet to take in, and takes them in."""
 
 from collections.abc import Iterable, Sequence
 from datetime import date, timedelta
@@ -11,7 +11,7 @@ from warehouse.staging import selected, staged, upsert
 
 
 def mark_stale(connection: sa.Connection, dimension: Dimension, days: Iterable[date]) -> None:
-    """Note that the rollups of `dimension` have yet to take in these days."""
+    """Record that the rollups of `dimension` have yet to take in these days."""
     stale = [{"rollup": str(rollup.name), "day": day} for day in days for rollup in dimension.rollups]
     if stale:
         with staged(connection, tables.stale_days, stale) as incoming:
@@ -19,7 +19,7 @@ def mark_stale(connection: sa.Connection, dimension: Dimension, days: Iterable[d
 
 
 def mark_everything_stale(connection: sa.Connection) -> None:
-    """Note that every rollup has yet to take in every stored day."""
+    """Record that every rollup has yet to take in every stored day."""
     for dimension in DIMENSIONS:
         for rollup in dimension.rollups:
             connection.execute(sa.delete(tables.stale_days).where(tables.stale_days.c.rollup == rollup.name))
@@ -28,9 +28,9 @@ def mark_everything_stale(connection: sa.Connection) -> None:
 
 
 def rebuild(connection: sa.Connection, rollup: sa.Table, *, settled_after_days: int) -> int:
-    """Replace the rows of a rollup that days loaded since the last time have a part in. Returns how many there are now.
+    """Rebuild the rows of a rollup that its stale days contribute to. Returns how many rows were written.
 
-    A day is settled that was read this many days after its end, or later.
+    A day is settled if it was read at least `settled_after_days` after its end.
     """
     values = {"settled_after_days": settled_after_days}
     if "is_settled" in rollup.columns:
@@ -47,7 +47,7 @@ def rebuild(connection: sa.Connection, rollup: sa.Table, *, settled_after_days: 
         chosen = query.bindparams(first_day=first_day, last_day=last_day, **parameters)
         with selected(connection, rollup, chosen) as rebuilt:
             same_key = sa.and_(*(rebuilt.c[c.name] == c for c in rollup.primary_key.columns))
-            # Not all of the period: DuckDB cannot undo a transaction that takes a key away and brings it back.
+            # Not the whole period: DuckDB can't roll back a transaction that deletes a key and inserts it again.
             gone = key.between(first_day, last_day) & ~sa.exists().where(same_key)
             connection.execute(sa.delete(rollup).where(gone))
             upsert(connection, rollup, rebuilt)
@@ -57,7 +57,7 @@ def rebuild(connection: sa.Connection, rollup: sa.Table, *, settled_after_days: 
 
 
 def _mark_resettled(connection: sa.Connection, rollup: sa.Table, settled_after_days: int) -> None:
-    """As stale, the days that are settled, or no longer are, because the look-back is another than last time."""
+    """Mark as stale the days that are now settled, or no longer are, because the look-back has changed."""
     totals = tables.daily_totals
     is_settled = totals.c.loaded_at >= totals.c.window_end + sa.literal(timedelta(days=settled_after_days))
     changed = (
@@ -69,7 +69,7 @@ def _mark_resettled(connection: sa.Connection, rollup: sa.Table, settled_after_d
 
 
 def _periods(rollup: sa.Table, days: Sequence[date]) -> list[tuple[date, date]]:
-    """First and last day of what must be built again when these days, in order, have changed; adjoining ones as one."""
+    """First and last day of each period to rebuild after these sorted days have changed, adjoining periods merged."""
     reach = tables.facts(rollup).reach
     periods: list[tuple[date, date]] = []
     for day in days:

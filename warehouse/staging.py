@@ -1,4 +1,4 @@
-"""How rows get to the database in bulk: staged beside a table, then merged into it in one statement."""
+"""Bulk writes: rows are staged beside a table, then merged into it in one statement."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,7 +28,7 @@ def upsert(
     *,
     only_if: Callable[[sa.ColumnCollection[str, Any]], sa.ColumnElement[bool]] | None = None,
 ) -> None:
-    """Insert the incoming rows; where the key exists, take the new values."""
+    """Insert the incoming rows; where the key exists, update the row, or only if `only_if` holds for the new values."""
     statement = insert(table).from_select(list(table.columns.keys()), sa.select(*incoming.columns))
     new = statement.excluded
     values = {c.name: new[c.name] for c in table.columns if not c.primary_key}
@@ -42,7 +42,7 @@ def upsert(
 
 @contextmanager
 def selected(connection: sa.Connection, rollup: sa.Table, query: sa.TextualSelect) -> Iterator[sa.TableClause]:
-    """What `query` selects, kept for several statements."""
+    """The rows that `query` returns, in a temporary table for several statements."""
     name = f"selected_{rollup.name}"
     temporary = sa.Table(name, sa.MetaData(), *_columns(rollup), prefixes=["temporary"])
     connection.execute(sa.schema.CreateTable(temporary))
@@ -53,10 +53,11 @@ def selected(connection: sa.Connection, rollup: sa.Table, query: sa.TextualSelec
 
 @contextmanager
 def staged(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> Iterator[sa.TableClause]:
-    """`rows` as a relation that statements of this transaction can select from, for bulk writes in one statement.
+    """`rows` as a relation that the statements of this transaction can select from.
 
-    Raises TypeError for a value that is not of its column's type to the letter and ValueError for a key that comes
-    twice: DuckDB would round 12.7 to 13, take true as 1 and keep the first of two equal keys, all in silence.
+    Raises TypeError for a value that isn't exactly of its column's type, and ValueError for a duplicate key or a count
+    above `tables.LARGEST_COUNT`: DuckDB would silently round 12.7 to 13, take true as 1 and keep the first of two equal
+    keys.
     """
     for column in table.columns:
         expected = column.type.python_type
@@ -68,7 +69,7 @@ def staged(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[st
         raise ValueError(f"{table.name}: a count of more than {tables.LARGEST_COUNT:,} sessions")
     keys = [tuple(row[c.name] for c in table.primary_key.columns) for row in rows]
     if table.primary_key.columns and len(set(keys)) < len(keys):
-        raise ValueError(f"{table.name}: a key comes twice in one write")
+        raise ValueError(f"{table.name}: the same key appears twice in one write")
     stage = _staged_on_postgresql if connection.dialect.name == "postgresql" else _staged_on_duckdb
     name = f"incoming_{table.name}"
     with stage(connection, name, table, rows):
@@ -79,7 +80,7 @@ def staged(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[st
 def _staged_on_duckdb(
     connection: sa.Connection, name: str, table: sa.Table, rows: Sequence[Mapping[str, Any]]
 ) -> Iterator[None]:
-    """As a registered Arrow table, which is read where it is."""
+    """Registers an Arrow table, which DuckDB reads without copying it."""
     arrow = pa.table(
         {c.name: pa.array([row[c.name] for row in rows], type=_ARROW_TYPES[type(c.type)]) for c in table.columns}
     )
@@ -95,7 +96,7 @@ def _staged_on_duckdb(
 def _staged_on_postgresql(
     connection: sa.Connection, name: str, table: sa.Table, rows: Sequence[Mapping[str, Any]]
 ) -> Iterator[None]:
-    """As a temporary table, filled by COPY."""
+    """Fills a temporary table by COPY."""
     columns = _columns(table)
     temporary = sa.Table(name, sa.MetaData(), *columns, prefixes=["temporary"], postgresql_on_commit="drop")
     connection.execute(sa.schema.CreateTable(temporary))
@@ -110,5 +111,5 @@ def _staged_on_postgresql(
 
 
 def _columns(table: sa.Table) -> list[sa.Column[Any]]:
-    """Names and types alone."""
+    """Copies of the columns with only their names and types."""
     return [sa.Column(c.name, c.type, autoincrement=False) for c in table.columns]

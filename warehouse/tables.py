@@ -1,7 +1,7 @@
-"""Every table and view: columns, types, keys, checks, comments and facts. The schema's one source.
+"""Every table and view, with its columns, types, keys, checks, comments and facts: the only definition of the schema.
 
-The comments are what the databases, the Dagster catalogue and the documentation show. `Facts` are what the rest of the
-project goes by. What a view or a rollup selects is in `sql/`, under its name; `writes` and `rollups` fill the tables.
+The comments appear in the databases, in the Dagster catalogue and in the documentation. The `Facts` are for the rest of
+the project. The query of a view or a rollup is in `sql/`, under its name; `writes` and `rollups` fill the tables.
 """
 
 from collections.abc import Callable
@@ -19,19 +19,19 @@ metadata = sa.MetaData()
 views = sa.MetaData()
 
 LARGEST_COUNT = 10**12
-"""More sessions than any enterprise has in one count; sums of counts up to here fit a bigint."""
+"""More sessions than any enterprise has in one count; sums of counts up to this size fit a bigint."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What the project has to know of a table or view beside its columns; see `facts`.
+    """What the project needs to know about a table or view besides its columns; see `facts`.
 
-    kind: a *table* is filled from the API, a *rollup* from other tables by its SQL file, a *view* selects when it is
-        read, and a *bookkeeping table* is what the project itself keeps count of.
-    since: the version of the warehouse that brought it, see `migrations.VERSION`.
-    parquet: whether it is published as one Parquet file, as one a month, or not at all.
-    key: the columns that identify a row of a view, which no database enforces; of a table, see its primary key.
-    reach: the first and the last day of the rollup's rows that a day has a part in.
+    kind: a *table* is filled from the API, a *rollup* from other tables by its SQL file; a *view* runs its query when
+        it is read; a *bookkeeping table* is for the project's own use.
+    since: the version of the warehouse that introduced it; see `migrations.VERSION`.
+    parquet: whether it is published as one Parquet file, as one per month, or not at all (None).
+    key: the columns that identify a row of a view, which no database enforces. Tables have a primary key instead.
+    reach: for a day, the first and the last day of the period of a rollup that the day contributes to.
     """
 
     kind: Literal["table", "rollup", "view", "bookkeeping table"]
@@ -42,7 +42,7 @@ class Facts:
 
 
 def facts(relation: sa.Table) -> Facts:
-    """The facts about a table or view of this module."""
+    """The facts about one of the tables and views of this module."""
     found: Facts = relation.info["facts"]
     return found
 
@@ -72,7 +72,7 @@ def _never_negative(column: str) -> sa.CheckConstraint:
 
 @dataclass(frozen=True)
 class _Words:
-    """What the tables about organizations and those about users differ by."""
+    """How the tables about organizations differ from those about users."""
 
     noun: str
     plural: str
@@ -99,7 +99,7 @@ def _listed(name: str, of: _Words, *more: sa.Column[Any]) -> sa.Table:
         _column(
             "unavailable_reason", Text(), "The reason the API gave for refusing; NULL while it answers.", nullable=True
         ),
-        # Nullable because DuckDB cannot add any other column to a table with rows; it never is.
+        # Never NULL, but nullable because DuckDB can't add any other kind of column to a table with rows.
         _column("is_listed", Boolean(), "True if it is on the latest list: only then is it counted.", nullable=True),
         comment=f"One row per {of.noun}.",
         info={"facts": Facts("table", of.since, parquet="whole")},
@@ -245,7 +245,7 @@ enterprise_sessions = sa.Table(
     ),
     _never_negative("sessions_count"),
     comment="One row per day that is loaded, over the whole enterprise.",
-    # A day is in the month so far for up to 30 days after it, in the 28 days for 27, in the week before for 13.
+    # A day counts towards the month to date for up to 30 days after it, the 28 days for 27, the previous week for 13.
     info={"facts": Facts("rollup", since=1, parquet="whole", reach=up_to_days_later(31))},
 )
 
@@ -275,7 +275,7 @@ warehouse_version = sa.Table(
     info={"facts": Facts("bookkeeping table", since=2)},
 )
 
-# A view may select from those above it: they are created in this order.
+# Views are created in this order, so one may select from those above it.
 
 calendar = sa.Table(
     "calendar",
@@ -363,15 +363,15 @@ RELATIONS = (
     expected_days,
     warehouse_version,
 )
-"""Every table and view, in the order in which a reader needs them."""
+"""Every table and view, in the order in which readers need them."""
 
 ROLLUPS = tuple(table for table in metadata.tables.values() if facts(table).kind == "rollup")
 
 
 def present(connection: sa.Connection) -> set[str]:
-    """The names of the tables and views that are there, also of those that this role may not read."""
+    """The names of the tables and views in the current schema, including those that this role may not read."""
     names = "select table_name from information_schema.tables where table_schema = current_schema()"
-    if connection.dialect.name == "postgresql":  # whose information_schema is silent about those
+    if connection.dialect.name == "postgresql":  # whose information_schema omits those
         names = """
             select relname from pg_class
             where relnamespace = current_schema()::regnamespace and relkind in ('r', 'p', 'v', 'm', 'f')
@@ -380,12 +380,12 @@ def present(connection: sa.Connection) -> set[str]:
 
 
 def select(table: sa.Table) -> str:
-    """The SELECT of a rollup or view: the text of its file, which is the same for every database."""
+    """The SELECT of a rollup or view, from its file: the same text for every database."""
     return _sql(f"{table.name}.sql")
 
 
 def example(relation: sa.Table) -> tuple[str, str]:
-    """A question that a table or view answers, and the SELECT that asks it on DuckDB and PostgreSQL alike."""
+    """A question that a table or view answers, and a SELECT that answers it on both DuckDB and PostgreSQL."""
     question, _, sql = _sql("examples", f"{relation.name}.sql").partition("\n")
     return question.removeprefix("-- "), sql.rstrip("\n")
 
@@ -395,7 +395,7 @@ def _sql(*path: str) -> str:
 
 
 def create(connection: sa.Connection) -> None:
-    """Create the tables that are not there yet, and create or replace every view, with comments."""
+    """Create the missing tables, and create or replace every view, with their comments."""
     there = present(connection)
     for table in metadata.sorted_tables:
         if table.name not in there:

@@ -1,4 +1,4 @@
-"""The only ways rows get in, but for rollups. Each runs in the caller's transaction and can be repeated safely."""
+"""The only functions that write rows, except for rollups. Each runs in the caller's transaction and can be repeated."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -15,7 +15,7 @@ from warehouse.staging import staged, upsert
 
 @dataclass(frozen=True)
 class Entry:
-    """One that the API lists, or that the user chose. None: not known, or a dimension without names."""
+    """An organization or user that the API lists or the user chose. None: not known, or names aren't stored."""
 
     id: str
     name: str | None = None
@@ -24,7 +24,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where readings come from: the version of the API that answered, when (UTC), and the Dagster run that asked."""
+    """Where readings come from: the API version, when they were read (UTC), and the Dagster run that read them."""
 
     api_version: str
     loaded_at: datetime
@@ -33,9 +33,9 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Contradiction:
-    """The API counts `in_one` sessions of the days `first_day` to `last_day` in one question, but `by_day` by day.
+    """The API counts `in_one` sessions from `first_day` to `last_day` in one request, but `by_day` day by day.
 
-    `id` is the one that was asked about; None: all together.
+    id: whose sessions; None: without a filter.
     """
 
     id: str | None
@@ -47,13 +47,13 @@ class Contradiction:
 
 @dataclass(frozen=True)
 class Reading:
-    """One day as it was read whole: the window asked about (its end excluded), and the numbers of sessions in it.
+    """One day that was read whole: its window (end excluded) and the numbers of sessions in it.
 
     control_total: the API's own count, with no filter.
-    counts: the sessions of each id that was asked about.
-    derived: those of these ids whose count follows from other answers.
+    counts: the sessions of each id that was read.
+    derived: the ids in `counts` whose count was derived from other answers.
     expected: how many ids were to be counted.
-    lacking: how many of them have no count on that day, read now or earlier.
+    lacking: how many of these have no count for that day, neither from this reading nor from an earlier one.
     """
 
     day: date
@@ -84,7 +84,7 @@ class Changes:
 
 @dataclass(frozen=True)
 class StoredDay:
-    """One day as it is stored after a write. `unattributed_count` is the control total minus the sum of the cells."""
+    """One day as stored by a write. `unattributed_count` is the control total minus the sum of the cells."""
 
     sessions_count: int
     unattributed_count: int
@@ -92,9 +92,9 @@ class StoredDay:
 
 
 def store_listed(connection: sa.Connection, dimension: Dimension, entries: Sequence[Entry], seen_at: datetime) -> None:
-    """Upsert the entries of a list as seen at `seen_at`; what one does not know stays as it was known.
+    """Upsert the entries of a list that was read at `seen_at`; what an entry doesn't say keeps its stored value.
 
-    From now on they are the listed ones, whatever the clock said when others were.
+    These entries, and no others, are listed from now on, whatever the times at which others were last seen.
     """
     table = dimension.listed
     known = {row[dimension.id]: row for row in connection.execute(sa.select(table)).mappings()}
@@ -107,7 +107,7 @@ def store_listed(connection: sa.Connection, dimension: Dimension, entries: Seque
         if entry.created_at is not None:
             row["created_at"] = entry.created_at
         if dimension.name_column and entry.name is not None:
-            row[dimension.name_column] = entry.name.replace("\0", "\ufffd")  # PostgreSQL has no NUL in a text
+            row[dimension.name_column] = entry.name.replace("\0", "\ufffd")  # PostgreSQL can't store NUL in text
         rows.append(row)
     with staged(connection, table, rows) as incoming:
         gone = table.c.is_listed & table.c[dimension.id].not_in(sa.select(incoming.c[dimension.id]))
@@ -120,11 +120,11 @@ def store_days(
 ) -> dict[date, StoredDay]:
     """Upsert whole days: their totals, cells and contradictions. Returns what is stored now, by day.
 
-    The sum of a day's cells and what it leaves unattributed are taken from the cells as they are stored afterwards, so
-    that the proof is about what analysts read. A count that is stored already stays untouched, with its loaded_at and
-    run_id, unless it came from another version of the API. The contradictions take the place of earlier ones.
+    A day's sum and unattributed count are computed from its cells as stored afterwards, so that the proof is about
+    what analysts read. An unchanged count keeps its loaded_at and run_id, unless it came from another version of the
+    API. The contradictions replace earlier ones.
 
-    Raises TypeError or ValueError for what no count, id or day can be; see `staging.staged`.
+    Raises TypeError or ValueError for values that can't be a count, an id or a day; see `staging.staged`.
     """
     table = dimension.cells
     with staged(connection, table, list(_cells(dimension, readings, provenance))) as incoming:
@@ -177,12 +177,12 @@ def _total(dimension: Dimension, reading: Reading, summed: int, provenance: Prov
 def _replace_contradictions(
     connection: sa.Connection, dimension: Dimension, readings: Sequence[Reading], provenance: Provenance
 ) -> None:
-    """Those about all together, about the ids read, and about whom nobody lists any more, by those that were found."""
+    """Replace the contradictions of these days, except those about listed ids that were not read this time."""
     table, listed = dimension.contradictions, dimension.listed.c
     days, ids = [reading.day for reading in readings], {id_ for reading in readings for id_ in reading.counts}
     id_ = table.c[dimension.id]
-    left = sa.select(listed[dimension.id]).where(listed.is_listed, listed[dimension.id].not_in(ids))
-    connection.execute(sa.delete(table).where(table.c.day.in_(days), id_.is_(None) | id_.not_in(left)))
+    kept = sa.select(listed[dimension.id]).where(listed.is_listed, listed[dimension.id].not_in(ids))
+    connection.execute(sa.delete(table).where(table.c.day.in_(days), id_.is_(None) | id_.not_in(kept)))
     found = [
         {
             "day": reading.day,
@@ -206,7 +206,7 @@ def _replace_contradictions(
 def store_availability(
     connection: sa.Connection, dimension: Dimension, refused: Mapping[str, str], answered: Collection[str], at: datetime
 ) -> None:
-    """Mark those that the API refuses to count, with its reason; clear the others for whom it `answered`."""
+    """Mark the ids that the API `refused` to count, with its reason; unmark the others that it has `answered`."""
     table = dimension.listed
     id_ = table.c[dimension.id]
     for refused_id, reason in refused.items():
@@ -220,7 +220,7 @@ def store_availability(
 
 
 def store_expected_days(connection: sa.Connection, first_day: date, last_day: date) -> None:
-    """Write down which days are to be loaded, for the views."""
+    """Record which days are to be loaded, for the views."""
     connection.execute(sa.delete(tables.expected_days))
     connection.execute(sa.insert(tables.expected_days).values(first_day=first_day, last_day=last_day))
 
@@ -242,7 +242,7 @@ def _compare(connection: sa.Connection, dimension: Dimension, incoming: sa.Table
 
 
 def _keep_revisions(connection: sa.Connection, dimension: Dimension, incoming: sa.TableClause) -> None:
-    """Append the counts that are about to change."""
+    """Append a revision for each stored count that the incoming rows change."""
     table, revisions = dimension.cells, dimension.revisions
     same_cell = (incoming.c.day == table.c.day) & (incoming.c[dimension.id] == table.c[dimension.id])
     changed = (

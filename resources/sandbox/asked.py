@@ -1,4 +1,4 @@
-"""What was asked of the sandbox, as its log has it, and the words in which it refuses."""
+"""Requests to the sandbox as its log records them, and the bodies with which it refuses them."""
 
 import contextlib
 import http.client
@@ -17,7 +17,7 @@ LAST_SECOND = 253_402_300_799
 
 def _in_calendar(seconds: int) -> int:
     if not 0 <= seconds <= LAST_SECOND:
-        raise ValueError("not Unix seconds of the years 1970 to 9999")
+        raise ValueError("not Unix seconds in the years 1970 to 9999")
     return seconds
 
 
@@ -27,33 +27,33 @@ DATETIME = TypeAdapter(datetime)
 
 
 def aware(moment: datetime) -> datetime:
-    """The moment with a time zone, which is UTC if it tells none."""
+    """The moment with a time zone, which is UTC if it has none."""
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def from_unix(seconds: int) -> datetime:
-    """The moment so many seconds after 1970, in UTC."""
+    """The moment of a Unix time, in UTC."""
     return datetime.fromtimestamp(seconds, UTC)
 
 
 def is_v3(path: str) -> bool:
-    """Whether v3 of the API would answer this path."""
+    """Whether the path belongs to v3 of the API."""
     return path.startswith("/v3/")
 
 
 def problem(status: int, detail: str) -> dict[str, Any]:
-    """The members of an RFC 9457 problem that needs no type of its own."""
+    """The members of an RFC 9457 problem without a type of its own."""
     return {"type": "about:blank", "title": phrase(status), "status": status, "detail": detail}
 
 
 def phrase(status: int) -> str:
-    """The status in words. Some statuses have none."""
+    """The status's reason phrase; "Error" if it has none."""
     return http.client.responses.get(status, "Error")
 
 
 @dataclass(frozen=True)
 class Asked:
-    """One request as it arrived, and the status of its answer (None: it got none). Never holds the key."""
+    """One request as it arrived, and the status of its response (None: it got none). Never contains the key."""
 
     path: str
     params: tuple[tuple[str, str], ...]
@@ -64,7 +64,8 @@ class Asked:
     status: int | None = None
 
 
-def asked_in(scope: Scope) -> Asked:
+def parse_request(scope: Scope) -> Asked:
+    """The log entry of an ASGI request, without a status. Moments that can't be parsed are None."""
     params = tuple(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
     path: str = scope["path"]
 

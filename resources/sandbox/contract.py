@@ -1,4 +1,4 @@
-"""What the published contract of the API says: paths, parameters, and the bodies of answers and refusals."""
+"""The API's published contract: paths, parameters, and the bodies of responses and errors."""
 
 import base64
 from datetime import datetime, timedelta
@@ -57,7 +57,7 @@ class Page(BaseModel, Generic[Item]):
 
     @classmethod
     def of(cls, items: list[Item], skip: int, limit: int) -> Self:
-        """The page of `items`, all of them, that skips so many and holds at most `limit`."""
+        """The page of the full list `items` that skips `skip` of them and holds at most `limit`."""
         following = skip + limit
         has_more = following < len(items)
         return cls(
@@ -77,7 +77,7 @@ class InvalidParameter(BaseModel):
 
 
 class InvalidParameters(BaseModel):
-    # Not required in any document that FastAPI writes, so not in the contract either.
+    # No document that FastAPI generates requires it, so neither does the contract.
     detail: list[InvalidParameter] = Field(default_factory=list)
 
 
@@ -96,7 +96,7 @@ class CountsBySize(BaseModel):
     xs: int
     s: int
     m: int
-    l: int  # noqa: E741 (the source's own word)
+    l: int  # noqa: E741 (the API's own name)
     xl: int
 
 
@@ -127,7 +127,7 @@ class CursorPage(BaseModel, Generic[Item]):
 
     @classmethod
     def of(cls, items: list[Item], first: int, after: str | None) -> Self:
-        """The `first` so many of `items`, all of them, that follow the cursor `after`."""
+        """The page of the full list `items` with the first `first` of those that follow the cursor `after`."""
         following = (0 if after is None else offset_of(cls.__name__, after)) + first
         has_more = following < len(items)
         return cls(

@@ -1,4 +1,4 @@
-"""What a fault does to an answer of the sandbox."""
+"""What a fault does to a response of the sandbox."""
 
 import json
 from collections.abc import Callable
@@ -7,22 +7,15 @@ from typing import Any
 
 from starlette.types import Message, Send
 
-from resources.sandbox.asked import (
-    JSON,
-    PROBLEM,
-    Asked,
-    is_v3,
-    phrase,
-    problem,
-)
+from resources.sandbox.asked import JSON, PROBLEM, Asked, is_v3, phrase, problem
 
 Rewrite = Callable[[Asked, Any], Any]
-"""Makes another answer of the request and the JSON of the true one."""
+"""Takes a request and the JSON of its true response, and returns other JSON to send instead."""
 
 
 @dataclass
 class Fault:
-    """One way to fail, made by `fail`. `hits` counts how often it struck; `heal` ends it."""
+    """One way to fail, created by `FaultyServer.fail`. `hits` counts how often it struck; `heal` ends it."""
 
     status: int | None
     headers: dict[str, str]
@@ -41,43 +34,45 @@ class Fault:
     hits: int = 0
 
     @property
-    def answers_nothing(self) -> bool:
-        """Whether what is sent, if anything, is no HTTP."""
+    def sends_no_http(self) -> bool:
+        """Whether it sends nothing, or something that isn't HTTP."""
         return self.drop or self.reset or self.garbage is not None
 
     def heal(self) -> None:
-        """Strike no more."""
+        """Stop striking."""
         self.times = 0
 
 
 @dataclass
-class Answer:
-    """What the application answered, held back until it is known whether to spoil it."""
+class BufferedResponse:
+    """The application's response, held back until it is known whether a fault spoils it."""
 
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
 
-    async def take(self, message: Message) -> None:
+    async def collect(self, message: Message) -> None:
+        """Add a message of the application. To be passed to it as its ASGI `send`."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
             self.headers = {name.decode(): value.decode() for name, value in message["headers"]}
         else:
             self.body += message.get("body", b"")
 
-    def spoiled(self, fault: Fault, path: str) -> "Answer":
+    def spoiled(self, fault: Fault, path: str) -> "BufferedResponse":
+        """The response with the fault's status, headers and body, if it has any."""
         if fault.status is None:
             return self
         body, content_type = fault.body, JSON
         if body is None:
-            said = phrase(fault.status)
-            body = json.dumps(problem(fault.status, said) if is_v3(path) else {"detail": said}).encode()
+            detail = phrase(fault.status)
+            body = json.dumps(problem(fault.status, detail) if is_v3(path) else {"detail": detail}).encode()
             content_type = PROBLEM if is_v3(path) else JSON
         headers = {"content-type": content_type, **fault.headers, "content-length": str(len(body))}
-        return Answer(fault.status, headers, body)
+        return BufferedResponse(fault.status, headers, body)
 
     def rewrite(self, asked: Asked, rewrite: Rewrite) -> bool:
-        """Replace the body by what `rewrite` makes of it; whether that is anything else."""
+        """Replace the body with what `rewrite` returns. Returns whether that changed it."""
         if self.status != 200:
             return False
         body = json.dumps(rewrite(asked, json.loads(self.body))).encode()

@@ -1,6 +1,6 @@
-"""A server on a loopback port that keeps a log of what it was asked and spoils answers on demand.
+"""A server on a loopback port that logs its requests and spoils responses on demand.
 
-What the true answers are is not decided here: see `server`.
+The true responses come from a subclass; see `server`.
 """
 
 import asyncio
@@ -17,20 +17,17 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from resources.sandbox.asked import (
-    Asked,
-    asked_in,
-)
-from resources.sandbox.faults import Answer, Fault, Rewrite
+from resources.sandbox.asked import Asked, parse_request
+from resources.sandbox.faults import BufferedResponse, Fault, Rewrite
 
 ENDLESS_BYTES = 50_000_000
 
 
 class FaultyServer:
-    """Serves on 127.0.0.1 what a subclass answers in `_truly`. `port=0` takes a free port, once and for all.
+    """Serves the responses of a subclass's `_respond_truthfully` on 127.0.0.1. `port=0` picks a free port once.
 
-    `_truly` marks requests with a good key in the scope's state as `authorized`, and may leave `headers` there that
-    every answer then carries, spoiled or not.
+    `_respond_truthfully` sets `authorized` in the scope's state for requests with a valid key. It may also set
+    `headers` there, which are added to every response, spoiled or not.
     """
 
     def __init__(self, *, seed: int, port: int) -> None:
@@ -44,7 +41,7 @@ class FaultyServer:
 
     @property
     def url(self) -> str:
-        """The address to ask, known once it was started."""
+        """The base URL, known once the server has been started."""
         if not self._port:
             raise RuntimeError("the sandbox was not started")
         return f"http://127.0.0.1:{self._port}"
@@ -71,14 +68,16 @@ class FaultyServer:
         chance: float = 1.0,
         times: int | None = 1,
     ) -> Fault:
-        """Spoil the next answers to requests with a good key that pass every filter; `times=None`: for ever.
+        """Spoil the next `times` responses to requests with a valid key that pass every filter; None: all of them.
 
-        Without a status, or an argument that implies one, it is the true answer that is delayed (seconds),
-        cut short, dropped or made endless, or whose body drips for so many seconds. `reset` ends the connection with
-        a TCP reset; `garbage` is sent in place of HTTP. The oldest fault that matches strikes, one a request. Without
-        a body, a status is explained in the form of the version that was asked: on v3 that is problem+json.
+        Without a status, or an argument that implies one, the true response is delayed by `delay` seconds, truncated,
+        dropped, made endless, or its body sent byte by byte over `drip` seconds. `reset` ends the connection with a TCP
+        reset; `garbage` is sent instead of HTTP. A status without a body gets one in the form of the requested API
+        version: problem+json for v3. One fault strikes per request, the oldest that matches.
 
-        `rewrite` makes a lie of a true answer with status 200; where it returns the truth, nothing has struck.
+        `rewrite` turns a true response with status 200 into a lie; if it returns the truth, the fault hasn't struck.
+
+        Raises ValueError if the fault would change nothing.
         """
         if status is None:
             implied = ((retry_after, 429), (redirect_to, 302), (body, 200))
@@ -111,14 +110,14 @@ class FaultyServer:
         return fault
 
     def heal(self) -> None:
-        """Forget every fault."""
+        """Remove every fault."""
         self.faults.clear()
 
     def start(self) -> None:
-        """Serve in a thread. A request made from now on waits until it is answered."""
+        """Serve in a thread. Requests are accepted from now on, and wait until the thread serves them."""
         if self._thread is not None:
             raise RuntimeError("the sandbox is already serving")
-        # Bound and listening before the thread runs: early connections queue in the backlog.
+        # Bound and listening before the thread runs, so that early connections queue in the backlog.
         listener = socket.create_server(("127.0.0.1", self._port))
         self._port = listener.getsockname()[1]
         config = uvicorn.Config(
@@ -158,7 +157,7 @@ class FaultyServer:
         connections = self._connections
 
         class Protocol(H11Protocol):
-            """Makes each connection known by its peer, so that a fault can cut it."""
+            """Registers each connection under its peer's address, so that a fault can cut it."""
 
             def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
                 super().connection_made(transport)
@@ -172,26 +171,27 @@ class FaultyServer:
 
         return Protocol
 
-    async def _truly(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _respond_truthfully(self, scope: Scope, receive: Receive, send: Send) -> None:
         raise NotImplementedError
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        answer = Answer()
+        answer = BufferedResponse()
         state = scope.setdefault("state", {})
-        await self._truly(scope, receive, answer.take)
-        asked = asked_in(scope)
+        await self._respond_truthfully(scope, receive, answer.collect)
+        asked = parse_request(scope)
         fault = self._strike(asked, answer) if state.get("authorized") else None
         if fault is not None:
             answer = answer.spoiled(fault, asked.path)
         answer.headers |= state.get("headers", {})
-        # Logged before the first byte leaves: whoever has the answer, or gave up waiting, finds the entry.
-        self.requests.append(replace(asked, status=None if fault and fault.answers_nothing else answer.status))
+        # Logged before the first byte is sent, so that a client that got its response, or gave up, finds the entry.
+        self.requests.append(replace(asked, status=None if fault and fault.sends_no_http else answer.status))
         if fault is None:
             await answer.send_whole(send)
         else:
             await self._deliver_spoiled(answer, fault, scope, receive, send)
 
-    def _strike(self, asked: Asked, answer: Answer) -> Fault | None:
+    def _strike(self, asked: Asked, answer: BufferedResponse) -> Fault | None:
+        """The fault that strikes this request, if any, with its `hits` and `times` updated."""
         for fault in list(self.faults):
             if fault.times == 0 or not fault.when(asked) or self._dice.random() >= fault.chance:
                 continue
@@ -203,29 +203,31 @@ class FaultyServer:
             return fault
         return None
 
-    async def _deliver_spoiled(self, answer: Answer, fault: Fault, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _deliver_spoiled(
+        self, answer: BufferedResponse, fault: Fault, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         if fault.delay:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(_client_left(receive), fault.delay)
+                await asyncio.wait_for(_wait_for_disconnect(receive), fault.delay)
         connection = self._connections.get(scope["client"])
         if connection is None:
             return
-        if fault.answers_nothing:
+        if fault.sends_no_http:
             if fault.garbage is not None:
                 connection.transport.write(fault.garbage)
                 connection.transport.close()
             else:
                 if fault.reset:
-                    # Closed without lingering, a socket sends RST in place of FIN.
+                    # Closed without lingering, a socket sends RST instead of FIN.
                     wire = connection.transport.get_extra_info("socket")
                     wire.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 connection.transport.abort()
-            await _client_left(receive)
+            await _wait_for_disconnect(receive)
         elif fault.drip:
             await answer.send_head(send)
             for byte in answer.body:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(_client_left(receive), fault.drip / len(answer.body))
+                    await asyncio.wait_for(_wait_for_disconnect(receive), fault.drip / len(answer.body))
                 await answer.send_body(send, bytes([byte]), more=True)
             await answer.send_body(send, b"")
         elif fault.truncate:
@@ -233,7 +235,7 @@ class FaultyServer:
             await answer.send_head(send)
             await answer.send_body(send, answer.body[: len(answer.body) // 2], more=True)
             connection.transport.close()
-            await _client_left(receive)
+            await _wait_for_disconnect(receive)
         elif fault.endless:
             del answer.headers["content-length"]
             await answer.send_head(send)
@@ -244,6 +246,6 @@ class FaultyServer:
             await answer.send_whole(send)
 
 
-async def _client_left(receive: Receive) -> None:
+async def _wait_for_disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -1,5 +1,7 @@
-"""A stand-in of the Devin Enterprise API, v2 and v3, as strict as the published contract, that can be told to fail
-or to differ from it. The sessions it counts are made in `sessions`; nothing here knows the client."""
+"""A stand-in for the Devin Enterprise API, v2 and v3, as strict as the published contract.
+
+It can be made to fail, or to differ from the contract. The sessions that it counts come from `sessions`.
+"""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -50,19 +52,19 @@ def _now() -> datetime:
 
 
 class Sandbox(FaultyServer):
-    """A source on 127.0.0.1 with invented organizations and sessions: `with Sandbox() as it: it.url`.
+    """The API on 127.0.0.1 with invented organizations and sessions: `with Sandbox() as sandbox: sandbox.url`.
 
-    The same seed, number of organizations and first day give the same sessions. None is later than the clock,
-    which must tell a time zone. `port=0` takes a free port, which is kept over `stop` and `start`.
+    The same seed, number of organizations and first day give the same sessions. None is later than the clock, which
+    must return a moment with a time zone. `port=0` picks a free port, which `stop` and `start` keep.
 
-    v2 takes `api_key`, v3 takes `service_key`; a version that is not in `versions` has no paths. How it can differ from
-    what a client hopes for, in both versions:
-    - `end_is_inclusive`: sessions of the end itself count too; in v3, which knows whole seconds, all of that second.
-    - `unknown_organization`: how a question for an organization that does not exist is answered.
-    - `org_ids_semantics`: of several `org_ids`, only the first or the last is taken.
-    - `lists_organizations`, `lists_members`: whether the keys may do that.
-    - `rate_limit`: requests with a good key in each second of `monotonic`; the others are answered 429, to come back
-      after a second. `rate_limit_headers` tells the limit and what is left of it with every answer.
+    v2 accepts `api_key`, v3 accepts `service_key`; a version that isn't in `versions` has no paths. Both versions can
+    differ from what a client hopes for:
+    - `end_is_inclusive`: sessions at the end itself count too; in v3, which has whole seconds, all of that second.
+    - `unknown_organization`: the response to a request about an organization that doesn't exist.
+    - `org_ids_semantics`: whether all of several `org_ids` count, or only the first or the last.
+    - `lists_organizations`, `lists_members`: whether the keys may list them.
+    - `rate_limit`: how many requests with a valid key are allowed in each second of `monotonic`. The others get a 429
+      with a Retry-After of one second. `rate_limit_headers` adds the limit and what is left of it to every response.
     """
 
     def __init__(
@@ -93,7 +95,7 @@ class Sandbox(FaultyServer):
         self._lists_members = lists_members
         self._end_is_inclusive = end_is_inclusive
         self._unknown_organization = unknown_organization
-        self._org_ids_taken = {"union": slice(None), "last": slice(-1, None), "first": slice(1)}[org_ids_semantics]
+        self._org_ids_counted = {"union": slice(None), "last": slice(-1, None), "first": slice(1)}[org_ids_semantics]
         self._rate_limit = rate_limit
         self._rate_limit_headers = rate_limit_headers
         self._clock = clock
@@ -109,12 +111,12 @@ class Sandbox(FaultyServer):
 
     @property
     def organizations(self) -> Sequence[SandboxOrganization]:
-        """Every organization that the source lists, busiest first."""
+        """Every listed organization, busiest first."""
         return self._sessions.organizations
 
     @property
     def members(self) -> Sequence[SandboxMember]:
-        """Every user that the source lists: all users of all its organizations, each once."""
+        """Every listed user: all users of all organizations, each once."""
         return self._sessions.members
 
     def truth(
@@ -124,7 +126,7 @@ class Sandbox(FaultyServer):
         org_ids: Iterable[str] | None = None,
         user_ids: Iterable[str] | None = None,
     ) -> int:
-        """Sessions created in [start, end) and not after the clock. Moments need a time zone."""
+        """The number of sessions created in [start, end) and not after the clock. Moments need a time zone."""
         return self._sessions.count(
             start,
             min(end, self._clock()),
@@ -133,18 +135,18 @@ class Sandbox(FaultyServer):
         )
 
     def add_sessions(self, org_id: str, at: datetime, count: int = 1, user_id: str | None = None) -> None:
-        """A later change at the source. An id not listed makes an organization counted but not listed."""
+        """Add sessions, as a later change to past counts. An unlisted `org_id` is then counted but still not listed."""
         self._sessions.add(org_id, at, count, user_id)
 
     def remove_sessions(self, org_id: str, at_or_after: datetime, before: datetime) -> int:
-        """Take away one organization's sessions in [at_or_after, before); how many they were."""
+        """Remove one organization's sessions in [at_or_after, before). Returns how many there were."""
         return self._sessions.remove(org_id, at_or_after, before)
 
     def openapi(self, version: Version = "v2") -> dict[str, Any]:
-        """The OpenAPI document of what is served of one version."""
+        """The OpenAPI document of one version, as served."""
         return (self._v3 if version == "v3" else self._v2).openapi()
 
-    async def _truly(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _respond_truthfully(self, scope: Scope, receive: Receive, send: Send) -> None:
         await (self._v3 if is_v3(scope["path"]) else self._v2)(scope, receive, send)
 
     async def _authorize(self, request: Request, bearer: Bearer) -> None:
@@ -196,10 +198,10 @@ class Sandbox(FaultyServer):
             if (start_date or end_date) and (start or end):
                 raise HTTPException(400, "Send start_date and end_date, or start and end, not both pairs")
             now = self._clock().astimezone(UTC)
-            # Omitted bounds mean the billing cycle so far.
+            # Omitted bounds default to the billing cycle so far.
             since = aware(start_date or start or now.replace(day=1, hour=0, minute=0, second=0, microsecond=0))
             until = self._until(since, aware(end_date or end or now), MICROSECOND)
-            return SessionsCount(sessions_count=self.truth(since, until, self._taken(org_ids), user_ids))
+            return SessionsCount(sessions_count=self.truth(since, until, self._counted_orgs(org_ids), user_ids))
 
         @application.get(ORGANIZATIONS_PATH, responses=INVALID)
         async def organizations(skip: Skip = 0, limit: PageSize = 100) -> Page[Organization]:
@@ -223,7 +225,7 @@ class Sandbox(FaultyServer):
         ) -> SessionsCreated:
             since = from_unix(time_after)
             until = min(self._until(since, from_unix(time_before), SECOND), self._clock())
-            by_origin, by_size = self._sessions.by_origin_and_size(since, until, self._taken(org_ids), user_ids)
+            by_origin, by_size = self._sessions.by_origin_and_size(since, until, self._counted_orgs(org_ids), user_ids)
             return SessionsCreated(
                 sessions_created_count=sum(by_origin.values()),
                 sessions_created_by_origin=CountsByOrigin(**by_origin),
@@ -250,18 +252,18 @@ class Sandbox(FaultyServer):
             return CursorPage[MemberV3].of(items, first, after)
 
     def _until(self, since: datetime, until: datetime, tick: timedelta) -> datetime:
-        """The moment before which sessions count, where a `tick` is the shortest time that a question can tell."""
+        """The moment before which sessions count; `tick` is the resolution of moments in requests."""
         if until <= since:
             raise HTTPException(400, "The end must be later than the start")
         return min(until, self._clock()) + tick if self._end_is_inclusive else until
 
-    def _taken(self, org_ids: list[str] | None) -> list[str] | None:
-        """The organizations that the source makes of those asked for."""
-        taken = None if org_ids is None else org_ids[self._org_ids_taken]
+    def _counted_orgs(self, org_ids: list[str] | None) -> list[str] | None:
+        """Those of the requested organizations that are counted."""
+        counted = None if org_ids is None else org_ids[self._org_ids_counted]
         refusal = {"zero": None, "forbidden": 403, "not_found": 404}[self._unknown_organization]
-        if refusal and not all(map(self._sessions.knows, taken or ())):
+        if refusal and not all(map(self._sessions.knows, counted or ())):
             raise HTTPException(refusal, "Unknown organization")
-        return taken
+        return counted
 
     def _check_may_list(self, what: str, may: bool) -> None:
         if not may:

@@ -1,5 +1,7 @@
-"""The sessions behind the sandbox: which organizations and members exist, and who created a session when.
-No HTTP, and nothing of the warehouse."""
+"""The sessions behind the sandbox: which organizations and members exist, and who created which session when.
+
+Knows nothing of HTTP or the warehouse.
+"""
 
 import random
 import re
@@ -19,7 +21,7 @@ MICROSECOND = timedelta(microseconds=1)
 DAY = timedelta(days=1) // MICROSECOND
 HOUR = timedelta(hours=1) // MICROSECOND
 
-# Where sessions are started and how large they get: each kind as often as it stands here.
+# Where sessions are started and how large they get; how often each kind is listed is its weight.
 ORIGINS = ("webapp",) * 8 + ("slack",) * 5 + ("api",) * 3 + ("automation", "desktop", "jira", "linear", "teams")
 SIZES = ("xs",) * 4 + ("s",) * 3 + ("m",) * 2 + ("l", "xl")
 
@@ -50,7 +52,7 @@ FAMILY_NAMES = ("Abe", "Brandão", "D'Arcy", "Eriksson", "García Núñez", "Kow
 
 @dataclass(frozen=True)
 class SandboxOrganization:
-    """One organization: the fields that the source shows, and the habits that its sessions follow."""
+    """One organization: the fields that the API shows, and the pattern that its sessions follow."""
 
     org_id: str
     org_name: str
@@ -69,7 +71,7 @@ class SandboxOrganization:
 
 @dataclass(frozen=True)
 class SandboxMember:
-    """One user of one organization, as the source shows her."""
+    """One user of one organization, as the API shows them."""
 
     user_id: str
     email: str
@@ -78,12 +80,12 @@ class SandboxMember:
 
 
 def microseconds(moment: datetime) -> int:
-    """Microseconds since 1970, of a moment with a time zone."""
+    """Microseconds from 1970 (UTC) to a moment with a time zone."""
     return (moment - EPOCH) // MICROSECOND
 
 
 def make_organization(seed: int, index: int, first_day: date, is_last: bool) -> SandboxOrganization:
-    """The organization of this rank: each rank is about half as busy as the one before it."""
+    """Create the organization with this rank: each is about half as busy as the one before it."""
     rng = random.Random(f"{seed}/organization/{index}")
     org_id = f"org-{rng.getrandbits(128):032x}"
     again = f" {index // len(NAMES) + 1}" if index >= len(NAMES) else ""
@@ -103,9 +105,9 @@ def make_organization(seed: int, index: int, first_day: date, is_last: bool) -> 
 
 
 def make_members(seed: int, organization: SandboxOrganization) -> list[SandboxMember]:
-    """The members of one organization, in the order of its `user_ids`. Some have no name or no time of creation."""
+    """Create an organization's members, in the order of its `user_ids`. Some have no name or no creation time."""
     rng = random.Random(f"{seed}/members/{organization.org_id}")
-    # Each given name once in an organization, so that no two members share an address.
+    # Given names are unique within an organization, so that no two members share an address.
     given_names = rng.sample(GIVEN_NAMES, len(organization.user_ids))
     members = []
     for user_id, given_name in zip(organization.user_ids, given_names, strict=True):
@@ -130,7 +132,7 @@ def _plain(text: str, separator: str) -> str:
 
 
 def make_day(seed: int, organization: SandboxOrganization, day: date) -> list[Session]:
-    """The sessions of one organization and UTC day, in order of time: the same for the same arguments."""
+    """Create one organization's sessions on a UTC day, sorted by time: the same for the same arguments."""
     is_gone = organization.active_until is not None and day >= organization.active_until
     if day < organization.active_from or is_gone:
         return []
@@ -144,7 +146,7 @@ def make_day(seed: int, organization: SandboxOrganization, day: date) -> list[Se
     sessions: list[Session] = []
     arrival = rng.expovariate(1.0)
     while arrival < expected:
-        # Three draws make a bell 15 hours wide; what passes midnight lands at the day's other end.
+        # The sum of three draws is a bell curve 15 hours wide; what crosses midnight wraps to the day's other end.
         hour = organization.busiest_hour + 5 * (draw() + draw() + draw() - 1.5)
         sessions.append((midnight + int(hour * HOUR) % DAY, users[int(draw() * draw() * len(users))]))
         arrival += rng.expovariate(1.0)
@@ -153,7 +155,7 @@ def make_day(seed: int, organization: SandboxOrganization, day: date) -> list[Se
 
 
 class _Days:
-    """One organization's sessions by UTC day, with running totals: any window costs two look-ups."""
+    """One organization's sessions by UTC day, with running totals, so that any window takes two look-ups."""
 
     def __init__(self, seed: int, organization: SandboxOrganization | None, first_day: date) -> None:
         self._seed = seed
@@ -164,7 +166,7 @@ class _Days:
         self._totals = [0]
 
     def _index(self, moment: int) -> int:
-        """The number of the moment's day, with every day up to it made and summed."""
+        """The index of the moment's day; creates and sums every day up to it."""
         index = max(moment - self._origin, 0) // DAY
         while len(self._days) <= index:
             day = self._first_day + timedelta(days=len(self._days))
@@ -203,7 +205,7 @@ class _Days:
 
 
 class Sessions:
-    """Every session of every organization, made when first asked for. Safe to use from several threads."""
+    """Every session of every organization, created when first needed. Thread-safe."""
 
     def __init__(self, seed: int, organizations: int, first_day: date) -> None:
         self._seed = seed
@@ -228,7 +230,7 @@ class Sessions:
         org_ids: Collection[str] | None = None,
         user_ids: Collection[str] | None = None,
     ) -> int:
-        """Sessions created in [start, end); no filter means all, and an unknown id matches nothing."""
+        """The number of sessions created in [start, end). No filter means all; an unknown id matches nothing."""
         since, until = microseconds(start), microseconds(end)
         if until <= since:
             return 0
@@ -244,13 +246,13 @@ class Sessions:
         org_ids: Collection[str] | None = None,
         user_ids: Collection[str] | None = None,
     ) -> tuple[dict[str, int], dict[str, int]]:
-        """What `count` counts, by origin, and again by size. Every origin and size is there, if only with 0."""
+        """What `count` counts, by origin and by size. Every origin and size is included, even with 0."""
         since, until = microseconds(start), microseconds(end)
         by_origin, by_size = dict.fromkeys(ORIGINS, 0), dict.fromkeys(SIZES, 0)
         if until <= since:
             return by_origin, by_size
         with self._lock:
-            # The last digits of its moment are as good as a draw, and stay with the session.
+            # A session's last digits of time are as good as random, and never change.
             draws = Counter(
                 moment % (len(ORIGINS) * len(SIZES)) for moment, _ in self._between(since, until, org_ids, user_ids)
             )
@@ -273,7 +275,7 @@ class Sessions:
                     yield session
 
     def add(self, org_id: str, at: datetime, count: int, user_id: str | None) -> None:
-        """More sessions at one moment. An id not listed makes an organization that the list never shows."""
+        """Add sessions at one moment. An unlisted `org_id` becomes an organization that is never listed."""
         with self._lock:
             if org_id not in self._days:
                 self._days[org_id] = _Days(self._seed, None, self._first_day)
@@ -281,6 +283,6 @@ class Sessions:
             self._days[org_id].add(microseconds(at), user, count)
 
     def remove(self, org_id: str, at_or_after: datetime, before: datetime) -> int:
-        """Take away the organization's sessions in [at_or_after, before); how many they were."""
+        """Remove the organization's sessions in [at_or_after, before). Returns how many there were."""
         with self._lock:
             return self._days[org_id].remove(microseconds(at_or_after), microseconds(before))

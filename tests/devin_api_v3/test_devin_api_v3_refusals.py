@@ -46,7 +46,7 @@ def test_a_problem_is_reported_in_words(sandbox: Sandbox, body: object, words: s
 
 
 def test_a_window_that_the_api_refuses_is_reported_in_its_words(sandbox: Sandbox) -> None:
-    with pytest.raises(Rejected, match=r"returned 422 \(time_after: .*not Unix seconds of the years 1970 to 9999\)\.$"):
+    with pytest.raises(Rejected, match=r"returned 422 \(time_after: .*not Unix seconds in the years 1970 to 9999\)\.$"):
         count(api(sandbox.url), start=datetime(1969, 12, 31, tzinfo=UTC))
     assert [asked.status for asked in sandbox.requests] == [422]
 

@@ -1,4 +1,4 @@
-"""A sandbox per module, and one that a test may change."""
+"""A sandbox per module, and one for tests that change it."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""The sandbox keeps the published contract, and the comparison misses no difference."""
+"""The sandbox keeps to the published contract, and the comparison of the two misses no difference."""
 
 import copy
 from collections.abc import Callable
@@ -68,7 +68,7 @@ def test_the_comparison_with_the_contract_sees_every_difference(difference: str)
     assert promises(mutated) != promises(contract())
 
 
-def test_the_comparison_with_the_contract_overlooks_wording_and_order() -> None:
+def test_the_comparison_with_the_contract_ignores_wording_and_order() -> None:
     reworded = copy.deepcopy(contract())
     counting(reworded).update(summary="Count", operationId="other")
     counting(reworded)["parameters"].reverse()

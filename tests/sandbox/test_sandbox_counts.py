@@ -1,4 +1,4 @@
-"""The sandbox counts exactly, and its sessions look like those of people. Asked over real HTTP."""
+"""The sandbox counts exactly, and its sessions look like those of people. All requests are real HTTP."""
 
 import random
 import time
@@ -47,14 +47,14 @@ def test_organizations_and_users_add_up_to_the_count_without_a_filter(
     assert by_user[0] == sandbox.truth(start, end, [org_ids[rank]], [users[0]])
 
 
-def test_a_user_is_counted_only_in_the_organizations_asked_for(sandbox: Sandbox, client: httpx.Client) -> None:
+def test_a_user_is_counted_only_in_the_requested_organizations(sandbox: Sandbox, client: httpx.Client) -> None:
     first, second = sandbox.organizations[:2]
     params = window(FIRST, NOW, user_ids=[first.user_ids[0]])
     assert ask(client, {**params, "org_ids": first.org_id}) == ask(client, params) > 0
     assert ask(client, {**params, "org_ids": second.org_id}) == 0
 
 
-def test_a_session_belongs_to_the_window_that_starts_with_it_not_to_the_one_that_ends_with_it(
+def test_a_session_is_in_the_window_that_starts_with_it_and_not_in_the_one_that_ends_with_it(
     sandbox_to_change: tuple[Sandbox, httpx.Client],
 ) -> None:
     sandbox, client = sandbox_to_change
@@ -67,7 +67,7 @@ def test_a_session_belongs_to_the_window_that_starts_with_it_not_to_the_one_that
         assert (ask(client, ends), ask(client, starts)) == (before[0], before[1] + 3)
 
 
-def test_an_inclusive_end_counts_the_sessions_of_its_last_instant() -> None:
+def test_an_inclusive_end_counts_the_sessions_at_that_instant() -> None:
     at = datetime(2025, 3, 4, tzinfo=UTC)
     with Sandbox(end_is_inclusive=True, clock=lambda: NOW) as sandbox, client_of(sandbox) as client:
         org_id = sandbox.organizations[0].org_id
@@ -90,7 +90,7 @@ def test_no_session_is_later_than_the_clock() -> None:
         assert ask(client, window(FIRST, later)) > until_now
 
 
-def test_a_later_change_at_the_source_shows_in_every_window_that_holds_it(
+def test_a_later_change_of_past_counts_shows_in_every_window_that_contains_it(
     sandbox_to_change: tuple[Sandbox, httpx.Client],
 ) -> None:
     sandbox, client = sandbox_to_change
@@ -110,7 +110,7 @@ def test_a_later_change_at_the_source_shows_in_every_window_that_holds_it(
     assert ask(client, window(FIRST, NOW)) == all_year - in_day
 
 
-def test_sessions_of_an_organization_that_is_not_listed_count_in_the_total_only(
+def test_sessions_of_an_unlisted_organization_count_only_in_the_total(
     sandbox_to_change: tuple[Sandbox, httpx.Client],
 ) -> None:
     sandbox, client = sandbox_to_change
@@ -202,7 +202,7 @@ def test_organizations_have_distinct_ids_and_names_that_need_quoting() -> None:
     assert not names.isascii()
 
 
-def test_the_same_seed_gives_the_same_sessions_in_whatever_order_they_are_asked_for() -> None:
+def test_the_same_seed_gives_the_same_sessions_whatever_the_order_of_requests() -> None:
     one, again, other = (Sandbox(seed=seed, clock=lambda: NOW) for seed in (7, 7, 8))
     assert one.organizations == again.organizations
     assert {item.org_id for item in one.organizations}.isdisjoint(item.org_id for item in other.organizations)
@@ -213,14 +213,14 @@ def test_the_same_seed_gives_the_same_sessions_in_whatever_order_they_are_asked_
     assert list(cells(one).values()) != list(cells(other).values())
 
 
-def test_two_years_are_made_in_about_a_second_and_a_request_takes_about_a_millisecond() -> None:
+def test_creating_two_years_takes_about_a_second_and_a_request_about_a_millisecond() -> None:
     began = time.perf_counter()
     with Sandbox() as sandbox, client_of(sandbox) as client:
         span = window(FIRST, FIRST + timedelta(days=680, hours=7))
         ask(client, span)
-        made = time.perf_counter()
+        created = time.perf_counter()
         for _ in range(50):
             ask(client, span)
-        asked = time.perf_counter()
-    assert made - began < 3
-    assert (asked - made) / 50 < 0.02
+        ended = time.perf_counter()
+    assert created - began < 3
+    assert (ended - created) / 50 < 0.02

@@ -1,4 +1,4 @@
-"""The sandbox fails as it is configured to, and then answers the truth. Asked over real HTTP."""
+"""The sandbox fails as configured, and then returns the truth again. All requests are real HTTP."""
 
 import json
 import time
@@ -12,7 +12,7 @@ from resources.sandbox.server import Sandbox
 from tests.support.sandbox import FIRST, MICROSECOND, NOW, ask, client_of, window
 
 
-def test_a_status_is_answered_as_often_as_told_and_then_the_truth(sandbox: Sandbox, client: httpx.Client) -> None:
+def test_a_status_is_returned_as_often_as_configured_and_then_the_truth(sandbox: Sandbox, client: httpx.Client) -> None:
     fault = sandbox.fail(status=503, times=2)
     answers = [client.get(SESSIONS_PATH) for _ in range(4)]
     assert [answer.status_code for answer in answers] == [503, 503, 200, 200]
@@ -21,25 +21,25 @@ def test_a_status_is_answered_as_often_as_told_and_then_the_truth(sandbox: Sandb
     assert fault.hits == 2
 
 
-def test_a_status_that_has_no_name_is_answered_too(sandbox: Sandbox, client: httpx.Client) -> None:
+def test_a_status_without_a_reason_phrase_can_be_returned_too(sandbox: Sandbox, client: httpx.Client) -> None:
     sandbox.fail(status=520)
     answer = client.get(SESSIONS_PATH)
     assert (answer.status_code, answer.json()) == (520, {"detail": "Error"})
 
 
-def test_a_fault_strikes_once_unless_told_otherwise(sandbox: Sandbox, client: httpx.Client) -> None:
+def test_a_fault_strikes_once_by_default(sandbox: Sandbox, client: httpx.Client) -> None:
     sandbox.fail(status=500)
     assert [client.get(SESSIONS_PATH).status_code for _ in range(3)] == [500, 200, 200]
 
 
-def test_too_many_requests_can_tell_when_to_come_back(sandbox: Sandbox, client: httpx.Client) -> None:
+def test_a_429_can_say_when_to_retry(sandbox: Sandbox, client: httpx.Client) -> None:
     sandbox.fail(status=429, retry_after="2")
     answer = client.get(SESSIONS_PATH)
     assert (answer.status_code, answer.headers["retry-after"]) == (429, "2")
     assert "retry-after" not in client.get(SESSIONS_PATH).headers
 
 
-def test_a_body_that_is_not_the_contract_is_sent_as_it_is(sandbox: Sandbox, client: httpx.Client) -> None:
+def test_a_body_that_breaks_the_contract_is_sent_as_it_is(sandbox: Sandbox, client: httpx.Client) -> None:
     sandbox.fail(body=b"<html>", content_type="text/html", status=200)
     answer = client.get(SESSIONS_PATH)
     assert (answer.status_code, answer.content, answer.headers["content-type"]) == (
@@ -49,13 +49,13 @@ def test_a_body_that_is_not_the_contract_is_sent_as_it_is(sandbox: Sandbox, clie
     )
 
 
-def test_a_redirect_names_its_target(sandbox: Sandbox, client: httpx.Client) -> None:
+def test_a_redirect_has_its_target_as_location(sandbox: Sandbox, client: httpx.Client) -> None:
     sandbox.fail(redirect_to="https://elsewhere.example/login", status=307)
     answer = client.get(SESSIONS_PATH)
     assert (answer.status_code, answer.headers["location"]) == (307, "https://elsewhere.example/login")
 
 
-def test_a_dropped_request_gets_no_answer_and_the_next_one_does(sandbox: Sandbox, client: httpx.Client) -> None:
+def test_a_dropped_request_gets_no_response_and_the_next_one_does(sandbox: Sandbox, client: httpx.Client) -> None:
     sandbox.fail(drop=True)
     with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
         client.get(SESSIONS_PATH)
@@ -63,7 +63,7 @@ def test_a_dropped_request_gets_no_answer_and_the_next_one_does(sandbox: Sandbox
     assert client.get(SESSIONS_PATH).status_code == 200
 
 
-def test_a_truncated_answer_ends_before_its_announced_length(sandbox: Sandbox, client: httpx.Client) -> None:
+def test_a_truncated_response_ends_before_its_content_length(sandbox: Sandbox, client: httpx.Client) -> None:
     sandbox.fail(truncate=True)
     with client.stream("GET", SESSIONS_PATH) as answer:
         announced = int(answer.headers["content-length"])
@@ -76,7 +76,7 @@ def test_a_truncated_answer_ends_before_its_announced_length(sandbox: Sandbox, c
     assert received.startswith(b'{"sess')
 
 
-def test_a_reset_request_is_cut_off_by_the_peer(sandbox: Sandbox, client: httpx.Client) -> None:
+def test_a_reset_request_ends_with_a_connection_reset(sandbox: Sandbox, client: httpx.Client) -> None:
     sandbox.fail(reset=True)
     with pytest.raises(httpx.ReadError, match="reset"):
         client.get(SESSIONS_PATH)
@@ -84,7 +84,7 @@ def test_a_reset_request_is_cut_off_by_the_peer(sandbox: Sandbox, client: httpx.
     assert client.get(SESSIONS_PATH).status_code == 200
 
 
-def test_garbage_comes_instead_of_http(sandbox: Sandbox, client: httpx.Client) -> None:
+def test_garbage_is_sent_instead_of_http(sandbox: Sandbox, client: httpx.Client) -> None:
     sandbox.fail(garbage=b"\x16\x03\x01 no HTTP\r\n\r\n")
     with pytest.raises(httpx.RemoteProtocolError):
         client.get(SESSIONS_PATH)
@@ -92,7 +92,7 @@ def test_garbage_comes_instead_of_http(sandbox: Sandbox, client: httpx.Client) -
     assert client.get(SESSIONS_PATH).status_code == 200
 
 
-def test_a_dripping_body_is_the_truth_in_parts(sandbox: Sandbox, client: httpx.Client) -> None:
+def test_a_dripping_body_is_the_true_one_in_parts(sandbox: Sandbox, client: httpx.Client) -> None:
     truth = ask(client, {})
     fault = sandbox.fail(drip=0.2)
     with client.stream("GET", SESSIONS_PATH) as answer:
@@ -102,7 +102,9 @@ def test_a_dripping_body_is_the_truth_in_parts(sandbox: Sandbox, client: httpx.C
     assert fault.hits == 1
 
 
-def test_a_lie_replaces_the_truth_and_only_counts_where_it_differs(sandbox: Sandbox, client: httpx.Client) -> None:
+def test_a_lie_replaces_the_truth_and_counts_as_a_hit_only_where_it_differs(
+    sandbox: Sandbox, client: httpx.Client
+) -> None:
     truth = ask(client, window(FIRST, NOW))
     lie = sandbox.fail(
         rewrite=lambda asked, answer: {"sessions_count": 7} if asked.start == FIRST else answer, times=None
@@ -115,7 +117,7 @@ def test_a_lie_replaces_the_truth_and_only_counts_where_it_differs(sandbox: Sand
     assert ask(client, window(FIRST, NOW)) == truth
 
 
-def test_a_delayed_answer_is_the_truth_and_holds_up_no_other_request(sandbox: Sandbox, client: httpx.Client) -> None:
+def test_a_delayed_response_is_true_and_holds_up_no_other_request(sandbox: Sandbox, client: httpx.Client) -> None:
     truth = ask(client, {})
     sandbox.fail(delay=0.3)
     began = time.perf_counter()
@@ -137,7 +139,7 @@ def test_a_delayed_failure_fails_after_the_delay(sandbox: Sandbox, client: httpx
     assert time.perf_counter() - began >= 0.2
 
 
-def test_an_endless_body_goes_on_until_the_client_leaves(sandbox: Sandbox, client: httpx.Client) -> None:
+def test_an_endless_body_continues_until_the_client_disconnects(sandbox: Sandbox, client: httpx.Client) -> None:
     sandbox.fail(endless=True)
     received = 0
     with client.stream("GET", SESSIONS_PATH) as answer:

@@ -1,4 +1,4 @@
-"""The sandbox logs what it was asked, stops and starts again."""
+"""The sandbox logs its requests, stops, and starts again."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +13,7 @@ from resources.sandbox.server import Sandbox
 from tests.support.sandbox import KEY, NOW, ask, client_of
 
 
-def test_the_log_tells_what_was_asked_and_answered_but_not_the_key(sandbox: Sandbox, client: httpx.Client) -> None:
+def test_the_log_has_each_request_and_its_status_but_not_the_key(sandbox: Sandbox, client: httpx.Client) -> None:
     client.get(
         f"{SESSIONS_PATH}?start_date=2025-02-03T08:00:00Z&end=2025-02-04T00:00:00&org_ids=a&org_ids=b&user_ids=u&x="
     )
@@ -74,6 +74,6 @@ def test_stopping_cuts_a_request_in_flight() -> None:
             answer.result(timeout=5)
 
 
-def test_the_address_is_unknown_before_the_start() -> None:
+def test_the_url_is_unknown_before_the_start() -> None:
     with pytest.raises(RuntimeError, match="not started"):
         _ = Sandbox().url

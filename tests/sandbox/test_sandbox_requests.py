@@ -1,4 +1,4 @@
-"""v2 of the sandbox: parameters, keys, organizations and members. Asked over real HTTP."""
+"""v2 of the sandbox: parameters, keys, organizations and members. All requests are real HTTP."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -21,7 +21,7 @@ def test_start_and_end_mean_the_same_as_start_date_and_end_date(client: httpx.Cl
 
 
 @pytest.mark.parametrize("pair", [("start_date", "end"), ("end_date", "start"), ("start_date", "start")])
-def test_both_pairs_together_are_refused(client: httpx.Client, pair: tuple[str, str]) -> None:
+def test_parameters_from_both_pairs_are_refused(client: httpx.Client, pair: tuple[str, str]) -> None:
     answer = client.get(SESSIONS_PATH, params={name: text(FIRST) for name in pair})
     assert answer.status_code == 400
     assert "both pairs" in answer.json()["detail"]
@@ -34,7 +34,7 @@ def test_an_end_that_is_not_after_the_start_is_refused(client: httpx.Client, len
     assert answer.json() == {"detail": "The end must be later than the start"}
 
 
-def test_omitted_bounds_mean_the_billing_cycle_until_now(sandbox: Sandbox, client: httpx.Client) -> None:
+def test_omitted_bounds_default_to_the_billing_cycle_until_now(sandbox: Sandbox, client: httpx.Client) -> None:
     cycle = datetime(2025, 7, 1, tzinfo=UTC)
     so_far = sandbox.truth(cycle, NOW)
     assert ask(client, {}) == so_far > 0
@@ -43,11 +43,11 @@ def test_omitted_bounds_mean_the_billing_cycle_until_now(sandbox: Sandbox, clien
     assert ask(client, {"start_date": text(FIRST)}) == sandbox.truth(FIRST, NOW) > so_far
 
 
-def test_a_misspelt_parameter_is_ignored_and_gives_the_billing_cycle(client: httpx.Client) -> None:
+def test_a_misspelled_parameter_is_ignored_and_gives_the_billing_cycle(client: httpx.Client) -> None:
     assert ask(client, {"startdate": text(FIRST), "enddate": text(NOW)}) == ask(client, {})
 
 
-def test_a_moment_without_a_zone_is_utc_and_one_with_an_offset_is_converted(client: httpx.Client) -> None:
+def test_a_moment_without_a_time_zone_is_utc_and_one_with_an_offset_is_converted(client: httpx.Client) -> None:
     start, end = datetime(2025, 2, 3, 8, tzinfo=UTC), datetime(2025, 2, 4, 8, tzinfo=UTC)
     count = ask(client, window(start, end))
     bare = {"start_date": "2025-02-03T08:00:00", "end_date": "2025-02-04T08:00:00"}
@@ -58,7 +58,9 @@ def test_a_moment_without_a_zone_is_utc_and_one_with_an_offset_is_converted(clie
 
 @pytest.mark.parametrize("name", ["start_date", "end_date", "start", "end"])
 @pytest.mark.parametrize("value", ["null", "yesterday", "2025-02-30T00:00:00Z", "2025-02-03T10:00:00 02:00", ""])
-def test_a_bad_datetime_is_answered_422_in_the_contracts_form(client: httpx.Client, name: str, value: str) -> None:
+def test_an_invalid_datetime_gets_a_422_in_the_form_of_the_contract(
+    client: httpx.Client, name: str, value: str
+) -> None:
     answer = client.get(SESSIONS_PATH, params={name: value})
     assert answer.status_code == 422
     (problem,) = answer.json()["detail"]
@@ -68,7 +70,7 @@ def test_a_bad_datetime_is_answered_422_in_the_contracts_form(client: httpx.Clie
 
 
 @pytest.mark.parametrize(("option", "status"), [("zero", 200), ("forbidden", 403), ("not_found", 404)])
-def test_an_unknown_organization_is_answered_as_configured(option: Any, status: int) -> None:
+def test_an_unknown_organization_gets_the_configured_response(option: Any, status: int) -> None:
     with Sandbox(unknown_organization=option, clock=lambda: NOW) as sandbox, client_of(sandbox) as client:
         known = sandbox.organizations[0].org_id
         answer = client.get(SESSIONS_PATH, params=window(FIRST, NOW, org_ids=[known, "org-0"]))
@@ -101,7 +103,7 @@ def test_an_unknown_organization_is_answered_as_configured(option: Any, status: 
         (f"Bearer {KEY}", 200),
     ],
 )
-def test_the_key_decides_before_the_parameters(sandbox: Sandbox, path: str, header: str | None, status: int) -> None:
+def test_the_key_is_checked_before_the_parameters(sandbox: Sandbox, path: str, header: str | None, status: int) -> None:
     headers = {} if header is None else {"Authorization": header}
     good = httpx.get(sandbox.url + path, headers=headers, trust_env=False, verify=False)
     assert good.status_code == status
@@ -120,7 +122,7 @@ def test_another_key_can_be_required() -> None:
             assert client.get(SESSIONS_PATH).status_code == 401
 
 
-def test_an_unknown_path_is_not_found(client: httpx.Client) -> None:
+def test_an_unknown_path_gets_a_404(client: httpx.Client) -> None:
     for path in ("/v2/enterprise/metrics", "/v4/enterprise/metrics/sessions", "/", "/openapi.json", "/docs"):
         answer = client.get(path)
         assert (answer.status_code, answer.json()) == (404, {"detail": "Not Found"})
@@ -129,7 +131,7 @@ def test_an_unknown_path_is_not_found(client: httpx.Client) -> None:
 # Organizations
 
 
-def test_the_pages_hold_every_organization_once_in_order(sandbox: Sandbox, client: httpx.Client) -> None:
+def test_the_pages_have_every_organization_once_in_order(sandbox: Sandbox, client: httpx.Client) -> None:
     items: list[dict[str, Any]] = []
     while True:
         page = client.get(ORGANIZATIONS_PATH, params={"skip": len(items), "limit": 5}).json()
@@ -145,7 +147,7 @@ def test_the_pages_hold_every_organization_once_in_order(sandbox: Sandbox, clien
     assert created == [item.created_at for item in sandbox.organizations]
 
 
-def test_a_page_defaults_to_the_first_hundred_and_past_the_end_is_empty() -> None:
+def test_a_page_defaults_to_the_first_hundred_and_is_empty_past_the_end() -> None:
     with Sandbox(organizations=101) as sandbox, client_of(sandbox) as client:
         page = client.get(ORGANIZATIONS_PATH).json()
         assert (len(page["items"]), page["skip"], page["limit"], page["has_more"]) == (100, 0, 100, True)
@@ -166,7 +168,7 @@ def test_a_page_defaults_to_the_first_hundred_and_past_the_end_is_empty() -> Non
         ("skip", "-1", "greater_than_equal"),
     ],
 )
-def test_a_page_out_of_bounds_is_answered_422(client: httpx.Client, name: str, value: str, problem: str) -> None:
+def test_a_page_out_of_bounds_gets_a_422(client: httpx.Client, name: str, value: str, problem: str) -> None:
     answer = client.get(ORGANIZATIONS_PATH, params={name: value})
     assert answer.status_code == 422
     assert [(item["loc"], item["type"]) for item in answer.json()["detail"]] == [(["query", name], problem)]
@@ -182,7 +184,7 @@ def test_a_key_can_be_allowed_to_count_but_not_to_list() -> None:
 # Members
 
 
-def test_the_pages_hold_every_user_of_every_organization_once(sandbox: Sandbox, client: httpx.Client) -> None:
+def test_the_pages_have_every_user_of_every_organization_once(sandbox: Sandbox, client: httpx.Client) -> None:
     items: list[dict[str, Any]] = []
     has_more = True
     while has_more:
@@ -200,7 +202,7 @@ def test_the_pages_hold_every_user_of_every_organization_once(sandbox: Sandbox, 
         assert (item["created_at"] and datetime.fromisoformat(item["created_at"])) == member.created_at
 
 
-def test_members_have_an_address_of_their_own_but_not_always_a_name_or_a_time_of_creation() -> None:
+def test_members_have_unique_addresses_but_not_always_a_name_or_a_creation_time() -> None:
     sandbox = Sandbox(organizations=40)
     members = sandbox.members
     assert len({member.email for member in members}) == len(members)
@@ -218,7 +220,7 @@ def test_members_have_an_address_of_their_own_but_not_always_a_name_or_a_time_of
 
 
 @pytest.mark.parametrize(("name", "value"), [("limit", "0"), ("limit", "201"), ("skip", "-1"), ("skip", "x")])
-def test_a_page_of_members_out_of_bounds_is_answered_422(client: httpx.Client, name: str, value: str) -> None:
+def test_a_page_of_members_out_of_bounds_gets_a_422(client: httpx.Client, name: str, value: str) -> None:
     answer = client.get(MEMBERS_PATH, params={name: value})
     assert answer.status_code == 422
     assert [item["loc"] for item in answer.json()["detail"]] == [["query", name]]

@@ -1,4 +1,4 @@
-"""A sandbox per module that v3 and v2 are asked of."""
+"""A sandbox per module, with clients for v3 and v2."""
 
 from collections.abc import Iterator
 

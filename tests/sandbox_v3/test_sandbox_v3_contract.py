@@ -1,4 +1,4 @@
-"""The comparison with the contract of v3 misses no difference; `test_sandbox_contract` makes it."""
+"""The comparison with the contract of v3, made in `test_sandbox_contract`, misses no difference."""
 
 import copy
 from collections.abc import Callable

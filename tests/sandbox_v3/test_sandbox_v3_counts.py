@@ -1,4 +1,4 @@
-"""v3 of the sandbox counts the sessions that v2 counts. Asked over real HTTP."""
+"""v3 of the sandbox counts the same sessions as v2. All requests are real HTTP."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -17,7 +17,7 @@ seconds = st.integers(0, 240 * 86_400).map(lambda after: FIRST + timedelta(secon
 
 @few
 @given(st.lists(seconds, min_size=3, max_size=3, unique=True).map(sorted))
-def test_adjacent_windows_add_up_in_the_count_and_in_every_breakdown(
+def test_adjacent_windows_add_up_in_total_and_in_every_breakdown(
     serving: tuple[Sandbox, httpx.Client, httpx.Client], three: list[datetime]
 ) -> None:
     sandbox, client, _ = serving
@@ -59,7 +59,7 @@ def test_organizations_add_up_to_the_count_without_a_filter(
     assert sum(by_org) == count(client, window(*two))
 
 
-def test_every_origin_and_size_occurs_and_the_web_is_where_most_sessions_start(client: httpx.Client) -> None:
+def test_every_origin_and_size_occurs_and_most_sessions_start_on_the_web(client: httpx.Client) -> None:
     body = ask(client, window(FIRST, NOW))
     for breakdown in BREAKDOWNS:
         assert min(body[breakdown].values()) > 0
@@ -97,7 +97,7 @@ def test_no_session_is_later_than_the_clock() -> None:
         assert count(client, window(FIRST, later)) > until_now
 
 
-def test_a_later_change_at_the_source_shows_in_both_versions() -> None:
+def test_a_later_change_of_past_counts_shows_in_both_versions() -> None:
     at = datetime(2025, 2, 5, 12, tzinfo=UTC)
     with Sandbox(clock=lambda: NOW) as sandbox, client_of(sandbox) as client, v2.client_of(sandbox) as older:
         before = count(client, window(FIRST, NOW))

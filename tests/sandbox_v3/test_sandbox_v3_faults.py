@@ -1,4 +1,4 @@
-"""v3 of the sandbox fails as v2 does, shares its rate limit, and is in the same log."""
+"""v3 of the sandbox fails like v2, and shares its rate limit and log."""
 
 from datetime import datetime, timedelta
 
@@ -19,7 +19,7 @@ from tests.support.sandbox import FIRST, NOW
 from tests.support.sandbox_v3 import KEY, SECOND, check_problem, client_of, window
 
 
-def test_a_status_is_explained_as_a_problem(sandbox: Sandbox, client: httpx.Client) -> None:
+def test_a_status_comes_with_a_problem_body(sandbox: Sandbox, client: httpx.Client) -> None:
     fault = sandbox.fail(status=503, times=2)
     for path in (SESSIONS_PATH_V3, ORGANIZATIONS_PATH_V3):
         check_problem(client.get(path), 503, "Service Unavailable")
@@ -38,14 +38,14 @@ def test_a_body_or_a_content_type_replaces_the_problem(sandbox: Sandbox, client:
     assert answer.json()["title"] == "Internal Server Error"
 
 
-def test_too_many_requests_can_tell_when_to_come_back(sandbox: Sandbox, client: httpx.Client) -> None:
+def test_a_429_can_say_when_to_retry(sandbox: Sandbox, client: httpx.Client) -> None:
     sandbox.fail(retry_after="2")
     answer = client.get(SESSIONS_PATH_V3)
     check_problem(answer, 429, "Too Many Requests")
     assert answer.headers["retry-after"] == "2"
 
 
-def test_a_dropped_or_truncated_answer_is_spoiled_as_in_v2(sandbox: Sandbox, client: httpx.Client) -> None:
+def test_a_response_is_dropped_or_truncated_as_in_v2(sandbox: Sandbox, client: httpx.Client) -> None:
     for drop in (True, False):
         sandbox.fail(drop=drop, truncate=not drop)
         with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
@@ -93,7 +93,7 @@ def test_both_versions_share_one_rate_limit() -> None:
         assert client.get(ORGANIZATIONS_PATH_V3).status_code == 200
 
 
-def test_the_log_tells_the_window_in_moments_but_not_the_key(sandbox: Sandbox, client: httpx.Client) -> None:
+def test_the_log_has_the_window_as_moments_but_not_the_key(sandbox: Sandbox, client: httpx.Client) -> None:
     client.get(f"{SESSIONS_PATH_V3}?time_after=1735689600&time_before=1735776000&org_ids=a&org_ids=b&user_ids=u")
     client.get(SESSIONS_PATH_V3, params={"time_after": 1735689600000, "time_before": "soon", "start": "2025-01-01"})
     client.get(MEMBERS_PATH_V3, params={"first": 7})

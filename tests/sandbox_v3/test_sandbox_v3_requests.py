@@ -1,4 +1,4 @@
-"""v3 of the sandbox: Unix seconds, cursors, problem+json and service keys. Asked over real HTTP."""
+"""v3 of the sandbox: Unix seconds, cursors, problem+json and service keys. All requests are real HTTP."""
 
 from datetime import timedelta
 from typing import Any
@@ -38,8 +38,8 @@ def test_both_bounds_are_required(client: httpx.Client, missing: str) -> None:
         ("", "unable to parse string as an integer"),
         ("2025-01-01T00:00:00Z", "unable to parse string as an integer"),
         ("1735689600.5", "unable to parse string as an integer"),
-        ("1735689600000", "not Unix seconds of the years 1970 to 9999"),
-        ("-1", "not Unix seconds of the years 1970 to 9999"),
+        ("1735689600000", "not Unix seconds in the years 1970 to 9999"),
+        ("-1", "not Unix seconds in the years 1970 to 9999"),
     ],
 )
 def test_a_bound_that_is_not_unix_seconds_is_refused(client: httpx.Client, name: str, value: str, problem: str) -> None:
@@ -56,7 +56,7 @@ def test_an_end_that_is_not_after_the_start_is_refused(client: httpx.Client, len
 
 
 @pytest.mark.parametrize(("option", "status"), [("zero", 200), ("forbidden", 403), ("not_found", 404)])
-def test_an_unknown_organization_is_answered_as_configured(option: Any, status: int) -> None:
+def test_an_unknown_organization_gets_the_configured_response(option: Any, status: int) -> None:
     with Sandbox(unknown_organization=option, clock=lambda: NOW) as sandbox, client_of(sandbox) as client:
         known = sandbox.organizations[0].org_id
         params = window(FIRST, NOW, org_ids=[known, "org-0"])
@@ -66,11 +66,11 @@ def test_an_unknown_organization_is_answered_as_configured(option: Any, status: 
             check_problem(client.get(SESSIONS_PATH_V3, params=params), status, "Unknown organization")
 
 
-@pytest.mark.parametrize(("semantics", "taken"), [("union", slice(None)), ("last", slice(2, 3)), ("first", slice(1))])
-def test_of_several_organizations_all_or_only_the_last_or_first_count(semantics: Any, taken: slice) -> None:
+@pytest.mark.parametrize(("semantics", "counted"), [("union", slice(None)), ("last", slice(2, 3)), ("first", slice(1))])
+def test_all_of_several_organizations_are_counted_or_only_the_first_or_last(semantics: Any, counted: slice) -> None:
     with Sandbox(org_ids_semantics=semantics, clock=lambda: NOW) as sandbox, client_of(sandbox) as client:
         org_ids = [item.org_id for item in sandbox.organizations[:3]]
-        assert count(client, window(FIRST, NOW, org_ids=org_ids)) == sandbox.truth(FIRST, NOW, org_ids[taken])
+        assert count(client, window(FIRST, NOW, org_ids=org_ids)) == sandbox.truth(FIRST, NOW, org_ids[counted])
 
 
 # Keys and versions
@@ -90,7 +90,7 @@ def test_of_several_organizations_all_or_only_the_last_or_first_count(semantics:
         (f"Bearer {KEY}", 200),
     ],
 )
-def test_the_key_decides_before_the_parameters(sandbox: Sandbox, path: str, header: str | None, status: int) -> None:
+def test_the_key_is_checked_before_the_parameters(sandbox: Sandbox, path: str, header: str | None, status: int) -> None:
     headers = {} if header is None else {"Authorization": header}
     good = httpx.get(sandbox.url + path, params=window(FIRST, NOW), headers=headers, trust_env=False, verify=False)
     assert good.status_code == status
@@ -112,7 +112,7 @@ def test_another_service_key_can_be_required() -> None:
             check_problem(client.get(ORGANIZATIONS_PATH_V3), 401, "Missing or invalid API key")
 
 
-def test_an_unknown_path_is_not_found(client: httpx.Client) -> None:
+def test_an_unknown_path_gets_a_404(client: httpx.Client) -> None:
     check_problem(client.get("/v3/enterprise/metrics"), 404, "Not Found")
     assert client.get("/v3").json() == {"detail": "Not Found"}
 
@@ -148,7 +148,7 @@ def pages(client: httpx.Client, path: str, first: int) -> list[list[dict[str, An
 
 
 @pytest.mark.parametrize(("first", "sizes"), [(5, [5, 5, 2]), (6, [6, 6]), (12, [12]), (200, [12])])
-def test_the_pages_hold_every_organization_once_in_order(
+def test_the_pages_have_every_organization_once_in_order(
     sandbox: Sandbox, client: httpx.Client, first: int, sizes: list[int]
 ) -> None:
     found = pages(client, ORGANIZATIONS_PATH_V3, first)
@@ -160,7 +160,7 @@ def test_the_pages_hold_every_organization_once_in_order(
     assert all(type(item["created_at"]) is int for page in found for item in page)
 
 
-def test_the_pages_hold_every_member_once_in_order(sandbox: Sandbox, client: httpx.Client) -> None:
+def test_the_pages_have_every_member_once_in_order(sandbox: Sandbox, client: httpx.Client) -> None:
     found = pages(client, MEMBERS_PATH_V3, 10)
     assert {len(page) for page in found[:-1]} == {10}
     assert [item for page in found for item in page] == [
@@ -175,7 +175,7 @@ def test_a_page_defaults_to_the_first_hundred() -> None:
             assert (len(page["items"]), page["has_next_page"]) == (100, True)
 
 
-def test_a_source_without_organizations_lists_an_empty_page() -> None:
+def test_without_organizations_the_only_page_is_empty() -> None:
     with Sandbox(organizations=0) as sandbox, client_of(sandbox) as client:
         for path in (ORGANIZATIONS_PATH_V3, MEMBERS_PATH_V3):
             assert client.get(path).json() == {"items": [], "end_cursor": None, "has_next_page": False}
@@ -209,7 +209,7 @@ def test_only_a_cursor_of_the_same_list_is_accepted(client: httpx.Client, cursor
         (MEMBERS_PATH_V3, "members", ORGANIZATIONS_PATH_V3),
     ],
 )
-def test_a_key_can_be_allowed_one_list_and_refused_the_other(refused: str, what: str, allowed: str) -> None:
+def test_a_key_can_be_allowed_to_read_one_list_but_not_the_other(refused: str, what: str, allowed: str) -> None:
     with (
         Sandbox(lists_organizations=what != "organizations", lists_members=what != "members") as sandbox,
         client_of(sandbox) as client,

@@ -1,4 +1,4 @@
-"""A transaction on each database, and a warehouse that many transactions use."""
+"""A transaction on each database, and a warehouse for many transactions."""
 
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -17,6 +17,6 @@ def connection(database: Database) -> Iterator[sa.Connection]:
 
 @pytest.fixture
 def open_database(database: Database) -> Iterator[Database]:
-    """The warehouse, held open: a DuckDB file is then not opened and written out for each of many transactions."""
+    """The warehouse, held open so that a DuckDB file isn't opened and checkpointed for each of many transactions."""
     with database.transaction() if database.is_duckdb else nullcontext():
         yield database

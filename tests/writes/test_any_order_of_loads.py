@@ -1,4 +1,4 @@
-"""Any sequence of loads leaves the latest counts and true sums."""
+"""Any sequence of loads leaves the latest counts and correct sums."""
 
 from collections.abc import Mapping
 from datetime import date, datetime, timedelta
@@ -15,14 +15,14 @@ from warehouse.dimensions import ORGANIZATIONS
 from warehouse.writes import Entry
 
 
-def emptied(database: Database) -> None:
+def empty(database: Database) -> None:
     with database.transaction() as connection:
         for table in tables.metadata.sorted_tables:
             if table is not tables.warehouse_version:
                 connection.execute(sa.delete(table))
 
 
-# The warehouse is emptied for each example.
+# The function-scoped fixture is fine: each example empties the warehouse.
 each_example = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 counts = st.dictionaries(st.tuples(st.integers(0, 3), st.sampled_from("abc")), st.integers(0, 5), max_size=12)
@@ -30,10 +30,10 @@ counts = st.dictionaries(st.tuples(st.integers(0, 3), st.sampled_from("abc")), s
 
 @each_example
 @given(loads=st.lists(counts, min_size=1, max_size=4))
-def test_any_sequence_of_writes_leaves_the_latest_counts_and_true_numbers(
+def test_any_sequence_of_writes_leaves_the_latest_counts_and_true_sums(
     open_database: Database, loads: list[dict[tuple[int, str], int]]
 ) -> None:
-    emptied(open_database)
+    empty(open_database)
     expected: dict[tuple[date, str], int] = {}
     revisions: list[tuple[date, str, datetime, int, int, str]] = []
     for n, load in enumerate(loads):
@@ -59,15 +59,15 @@ def test_any_sequence_of_writes_leaves_the_latest_counts_and_true_numbers(
 
 
 Load = Mapping[int, tuple[int, Mapping[str, int], int]]
-# From a Friday in December to March: over the turn of a year, several months and a leap day.
+# From a Friday in December to March: across a new year, several months and a leap day.
 FIRST = date(2023, 12, 22)
-# Each day as its total, the counts of some organizations, and how many days after its end it was read.
+# For each day: its total, the counts of some organizations, and how many days after its end it was read.
 days_of_load = st.dictionaries(
     st.integers(0, 75),
     st.tuples(st.integers(0, 9), st.dictionaries(st.sampled_from("abc"), st.integers(0, 3)), st.integers(0, 3)),
     max_size=10,
 )
-# Long stretches as well, without which no trailing sum would ever be known and no month complete.
+# Also long stretches, without which no trailing sum would ever be known and no month complete.
 stretches = st.builds(
     lambda first, length, value: dict.fromkeys(range(first, first + length), value),
     st.integers(0, 40),
@@ -89,10 +89,10 @@ def load(connection: sa.Connection, days: Load) -> None:
 
 @each_example
 @given(steps=st.lists(st.tuples(days_of_load | stretches, some_rollups, st.integers(0, 3)), min_size=1, max_size=5))
-def test_rollups_that_take_in_what_changed_hold_the_same_as_if_built_from_scratch(
+def test_rollups_updated_with_what_changed_equal_rollups_built_from_scratch(
     open_database: Database, steps: list[tuple[Load, set[str], int]]
 ) -> None:
-    emptied(open_database)
+    empty(open_database)
     for days, built, settled_after_days in steps:
         with open_database.transaction() as connection:
             load(connection, days)
@@ -115,7 +115,7 @@ def test_rollups_that_take_in_what_changed_hold_the_same_as_if_built_from_scratc
             assert selected_over_everything(connection, table.name) == taken_in[table.name]
 
 
-THE_GRID_PLAINLY = """
+PLAIN_GRID = """
     select calendar.day, organizations.org_id, organizations.org_name, daily_sessions.sessions_count
     from calendar
     cross join organizations
@@ -129,7 +129,7 @@ THE_GRID_PLAINLY = """
 def test_the_grid_has_each_day_and_organization_once_however_far_behind_the_rollups_are(
     open_database: Database, steps: list[tuple[Load, set[str]]]
 ) -> None:
-    emptied(open_database)
+    empty(open_database)
     with open_database.transaction() as connection:
         found = [Entry(id_, f"{id_}'s name") for id_ in "abd"]
         writes.store_listed(connection, ORGANIZATIONS, found, NOW)
@@ -140,5 +140,5 @@ def test_the_grid_has_each_day_and_organization_once_however_far_behind_the_roll
             for name in sorted(built):
                 rebuild(connection, name)
             grid = connection.execute(sa.text("select * from session_grid order by day, org_id")).all()
-            assert grid == connection.execute(sa.text(THE_GRID_PLAINLY)).all()
+            assert grid == connection.execute(sa.text(PLAIN_GRID)).all()
             assert len(grid) == 71 * 3

@@ -1,4 +1,4 @@
-"""A rebuild touches the rows of the days that changed, and no others."""
+"""A rebuild changes only the rows that the changed days contribute to."""
 
 from datetime import UTC, date, datetime, timedelta
 
@@ -11,19 +11,19 @@ from warehouse import tables, writes
 
 
 def spoil(connection: sa.Connection, table: sa.Table) -> None:
-    """Make every count of the rollup one that no rebuild would give."""
+    """Set every count of the rollup to one that no rebuild would produce."""
     connection.execute(sa.update(table).values(sessions_count=table.c.sessions_count + 1000))
 
 
 def keys_by_spoiled(connection: sa.Connection, table: sa.Table) -> tuple[list[date], list[date]]:
-    """The periods whose rows are still spoiled, and those that were built again."""
+    """The periods whose rows are still spoiled, and those that were rebuilt."""
     rows = connection.execute(sa.select(table.columns[0], table.c.sessions_count).order_by(table.columns[0])).all()
     spoiled = {key for key, count in rows if count >= 1000}
     return sorted(spoiled), sorted({key for key, _ in rows} - spoiled)
 
 
 def january_to_march(connection: sa.Connection) -> None:
-    """Every day of the first quarter of 2025, built into each rollup, then spoiled in each."""
+    """Load every day of the first quarter of 2025, rebuild each rollup, then spoil it."""
     days = [date(2025, 1, 1) + timedelta(days=n) for n in range(90)]
     store(connection, *(reading(day, 3, {"a": 3}) for day in days))
     for table in tables.ROLLUPS:
@@ -31,7 +31,7 @@ def january_to_march(connection: sa.Connection) -> None:
         spoil(connection, table)
 
 
-def test_a_changed_day_has_its_week_built_again_and_no_other(connection: sa.Connection) -> None:
+def test_only_the_week_of_a_changed_day_is_rebuilt(connection: sa.Connection) -> None:
     january_to_march(connection)
     thursday = date(2025, 2, 13)
     store(connection, reading(thursday, 5, {"a": 5}))
@@ -53,7 +53,7 @@ def test_a_changed_day_has_its_week_built_again_and_no_other(connection: sa.Conn
     ],
     ids=["Monday", "Sunday", "Sunday and Monday", "far apart"],
 )
-def test_exactly_the_weeks_of_the_changed_days_are_built_again(
+def test_exactly_the_weeks_of_the_changed_days_are_rebuilt(
     connection: sa.Connection, changed: list[date], weeks: list[date]
 ) -> None:
     january_to_march(connection)
@@ -63,7 +63,7 @@ def test_exactly_the_weeks_of_the_changed_days_are_built_again(
 
 
 @pytest.mark.parametrize("changed", [date(2025, 2, 1), date(2025, 2, 14), date(2025, 2, 28)])
-def test_exactly_the_month_of_the_changed_day_is_built_again(connection: sa.Connection, changed: date) -> None:
+def test_exactly_the_month_of_the_changed_day_is_rebuilt(connection: sa.Connection, changed: date) -> None:
     january_to_march(connection)
     store(connection, reading(changed, 5, {"a": 5}))
     assert rebuild(connection, "monthly_sessions") == 1
@@ -71,7 +71,7 @@ def test_exactly_the_month_of_the_changed_day_is_built_again(connection: sa.Conn
     assert (still, again) == ([date(2025, 1, 1), date(2025, 3, 1)], [date(2025, 2, 1)])
 
 
-def test_of_the_enterprise_the_changed_day_and_those_that_sum_over_it_are_built_again(
+def test_enterprise_rows_are_rebuilt_for_the_changed_day_and_the_days_that_sum_over_it(
     connection: sa.Connection,
 ) -> None:
     january_to_march(connection)
@@ -79,14 +79,14 @@ def test_of_the_enterprise_the_changed_day_and_those_that_sum_over_it_are_built_
     store(connection, reading(changed, 5, {"a": 5}))
     rebuild(connection, "enterprise_sessions")
     still, again = keys_by_spoiled(connection, tables.enterprise_sessions)
-    assert again[0] == changed, "no day looks ahead"
+    assert again[0] == changed, "no day depends on later ones"
     assert again == [changed + timedelta(days=n) for n in range(len(again))]
-    assert 28 <= len(again) <= 32, "the longest sum goes back 27 days, the month so far up to 30"
+    assert 28 <= len(again) <= 32, "the longest trailing sum goes back 27 days, the month to date up to 30"
     assert len(still) + len(again) == 90
 
 
 @pytest.mark.parametrize("changed", [date(2025, 1, 1), date(2025, 1, 31), date(2025, 2, 1), date(2025, 3, 31)])
-def test_after_one_changed_day_every_row_is_what_it_would_be_if_all_were_built_again(
+def test_after_one_changed_day_every_row_equals_that_of_a_full_rebuild(
     connection: sa.Connection, changed: date
 ) -> None:
     days = [date(2025, 1, 1) + timedelta(days=n) for n in range(90)]
@@ -99,7 +99,7 @@ def test_after_one_changed_day_every_row_is_what_it_would_be_if_all_were_built_a
         assert rows_of(connection, table) == selected_over_everything(connection, table.name)
 
 
-def test_rows_of_a_period_that_nothing_is_behind_any_more_go_away(connection: sa.Connection) -> None:
+def test_rows_of_a_period_that_no_longer_have_counts_are_deleted(connection: sa.Connection) -> None:
     january_to_march(connection)
     for table, key in ((tables.weekly_sessions, "week"), (tables.monthly_sessions, "month")):
         other = {key: date(2025, 2, 3) if key == "week" else date(2025, 2, 1), "org_id": "gone"}
@@ -110,14 +110,14 @@ def test_rows_of_a_period_that_nothing_is_behind_any_more_go_away(connection: sa
         assert set(connection.scalars(sa.select(table.c.org_id))) == {"a"}
 
 
-def test_without_a_changed_day_a_rebuild_leaves_everything_as_it_is(connection: sa.Connection) -> None:
+def test_a_rebuild_without_changed_days_leaves_everything_as_it_is(connection: sa.Connection) -> None:
     january_to_march(connection)
     before = everything(connection)
     assert [rebuild(connection, table.name) for table in tables.ROLLUPS] == [0, 0, 0]
     assert everything(connection) == before
 
 
-def test_each_rollup_has_its_own_days_to_take_in(connection: sa.Connection) -> None:
+def test_each_rollup_keeps_track_of_its_own_stale_days(connection: sa.Connection) -> None:
     store(connection, reading(DAY, 1, {"a": 1}))
     store(connection, reading(DAY, 1, {"a": 1}))
     names = sorted(table.name for table in tables.ROLLUPS)
@@ -127,7 +127,7 @@ def test_each_rollup_has_its_own_days_to_take_in(connection: sa.Connection) -> N
         assert rows_of(connection, tables.stale_days) == [(name, DAY) for name in names]
 
 
-def test_a_day_that_was_read_again_unchanged_is_settled_by_the_next_rebuild(connection: sa.Connection) -> None:
+def test_a_day_that_is_read_again_without_a_change_is_settled_by_the_next_rebuild(connection: sa.Connection) -> None:
     end = datetime(2025, 2, 2, tzinfo=UTC)
     for at, is_settled in ((end, False), (end + timedelta(days=SETTLED_AFTER_DAYS), True)):
         store(connection, reading(DAY, 1, {"a": 1}), at=at)
@@ -135,7 +135,7 @@ def test_a_day_that_was_read_again_unchanged_is_settled_by_the_next_rebuild(conn
         assert connection.scalar(sa.select(tables.enterprise_sessions.c.is_settled)) is is_settled
 
 
-def test_a_look_back_that_has_changed_is_taken_over_by_days_of_before(connection: sa.Connection) -> None:
+def test_a_changed_look_back_applies_to_days_loaded_earlier(connection: sa.Connection) -> None:
     for n, days_after in enumerate((0, 1, 2)):
         day = DAY + timedelta(days=n)
         at = datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1 + days_after)
@@ -146,7 +146,7 @@ def test_a_look_back_that_has_changed_is_taken_over_by_days_of_before(connection
         assert rebuild(connection, "enterprise_sessions", settled_after_days) == 0
 
 
-def test_the_expected_days_are_one_row_the_latest(connection: sa.Connection) -> None:
+def test_only_the_latest_expected_days_are_kept(connection: sa.Connection) -> None:
     for last_day in (DAY, DAY + timedelta(days=1), DAY):
         writes.store_expected_days(connection, DAY, last_day)
         assert rows_of(connection, tables.expected_days) == [(DAY, last_day)]

@@ -1,4 +1,4 @@
-"""The layout of the warehouse, and what the databases say of it."""
+"""The layout of the warehouse, and its description in the databases."""
 
 import sqlalchemy as sa
 
@@ -7,7 +7,7 @@ from tests.support.warehouse import comments, everything
 from warehouse import tables
 
 
-def test_every_table_view_and_column_says_what_it_means_in_the_database_too(connection: sa.Connection) -> None:
+def test_every_table_view_and_column_is_described_in_the_database(connection: sa.Connection) -> None:
     expected: dict[tuple[str, str | None], str | None] = {}
     for relation in (*tables.metadata.sorted_tables, *tables.views.sorted_tables):
         expected[relation.name, None] = relation.comment
@@ -16,7 +16,7 @@ def test_every_table_view_and_column_says_what_it_means_in_the_database_too(conn
     assert comments(connection) == expected
 
 
-def test_making_the_tables_again_changes_nothing(connection: sa.Connection) -> None:
+def test_creating_the_tables_again_changes_nothing(connection: sa.Connection) -> None:
     store(connection, reading(DAY, 1, {"a": 1}))
     before = everything(connection)
     tables.create(connection)

@@ -1,4 +1,4 @@
-"""Rows in, rows out: upserts, their arithmetic, revisions, and what is refused before it is stored."""
+"""Rows in, rows out: upserts, their arithmetic, revisions, and what is refused before it reaches the database."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -16,7 +16,7 @@ from warehouse.writes import Entry, Provenance
 # Counts and totals
 
 
-def test_a_second_write_counts_what_is_new_changed_and_unchanged(connection: sa.Connection) -> None:
+def test_a_second_write_reports_how_many_counts_are_new_changed_and_unchanged(connection: sa.Connection) -> None:
     first = store(connection, reading(DAY, 3, {"a": 1, "b": 2}))
     assert first[DAY].changes == writes.Changes(inserted=2)
     again = store(connection, reading(DAY, 9, {"a": 1, "b": 5, "c": 3}))
@@ -24,12 +24,12 @@ def test_a_second_write_counts_what_is_new_changed_and_unchanged(connection: sa.
     assert stored(connection) == {(DAY, "a"): 1, (DAY, "b"): 5, (DAY, "c"): 3}
 
 
-def test_an_unchanged_count_keeps_its_time_and_run(connection: sa.Connection) -> None:
+def test_an_unchanged_count_keeps_its_load_time_and_run(connection: sa.Connection) -> None:
     store(connection, reading(DAY, 3, {"a": 1, "b": 2}))
     store(connection, reading(DAY, 4, {"a": 1, "b": 3}), at=LATER)
     loaded = {row.org_id: (row.loaded_at, row.run_id) for row in connection.execute(sa.select(tables.daily_sessions))}
     assert loaded == {"a": (NOW, f"run of {NOW}"), "b": (LATER, f"run of {LATER}")}
-    assert connection.scalar(sa.select(tables.daily_totals.c.loaded_at)) == LATER, "the ledger tells the last reading"
+    assert connection.scalar(sa.select(tables.daily_totals.c.loaded_at)) == LATER, "the ledger has the last reading"
 
 
 def test_totals_are_proven_against_the_cells_as_stored(connection: sa.Connection) -> None:
@@ -40,26 +40,28 @@ def test_totals_are_proven_against_the_cells_as_stored(connection: sa.Connection
     assert (row.sessions_count, row.orgs_sessions_count, row.unattributed_count) == (10, 6, 4)
 
 
-def test_a_day_without_any_cell_is_stored_with_its_total(connection: sa.Connection) -> None:
+def test_a_day_without_cells_is_stored_with_its_total(connection: sa.Connection) -> None:
     result = store(connection, reading(DAY, 7))
     assert result == {DAY: writes.StoredDay(7, 7, writes.Changes())}
     assert stored(connection) == {}
 
 
 @pytest.mark.parametrize("count", [12.7, 12.0, True, "12", None])
-def test_a_count_that_is_not_an_integer_is_refused_before_the_database(connection: sa.Connection, count: Any) -> None:
+def test_a_count_that_is_not_an_integer_is_refused_before_it_reaches_the_database(
+    connection: sa.Connection, count: Any
+) -> None:
     with pytest.raises(TypeError, match="sessions_count"):
         store(connection, reading(DAY, 1, {"a": count}))
     assert stored(connection) == {}
 
 
-def test_a_day_that_is_a_time_is_refused_before_the_database(connection: sa.Connection) -> None:
+def test_a_datetime_as_a_day_is_refused_before_it_reaches_the_database(connection: sa.Connection) -> None:
     with pytest.raises(TypeError, match=r"daily_sessions\.day takes date"):
         store(connection, reading(NOW, 1, {"a": 1}))
     assert stored(connection) == {}
 
 
-def test_a_key_that_comes_twice_is_refused_before_the_database(connection: sa.Connection) -> None:
+def test_a_duplicate_key_is_refused_before_it_reaches_the_database(connection: sa.Connection) -> None:
     with pytest.raises(ValueError, match="twice"):
         store(connection, reading(DAY, 1, {"a": 1}), reading(DAY, 1, {"a": 2}))
     assert stored(connection) == {}
@@ -74,7 +76,7 @@ def test_the_largest_count_is_stored_to_the_last_digit(connection: sa.Connection
 
 @pytest.mark.parametrize("count", [tables.LARGEST_COUNT + 1, 2**63 - 1, 2**63])
 @pytest.mark.parametrize("is_total", [False, True], ids=["a cell", "a total"])
-def test_a_count_that_sums_could_not_hold_is_never_stored(database: Database, count: int, is_total: bool) -> None:
+def test_a_count_too_large_to_sum_is_never_stored(database: Database, count: int, is_total: bool) -> None:
     of_day, of_cell = (count, 1) if is_total else (1, count)
     with pytest.raises(ValueError, match="a count of more than"), database.transaction() as connection:
         store(connection, reading(DAY, of_day, {"a": of_cell}))
@@ -83,7 +85,7 @@ def test_a_count_that_sums_could_not_hold_is_never_stored(database: Database, co
 
 
 @pytest.mark.parametrize("bad", [cell(DAY, "b", -1), cell(DAY, "a", 2)], ids=["negative", "doubled"])
-def test_the_tables_refuse_negative_counts_and_doubled_keys(database: Database, bad: dict[str, Any]) -> None:
+def test_the_tables_refuse_negative_counts_and_duplicate_keys(database: Database, bad: dict[str, Any]) -> None:
     with database.transaction() as connection:
         store(connection, reading(DAY, 1, {"a": 1}))
     with pytest.raises(sa.exc.IntegrityError), database.transaction() as connection:
@@ -95,7 +97,7 @@ def test_the_tables_refuse_negative_counts_and_doubled_keys(database: Database, 
 # Who is counted
 
 
-def test_organizations_keep_their_first_sight_and_their_names(connection: sa.Connection) -> None:
+def test_organizations_keep_the_time_they_were_first_seen_and_their_names(connection: sa.Connection) -> None:
     writes.store_listed(connection, ORGANIZATIONS, [Entry("a", "A", NOW)], NOW)
     writes.store_listed(connection, ORGANIZATIONS, [Entry("a")], LATER)
     row = connection.execute(sa.select(tables.organizations)).one()
@@ -104,14 +106,14 @@ def test_organizations_keep_their_first_sight_and_their_names(connection: sa.Con
     assert connection.scalar(sa.select(tables.organizations.c.org_name)) == "B"
 
 
-def test_who_is_no_longer_listed_stays_with_the_time_of_the_last_sight(connection: sa.Connection) -> None:
+def test_an_id_that_is_no_longer_listed_keeps_the_time_it_was_last_seen(connection: sa.Connection) -> None:
     writes.store_listed(connection, USERS, [Entry("a")], NOW)
     writes.store_listed(connection, USERS, [Entry("b")], LATER)
     seen = {row.user_id: (row.first_seen_at, row.last_seen_at) for row in connection.execute(sa.select(tables.users))}
     assert seen == {"a": (NOW, NOW), "b": (LATER, LATER)}
 
 
-def test_a_refusal_keeps_its_first_time_and_latest_reason_until_the_source_answers(connection: sa.Connection) -> None:
+def test_a_refusal_keeps_its_first_time_and_latest_reason_until_the_api_counts_again(connection: sa.Connection) -> None:
     def refusals() -> dict[str, tuple[datetime | None, str | None]]:
         rows = connection.execute(sa.select(tables.organizations))
         return {row.org_id: (row.unavailable_since, row.unavailable_reason) for row in rows}
@@ -122,7 +124,7 @@ def test_a_refusal_keeps_its_first_time_and_latest_reason_until_the_source_answe
     writes.store_availability(connection, ORGANIZATIONS, {"a": "403"}, {"b"}, LATER)
     assert refusals() == {"a": (NOW, "403"), "b": (None, None)}
     writes.store_listed(connection, ORGANIZATIONS, found, LATER)
-    assert refusals() == {"a": (NOW, "403"), "b": (None, None)}, "being listed is no answer"
+    assert refusals() == {"a": (NOW, "403"), "b": (None, None)}, "being listed does not mean being counted"
     writes.store_availability(connection, ORGANIZATIONS, {}, {"a", "b"}, LATER)
     assert refusals() == {"a": (None, None), "b": (None, None)}
 
@@ -132,7 +134,7 @@ NAMES = [
     "'; drop table organizations; --",
     "Robert'); drop table daily_sessions; --",
     "semi;colon -- and a comment /* too */",
-    "🦦 Ōtōrō & Söhne ＩＮＣ ‮reversed",  # noqa: RUF001  # as a name may come
+    "🦦 Ōtōrō & Söhne ＩＮＣ ‮reversed",  # noqa: RUF001  # a name may look like this
     "e\u0301 is not \u00e9",
     "x" * 10_000,
     "ß" * 10_000,
@@ -147,7 +149,7 @@ NAMES = [
 
 
 @pytest.mark.parametrize("name", NAMES, ids=lambda name: repr(name[:12]))
-def test_whatever_a_name_holds_is_kept_to_the_letter(database: Database, name: str) -> None:
+def test_names_are_stored_exactly_whatever_they_contain(database: Database, name: str) -> None:
     with database.transaction() as connection:
         found = [Entry(id_, name) for id_ in ("a", "b")]
         writes.store_listed(connection, ORGANIZATIONS, found, NOW)
@@ -166,14 +168,14 @@ def test_whatever_a_name_holds_is_kept_to_the_letter(database: Database, name: s
             assert connection.scalars(sa.select(table.c.run_id)).all() == [name]
 
 
-def test_a_nul_which_postgresql_cannot_hold_becomes_the_replacement_character_on_both(database: Database) -> None:
+def test_a_nul_which_postgresql_cannot_store_becomes_the_replacement_character_on_both(database: Database) -> None:
     with database.transaction() as connection:
         found = [Entry("a", "before\0after")]
         writes.store_listed(connection, ORGANIZATIONS, found, NOW)
         assert connection.scalars(sa.select(tables.organizations.c.org_name)).all() == ["before\ufffdafter"]
 
 
-def test_ids_that_a_careless_comparison_takes_for_one_are_different_organizations(connection: sa.Connection) -> None:
+def test_ids_that_a_careless_comparison_would_confuse_are_different_organizations(connection: sa.Connection) -> None:
     ids = ["org-a", "org-A", "ORG-A", "org-a ", " org-a", "org-a\t", "org-\u00e9", "org-e\u0301", "org_a", "org%a", ""]
     found = [Entry(id_, f"name of {id_}") for id_ in ids]
     writes.store_listed(connection, ORGANIZATIONS, found, NOW)
@@ -196,7 +198,7 @@ def test_ids_that_a_careless_comparison_takes_for_one_are_different_organization
 # Revisions
 
 
-def test_a_count_that_changes_leaves_what_it_was_and_what_it_became_when_and_in_which_run(
+def test_a_revision_records_what_a_count_was_what_it_became_when_and_in_which_run(
     connection: sa.Connection,
 ) -> None:
     last = LATER + timedelta(days=1)
@@ -209,7 +211,7 @@ def test_a_count_that_changes_leaves_what_it_was_and_what_it_became_when_and_in_
     assert rows_of(connection, tables.user_session_revisions) == []
 
 
-def test_a_re_read_that_finds_the_same_rewrites_no_count_and_adds_no_revision(connection: sa.Connection) -> None:
+def test_reading_the_same_counts_again_rewrites_none_and_adds_no_revision(connection: sa.Connection) -> None:
     readings = [reading(DAY + timedelta(days=n), 1, {"a": n, "b": n}) for n in range(3)]
     store(connection, *readings)
     before = rows_of(connection, tables.daily_sessions)
@@ -219,7 +221,7 @@ def test_a_re_read_that_finds_the_same_rewrites_no_count_and_adds_no_revision(co
     assert rows_of(connection, tables.session_revisions) == []
 
 
-def test_the_same_count_from_another_version_of_the_api_is_taken_over_without_a_revision(
+def test_the_same_count_from_another_version_of_the_api_is_stored_without_a_revision(
     connection: sa.Connection,
 ) -> None:
     store(connection, reading(DAY, 1, {"a": 1}))
@@ -230,7 +232,7 @@ def test_the_same_count_from_another_version_of_the_api_is_taken_over_without_a_
     assert rows_of(connection, tables.session_revisions) == []
 
 
-def test_of_a_transaction_that_is_undone_neither_counts_nor_revisions_nor_stale_days_stay(database: Database) -> None:
+def test_a_rolled_back_transaction_leaves_no_counts_revisions_or_stale_days(database: Database) -> None:
     with database.transaction() as connection:
         store(connection, reading(DAY, 1, {"a": 1}))
         rebuild(connection, tables.weekly_sessions.name)
@@ -250,7 +252,7 @@ def test_of_a_transaction_that_is_undone_neither_counts_nor_revisions_nor_stale_
         assert len(rows_of(connection, tables.session_revisions)) == 1
 
 
-def test_a_load_that_fails_after_its_revisions_keeps_none_of_them(database: Database) -> None:
+def test_a_load_that_fails_after_writing_revisions_keeps_none_of_them(database: Database) -> None:
     with database.transaction() as connection:
         store(connection, reading(DAY, 1, {"a": 1}))
     too_many = tables.LARGEST_COUNT + 1
@@ -261,7 +263,7 @@ def test_a_load_that_fails_after_its_revisions_keeps_none_of_them(database: Data
         assert rows_of(connection, tables.session_revisions) == []
 
 
-def test_users_have_counts_totals_and_revisions_of_their_own_and_no_part_in_the_rollups(
+def test_users_have_their_own_counts_totals_and_revisions_and_no_part_in_the_rollups(
     connection: sa.Connection,
 ) -> None:
     for at, count in ((NOW, 1), (LATER, 4)):

@@ -16,7 +16,7 @@ active as (
 
 ),
 
--- Trailing sums look back 27 days, the week before 13, the month so far 30.
+-- Trailing sums look back up to 27 days, the previous week 13, the month to date 30.
 read_days as (
 
     select *

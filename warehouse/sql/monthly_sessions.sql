@@ -1,5 +1,5 @@
 -- One row per organization and month.
--- For the months from :first_day, the first of one, to :last_day, the last of one.
+-- For the months from :first_day, the first day of a month, to :last_day, the last day of a month.
 with
 
 days as (

@@ -1,5 +1,5 @@
 -- One row per organization and day of history, loaded or not.
--- Gaps are looked for in the months that the rollup does not know to be complete: a count is never taken away again.
+-- Only months that the rollup does not show as complete are searched for gaps: counts are never deleted.
 with
 
 open_months as (

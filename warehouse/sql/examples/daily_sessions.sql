@@ -1,4 +1,4 @@
--- What share of the sessions of the last 28 days does each organization have?
+-- What share of the sessions in the last 28 days does each organization have?
 select
     org_id,
     sum(sessions_count) as sessions,

@@ -1,4 +1,4 @@
--- When were the last 14 loaded days read, and what was found?
+-- When were the latest 14 loaded days last read, and what was found?
 select
     day,
     loaded_at,

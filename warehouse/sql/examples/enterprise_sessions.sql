@@ -1,4 +1,4 @@
--- How do the last 7 days compare with the 7 before, in percent, on days that are expected to stay?
+-- How do the last 7 days compare with the 7 before them, in percent, considering settled days only?
 select
     day,
     trailing_7_day_count,

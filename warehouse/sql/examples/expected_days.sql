@@ -1,4 +1,4 @@
--- How many days is history, and how many of them are loaded?
+-- How many days does history span, and how many of them are loaded?
 select
     first_day,
     last_day,

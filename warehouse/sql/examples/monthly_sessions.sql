@@ -1,4 +1,4 @@
--- How many sessions a day did each organization have in each month? Incomplete months compare as well.
+-- How many sessions per day did each organization have in each month? Incomplete months can be compared, too.
 select
     month,
     org_id,

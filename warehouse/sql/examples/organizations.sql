@@ -1,4 +1,4 @@
--- When did each organization have its first and its last session? Those that went quiet come last.
+-- When did each organization have its first and its last session? Those that have been quiet longest come last.
 select
     org_id,
     org_name,

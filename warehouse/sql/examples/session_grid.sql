@@ -1,4 +1,4 @@
--- How many days of history are loaded for each organization, and which is the first that is not?
+-- How many days of history are loaded for each organization, and which is the first that isn't?
 select
     org_id,
     org_name,

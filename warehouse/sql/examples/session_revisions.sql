@@ -1,8 +1,8 @@
--- How many days afterwards do counts still change? DEVIN_LOOKBACK_DAYS should cover most of it.
+-- How many days later do counts still change? DEVIN_LOOKBACK_DAYS should cover most of the changes.
 select
-    cast(revised_at as date) - day as days_afterwards,
+    cast(revised_at as date) - day as days_later,
     count(*) as revisions,
     sum(abs(new_count - previous_count)) as sessions
 from session_revisions
 group by cast(revised_at as date) - day
-order by days_afterwards
+order by days_later

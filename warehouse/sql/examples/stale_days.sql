@@ -1,4 +1,4 @@
--- Which rollups are behind, and by which days? No row: none.
+-- Which rollups are behind, and by which days? No rows means that all are up to date.
 select
     rollup,
     count(*) as days,

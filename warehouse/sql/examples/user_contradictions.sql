@@ -1,4 +1,4 @@
--- Which users does the API count differently over several days than day by day?
+-- Which users does the API count differently over several days at once than day by day?
 select
     user_id,
     count(*) as days

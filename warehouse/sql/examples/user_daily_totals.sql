@@ -1,4 +1,4 @@
--- How many sessions of each month belong to none of the users that are counted?
+-- How many sessions in each month belong to none of the counted users?
 select
     cast(date_trunc('month', day) as date) as month,
     sum(sessions_count) as sessions,

@@ -1,4 +1,4 @@
--- When did each user have a session last? Those who never had one come first.
+-- When did each user last have a session? Those who never had one come first.
 select
     user_id,
     max(day) filter (where sessions_count > 0) as last_active_day

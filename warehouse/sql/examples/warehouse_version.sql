@@ -1,3 +1,3 @@
--- Which layout does this warehouse have?
+-- Which version of the layout does this warehouse have?
 select version
 from warehouse_version
