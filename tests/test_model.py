@@ -31,9 +31,9 @@ from pipelines.definitions import definitions_for
 from pipelines.loading.progress import Progress
 from pipelines.settings import Settings
 from resources.database import Database
-from resources.sandbox.asked import Asked
 from resources.sandbox.contract import ORGANIZATIONS_PATH, SESSIONS_PATH
 from resources.sandbox.faults import Fault
+from resources.sandbox.logged_request import LoggedRequest
 from tests.faults.cases import source_of
 from tests.faults.oracle import Cell, Stored
 from tests.support.forks import Command
@@ -93,7 +93,7 @@ class Warehouse(RuleBasedStateMachine):
     def url(self) -> str:
         return f"duckdb:///{self.folder.name}/warehouse/warehouse.duckdb"
 
-    def _listing(self, asked: Asked, page: Any) -> Any:
+    def _listing(self, asked: LoggedRequest, page: Any) -> Any:
         created_at = "2020-01-01T00:00:00Z"  # so that one that is listed late is missing on all days
         items = [{"org_id": org_id, "org_name": name, "created_at": created_at} for org_id, name in self.listed.items()]
         return {**page, "items": items, "total": len(items)}
@@ -181,7 +181,7 @@ class Warehouse(RuleBasedStateMachine):
         reached = threading.Event()
         asked = iter(range(1, 100_000))
 
-        def is_it(_: Asked) -> bool:
+        def is_it(_: LoggedRequest) -> bool:
             if next(asked) != question:
                 return False
             reached.set()

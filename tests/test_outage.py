@@ -21,7 +21,7 @@ from resources.devin_api import DevinClient
 from resources.devin_errors import DevinAPIError, SourceDown, Unauthorized, Unavailable
 from resources.devin_key import KEY_VARIABLE
 from resources.outage import Waiting
-from resources.sandbox.asked import Asked
+from resources.sandbox.logged_request import LoggedRequest
 from resources.sandbox.server import Sandbox
 from tests.support.client import END, KEY, NOW, SAFETY_SECONDS, START, api, count, using
 from tests.support.http import http, raw
@@ -44,11 +44,11 @@ async def ask_all(client: DevinClient) -> list[int | BaseException]:
     return await asyncio.gather(*many, return_exceptions=True)
 
 
-def down_until(source: Sandbox, probes: int) -> list[Asked]:
+def down_until(source: Sandbox, probes: int) -> list[LoggedRequest]:
     """The API is down from the second request on, until this number of known-good requests has failed."""
-    struck: list[Asked] = []
+    struck: list[LoggedRequest] = []
 
-    def is_down(asked: Asked) -> bool:
+    def is_down(asked: LoggedRequest) -> bool:
         if len(source.requests) == 0 or sum(not a.org_ids for a in struck) == probes:
             return False
         struck.append(asked)
@@ -109,7 +109,7 @@ def test_one_failing_request_does_not_stop_the_others(source: Sandbox) -> None:
 
 
 def test_a_key_that_expires_during_an_outage_ends_the_load(source: Sandbox) -> None:
-    def is_down(asked: Asked) -> bool:
+    def is_down(asked: LoggedRequest) -> bool:
         return len(source.requests) > 0 and bool(asked.org_ids)
 
     source.fail(status=401, when=lambda asked: len(source.requests) > 0 and not asked.org_ids, times=None)
@@ -240,9 +240,9 @@ def test_a_wait_is_in_the_runs_log(world: World, monkeypatch: pytest.MonkeyPatch
 
 def test_a_load_that_runs_out_of_patience_keeps_what_is_stored_and_has_no_second_pass(world: World) -> None:
     second_block = world.days("2025-02-01", "2025-03-31")[31].start
-    down: list[Asked] = []
+    down: list[LoggedRequest] = []
 
-    def is_down(asked: Asked) -> bool:
+    def is_down(asked: LoggedRequest) -> bool:
         if asked.start is not None and asked.start >= second_block:
             down.append(asked)
         return bool(down)

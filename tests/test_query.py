@@ -14,8 +14,8 @@ import sqlalchemy as sa
 
 from pipelines.command import cli, exit_codes
 from pipelines.settings import PROJECT
-from resources.sandbox.asked import Asked
 from resources.sandbox.contract import ORGANIZATIONS_PATH
+from resources.sandbox.logged_request import LoggedRequest
 from tests.support.command import devin_sessions, in_this_process, start
 from tests.support.postgresql import PostgreSQL
 from tests.support.processes import another_process
@@ -149,7 +149,7 @@ NASTY = "\x1b]0;owned\x07\x1b[2J\u202eevil\u200b\x9b31m\u2028\tTab\nLine"
 def test_no_text_from_the_api_can_control_the_terminal(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     first = world.source.organizations[0]
 
-    def renamed(asked: Asked, page: Any) -> Any:
+    def renamed(asked: LoggedRequest, page: Any) -> Any:
         return {
             **page,
             "items": [item | {NAME: NASTY} if item["org_id"] == first.org_id else item for item in page["items"]],

@@ -12,7 +12,6 @@ import sqlalchemy as sa
 from pipelines.command import exit_codes
 from pipelines.partitions import closed_days, daily_partitions
 from pipelines.schedules import JOB, range_tags
-from resources.sandbox.asked import Asked
 from resources.sandbox.contract import (
     MEMBERS_PATH,
     MEMBERS_PATH_V3,
@@ -20,6 +19,7 @@ from resources.sandbox.contract import (
     SESSIONS_PATH,
     SESSIONS_PATH_V3,
 )
+from resources.sandbox.logged_request import LoggedRequest
 from resources.sandbox.server import Sandbox
 from tests.support.command import in_this_process
 from tests.support.event_log import OURS, instance_in
@@ -53,7 +53,7 @@ def cells_of_users(world: World) -> Cells:
     return {(day, user_id): count for day, user_id, count in rows}
 
 
-def questions(world: World) -> list[Asked]:
+def questions(world: World) -> list[LoggedRequest]:
     """The questions for counts that the API received, in either version."""
     return [asked for asked in world.source.requests if asked.path in (SESSIONS_PATH, SESSIONS_PATH_V3)]
 

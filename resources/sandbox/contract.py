@@ -8,7 +8,7 @@ from fastapi import HTTPException, Query, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, Field
 
-from resources.sandbox.asked import PROBLEM, phrase
+from resources.sandbox.logged_request import PROBLEM, phrase
 
 SESSIONS_PATH = "/v2/enterprise/metrics/sessions"
 ORGANIZATIONS_PATH = "/v2/enterprise/organizations"

@@ -7,9 +7,9 @@ from typing import Any
 
 from starlette.types import Message, Send
 
-from resources.sandbox.asked import JSON, PROBLEM, Asked, is_v3, phrase, problem
+from resources.sandbox.logged_request import JSON, PROBLEM, LoggedRequest, is_v3, phrase, problem
 
-Rewrite = Callable[[Asked, Any], Any]
+Rewrite = Callable[[LoggedRequest, Any], Any]
 """Takes a request and the JSON of its true response, and returns other JSON to send instead."""
 
 
@@ -28,7 +28,7 @@ class Fault:
     drip: float
     garbage: bytes | None
     rewrite: Rewrite | None
-    when: Callable[[Asked], bool]
+    when: Callable[[LoggedRequest], bool]
     chance: float
     times: int | None
     hits: int = 0
@@ -71,7 +71,7 @@ class BufferedResponse:
         headers = {"content-type": content_type, **fault.headers, "content-length": str(len(body))}
         return BufferedResponse(fault.status, headers, body)
 
-    def rewrite(self, asked: Asked, rewrite: Rewrite) -> bool:
+    def rewrite(self, asked: LoggedRequest, rewrite: Rewrite) -> bool:
         """Replace the body with what `rewrite` returns. Returns whether that changed it."""
         if self.status != 200:
             return False

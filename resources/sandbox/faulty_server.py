@@ -17,8 +17,8 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from resources.sandbox.asked import Asked, parse_request
 from resources.sandbox.faults import BufferedResponse, Fault, Rewrite
+from resources.sandbox.logged_request import LoggedRequest, parse_request
 
 ENDLESS_BYTES = 50_000_000
 
@@ -31,7 +31,7 @@ class FaultyServer:
     """
 
     def __init__(self, *, seed: int, port: int) -> None:
-        self.requests: list[Asked] = []
+        self.requests: list[LoggedRequest] = []
         self.faults: list[Fault] = []
         self._port = port
         self._dice = random.Random(f"{seed}/faults")
@@ -62,7 +62,7 @@ class FaultyServer:
         drip: float = 0.0,
         garbage: bytes | None = None,
         rewrite: Rewrite | None = None,
-        when: Callable[[Asked], bool] | None = None,
+        when: Callable[[LoggedRequest], bool] | None = None,
         org_id: str | None = None,
         path: str | None = None,
         chance: float = 1.0,
@@ -190,7 +190,7 @@ class FaultyServer:
         else:
             await self._deliver_spoiled(answer, fault, scope, receive, send)
 
-    def _strike(self, asked: Asked, answer: BufferedResponse) -> Fault | None:
+    def _strike(self, asked: LoggedRequest, answer: BufferedResponse) -> Fault | None:
         """The fault that strikes this request, if any, with its `hits` and `times` updated."""
         for fault in list(self.faults):
             if fault.times == 0 or not fault.when(asked) or self._dice.random() >= fault.chance:

@@ -14,7 +14,6 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.types import Receive, Scope, Send
 
-from resources.sandbox.asked import PROBLEM, UnixSeconds, aware, from_unix, is_v3, problem
 from resources.sandbox.contract import (
     INVALID,
     MEMBERS_PATH,
@@ -44,6 +43,7 @@ from resources.sandbox.contract import (
     Version,
 )
 from resources.sandbox.faulty_server import FaultyServer
+from resources.sandbox.logged_request import PROBLEM, UnixSeconds, aware, from_unix, is_v3, problem
 from resources.sandbox.sessions import MICROSECOND, SandboxMember, SandboxOrganization, Sessions
 
 

@@ -7,13 +7,13 @@ import dagster as dg
 import pytest
 
 from pipelines.schedules import range_tags
-from resources.sandbox.asked import Asked
 from resources.sandbox.contract import ORGANIZATIONS_PATH
+from resources.sandbox.logged_request import LoggedRequest
 from resources.sandbox.server import Sandbox
 from tests.support.world import World, of_one_day
 
 
-def windows(asked: list[Asked]) -> set[tuple[datetime | None, datetime | None]]:
+def windows(asked: list[LoggedRequest]) -> set[tuple[datetime | None, datetime | None]]:
     return {(question.start, question.end) for question in asked}
 
 

@@ -23,7 +23,7 @@ from pipelines.schedules import JOB, range_tags
 from pipelines.settings import PROJECT
 from resources.database import Database
 from resources.database_errors import WarehouseError
-from resources.sandbox.asked import Asked
+from resources.sandbox.logged_request import LoggedRequest
 from tests.support.command import devin_sessions, in_this_process, start
 from tests.support.disks import Disk, disk_at
 from tests.support.published import files_of, in_snapshot, nothing_unfinished, snapshot_of, sums
@@ -126,7 +126,7 @@ class Gate:
         self.reached, self.opened = threading.Event(), threading.Event()
         world.source.fail(status=500, when=self.holds_up, times=None)
 
-    def holds_up(self, asked: Asked) -> bool:
+    def holds_up(self, asked: LoggedRequest) -> bool:
         if asked.start is not None and asked.start >= self.since:
             self.reached.set()
             assert self.opened.wait(60)

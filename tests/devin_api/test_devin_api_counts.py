@@ -8,8 +8,8 @@ import pytest
 
 from resources.calls import Calls
 from resources.devin_api import DevinClient
-from resources.sandbox.asked import Asked
 from resources.sandbox.contract import SESSIONS_PATH
+from resources.sandbox.logged_request import LoggedRequest
 from resources.sandbox.server import Sandbox
 from tests.support.client import BERLIN, END, SAFETY_SECONDS, START, api, count, counted, organizations, using
 from tests.support.http import Send, http, raw
@@ -140,7 +140,7 @@ def test_synchronous_code_makes_requests_through_a_portal(sandbox: Sandbox) -> N
 def test_an_interrupt_of_the_calling_thread_cancels_requests_in_flight(sandbox: Sandbox) -> None:
     arrived = threading.Event()
 
-    def note(asked: Asked) -> bool:
+    def note(asked: LoggedRequest) -> bool:
         arrived.set()
         return True
 

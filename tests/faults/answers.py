@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any, Literal
 
-from resources.sandbox.asked import Asked
+from resources.sandbox.logged_request import LoggedRequest
 from tests.faults.cases import Case
 from tests.faults.oracle import DatabaseName, Stage
 
@@ -25,15 +25,15 @@ def _answers(version: Version) -> dict[str, dict[str, Any]]:
     """The arguments of `Sandbox.fail` for each kind of answer."""
 
     def counting(value: object) -> dict[str, Any]:
-        def instead(asked: Asked, answer: Any) -> Any:
+        def instead(asked: LoggedRequest, answer: Any) -> Any:
             return {**answer, _FIELD[version]: value} if _FIELD[version] in answer else {"items": value}
 
         return {"rewrite": instead}
 
-    def nested(asked: Asked, answer: Any) -> Any:
+    def nested(asked: LoggedRequest, answer: Any) -> Any:
         return {"data": answer}
 
-    def without(asked: Asked, answer: Any) -> Any:
+    def without(asked: LoggedRequest, answer: Any) -> Any:
         return {name: value for name, value in answer.items() if name not in (_FIELD[version], "items")}
 
     statuses = (400, 401, 403, 404, 405, 408, 410, 418, 422, 429, 500, 502, 503, 504)
@@ -75,12 +75,12 @@ def _answers(version: Version) -> dict[str, dict[str, Any]]:
     }
 
 
-def _every(number: int, beginning: int) -> Callable[[Asked], bool]:
+def _every(number: int, beginning: int) -> Callable[[LoggedRequest], bool]:
     asked = itertools.count(beginning)
     return lambda _: next(asked) % number == 0
 
 
-def _after(number: int) -> Callable[[Asked], bool]:
+def _after(number: int) -> Callable[[LoggedRequest], bool]:
     asked = itertools.count()
     return lambda _: next(asked) >= number
 

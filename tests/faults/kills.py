@@ -13,8 +13,8 @@ from typing import Any
 import psycopg
 import sqlalchemy as sa
 
-from resources.sandbox.asked import Asked
 from resources.sandbox.contract import SESSIONS_PATH
+from resources.sandbox.logged_request import LoggedRequest
 from tests.faults.cases import Case
 from tests.faults.oracle import DatabaseName, Stage, Stored
 from tests.support.forks import Command
@@ -40,7 +40,7 @@ def _at_question(number: int) -> Callable[[Stage], Moment]:
         reached = threading.Event()
         asked_so_far = itertools.count(1)
 
-        def is_it(asked: Asked) -> bool:
+        def is_it(asked: LoggedRequest) -> bool:
             if next(asked_so_far) != number:
                 return False
             reached.set()

@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
-from resources.sandbox.asked import Asked
 from resources.sandbox.contract import ORGANIZATIONS_PATH, SESSIONS_PATH
+from resources.sandbox.logged_request import LoggedRequest
 from tests.faults.cases import Case
 from tests.faults.oracle import DatabaseName, Stage
 
-Count = Callable[[Stage, Asked, int], int]
+Count = Callable[[Stage, LoggedRequest, int], int]
 """What is answered to a question whose true answer is the number."""
 
 DAY = timedelta(days=1)
@@ -21,78 +21,78 @@ def _truth(stage: Stage, start: datetime | None, end: datetime | None, org_ids: 
     return stage.source.truth(start, end, org_ids or None)
 
 
-def _ignores_the_window(stage: Stage, asked: Asked, true: int) -> int:
+def _ignores_the_window(stage: Stage, asked: LoggedRequest, true: int) -> int:
     start = datetime.combine(stage.first, time(), UTC)
     return _truth(stage, start, start + len(stage.days) * DAY, asked.org_ids)
 
 
-def _counts_the_end(stage: Stage, asked: Asked, true: int) -> int:
+def _counts_the_end(stage: Stage, asked: LoggedRequest, true: int) -> int:
     assert asked.end
     return _truth(stage, asked.start, asked.end + timedelta(microseconds=1), asked.org_ids)
 
 
-def _counts_the_day_of_the_end(stage: Stage, asked: Asked, true: int) -> int:
+def _counts_the_day_of_the_end(stage: Stage, asked: LoggedRequest, true: int) -> int:
     assert asked.end
     return _truth(stage, asked.start, asked.end + DAY, asked.org_ids)
 
 
-def _ignores_organizations(stage: Stage, asked: Asked, true: int) -> int:
+def _ignores_organizations(stage: Stage, asked: LoggedRequest, true: int) -> int:
     return _truth(stage, asked.start, asked.end, ())
 
 
-def _takes_the_first(stage: Stage, asked: Asked, true: int) -> int:
+def _takes_the_first(stage: Stage, asked: LoggedRequest, true: int) -> int:
     return _truth(stage, asked.start, asked.end, asked.org_ids[:1])
 
 
-def _takes_the_last(stage: Stage, asked: Asked, true: int) -> int:
+def _takes_the_last(stage: Stage, asked: LoggedRequest, true: int) -> int:
     return _truth(stage, asked.start, asked.end, asked.org_ids[-1:])
 
 
-def _is_total(asked: Asked) -> bool:
+def _is_total(asked: LoggedRequest) -> bool:
     return not asked.org_ids
 
 
-def _is_one_day(asked: Asked) -> bool:
+def _is_one_day(asked: LoggedRequest) -> bool:
     assert asked.start and asked.end
     return asked.end - asked.start <= DAY
 
 
-def _total_too_small(stage: Stage, asked: Asked, true: int) -> int:
+def _total_too_small(stage: Stage, asked: LoggedRequest, true: int) -> int:
     return true - 1 if _is_total(asked) and true else true
 
 
-def _total_too_large(stage: Stage, asked: Asked, true: int) -> int:
+def _total_too_large(stage: Stage, asked: LoggedRequest, true: int) -> int:
     return true + 1 if _is_total(asked) else true
 
 
-def _one_day_too_large(stage: Stage, asked: Asked, true: int) -> int:
+def _one_day_too_large(stage: Stage, asked: LoggedRequest, true: int) -> int:
     is_it = asked.start == datetime.combine(stage.days[-2], time(), UTC) and _is_one_day(asked)
     return true + 1 if _is_total(asked) and is_it else true
 
 
-def _swapped_org_ids(stage: Stage, asked: Asked) -> tuple[str, ...]:
+def _swapped_org_ids(stage: Stage, asked: LoggedRequest) -> tuple[str, ...]:
     a, b = (organization.org_id for organization in stage.source.organizations[:2])
     return tuple({a: b, b: a}.get(org_id, org_id) for org_id in asked.org_ids)
 
 
-def _swaps(stage: Stage, asked: Asked, true: int) -> int:
+def _swaps(stage: Stage, asked: LoggedRequest, true: int) -> int:
     return _truth(stage, asked.start, asked.end, _swapped_org_ids(stage, asked))
 
 
-def _swaps_single_days(stage: Stage, asked: Asked, true: int) -> int:
+def _swaps_single_days(stage: Stage, asked: LoggedRequest, true: int) -> int:
     return _swaps(stage, asked, true) if _is_one_day(asked) else true
 
 
-def _all_zero(stage: Stage, asked: Asked, true: int) -> int:
+def _all_zero(stage: Stage, asked: LoggedRequest, true: int) -> int:
     return 0
 
 
-def _shifted(stage: Stage, asked: Asked, true: int) -> int:
+def _shifted(stage: Stage, asked: LoggedRequest, true: int) -> int:
     assert asked.start and asked.end
     return _truth(stage, asked.start - DAY, asked.end - DAY, asked.org_ids)
 
 
-def _cells_zero(stage: Stage, asked: Asked, true: int) -> int:
+def _cells_zero(stage: Stage, asked: LoggedRequest, true: int) -> int:
     return 0 if asked.org_ids else true
 
 
@@ -102,14 +102,14 @@ def _never_the_same_twice() -> Count:
 
 
 def _absurd_total(count: int) -> Count:
-    def answer(stage: Stage, asked: Asked, true: int) -> int:
+    def answer(stage: Stage, asked: LoggedRequest, true: int) -> int:
         is_it = asked.start == datetime.combine(stage.days[3], time(), UTC) and _is_one_day(asked)
         return count if is_it and _is_total(asked) else true
 
     return answer
 
 
-def _absurd_cell(stage: Stage, asked: Asked, true: int) -> int:
+def _absurd_cell(stage: Stage, asked: LoggedRequest, true: int) -> int:
     return 10**13 if _is_one_day(asked) and asked.org_ids == (stage.source.organizations[0].org_id,) else true
 
 
@@ -220,7 +220,7 @@ def _play_count(lie: str, is_untellable: bool) -> Callable[[Stage], None]:
                 stage.source.remove_sessions(organization.org_id, begin, begin + 62 * DAY)
         answer = COUNTS[lie]()
 
-        def rewrite(asked: Asked, true: Any) -> Any:
+        def rewrite(asked: LoggedRequest, true: Any) -> Any:
             return {**true, "sessions_count": answer(stage, asked, true["sessions_count"])}
 
         _judged(stage, {"rewrite": rewrite, "path": SESSIONS_PATH}, is_untellable)
@@ -257,7 +257,7 @@ def _changes_meanwhile(stage: Stage) -> None:
     noon = datetime.combine(stage.days[5], time(12), UTC)
     organizations = stage.source.organizations
 
-    def change(asked: Asked) -> bool:
+    def change(asked: LoggedRequest) -> bool:
         nonlocal struck
         if next(asked_so_far) % 9 == 0 and struck < 6:
             struck += 1

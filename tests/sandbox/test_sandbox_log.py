@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 import httpx
 import pytest
 
-from resources.sandbox.asked import Asked
 from resources.sandbox.contract import SESSIONS_PATH
+from resources.sandbox.logged_request import LoggedRequest
 from resources.sandbox.server import Sandbox
 from tests.support.sandbox import KEY, NOW, ask, client_of
 
@@ -20,7 +20,7 @@ def test_the_log_has_each_request_and_its_status_but_not_the_key(sandbox: Sandbo
     client.get(SESSIONS_PATH, params={"start_date": "yesterday"})
     client.get("/elsewhere")
     assert sandbox.requests == [
-        Asked(
+        LoggedRequest(
             path=SESSIONS_PATH,
             params=(
                 ("start_date", "2025-02-03T08:00:00Z"),
@@ -36,8 +36,8 @@ def test_the_log_has_each_request_and_its_status_but_not_the_key(sandbox: Sandbo
             user_ids=("u",),
             status=400,
         ),
-        Asked(SESSIONS_PATH, (("start_date", "yesterday"),), None, None, (), (), 422),
-        Asked("/elsewhere", (), None, None, (), (), 404),
+        LoggedRequest(SESSIONS_PATH, (("start_date", "yesterday"),), None, None, (), (), 422),
+        LoggedRequest("/elsewhere", (), None, None, (), (), 404),
     ]
     assert KEY not in repr(sandbox.requests)
 
@@ -61,7 +61,7 @@ def test_a_stopped_sandbox_refuses_connections_and_starts_again_at_the_same_addr
 def test_stopping_cuts_a_request_in_flight() -> None:
     arrived = threading.Event()
 
-    def notice(asked: Asked) -> bool:
+    def notice(asked: LoggedRequest) -> bool:
         arrived.set()
         return True
 

@@ -5,7 +5,6 @@ from datetime import datetime, timedelta
 import httpx
 import pytest
 
-from resources.sandbox.asked import Asked
 from resources.sandbox.contract import (
     MEMBERS_PATH_V3,
     ORGANIZATIONS_PATH,
@@ -13,6 +12,7 @@ from resources.sandbox.contract import (
     SESSIONS_PATH,
     SESSIONS_PATH_V3,
 )
+from resources.sandbox.logged_request import LoggedRequest
 from resources.sandbox.server import Sandbox
 from tests.support import sandbox as v2
 from tests.support.sandbox import FIRST, NOW
@@ -98,7 +98,7 @@ def test_the_log_has_the_window_as_moments_but_not_the_key(sandbox: Sandbox, cli
     client.get(SESSIONS_PATH_V3, params={"time_after": 1735689600000, "time_before": "soon", "start": "2025-01-01"})
     client.get(MEMBERS_PATH_V3, params={"first": 7})
     counted, refused, listed = sandbox.requests
-    assert counted == Asked(
+    assert counted == LoggedRequest(
         path=SESSIONS_PATH_V3,
         params=(
             ("time_after", "1735689600"),
@@ -114,5 +114,5 @@ def test_the_log_has_the_window_as_moments_but_not_the_key(sandbox: Sandbox, cli
         status=200,
     )
     assert (refused.start, refused.end, refused.status) == (None, None, 422)
-    assert listed == Asked(MEMBERS_PATH_V3, (("first", "7"),), None, None, (), (), 200)
+    assert listed == LoggedRequest(MEMBERS_PATH_V3, (("first", "7"),), None, None, (), (), 200)
     assert KEY not in repr(sandbox.requests)

@@ -3,7 +3,7 @@
 import threading
 from datetime import datetime
 
-from resources.sandbox.asked import Asked
+from resources.sandbox.logged_request import LoggedRequest
 from tests.support.world import World
 
 
@@ -15,7 +15,7 @@ class Held:
         self.since = since
         world.source.fail(delay=600, when=self.is_asked, times=None)
 
-    def is_asked(self, asked: Asked) -> bool:
+    def is_asked(self, asked: LoggedRequest) -> bool:
         held = asked.start is not None and asked.start >= self.since
         if held:
             self.reached.set()

@@ -17,8 +17,8 @@ from pipelines.partitions import Day, as_days, daily_partitions
 from pipelines.schedules import JOB, range_tags
 from pipelines.settings import Settings
 from resources.database import Database
-from resources.sandbox.asked import Asked
 from resources.sandbox.contract import SESSIONS_PATH
+from resources.sandbox.logged_request import LoggedRequest
 from resources.sandbox.server import Sandbox
 
 
@@ -82,7 +82,7 @@ class World:
         rows = self.rows("select day, org_id, sessions_count from daily_sessions")
         return {(day, org_id): count for day, org_id, count in rows}
 
-    def asked(self) -> list[Asked]:
+    def asked(self) -> list[LoggedRequest]:
         """The questions for counts that the source received."""
         return [request for request in self.source.requests if request.path == SESSIONS_PATH]
 
@@ -121,6 +121,6 @@ def total(world: World, first: str, last: str) -> int:
     return sum(world.truth(first, last).values())
 
 
-def of_one_day(world: World) -> list[Asked]:
+def of_one_day(world: World) -> list[LoggedRequest]:
     """The questions about one day, without those that hold several days against their sum."""
     return [q for q in world.asked() if q.start and q.end and q.end - q.start < timedelta(hours=26)]

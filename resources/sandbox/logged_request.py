@@ -52,7 +52,7 @@ def phrase(status: int) -> str:
 
 
 @dataclass(frozen=True)
-class Asked:
+class LoggedRequest:
     """One request as it arrived, and the status of its response (None: it got none). Never contains the key."""
 
     path: str
@@ -64,7 +64,7 @@ class Asked:
     status: int | None = None
 
 
-def parse_request(scope: Scope) -> Asked:
+def parse_request(scope: Scope) -> LoggedRequest:
     """The log entry of an ASGI request, without a status. Moments that can't be parsed are None."""
     params = tuple(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
     path: str = scope["path"]
@@ -77,7 +77,7 @@ def parse_request(scope: Scope) -> Asked:
             return aware(DATETIME.validate_python(sent[-1])) if sent else None
         return None
 
-    return Asked(
+    return LoggedRequest(
         path=path,
         params=params,
         start=moment("time_after") if is_v3(path) else moment("start_date", "start"),
