@@ -1,4 +1,4 @@
-"""Fixtures for tests that need a source, a warehouse and runs between them: all real, on this machine."""
+"""Fixtures for tests that need an API, a warehouse and runs between them, all local and real."""
 
 import shutil
 import tempfile
@@ -25,7 +25,7 @@ def sandbox() -> Iterator[Sandbox]:
 def postgresql() -> Iterator[PostgreSQL]:
     folder = tempfile.mkdtemp(prefix="postgresql-")
     server = PostgreSQL(folder)
-    server.without_waiting_for_the_disk()
+    server.disable_fsync()
     yield server
     server.server.stop()
     shutil.rmtree(folder)
@@ -33,7 +33,7 @@ def postgresql() -> Iterator[PostgreSQL]:
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate for 127.0.0.1 that only signed itself, and its private key."""
+    """A self-signed certificate for 127.0.0.1 and its private key, in one PEM file."""
     path = tmp_path_factory.mktemp("tls") / "certificate.pem"
     self_signed(path)
     return path
@@ -41,11 +41,11 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(params=["duckdb", "postgresql"])
 def warehouse_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A new warehouse: tests that take this run once on each database."""
+    """A new warehouse. A test that takes this runs once on each database."""
     if request.param == "duckdb":
         return f"duckdb:///{tmp_path}/warehouse.duckdb"
     server: PostgreSQL = request.getfixturevalue("postgresql")
-    return server.database(without_power=True)
+    return server.database(unprivileged=True)
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def database(warehouse_url: str) -> Database:
 
 @pytest.fixture
 def world(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    """With DuckDB."""
+    """A world with DuckDB."""
     with new_world(sandbox, tmp_path, monkeypatch, f"duckdb:///{tmp_path}/warehouse.duckdb") as world:
         yield world
 
@@ -68,6 +68,6 @@ def world(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def each_world(
     sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warehouse_url: str
 ) -> Iterator[World]:
-    """With each database in turn: what takes this runs once on each."""
+    """A world with each database in turn. A test that takes this runs once on each."""
     with new_world(sandbox, tmp_path, monkeypatch, warehouse_url) as world:
         yield world

@@ -1,13 +1,16 @@
-"""The benchmark's stand-in answers exactly what its world holds, page by page, and is as slow as it is told to be."""
+"""The benchmark's stand-in for the API returns exactly what its world holds, as slowly as configured."""
 
 import time
 from collections.abc import Iterator
 from datetime import timedelta
+from importlib import import_module
 
 import httpx
 import pytest
 
-from tests.bench.source import KEY, LONGEST_REQUEST_LINE, ORGANIZATIONS_PATH, SESSIONS_PATH, Source, World
+from tests.bench.__main__ import MODULES
+from tests.bench.source import KEY, LONGEST_REQUEST_LINE, ORGANIZATIONS_PATH, SESSIONS_PATH, Source
+from tests.bench.world import World
 
 Params = dict[str, str | list[str]]
 
@@ -18,7 +21,7 @@ def client_of(source: Source, key: str = KEY) -> httpx.Client:
 
 
 def window(world: World, first: int, after: int, *org_ids: str) -> Params:
-    """From the midnight before day number `first` to the one before day number `after`."""
+    """From the start of day number `first` to the start of day number `after`."""
     start, end = (world.dates[0] + timedelta(number) for number in (first, after))
     return {"start_date": f"{start}T00:00:00Z", "end_date": f"{end}T00:00:00Z", "org_ids": list(org_ids)}
 
@@ -45,14 +48,14 @@ def client(source: Source) -> Iterator[httpx.Client]:
         yield it
 
 
-def test_every_cell_is_the_matrix_entry(source: Source, client: httpx.Client) -> None:
+def test_every_cell_has_the_count_of_the_world(source: Source, client: httpx.Client) -> None:
     world = source.world
-    asked = {
+    counts = {
         (day, org_id): count(client, window(world, n, n + 1, org_id))
         for n, day in enumerate(world.dates)
         for org_id in world.org_ids
     }
-    assert asked == world.cells
+    assert counts == world.cells
 
 
 @pytest.mark.parametrize(("first", "after"), [(0, 40), (0, 1), (3, 17), (39, 40), (-5, 4), (30, 90), (50, 60)])
@@ -64,7 +67,7 @@ def test_a_window_is_the_sum_of_its_days(source: Source, client: httpx.Client, f
         assert count(client, window(world, first, after, *(world.org_ids[n] for n in numbers))) == expected
 
 
-def test_an_organization_named_twice_counts_once(source: Source, client: httpx.Client) -> None:
+def test_an_organization_listed_twice_counts_once(source: Source, client: httpx.Client) -> None:
     busiest = max(source.world.org_ids, key=lambda org_id: count(client, window(source.world, 0, 40, org_id)))
     once = count(client, window(source.world, 0, 40, busiest))
     assert once > 0
@@ -75,7 +78,7 @@ def test_an_organization_named_twice_counts_once(source: Source, client: httpx.C
 @pytest.mark.parametrize(
     "value", [None, "2025-01-02T00:00:00", "2025-01-02T05:00:00Z", "2025-01-02T00:00:00+00:00", "x"]
 )
-def test_only_whole_utc_days_are_answered(client: httpx.Client, source: Source, name: str, value: str | None) -> None:
+def test_only_whole_utc_days_are_accepted(client: httpx.Client, source: Source, name: str, value: str | None) -> None:
     params = window(source.world, 0, 10)
     del params[name]
     if value:
@@ -85,7 +88,7 @@ def test_only_whole_utc_days_are_answered(client: httpx.Client, source: Source, 
     assert answer.json()["detail"][0]["loc"] == ["query", name]
 
 
-def test_what_no_source_would_answer_is_refused(source: Source, client: httpx.Client) -> None:
+def test_requests_that_the_api_would_refuse_are_refused(source: Source, client: httpx.Client) -> None:
     world = source.world
     assert client.get(SESSIONS_PATH, params=window(world, 4, 4)).status_code == 400
     assert client.get(SESSIONS_PATH, params=window(world, 0, 1, "org-unknown")).status_code == 404
@@ -110,7 +113,7 @@ def test_pages_hold_every_organization_once_and_in_order(source: Source, client:
     assert client.get(ORGANIZATIONS_PATH, params={"limit": 201}).status_code == 422
 
 
-def test_the_counters_tell_what_was_asked(source: Source, client: httpx.Client) -> None:
+def test_the_counters_count_requests_and_repeats(source: Source, client: httpx.Client) -> None:
     before = time.monotonic()
     for params in (window(source.world, 0, 1), window(source.world, 0, 2), window(source.world, 0, 1)):
         count(client, params)
@@ -125,12 +128,12 @@ def test_the_counters_tell_what_was_asked(source: Source, client: httpx.Client) 
     assert source.counters().calls == 0
 
 
-def test_beyond_the_limit_is_429_with_retry_after_until_a_second_has_passed() -> None:
+def test_requests_over_the_limit_get_429_and_retry_after_until_a_second_has_passed() -> None:
     with Source(World(orgs=2, days=3), latency=0, limit=20) as source, client_of(source) as client:
         params = window(source.world, 0, 1)
         answers = [client.get(SESSIONS_PATH, params=params) for _ in range(20)]
         assert [answer.status_code for answer in answers] == [200] * 20
-        # Where this machine stands still for a second, more than 20 are let through before the first refusal.
+        # If this machine stalls for a second, more than 20 get through before the first refusal.
         while answers[-1].status_code == 200 and len(answers) < 1000:
             answers.append(client.get(SESSIONS_PATH, params=params))
         assert answers[-1].status_code == 429
@@ -141,7 +144,7 @@ def test_beyond_the_limit_is_429_with_retry_after_until_a_second_has_passed() ->
         assert count(client, params) == sum(row[0] for row in source.world.counts)
 
 
-def test_every_answer_is_late_by_the_latency() -> None:
+def test_every_response_is_delayed_by_the_latency() -> None:
     with Source(World(orgs=2, days=3), latency=0.2) as source, client_of(source) as client:
         began = time.monotonic()
         count(client, window(source.world, 0, 1))
@@ -149,7 +152,12 @@ def test_every_answer_is_late_by_the_latency() -> None:
 
 
 @pytest.mark.parametrize("nonzero", [1 / 3, 1 / 8])
-def test_the_wanted_share_of_cells_has_sessions(nonzero: float) -> None:
+def test_the_requested_share_of_cells_has_sessions(nonzero: float) -> None:
     world = World(orgs=60, days=365, nonzero=nonzero)
     assert sum(count > 0 for count in world.cells.values()) / len(world.cells) == pytest.approx(nonzero, rel=0.05)
     assert World(orgs=60, days=365, nonzero=nonzero).counts == world.counts
+
+
+def test_every_measurement_is_a_function_of_its_module() -> None:
+    for name, module in MODULES.items():
+        assert callable(getattr(import_module(f"tests.bench.{module}"), name))

@@ -1,4 +1,4 @@
-"""A share of the faults that `make proof` plays in full: each against the real command, held to the sandbox's truth."""
+"""Some of the faults that `make proof` plays in full, against the real command, checked against the sandbox's truth."""
 
 import pytest
 
@@ -9,7 +9,7 @@ QUICK = {f"{case.family}: {case.name}": case for case in all_cases(SEED) if case
 
 
 @pytest.mark.parametrize("name", QUICK)
-def test_nothing_is_lost_doubled_wrong_or_silent_after(name: str, request: pytest.FixtureRequest) -> None:
+def test_nothing_is_lost_doubled_wrong_or_hidden_by(name: str, request: pytest.FixtureRequest) -> None:
     case = QUICK[name]
     url = request.getfixturevalue("postgresql").database() if case.database == "postgresql" else None
     assert case.run(SEED, url).problems == []

@@ -18,7 +18,7 @@ from pipelines.command import exit_codes
 from resources.database import Database
 from tests.support.command import devin_sessions, in_this_process
 from tests.support.postgresql import PostgreSQL
-from tests.support.warehouse import comments, everything, rebuild, rows_of, selected_over_everything
+from tests.support.warehouse import comments, everything, rebuild, rows_of, select_over_all_time
 from tests.support.world import World
 from warehouse import migrations, tables
 from warehouse.migrations import NamesTaken, NewerWarehouse
@@ -377,7 +377,7 @@ def test_days_with_a_count_too_large_to_sum_are_to_be_loaded_again(warehouse_url
     with database.transaction() as connection:
         for table in tables.ROLLUPS:
             rebuild(connection, table.name)
-            assert rows_of(connection, table) == selected_over_everything(connection, table.name)
+            assert rows_of(connection, table) == select_over_all_time(connection, table.name)
 
 
 # From a later version
@@ -448,6 +448,6 @@ def test_a_backfill_of_more_days_continues_where_the_old_release_stopped(old_wor
     assert (len(after["daily_totals"]), len(after["daily_sessions"])) == (42, 191 + 9 + 10)
     with old_world.database.transaction(read_only=True) as connection:
         for table in tables.ROLLUPS:
-            assert rows_of(connection, table) == selected_over_everything(connection, table.name)
+            assert rows_of(connection, table) == select_over_all_time(connection, table.name)
     verdicts = old_world.rows("select verdict, count(*) from reconciliation where day <= '2025-02-12' group by 1")
     assert dict(verdicts) == {"proven": 42, "not loaded": 1}

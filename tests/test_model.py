@@ -1,6 +1,6 @@
-"""Any order of loads, changes at the source, refusals, kills and settings leaves the warehouse as a model has it.
+"""Any order of loads, changes at the API, refusals, kills and settings leaves the warehouse equal to a model.
 
-The model is a few dictionaries: what each reading should have stored, and every change of it.
+The model is a few dictionaries: what each reading should have stored, and every change to it.
 """
 
 import os
@@ -34,7 +34,7 @@ from resources.database import Database
 from resources.sandbox.contract import ORGANIZATIONS_PATH, SESSIONS_PATH
 from resources.sandbox.faults import Fault
 from resources.sandbox.logged_request import LoggedRequest
-from tests.faults.cases import source_of
+from tests.faults.cases import make_source
 from tests.faults.oracle import Cell, Stored
 from tests.support.forks import Command
 from warehouse.dimensions import ORGANIZATIONS
@@ -48,7 +48,7 @@ organizations = st.integers(0, 4)
 
 
 class Warehouse(RuleBasedStateMachine):
-    """One warehouse, its source, and what should be in it."""
+    """A warehouse, its API, and what should be stored."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class Warehouse(RuleBasedStateMachine):
         self.environment = pytest.MonkeyPatch()
         self.last = datetime.now(UTC).date() - timedelta(days=1)
         self.days = [self.last - timedelta(days=n) for n in reversed(range(DAYS))]
-        self.source = source_of(seed=3, days=DAYS, organizations=5)
+        self.source = make_source(seed=3, days=DAYS, organizations=5)
         self.source.start()
         self.ids = [organization.org_id for organization in self.source.organizations]
         self.listed = dict.fromkeys(self.ids[:3], "as it is")
@@ -94,19 +94,19 @@ class Warehouse(RuleBasedStateMachine):
         return f"duckdb:///{self.folder.name}/warehouse/warehouse.duckdb"
 
     def _listing(self, asked: LoggedRequest, page: Any) -> Any:
-        created_at = "2020-01-01T00:00:00Z"  # so that one that is listed late is missing on all days
+        created_at = "2020-01-01T00:00:00Z"  # so that one listed late is missing on every day
         items = [{"org_id": org_id, "org_name": name, "created_at": created_at} for org_id, name in self.listed.items()]
         return {**page, "items": items, "total": len(items)}
 
     def truth(self, day: date, org_id: str | None = None) -> int:
-        """What the source counts now."""
+        """What the API counts now."""
         start = datetime.combine(day, time(), UTC)
         return self.source.truth(start, start + timedelta(days=1), None if org_id is None else [org_id])
 
     def _read(
         self, days: list[date], *, refresh: bool
     ) -> tuple[dict[Cell, int], dict[date, int], set[date], set[date]]:
-        """What a load is to store: the cells, the totals, of which days, and on which the total may be the old one."""
+        """What a load should store: cells, totals, the days read, and those days whose total may be the earlier one."""
         cells, totals, read, either = dict(self.cells), dict(self.totals), set(), set()
         wanted = self.chosen or list(self.listed)
         for day in days:
@@ -114,14 +114,14 @@ class Warehouse(RuleBasedStateMachine):
             if not ids:
                 continue
             if not refresh and day in self.totals and set(ids) <= self.refused.keys():
-                either.add(day)  # it may find out that they are still refused without a question about the day
+                either.add(day)  # the load may learn that they are still refused without a request for this day
             read.add(day)
             totals[day] = self.truth(day)
             cells |= {(day, id_): self.truth(day, id_) for id_ in ids if id_ not in self.refused}
         return cells, totals, read, either
 
     def _settle(self, cells: dict[Cell, int], totals: dict[date, int], read: Iterable[date]) -> set[date]:
-        """Count again what exceeds a total that is newer; returns the days on which it exceeds that all the same."""
+        """Count cells again where they exceed a newer total; returns the days on which they still do."""
         exceeding = set()
         for day in read:
             of_day = {id_ for of, id_ in cells if of == day}
@@ -138,12 +138,12 @@ class Warehouse(RuleBasedStateMachine):
         self.cells, self.totals = cells, totals
 
     def stored(self) -> Stored:
-        """What the warehouse holds."""
+        """What the warehouse holds now."""
         return Stored(self.url, Path(self.folder.name, "copy.duckdb"))
 
     @initialize()
     def first_load(self) -> None:
-        """There is a warehouse."""
+        """Start with a warehouse that exists."""
         self.load([2, 9], refresh=False)
 
     @rule(between=ranges_of_days, refresh=st.booleans())
@@ -162,7 +162,7 @@ class Warehouse(RuleBasedStateMachine):
         exceeding = self._settle(cells, totals, read)
         self._become(cells, totals)
         wanted = self.chosen or list(self.listed)
-        # Refused while it was read again, a count is still there, but as it was: the reading lacks it.
+        # A count refused in a refresh stays as it was stored; that reading lacks it.
         lacking = {
             day for day in days for id_ in wanted if (day, id_) not in self.cells or (refresh and id_ in self.refused)
         }
@@ -173,7 +173,7 @@ class Warehouse(RuleBasedStateMachine):
 
     @rule(between=ranges_of_days, question=st.integers(1, 40), refresh=st.booleans())
     def kill_in_the_middle(self, between: list[int], question: int, refresh: bool) -> None:
-        """A process of its own that loads is killed at a question, or ends before it comes to it."""
+        """A load in a separate process is killed at a request, or ends before it."""
         days = self.days[between[0] : between[1] + 1]
         cells, totals, read, _ = self._read(days, refresh=refresh)
         settled = dict(cells)
@@ -199,7 +199,7 @@ class Warehouse(RuleBasedStateMachine):
         fault.heal()
         stored = self.stored()
         self.is_behind = True
-        # Each day is as it was or as it was to be, whole, and what was older than its total was counted again or not.
+        # Each day is entirely old or entirely new, and cells older than their total may or may not be counted again.
         for to_be in (cells, settled):
             is_new = {
                 day
@@ -263,7 +263,7 @@ class Warehouse(RuleBasedStateMachine):
 
     @rule()
     def publish(self) -> None:
-        """The rollups and the snapshot alone."""
+        """Rebuild only the rollups and the snapshot."""
         progress = Progress()
         outcome = runs.run_downstream(definitions_for(Settings.load(), progress), self.instance, ORGANIZATIONS)
         assert outcome.failures == []
@@ -273,7 +273,7 @@ class Warehouse(RuleBasedStateMachine):
     @precondition(lambda self: self.cells and not self.is_behind)
     @rule()
     def warehouse_is_lost_and_restored(self) -> None:
-        """All of it is published, so all of it can be had back."""
+        """Everything is published, so everything can be restored."""
         path = Database(url=Settings.load().warehouse_url).path
         path.write_bytes(b"")
         restore(Settings.load())
@@ -303,14 +303,14 @@ class Warehouse(RuleBasedStateMachine):
     @invariant()
     def rollups_are_sums_and_the_snapshot_is_what_was_published(self) -> None:
         if not self.is_behind and self.cells:
-            assert self.stored().rollups_that_differ() == []
+            assert self.stored().rollup_differences() == []
             snapshot = Path(self.folder.name, "warehouse", "published", "devin_sessions.duckdb")
             copy = Path(self.folder.name, "copy.duckdb")
             assert Stored(f"duckdb:///{snapshot}", copy).cells == self.published
 
 
-def test_the_warehouse_is_what_a_model_of_it_says_after_each_kind_of_event() -> None:
-    """One order of events that has them all, so that few random ones are enough to watch for the others."""
+def test_the_warehouse_equals_its_model_after_each_kind_of_event() -> None:
+    """One sequence with every kind of event, so that a few random sequences are enough for the rest."""
     machine = Warehouse()
     whole = [0, DAYS - 1]
     try:
@@ -348,7 +348,7 @@ def test_the_warehouse_is_what_a_model_of_it_says_after_each_kind_of_event() -> 
         machine.teardown()
 
 
-def test_the_warehouse_is_what_a_model_of_it_says_after_any_other_order() -> None:
+def test_the_warehouse_equals_its_model_after_any_sequence_of_events() -> None:
     run_state_machine_as_test(
         Warehouse,
         settings=settings(

@@ -20,7 +20,7 @@ from pipelines.assets.published_snapshot import PUBLISHED_SNAPSHOT
 from pipelines.schedules import JOB
 from tests.support.analyst import analyst
 from tests.support.postgresql import PostgreSQL
-from tests.support.published import CELLS, flip_a_bit, month_of, parquet_of, relations, snapshot_of, spoil_rows
+from tests.support.published import CELLS, damage_rows, flip_a_bit, month_of, parquet_of, relations, snapshot_of
 from tests.support.world import World
 from warehouse import tables
 
@@ -264,7 +264,7 @@ def test_a_damaged_warehouse_is_not_published_over_the_last_good_copy(world: Wor
     assert world.run(FIRST, LAST).success
     snapshot = snapshot_of(world)
     before = snapshot.read_bytes()
-    spoil_rows(world.database.path, table)
+    damage_rows(world.database.path, table)
     result = publish(world)
     assert not result.success
     message = world.failures(result)
@@ -389,7 +389,7 @@ def test_parquet_files_that_cannot_be_written_fail_the_run_and_the_snapshot_is_n
 
 
 def test_on_a_server_there_is_nothing_to_publish(world: World, postgresql: PostgreSQL) -> None:
-    world.configure(warehouse_url=postgresql.database(without_power=True))
+    world.configure(warehouse_url=postgresql.database(unprivileged=True))
     assert PUBLISHED_SNAPSHOT not in world.definitions.resolve_asset_graph().get_all_asset_keys()
     result = world.run("2025-02-01", "2025-02-02")
     assert result.success, world.failures(result)

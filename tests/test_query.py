@@ -219,7 +219,7 @@ def test_a_user_with_power_over_the_servers_machine_is_refused(
     code, shown = in_this_process(capsys, each_world.environment, *harm)
     assert (code, "permission denied" in shown) == (exit_codes.WRONG_USE, True)
 
-    postgresql.empower(each_world.settings.warehouse_url, power)
+    postgresql.grant(each_world.settings.warehouse_url, power)
     for command in (harm, ("query", "select 1"), ("query", "--csv", "set role none; select 1")):
         code, shown = in_this_process(capsys, each_world.environment, *command)
         assert code == exit_codes.WRONG_USE

@@ -21,12 +21,12 @@ from tests.support.published import (
     BLOCK,
     CELLS,
     HEADER,
+    damage_rows,
     flip_a_bit,
     month_of,
     parquet_of,
     relations,
     snapshot_of,
-    spoil_rows,
     sums,
 )
 from tests.support.world import World, new_world
@@ -86,8 +86,8 @@ def loaded(world: World, three_weeks: Path) -> World:
 
 DAMAGE: dict[str, Callable[[Path], object]] = {
     "its header": lambda path: flip_a_bit(path, 100),
-    "its counts": lambda path: spoil_rows(path, CELLS),
-    "a rollup": lambda path: spoil_rows(path, "weekly_sessions"),
+    "its counts": lambda path: damage_rows(path, CELLS),
+    "a rollup": lambda path: damage_rows(path, "weekly_sessions"),
     "its keys": spoil_keys,
     "cut off": lambda path: os.truncate(path, path.stat().st_size // 2),
     "empty": blank,
@@ -181,7 +181,7 @@ def test_what_cannot_be_restored_is_reported_and_its_days_are_loaded_again(
     blank(loaded.database.path)
     snapshot = snapshot_of(loaded)
     if copy_of:
-        spoil_rows(snapshot, copy_of)
+        damage_rows(snapshot, copy_of)
     else:
         blank(snapshot)
     file = month_of(loaded, name) if name[0] == "2" else parquet_of(loaded) / f"{name}.parquet"
@@ -221,7 +221,7 @@ def test_a_copy_from_an_older_release_is_migrated(world: World) -> None:
 
 def test_an_intact_warehouse_is_left_alone_and_a_damaged_copy_set_aside(loaded: World) -> None:
     before = loaded.database.path.read_bytes()
-    spoil_rows(snapshot_of(loaded), CELLS)
+    damage_rows(snapshot_of(loaded), CELLS)
     code, out, _ = devin_sessions("restore")
     assert code == 0
     assert "Nothing to restore: all of the warehouse" in out
@@ -268,7 +268,7 @@ def test_a_restore_that_was_killed_between_its_last_steps_is_completed_by_the_ne
 def test_a_restore_that_is_killed_leaves_the_old_file_or_the_new(loaded: World) -> None:
     path = loaded.database.path
     before = all_of(path)
-    spoil_rows(path, CELLS)
+    damage_rows(path, CELLS)
     damaged = path.read_bytes()
     command = [sys.executable, "-m", "pipelines", "restore"]
     process = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -290,8 +290,8 @@ def test_a_warehouse_on_a_server_is_restored_from_its_own_backup(world: World, p
 
 
 def test_query_and_backfill_report_a_damaged_file_and_the_command_that_restores_it(loaded: World) -> None:
-    spoil_rows(loaded.database.path, CELLS)
-    spoil_rows(snapshot_of(loaded), CELLS)
+    damage_rows(loaded.database.path, CELLS)
+    damage_rows(snapshot_of(loaded), CELLS)
     for path, command in (
         (snapshot_of(loaded), ["query", "select sum(sessions_count) from daily_sessions"]),
         (loaded.database.path, ["backfill", FIRST, LAST, "--refresh"]),

@@ -74,9 +74,9 @@ def test_a_clone_becomes_a_report_of_sandbox_data_without_a_key(person: Person) 
             check_ui(running, url_of(person, FIRST_HOUR), loaded=90)
 
     person.follows(part, {"devin-sessions demo --ui": look})
-    assert "90 of 90" in person.said["make demo"]
+    assert "90 of 90" in person.outputs["make demo"]
     check_report(person.clone / "data/demo/published/report.html", demo, YESTERDAY)
-    recent, verdicts = (table(said) for name, said in person.said.items() if " query " in name)
+    recent, verdicts = (table(said) for name, said in person.outputs.items() if " query " in name)
     assert len(recent) == 7
     assert {row["day"]: row["sessions_count"] for row in recent} == {
         row["day"]: str(truth(demo, row["day"])) for row in recent
@@ -116,7 +116,7 @@ def test_a_key_becomes_a_nightly_schedule(person: Person, source: Sandbox) -> No
     person.sets(variables, DEVIN_API_KEY=source.api_key, DEVIN_API_URL=source.url, DEVIN_START_DATE=first)
 
     person.follows(PROBE)
-    for said in (person.said["devin-sessions probe"], person.said["devin-sessions probe --until 2025-06-30"]):
+    for said in (person.outputs["devin-sessions probe"], person.outputs["devin-sessions probe --until 2025-06-30"]):
         assert {row["verdict"] for row in table(said)} <= {"good", "note", ""}
     assert not published.exists()
 
@@ -126,12 +126,12 @@ def test_a_key_becomes_a_nightly_schedule(person: Person, source: Sandbox) -> No
 
     person.follows(HISTORY, {"devin-sessions status": look_before_all_is_loaded})
     loaded = len(days(first, YESTERDAY))
-    assert f"Missing: 2025-06-01, 2025-06-09…{YESTERDAY}" in person.said["devin-sessions status"]
-    assert f"{loaded - 7} of {loaded - 7} days loaded" in person.said["devin-sessions backfill --missing"]
+    assert f"Missing: 2025-06-01, 2025-06-09…{YESTERDAY}" in person.outputs["devin-sessions status"]
+    assert f"{loaded - 7} of {loaded - 7} days loaded" in person.outputs["devin-sessions backfill --missing"]
     check_loaded(published / "devin_sessions.duckdb", source, first, YESTERDAY)
 
     person.follows(NUMBERS)
-    proven, weeks = (table(said) for name, said in person.said.items() if " query " in name)
+    proven, weeks = (table(said) for name, said in person.outputs.items() if " query " in name)
     assert [row["day"] for row in proven] == [f"{day}" for day in reversed(days(first, YESTERDAY)[-14:])]
     assert [row["control_total"] for row in proven] == [str(truth(source, row["day"])) for row in proven]
     assert {row["verdict"] for row in proven} == {"proven"}
@@ -164,7 +164,7 @@ SPREADSHEETS, WRONG_USE = Part(TOOLS, "Excel, and anything else that speaks ODBC
 def test_the_readme_leads_from_a_key_to_sql(person: Person, source: Sandbox) -> None:
     published, snapshot = person.clone / "data/published", "data/published/devin_sessions.duckdb"
     person.follows(START)
-    assert all(f"make {target}" in person.said["make help"] for target in ("demo", "test", "dev", "check"))
+    assert all(f"make {target}" in person.outputs["make help"] for target in ("demo", "test", "dev", "check"))
 
     def set_key(line: str) -> None:
         person.types(line)
@@ -178,8 +178,8 @@ def test_the_readme_leads_from_a_key_to_sql(person: Person, source: Sandbox) -> 
         REAL_USE,
         {"cp .env.example .env": set_key, "devin-sessions status": partial(person.types, code=1), "make dev": look},
     )
-    assert "365 of 365 days loaded" in person.said["devin-sessions backfill 2025-01-01 2025-12-31"]
-    assert "Missing: 2026-01-01…" in person.said["devin-sessions status"]
+    assert "365 of 365 days loaded" in person.outputs["devin-sessions backfill 2025-01-01 2025-12-31"]
+    assert "Missing: 2026-01-01…" in person.outputs["devin-sessions status"]
     check_loaded(person.clone / snapshot, source, "2025-01-01", "2025-12-31")
     check_report(published / "report.html", source, "2025-12-31")
 
@@ -187,9 +187,9 @@ def test_the_readme_leads_from_a_key_to_sql(person: Person, source: Sandbox) -> 
     asked = "select count(*) from daily_totals; delete from daily_totals;"
     shell = f"duckdb -readonly {snapshot}"
     person.follows(IN_SQL, {shell: partial(person.types, answers=asked, code=1)})
-    assert "365" in person.said[shell]
-    assert "attached in read-only mode" in person.said[shell]
-    (recent,) = (table(said) for name, said in person.said.items() if "limit 14" in name)
+    assert "365" in person.outputs[shell]
+    assert "attached in read-only mode" in person.outputs[shell]
+    (recent,) = (table(said) for name, said in person.outputs.items() if "limit 14" in name)
     assert [(row["day"], row["sessions_count"]) for row in recent] == [
         (f"{day}", str(truth(source, day))) for day in reversed(days("2025-12-18", "2025-12-31"))
     ]
@@ -198,22 +198,22 @@ def test_the_readme_leads_from_a_key_to_sql(person: Person, source: Sandbox) -> 
     assert len(cells) == 365 * len(source.organizations)
     whole_year = truth(source, "2025-01-01", days=365)
     assert sum(int(cell["sessions_count"]) for cell in cells) == whole_year
-    (of_parquet,) = (said for name, said in person.said.items() if name.startswith("duckdb -c"))
+    (of_parquet,) = (said for name, said in person.outputs.items() if name.startswith("duckdb -c"))
     assert re.search(rf" {whole_year} ", of_parquet)
 
     person.follows(SPREADSHEETS)
     with (person.clone / "monthly_sessions.csv").open(encoding="utf-8-sig") as file:
         assert sum(int(row["sessions_count"]) for row in csv.DictReader(file)) == whole_year
     person.follows(WRONG_USE)
-    assert "Nothing to do" in person.said["devin-sessions backfill 2025-01-01 2025-01-31"]
+    assert "Nothing to do" in person.outputs["devin-sessions backfill 2025-01-01 2025-01-31"]
 
     def use_sandbox(line: str) -> None:
         with person.runs(line) as running:
-            running.wait_for(lambda: "DAGSTER_HOME" in running.said)
-            for export in re.findall(r"^  (export .*)$", running.said, re.MULTILINE):
+            running.wait_for(lambda: "DAGSTER_HOME" in running.output)
+            for export in re.findall(r"^  (export .*)$", running.output, re.MULTILINE):
                 person.types(export)
             person.types(".venv/bin/devin-sessions probe")
-        assert re.search(r"Stopped after [1-9]\d* requests\.", running.said)
+        assert re.search(r"Stopped after [1-9]\d* requests\.", running.output)
 
     person.follows(WITHOUT_A_KEY, {"devin-sessions sandbox": use_sandbox})
 
@@ -338,7 +338,7 @@ def test_a_server_is_set_up_watched_backed_up_and_upgraded(person: Person, sourc
     check_loaded(snapshot, source, first, YESTERDAY)
     assert modes() == {(True, 0o2750), (False, 0o640)}, "what replaces a file is for the same readers"
     person.follows(UPGRADE)
-    assert "Nothing to do" in person.said["as_service devin-sessions backfill --missing"]
+    assert "Nothing to do" in person.outputs["as_service devin-sessions backfill --missing"]
     assert (state.with_name("state.before") / "warehouse.duckdb").read_bytes() == warehouse.read_bytes()
 
 
@@ -368,14 +368,14 @@ def test_a_server_keeps_its_warehouse_on_postgresql(
     (variables,) = (block for block in blocks(PROJECT / DEPLOYMENT, "dotenv") if block.startswith("WAREHOUSE_URL="))
     write_settings(person, source, **dict(line.split("=", 1) for line in variables.splitlines()))
     person.follows(WHOLE_SERVER)
-    assert "Next run: " in person.said["as_service devin-sessions status"]
+    assert "Next run: " in person.outputs["as_service devin-sessions status"]
 
     asked = "select sum(sessions_count) from daily_sessions; delete from daily_sessions;"
     (psql,) = PSQL.commands
     person.follows(PSQL, {psql.name: partial(person.types, answers=asked)})
     first = TODAY - timedelta(days=20)
-    assert re.search(rf"^ +{truth(source, first, days=20)}$", person.said[psql.name], re.MULTILINE)
-    assert "permission denied for table daily_sessions" in person.said[psql.name]
+    assert re.search(rf"^ +{truth(source, first, days=20)}$", person.outputs[psql.name], re.MULTILINE)
+    assert "permission denied for table daily_sessions" in person.outputs[psql.name]
     person.follows(PG_DUMP)
     assert "TABLE DATA public daily_sessions" in person.types(f"pg_restore --list {tmp_path}/sessions.dump")
 

@@ -57,7 +57,7 @@ The example queries run unchanged on DuckDB and PostgreSQL.
 - **NULL and 0.** 0 means that the API returned 0. What is not loaded has no row in `daily_sessions` and is NULL in
   `session_grid`; that includes days that were read before an organization was first listed. A failed request
   is never stored as 0.
-- **LoggedRequest for or derived.** A count was either asked for directly or derived from other answers (`is_derived`), such as
+- **Asked for or derived.** A count was either asked for directly or derived from other answers (`is_derived`), such as
   a total minus all its other parts. Where the API contradicts itself, the affected derived counts are asked for too.
 - **Control total.** The API's own count for a day, with no filter. Subtracting the organizations' counts leaves
   `unattributed_count`. A day is proven if that is 0 and the days that were read together sum to the API's own count of

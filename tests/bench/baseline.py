@@ -1,4 +1,4 @@
-"""The comparison: the asyncio and httpx script that lands the same table and takes an afternoon to write.
+"""The baseline: an asyncio and httpx script that loads the same tables and takes an afternoon to write.
 
 python -m tests.bench.baseline URL FIRST LAST DATABASE
 """

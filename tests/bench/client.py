@@ -1,8 +1,8 @@
-"""Asks a source the same questions over one kind of client, for the comparison of clients.
+"""Sends the same requests with one kind of client, to compare clients.
 
     python -m tests.bench.client KIND URL CONNECTIONS REQUESTS ORG_ID…
 
-Prints the CPU seconds that asking cost. The time is measured by the source.
+Prints the CPU seconds spent. The stand-in measures the time.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ Ask = Callable[[datetime, str], Awaitable[int]]
 @asynccontextmanager
 async def devin_client(url: str, connections: int) -> AsyncIterator[Ask]:
     """This project's client."""
-    # Here: the others must not pay for what these import.
+    # Here, so that the other kinds don't pay for these imports.
     from resources.calls import Calls
     from resources.devin_api import DevinAPI
 
@@ -38,7 +38,7 @@ async def devin_client(url: str, connections: int) -> AsyncIterator[Ask]:
 
 @asynccontextmanager
 async def plain_httpx(url: str, connections: int) -> AsyncIterator[Ask]:
-    """httpx as its documentation shows it."""
+    """httpx, used as in its documentation."""
     limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
     headers = {"Authorization": f"Bearer {os.environ['DEVIN_API_KEY']}"}
     async with httpx.AsyncClient(base_url=url, headers=headers, limits=limits, timeout=30) as client:
@@ -53,7 +53,7 @@ async def plain_httpx(url: str, connections: int) -> AsyncIterator[Ask]:
 
 
 class _RawConnection(asyncio.Protocol):
-    """A bare connection that asks one question at a time and reads no more of the answer than its end."""
+    """A bare connection that sends one request at a time and parses only the end of the response."""
 
     def __init__(self) -> None:
         self._answered: asyncio.Future[int] | None = None
@@ -74,7 +74,7 @@ class _RawConnection(asyncio.Protocol):
 
 @asynccontextmanager
 async def bare_sockets(url: str, connections: int) -> AsyncIterator[Ask]:
-    """No client at all, to see what the source can do."""
+    """No client at all, to see what the stand-in can do."""
     host = httpx.URL(url)
     loop = asyncio.get_running_loop()
     free: list[_RawConnection] = []
@@ -104,12 +104,12 @@ def _params(day: datetime, org_id: str) -> dict[str, str]:
 KINDS = {"devin": devin_client, "httpx": plain_httpx, "bare": bare_sockets}
 
 
-async def _ask_all(kind: str, url: str, connections: int, requests: int, org_ids: list[str]) -> float:
-    questions = iter([(FIRST + timedelta(n % 365), org_ids[n // 365 % len(org_ids)]) for n in range(requests)])
+async def _send_all(kind: str, url: str, connections: int, requests: int, org_ids: list[str]) -> float:
+    requests_to_send = iter([(FIRST + timedelta(n % 365), org_ids[n // 365 % len(org_ids)]) for n in range(requests)])
     async with KINDS[kind](url, connections) as ask:
 
         async def work() -> None:
-            for day, org_id in questions:
+            for day, org_id in requests_to_send:
                 await ask(day, org_id)
 
         before = time.process_time()
@@ -119,4 +119,4 @@ async def _ask_all(kind: str, url: str, connections: int, requests: int, org_ids
 
 if __name__ == "__main__":
     _kind, _url, _connections, _requests, *_org_ids = sys.argv[1:]
-    sys.stdout.write(f"{asyncio.run(_ask_all(_kind, _url, int(_connections), int(_requests), _org_ids))}\n")
+    sys.stdout.write(f"{asyncio.run(_send_all(_kind, _url, int(_connections), int(_requests), _org_ids))}\n")

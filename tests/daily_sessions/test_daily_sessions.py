@@ -10,7 +10,7 @@ from pipelines.schedules import range_tags
 from resources.sandbox.contract import ORGANIZATIONS_PATH
 from resources.sandbox.logged_request import LoggedRequest
 from resources.sandbox.server import Sandbox
-from tests.support.world import World, of_one_day
+from tests.support.world import World, single_day_requests
 
 
 def windows(asked: list[LoggedRequest]) -> set[tuple[datetime | None, datetime | None]]:
@@ -36,10 +36,10 @@ def test_a_year_is_one_run_that_asks_for_each_of_its_windows(world: World) -> No
     assert len(days) == 365
     assert all(before.end == after.start for before, after in itertools.pairwise(days))
     for filters in ((), (org_id,)):
-        asked = [q for q in of_one_day(world) if q.org_ids == filters]
+        asked = [q for q in single_day_requests(world) if q.org_ids == filters]
         assert len(asked) == 365
         assert windows(asked) == {(day.start, day.end) for day in days}
-    blocks = [q for q in world.asked() if q not in of_one_day(world)]
+    blocks = [q for q in world.asked() if q not in single_day_requests(world)]
     assert sum((q.end - q.start).days for q in blocks if q.start and q.end) == 365, "and each block as a whole"
     assert len(world.rows("select * from daily_totals")) == 365
     assert len(world.materialized_days()) == 365
@@ -98,7 +98,7 @@ def test_windows_are_right_at_clock_changes_other_start_hours_and_the_turn_of_th
 ) -> None:
     world.configure(devin_timezone=zone, devin_day_start_hour=str(hour), devin_fetch="direct")
     assert world.run(first, last).success
-    asked = sorted({(q.start, q.end) for q in of_one_day(world) if q.start and q.end})
+    asked = sorted({(q.start, q.end) for q in single_day_requests(world) if q.start and q.end})
     assert [(end - start) / timedelta(hours=1) for start, end in asked] == lengths
     assert all(before[1] == after[0] for before, after in itertools.pairwise(asked))
     assert asked == [(day.start, day.end) for day in world.days(first, last)]
@@ -238,7 +238,7 @@ def test_counts_older_than_a_lower_total_are_read_again_even_if_no_longer_chosen
     assert {verdict for (verdict,) in world.rows("select verdict from reconciliation where control_total > 0")} == {
         "proven"
     }
-    about_it = [q for q in of_one_day(world) if q.org_ids == (left_out,)]
+    about_it = [q for q in single_day_requests(world) if q.org_ids == (left_out,)]
     assert date(2025, 4, 3) not in {q.start.date() for q in world.asked()[asked:] if q in about_it and q.start}
 
 

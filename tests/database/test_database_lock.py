@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from resources.database import Database
 from resources.database_errors import WarehouseLocked
-from tests.support.databases import database_at, insert, is_waited_for, numbers
+from tests.support.databases import database_at, insert, is_blocking_a_writer, numbers
 from tests.support.processes import another_process
 from tests.support.waiting import wait_until
 
@@ -100,7 +100,7 @@ def test_a_second_writer_of_postgresql_begins_when_the_first_has_ended(on_postgr
     second = threading.Thread(target=write)
     with on_postgresql.transaction() as first:
         second.start()
-        wait_until(lambda: is_waited_for(first), "the second writer waits")
+        wait_until(lambda: is_blocking_a_writer(first), "the second writer waits")
         insert(first, 2)
         order.append("the first ends")
     second.join(30)

@@ -26,7 +26,7 @@ from resources.database_errors import WarehouseError
 from resources.sandbox.logged_request import LoggedRequest
 from tests.support.command import devin_sessions, in_this_process, start
 from tests.support.disks import Disk, disk_at
-from tests.support.published import files_of, in_snapshot, nothing_unfinished, snapshot_of, sums
+from tests.support.published import files_of, has_no_temporary_files, in_snapshot, snapshot_of, sums
 from tests.support.servers import Server, as_administrator
 from tests.support.waiting import wait_until
 from tests.support.world import World, total
@@ -202,7 +202,7 @@ def test_a_read_only_server_is_reported_and_can_be_read(
     world: World, server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # As on a replica, or where the administrator has stopped all writes.
-    url = server.database(without_power=True)
+    url = server.database(unprivileged=True)
     world.configure(warehouse_url=url)
     world.run("2025-04-01", "2025-04-02")
     as_administrator(url, f"alter database {sa.make_url(url).database} set default_transaction_read_only = on")
@@ -238,4 +238,4 @@ def test_two_runs_of_the_same_days_at_once_both_succeed_and_count_nothing_twice(
     assert set(sums(each_world).values()) == {total(each_world, "2025-04-01", "2025-05-10")}
     if each_world.settings.published_snapshot:
         assert files_of(each_world)
-        assert nothing_unfinished(each_world.folder / "published")
+        assert has_no_temporary_files(each_world.folder / "published")

@@ -19,7 +19,7 @@ from resources.database import Database
 from resources.database_errors import WarehouseError
 from tests.support.command import devin_sessions
 from tests.support.disks import KB, Disk, disk_at
-from tests.support.published import nothing_unfinished, snapshot_of, sums
+from tests.support.published import has_no_temporary_files, snapshot_of, sums
 from tests.support.servers import Server, as_administrator
 from tests.support.world import World, total
 
@@ -119,7 +119,7 @@ def test_a_snapshot_that_does_not_fit_on_the_disk_is_reported_and_the_old_one_st
         assert "run the same command again" in err
         now = total(world, "2025-04-01", "2025-04-05")
         assert sums(world) == {table: before[table] if table.startswith("published ") else now for table in before}
-        assert nothing_unfinished(disk.folder)
+        assert has_no_temporary_files(disk.folder)
 
         code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-05")
         assert (code, err) == (0, "")
@@ -152,7 +152,7 @@ def test_a_parquet_file_that_does_not_fit_on_the_disk_is_reported_and_written_by
         assert f"The Parquet files beside {snapshot_of(world)} could not be written: No space left on device." in err
         assert "run the same command again" in err
         assert in_parquet(world) == before
-        assert nothing_unfinished(disk.folder)
+        assert has_no_temporary_files(disk.folder)
 
         code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-05")
         assert (code, err) == (0, "")

@@ -12,7 +12,7 @@ from resources.devin_api import DevinClient
 from resources.devin_errors import Misrouted, SourceDown, Unavailable
 from resources.sandbox.contract import SESSIONS_PATH
 from resources.sandbox.server import Sandbox
-from tests.support.client import END, KEY, START, api, count, counted, page, using
+from tests.support.client import END, KEY, START, api, count, count_body, page, using
 from tests.support.http import http, raw, set_proxies
 
 
@@ -100,14 +100,14 @@ def test_https_and_this_machine_are_usable_addresses(url: str, usable: str) -> N
 
 
 def test_a_path_in_the_address_precedes_the_apis_own() -> None:
-    with raw(http(counted(1))) as server:
+    with raw(http(count_body(1))) as server:
         count(api(f"{server.url}/gateway/"))
     assert server.requests[0].startswith(f"GET /gateway{SESSIONS_PATH}?start_date=".encode())
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_is_never_followed(sandbox: Sandbox, status: int) -> None:
-    with raw(http(counted(1))) as elsewhere:
+    with raw(http(count_body(1))) as elsewhere:
         sandbox.fail(status=status, redirect_to=f"{elsewhere.url}{SESSIONS_PATH}", times=None)
         with pytest.raises(Unavailable, match=rf"returned {status} .*check DEVIN_API_URL"):
             count(api(sandbox.url), org_ids=["org-1"])
@@ -125,7 +125,7 @@ def test_a_cookie_that_the_api_sets_is_never_sent_back(host: str) -> None:
         await client.organizations()
         await client.count(START, END)
 
-    answer = http(counted(1), "200 OK", "Set-Cookie: session=1; Path=/")
+    answer = http(count_body(1), "200 OK", "Set-Cookie: session=1; Path=/")
     listing = http(page(), "200 OK", "Set-Cookie: listed=1; Path=/")
     with raw(answer, listing, answer) as server:
         using(api(server.url.replace("127.0.0.1", host)), ask)
@@ -136,7 +136,7 @@ def test_a_cookie_that_the_api_sets_is_never_sent_back(host: str) -> None:
 def test_requests_to_this_machine_never_go_through_the_environments_proxies(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with raw(http(counted(99))) as proxy:
+    with raw(http(count_body(99))) as proxy:
         set_proxies(monkeypatch, proxy.url)
         assert count(api(sandbox.url)) == sandbox.truth(START, END)
     assert proxy.connections == 0
@@ -169,7 +169,7 @@ def test_a_server_with_an_untrusted_certificate_gets_no_request(
     monkeypatch.delenv("SSL_CERT_FILE")
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(certificate)
-    with raw(http(counted(8)), tls=tls) as server:
+    with raw(http(count_body(8)), tls=tls) as server:
         with pytest.raises(SourceDown, match="certificate"):
             count(api(server.url, max_tries=2))
         assert server.connections == 2

@@ -14,7 +14,7 @@ from resources.devin_api import DevinClient
 from resources.devin_errors import ContractBroken, DevinAPIError, Misrouted, SourceDown
 from resources.retries import MAX_BODY_BYTES
 from resources.sandbox.server import Sandbox
-from tests.support.client import END, SAFETY_SECONDS, START, api, count, counted, using
+from tests.support.client import END, SAFETY_SECONDS, START, api, count, count_body, using
 from tests.support.http import Send, http, raw
 from tests.support.json_values import json_values
 
@@ -24,17 +24,17 @@ from tests.support.json_values import json_values
 @pytest.mark.parametrize(
     "body",
     [
-        counted(-1),
-        counted(LARGEST_COUNT + 1),
-        counted(10**400),
-        counted(12.0),
-        counted(12.5),
-        counted(True),
-        counted(False),
-        counted("12"),
-        counted(None),
-        counted([12]),
-        counted({"count": 12}),
+        count_body(-1),
+        count_body(LARGEST_COUNT + 1),
+        count_body(10**400),
+        count_body(12.0),
+        count_body(12.5),
+        count_body(True),
+        count_body(False),
+        count_body("12"),
+        count_body(None),
+        count_body([12]),
+        count_body({"count": 12}),
         b'{"sessions_count": 1e2}',
         b'{"sessions_count": NaN}',
         b'{"sessions_count": Infinity}',
@@ -61,7 +61,7 @@ def test_a_response_that_is_not_one_whole_number_is_not_a_count(sandbox: Sandbox
 
 @pytest.mark.parametrize("number", [0, 1, 2**31, LARGEST_COUNT])
 def test_every_whole_number_in_range_is_a_count(sandbox: Sandbox, number: int) -> None:
-    sandbox.fail(body=counted(number))
+    sandbox.fail(body=count_body(number))
     assert count(api(sandbox.url)) == number
 
 
@@ -93,7 +93,7 @@ def test_only_whole_numbers_in_range_are_counts_whatever_the_json(sandbox: Sandb
 
 @pytest.mark.parametrize("status", [202, 204, 206, 304, 600, 999])
 def test_only_a_200_carries_a_count(status: int) -> None:
-    body = b"" if status in (204, 304) else counted(5)
+    body = b"" if status in (204, 304) else count_body(5)
     with raw(http(body, f"{status} X")) as server, pytest.raises(Misrouted, match=f"returned {status}"):
         count(api(server.url))
     assert len(server.requests) == 1
@@ -103,8 +103,8 @@ def test_only_a_200_carries_a_count(status: int) -> None:
 
 
 def test_a_response_of_the_maximum_size_is_read_and_a_longer_one_is_not(sandbox: Sandbox) -> None:
-    sandbox.fail(body=counted(6).rjust(MAX_BODY_BYTES))
-    sandbox.fail(body=counted(6).rjust(MAX_BODY_BYTES + 1), times=None)
+    sandbox.fail(body=count_body(6).rjust(MAX_BODY_BYTES))
+    sandbox.fail(body=count_body(6).rjust(MAX_BODY_BYTES + 1), times=None)
 
     async def ask(client: DevinClient) -> None:
         assert await client.count(START, END) == 6

@@ -11,7 +11,7 @@ from resources.devin_api import DevinClient
 from resources.sandbox.contract import SESSIONS_PATH
 from resources.sandbox.logged_request import LoggedRequest
 from resources.sandbox.server import Sandbox
-from tests.support.client import BERLIN, END, SAFETY_SECONDS, START, api, count, counted, organizations, using
+from tests.support.client import BERLIN, END, SAFETY_SECONDS, START, api, count, count_body, organizations, using
 from tests.support.http import Send, http, raw
 
 # One request
@@ -105,7 +105,7 @@ def test_concurrent_requests_share_the_allowed_connections() -> None:
 
     def answer(head: bytes, send: Send) -> None:
         both_connections_in_use.wait(SAFETY_SECONDS)
-        send(http(counted(3)))
+        send(http(count_body(3)))
 
     async def ask(client: DevinClient) -> list[int]:
         return await asyncio.gather(*(client.count(START, END) for _ in range(8)))

@@ -10,12 +10,12 @@ from resources.devin_api import DevinClient
 from resources.devin_errors import ContractBroken, DevinAPIError, Rejected, Unauthorized
 from resources.devin_key import KEY_VARIABLE
 from resources.sandbox.server import Sandbox
-from tests.support.client import END, KEY, START, api, count, counted, everything_shown_by, organizations, using
+from tests.support.client import END, KEY, START, api, count, count_body, everything_shown_by, organizations, using
 from tests.support.http import Send, http, raw
 
 
 def test_the_key_travels_in_the_authorization_header_and_nowhere_else() -> None:
-    with raw(http(counted(1))) as server:
+    with raw(http(count_body(1))) as server:
         count(api(server.url), org_ids=["org-1"])
     (head,) = server.requests
     lines = head.decode().split("\r\n")
@@ -51,7 +51,7 @@ ECHOES: dict[str, bytes] = {
         "where the message is cut": f"{'x' * 190} {KEY}".encode(),
     }.items()
 } | {
-    "count": http(counted(KEY)),
+    "count": http(count_body(KEY)),
     "escaped count": http(f'{{"sessions_count": "{JSON_ESCAPED_KEY}"}}'.encode()),
     "count where the message is cut": http(f'{{"sessions_count": "{"x" * 50}{JSON_ESCAPED_KEY}"}}'.encode()),
     "list": http(json.dumps([KEY]).encode()),

@@ -13,7 +13,7 @@ from resources.calls import Calls
 from resources.devin_api import DevinClient
 from resources.devin_errors import Rejected, SourceDown, Unavailable
 from resources.sandbox.server import Sandbox
-from tests.support.client import END, SAFETY_SECONDS, START, api, count, counted, using
+from tests.support.client import END, SAFETY_SECONDS, START, api, count, count_body, using
 from tests.support.http import Send, http, raw
 
 TRANSIENT: dict[str, dict[str, Any]] = {
@@ -167,6 +167,6 @@ def test_without_a_pause_to_wait_for_the_retry_is_immediate(sandbox: Sandbox, wa
 )
 def test_an_invalid_retry_after_is_ignored(wanted: str) -> None:
     refusal = http(b"", "429 Too Many Requests", f"Retry-After: {wanted}")
-    with raw(refusal, http(counted(4))) as server:
+    with raw(refusal, http(count_body(4))) as server:
         assert count(api(server.url)) == 4
     assert len(server.requests) == 2

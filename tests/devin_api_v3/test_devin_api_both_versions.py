@@ -22,7 +22,7 @@ NO_COUNTS: list[object] = [-1, -(2**63), 12.5, 12.0, True, False, "12", "", None
 def test_only_a_whole_number_from_0_to_10_to_the_12_is_a_count(
     sandbox: Sandbox, dialect: Dialect, value: object
 ) -> None:
-    sandbox.fail(body=dialect.counted(value), times=None)
+    sandbox.fail(body=dialect.count_body(value), times=None)
     with pytest.raises(
         ContractBroken, match=rf"the response's {dialect.count_field} is .*not a whole number.*None of it was stored"
     ):
@@ -32,7 +32,7 @@ def test_only_a_whole_number_from_0_to_10_to_the_12_is_a_count(
 
 @pytest.mark.parametrize("value", [0, 2**31, 10**12])
 def test_a_whole_number_up_to_10_to_the_12_is_a_count(sandbox: Sandbox, dialect: Dialect, value: int) -> None:
-    sandbox.fail(body=dialect.counted(value))
+    sandbox.fail(body=dialect.count_body(value))
     assert count(api(sandbox.url)) == value
 
 
@@ -57,7 +57,7 @@ def test_a_web_page_instead_of_json_is_not_accepted(sandbox: Sandbox, dialect: D
 @every_question
 def test_a_body_of_10_megabytes_is_cut_off(sandbox: Sandbox, dialect: Dialect, ask: Ask) -> None:
     # A valid response except for its size.
-    body = dialect.counted(6) if ask is counting else dialect.page("a")
+    body = dialect.count_body(6) if ask is counting else dialect.page("a")
     sandbox.fail(body=body.rjust(TEN_MEGABYTES), times=None)
     with pytest.raises(ContractBroken, match="longer than 4,194,304 bytes and was cut off"):
         using(api(sandbox.url), ask)

@@ -190,7 +190,7 @@ def test_counts_are_those_of_the_api(sandbox: Sandbox) -> None:
 
 def test_a_response_of_the_other_version_is_not_a_count(sandbox: Sandbox, dialect: Dialect) -> None:
     other = V3 if dialect is V2 else V2
-    sandbox.fail(body=other.counted(12))
+    sandbox.fail(body=other.count_body(12))
     with pytest.raises(ContractBroken, match=f"the response's {dialect.count_field} is missing"):
         count(api(sandbox.url))
     assert len(sandbox.requests) == 1

@@ -1,8 +1,8 @@
-"""Plays every fault against the real command, and prints one table.
+"""Plays every fault against the real command and prints one table.
 
     python -m tests.faults [--quick] [--family NAME] [--name PART] [--seed N] [--database NAME] [--jobs N]
 
-The exit code is 1 if anything was lost, doubled, wrong, silent or a traceback, or if a fault did not strike.
+The exit code is 1 if anything was lost, doubled, wrong or silent, on a traceback, or if a fault did not fire.
 """
 
 import argparse
@@ -21,22 +21,22 @@ from tests.support.postgresql import PostgreSQL
 
 
 def main() -> int:
-    """Play the cases that are asked for."""
+    """Play the requested cases and print the table. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults")
-    parser.add_argument("--quick", action="store_true", help="only the share that the tests play too")
+    parser.add_argument("--quick", action="store_true", help="only the cases that the tests also play")
     parser.add_argument("--family", choices=list(dict.fromkeys(case.family for case in all_cases(1))))
     parser.add_argument("--name", default="", help="only cases whose name contains this")
     parser.add_argument("--database", choices=("duckdb", "postgresql"))
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
-    asked = parser.parse_args()
+    options = parser.parse_args()
     wanted = {
         number: case
-        for number, case in enumerate(all_cases(asked.seed))
-        if asked.family in (None, case.family)
-        and asked.database in (None, case.database)
-        and asked.name in case.name
-        and (case.is_quick or not asked.quick)
+        for number, case in enumerate(all_cases(options.seed))
+        if options.family in (None, case.family)
+        and options.database in (None, case.database)
+        and options.name in case.name
+        and (case.is_quick or not options.quick)
     }
     console = Console(stderr=True)
     with (
@@ -46,15 +46,15 @@ def main() -> int:
         server = None
         if any(case.database == "postgresql" for case in wanted.values()):
             server = PostgreSQL(folder)
-            on_exit.callback(server.server.stop)  # after an interrupt too
-            server.without_waiting_for_the_disk()
-        # A process each: what a command forks from, and the source that it asks, share no interpreter with others.
+            on_exit.callback(server.server.stop)  # even after an interrupt
+            server.disable_fsync()
+        # Each worker is a process, so that its fork server and its sandbox share no interpreter with those of others.
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(asked.jobs, mp_context=context) as pool:
+        with ProcessPoolExecutor(options.jobs, mp_context=context) as pool:
             played: dict[Future[Verdict], int] = {}
             for number, case in wanted.items():
                 url = server.database() if server and case.database == "postgresql" else None
-                played[pool.submit(play, number, asked.seed, url)] = number
+                played[pool.submit(play, number, options.seed, url)] = number
             verdicts = {}
             for done, future in enumerate(as_completed(played), 1):
                 verdict = verdicts[played[future]] = future.result()

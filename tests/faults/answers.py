@@ -1,4 +1,4 @@
-"""Every way in which an HTTP answer can be wrong: once, now and then, for one organization, for ever, later on."""
+"""Every way in which an HTTP response can be wrong: once, now and then, for one organization, always, or later on."""
 
 import itertools
 import json
@@ -12,8 +12,8 @@ from resources.sandbox.logged_request import LoggedRequest
 from tests.faults.cases import Case
 from tests.faults.oracle import DatabaseName, Stage
 
-PATTERNS = ("once", "5 %", "one organization", "for ever", "from the middle on")
-_MIDDLE = 40  # about half of what a load of one case asks
+PATTERNS = ("once", "5 %", "one organization", "always", "from the middle on")
+_MIDDLE = 40  # about half of the requests of one case's load
 _FIREWALL = b"<html><head><title>403 Forbidden</title></head><body>Request blocked. Ray ID 8f2a</body></html>"
 _HTML = b"<!doctype html><html><body><h1>Sign in</h1></body></html>"
 
@@ -22,7 +22,7 @@ Version = Literal["v2", "v3"]
 
 
 def _answers(version: Version) -> dict[str, dict[str, Any]]:
-    """The arguments of `Sandbox.fail` for each kind of answer."""
+    """The arguments of `Sandbox.fail` for each kind of response."""
 
     def counting(value: object) -> dict[str, Any]:
         def instead(asked: LoggedRequest, answer: Any) -> Any:
@@ -51,14 +51,14 @@ def _answers(version: Version) -> dict[str, dict[str, Any]]:
         "status 302": {"redirect_to": "/login"},
         "status 204": {"status": 204, "body": b""},
         "200 with HTML": {"body": _HTML, "content_type": "text/html"},
-        "200 with half a JSON": {"body": b'{"sessions_cou'},
-        "200 with nothing": {"body": b""},
+        "200 with truncated JSON": {"body": b'{"sessions_cou'},
+        "200 with no body": {"body": b""},
         "200 with a list": {"body": b"[]"},
         "true": counting(True),
         "a float": counting(1.5),
-        "a text": counting("12"),
+        "a string": counting("12"),
         "null": counting(None),
-        "a negative": counting(-1),
+        "a negative number": counting(-1),
         "2^63": counting(2**63),
         "no field": {"rewrite": without},
         "nested deeper": {"rewrite": nested},
@@ -67,8 +67,8 @@ def _answers(version: Version) -> dict[str, dict[str, Any]]:
         "slow": {"delay": 0.2},
         "too slow": {"delay": 3.0},
         "dripping too slowly": {"drip": 4.0},
-        "dropped before the head": {"drop": True},
-        "dropped after the head": {"truncate": True},
+        "dropped before the headers": {"drop": True},
+        "dropped after the headers": {"truncate": True},
         "reset": {"reset": True},
         "garbage": {"garbage": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 not HTTP \r\n\r\n"},
         "firewall's 403": {"status": 403, "body": _FIREWALL, "content_type": "text/html"},
@@ -96,7 +96,7 @@ def _when(pattern: str, stage: Stage, dice: random.Random) -> dict[str, Any]:
 
 
 def cases(seed: int) -> Iterator[Case]:
-    """Each answer in each pattern; a fifth of them once more on PostgreSQL."""
+    """Each response in each pattern; a fifth of them on PostgreSQL too."""
     for number, (answer, pattern) in enumerate(itertools.product(_answers("v2"), PATTERNS)):
         dice = random.Random(f"{seed}/answers/{number}")
         version: Version = "v3" if dice.random() < 0.2 else "v2"

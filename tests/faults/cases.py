@@ -13,18 +13,18 @@ from tests.faults.table import Verdict
 from tests.support.forks import make_home
 
 
-def source_of(seed: int, days: int, organizations: int) -> Sandbox:
-    """A source for so many days up to yesterday, none of whose organizations begins within them."""
+def make_source(seed: int, days: int, organizations: int) -> Sandbox:
+    """A sandbox for the last `days` days, whose organizations were all created before them."""
     first_day = datetime.now(UTC).date() - timedelta(days=days + 70)
     return Sandbox(seed=seed, organizations=organizations, first_day=first_day)
 
 
 @dataclass(frozen=True)
 class Case:
-    """One fault, on a source and a warehouse of its own.
+    """One fault, with its own sandbox and warehouse.
 
-    `play` lets it happen and has it judged. `may_miss`: whether it struck is up to chance. `untellable`: why no
-    question could find it out. `days` are those up to yesterday that are loaded. `has_home`: Dagster has run before.
+    `play` makes it happen and judges the result. `may_miss`: whether it fires is up to chance. `undetectable`: why no
+    request could reveal it. The last `days` days are loaded. `has_home`: Dagster has run before.
     """
 
     family: str
@@ -35,17 +35,17 @@ class Case:
     version: Literal["v2", "v3"] = "v2"
     settings: Mapping[str, str] = field(default_factory=dict)
     may_miss: bool = False
-    untellable: str = ""
+    undetectable: str = ""
     organizations: int = 5
     has_home: bool = True
     is_quick: bool = False
 
     def run(self, seed: int, postgresql_url: str | None = None) -> Verdict:
-        """Play it, on this PostgreSQL database if that is its kind."""
+        """Play it, on this PostgreSQL database if it needs one."""
         verdict = Verdict(self.family, self.name, may_miss=self.may_miss)
         with (
             tempfile.TemporaryDirectory(prefix="fault-", ignore_cleanup_errors=True) as folder,
-            source_of(seed, self.days, self.organizations) as source,
+            make_source(seed, self.days, self.organizations) as source,
         ):
             url = postgresql_url or f"duckdb:///{folder}/warehouse/warehouse.duckdb"
             stage = Stage(verdict, source, Path(folder), url, self.days, self.settings, self.version)
@@ -53,6 +53,6 @@ class Case:
                 make_home(Path(folder, "dagster"))
             self.play(stage)
             stage.close()
-        if self.untellable:
-            verdict.untellable = self.untellable
+        if self.undetectable:
+            verdict.undetectable = self.undetectable
         return verdict

@@ -1,4 +1,4 @@
-"""The real command ended by a signal, at random moments and at each write; and a database server that drops it."""
+"""The real command, stopped by a signal at random moments and at each write, or disconnected by its server."""
 
 import itertools
 import random
@@ -26,22 +26,22 @@ ENDED_BY = {
     signal.SIGTERM: {128 + signal.SIGTERM},
     signal.SIGINT: {128 + signal.SIGINT},
 }
-_GLANCE = 0.002
+_POLL_SECONDS = 0.002
 
 _longest: dict[str, float] = {}
-"""How many seconds an undisturbed load of this process took, by database."""
+"""Seconds that an undisturbed load took in this process, by database."""
 
 Moment = Callable[[Stage, Command], bool]
-"""Waits for the moment; False if the command ended before it came."""
+"""Waits for the moment to stop the command; returns False if the command ended first."""
 
 
-def _at_question(number: int) -> Callable[[Stage], Moment]:
+def _at_request(number: int) -> Callable[[Stage], Moment]:
     def prepare(stage: Stage) -> Moment:
         reached = threading.Event()
-        asked_so_far = itertools.count(1)
+        requests = itertools.count(1)
 
         def is_it(asked: LoggedRequest) -> bool:
-            if next(asked_so_far) != number:
+            if next(requests) != number:
                 return False
             reached.set()
             return True
@@ -50,7 +50,7 @@ def _at_question(number: int) -> Callable[[Stage], Moment]:
 
         def moment(stage: Stage, command: Command) -> bool:
             while not reached.is_set():
-                if not command.is_running(_GLANCE):
+                if not command.is_running(_POLL_SECONDS):
                     return False
             return True
 
@@ -86,7 +86,7 @@ def _state_of_files(folder: Path) -> object:
 
 
 def _at_change(number: int, folder: Callable[[Stage], Path]) -> Callable[[Stage], Moment]:
-    """The moment at which the files of a folder have changed for the so manieth time."""
+    """The moment at which a directory's files have changed this number of times."""
 
     def prepare(stage: Stage) -> Moment:
         def moment(stage: Stage, command: Command) -> bool:
@@ -97,7 +97,7 @@ def _at_change(number: int, folder: Callable[[Stage], Path]) -> Callable[[Stage]
                 before = now
                 if changes >= number:
                     return True
-                time.sleep(_GLANCE)  # leaves the processor to the command
+                time.sleep(_POLL_SECONDS)  # leaves the processor to the command
             return False
 
         return moment
@@ -130,7 +130,7 @@ _WRITING = """
 
 
 def _at_write(number: int, *, drops: bool = False) -> Callable[[Stage], Moment]:
-    """The so manieth transaction of the command that writes. If it `drops`, the server then ends the connection."""
+    """The command's writing transaction of this number. If `drops`, the server then closes that connection."""
 
     def prepare(stage: Stage) -> Moment:
         def moment(stage: Stage, command: Command) -> bool:
@@ -144,7 +144,7 @@ def _at_write(number: int, *, drops: bool = False) -> Callable[[Stage], Moment]:
                                 row = connection.execute("select pg_terminate_backend(%s)", [pid]).fetchone()
                                 return bool(row and row[0])
                             return True
-                    time.sleep(_GLANCE)  # leaves the processor to the command
+                    time.sleep(_POLL_SECONDS)  # leaves the processor to the command
             return False
 
         return moment
@@ -156,16 +156,16 @@ def _play(number: signal.Signals | None, prepare: Callable[[Stage], Moment]) -> 
     def play(stage: Stage) -> None:
         moment = prepare(stage)
         command = stage.start(*stage.backfill)
-        stage.wait_for_words(command)
+        stage.wait_for_signal_handlers(command)
         stage.verdict.fired = moment(stage, command) and (number is None or command.send(number))
         ended = stage.end(command, "backfill")
         if number is not None and ended.code == 0:
-            stage.verdict.fired = False  # too late: everything was done
+            stage.verdict.fired = False  # too late: the load was complete
         if stage.verdict.fired:
             expected = ENDED_BY[number] if number else {0, 1}
             if ended.code not in expected:
-                stage.verdict.silent.append(f"ended with {ended.code}, not {expected}: {ended.output[-300:]!r}")
-        _hold_days_whole(stage, stage.stored())
+                stage.verdict.silent.append(f"exit code {ended.code} instead of {expected}: {ended.output[-300:]!r}")
+        _check_days_are_whole(stage, stage.stored())
         stage.judge(ended)
         stage.source.heal()
         stage.judge_healed()
@@ -173,8 +173,8 @@ def _play(number: signal.Signals | None, prepare: Callable[[Stage], Moment]) -> 
     return play
 
 
-def _hold_days_whole(stage: Stage, stored: Stored) -> None:
-    """A day that has a total has all its cells: it was stored whole or not at all."""
+def _check_days_are_whole(stage: Stage, stored: Stored) -> None:
+    """Check that each day was stored whole or not at all: one that has a total has all its cells."""
     organizations = [organization.org_id for organization in stage.source.organizations]
     for day in stored.totals:
         lacking = [org for org in organizations if (day, org) not in stored.cells]
@@ -184,14 +184,14 @@ def _hold_days_whole(stage: Stage, stored: Stored) -> None:
 
 
 def cases(seed: int) -> Iterator[Case]:
-    """Each kind of moment with each signal in turn, on both databases."""
+    """Every kind of moment, with the signals in turn, on both databases."""
     dice = random.Random(f"{seed}/kills")
     moments: list[tuple[str, DatabaseName, Callable[[Stage], Moment]]] = []
     for database, share in (("duckdb", 1.0), ("postgresql", 0.6)):
         name: DatabaseName = "duckdb" if database == "duckdb" else "postgresql"
         for _ in range(int(36 * share)):
             number = dice.randrange(1, 220)
-            moments.append((f"at question {number}", name, _at_question(number)))
+            moments.append((f"at request {number}", name, _at_request(number)))
         for _ in range(int(42 * share)):
             when = dice.random()
             moments.append((f"at {when:.0%} of the time", name, _at_random(when)))

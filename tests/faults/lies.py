@@ -1,4 +1,4 @@
-"""Answers that keep the contract and are false: each must be reported, but for those that no question could find."""
+"""Responses that keep to the contract but are false. Each must be reported, unless no request could reveal it."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ from tests.faults.cases import Case
 from tests.faults.oracle import DatabaseName, Stage
 
 Count = Callable[[Stage, LoggedRequest, int], int]
-"""What is answered to a question whose true answer is the number."""
+"""Returns the false count for a request, given the true one."""
 
 DAY = timedelta(days=1)
 
@@ -97,8 +97,8 @@ def _cells_zero(stage: Stage, asked: LoggedRequest, true: int) -> int:
 
 
 def _never_the_same_twice() -> Count:
-    asked_so_far = itertools.count()
-    return lambda stage, asked, true: true + next(asked_so_far) % 3
+    requests = itertools.count()
+    return lambda stage, asked, true: true + next(requests) % 3
 
 
 def _absurd_total(count: int) -> Count:
@@ -120,9 +120,9 @@ COUNTS: dict[str, Callable[[], Count]] = {
     "ignores org_ids": lambda: _ignores_organizations,
     "takes only the first of org_ids": lambda: _takes_the_first,
     "takes only the last of org_ids": lambda: _takes_the_last,
-    "totals too small by one": lambda: _total_too_small,
-    "totals too large by one": lambda: _total_too_large,
-    "one day's total too large by one": lambda: _one_day_too_large,
+    "totals one too small": lambda: _total_too_small,
+    "totals one too large": lambda: _total_too_large,
+    "one day's total one too large": lambda: _one_day_too_large,
     "two organizations swapped on single days": lambda: _swaps_single_days,
     "two organizations swapped": lambda: _swaps,
     "every organization zero": lambda: _cells_zero,
@@ -133,27 +133,27 @@ COUNTS: dict[str, Callable[[], Count]] = {
     "total of 10^12+1": lambda: _absurd_total(10**12 + 1),
     "cells of 10^13": lambda: _absurd_cell,
 }
-UNTELLABLE = {
-    "everything zero": "a source of which every answer is 0 is one without sessions",
-    "everything shifted": "a source of which every window is another one agrees with itself",
-    "two organizations swapped": "a source that has two names swapped in every answer agrees with itself",
+UNDETECTABLE = {
+    "everything zero": "an API that always returns 0 looks like one without sessions",
+    "everything shifted": "an API that shifts every window agrees with itself",
+    "two organizations swapped": "an API that swaps two organizations in every response agrees with itself",
 }
-UNTELLABLE_TO_DIRECT = {
-    "two organizations swapped on single days": "a direct load asks no organization for several days at once",
+UNDETECTABLE_BY_DIRECT = {
+    "two organizations swapped on single days": "a direct load never requests several days of an organization at once",
 }
-# With one organization a question, there is no first or last of several.
+# A direct load requests one organization at a time, so there is no first or last of several.
 ONLY_DIFFERENCED = {"takes only the first of org_ids", "takes only the last of org_ids"}
 
 
-def _leaves_out(page: Any) -> Any:
+def _omits_one(page: Any) -> Any:
     return {**page, "items": page["items"][1:], "total": page["total"] - 1}
 
 
-def _leaves_out_but_counts(page: Any) -> Any:
+def _omits_one_but_counts_it(page: Any) -> Any:
     return {**page, "items": page["items"][1:]}
 
 
-def _doubles(page: Any) -> Any:
+def _repeats_one(page: Any) -> Any:
     return {**page, "items": [page["items"][0], *page["items"]], "total": page["total"] + 1}
 
 
@@ -166,35 +166,35 @@ def _counts_none(page: Any) -> Any:
 
 
 LISTS: dict[str, Callable[[Any], Any]] = {
-    "list leaves one out": _leaves_out,
-    "list leaves one out, its total does not": _leaves_out_but_counts,
-    "list doubles one": _doubles,
-    "list's total is one more": _counts_one_more,
+    "list omits one": _omits_one,
+    "list omits one, its total doesn't": _omits_one_but_counts_it,
+    "list repeats one": _repeats_one,
+    "list's total is one too large": _counts_one_more,
     "list's total is zero": _counts_none,
 }
 
 
 def cases(seed: int) -> Iterator[Case]:
-    """Each lie in each way of asking, over a block and over a night's days; a part of them on PostgreSQL."""
+    """Each lie with each way to fetch, over a block and over one night's days; some on PostgreSQL too."""
     number = 0
     for fetch, days in (("differenced", 12), ("direct", 12), ("direct", 5)):
         for lie in (*COUNTS, *LISTS):
             if lie in ONLY_DIFFERENCED and fetch == "direct":
                 continue
             number += 1
-            untellable = UNTELLABLE | (UNTELLABLE_TO_DIRECT if fetch == "direct" else {})
+            undetectable = UNDETECTABLE | (UNDETECTABLE_BY_DIRECT if fetch == "direct" else {})
             databases: list[DatabaseName] = ["duckdb", "postgresql"] if number % 4 == 0 else ["duckdb"]
             for database in databases:
                 yield Case(
                     family="lies",
                     name=f"{lie} ({fetch}, {days} days)" + " on PostgreSQL" * (database == "postgresql"),
-                    play=_play_list(lie) if lie in LISTS else _play_count(lie, lie in untellable),
+                    play=_play_list(lie) if lie in LISTS else _play_count(lie, lie in undetectable),
                     database=database,
                     days=70 if lie in ONLY_DIFFERENCED else days,
                     settings={"DEVIN_FETCH": fetch},
-                    # Only organizations that were quiet in the block before are asked about together.
+                    # Only organizations without sessions in the previous block are requested together.
                     organizations=12 if lie in ONLY_DIFFERENCED else 5,
-                    untellable=untellable.get(lie, ""),
+                    undetectable=undetectable.get(lie, ""),
                     is_quick=database == "duckdb" and (lie, fetch) == ("ignores the window", "direct") and days == 12,
                 )
     for database in ("duckdb", "postgresql"):
@@ -202,19 +202,19 @@ def cases(seed: int) -> Iterator[Case]:
             yield Case(
                 family="lies",
                 name=f"changes while it is read ({fetch}) on {database}",
-                play=_changes_meanwhile,
+                play=_change_meanwhile,
                 database=database,
                 settings={"DEVIN_FETCH": fetch},
                 is_quick=(database, fetch) == ("duckdb", "differenced"),
             )
 
 
-def _play_count(lie: str, is_untellable: bool) -> Callable[[Stage], None]:
+def _play_count(lie: str, is_undetectable: bool) -> Callable[[Stage], None]:
     def play(stage: Stage) -> None:
-        for day in stage.days[1:]:  # sessions of the very moment at which a day ends
+        for day in stage.days[1:]:  # sessions at the very moment at which a day ends
             stage.source.add_sessions(stage.source.organizations[0].org_id, datetime.combine(day, time(), UTC))
         if lie in ONLY_DIFFERENCED:
-            # Quiet in two blocks, they are asked about together in the third.
+            # Without sessions in two blocks, they are requested together in the third.
             begin = datetime.combine(stage.first, time(), UTC)
             for organization in stage.source.organizations[-6:]:
                 stage.source.remove_sessions(organization.org_id, begin, begin + 62 * DAY)
@@ -223,26 +223,26 @@ def _play_count(lie: str, is_untellable: bool) -> Callable[[Stage], None]:
         def rewrite(asked: LoggedRequest, true: Any) -> Any:
             return {**true, "sessions_count": answer(stage, asked, true["sessions_count"])}
 
-        _judged(stage, {"rewrite": rewrite, "path": SESSIONS_PATH}, is_untellable)
+        _run_and_judge(stage, {"rewrite": rewrite, "path": SESSIONS_PATH}, is_undetectable)
 
     return play
 
 
 def _play_list(lie: str) -> Callable[[Stage], None]:
     def play(stage: Stage) -> None:
-        if "leaves one out" in lie:
+        if "omits one" in lie:
             stage.unlisted.add(stage.source.organizations[0].org_id)
-        _judged(stage, {"rewrite": lambda asked, page: LISTS[lie](page), "path": ORGANIZATIONS_PATH}, False)
+        _run_and_judge(stage, {"rewrite": lambda asked, page: LISTS[lie](page), "path": ORGANIZATIONS_PATH}, False)
 
     return play
 
 
-def _judged(stage: Stage, lie: dict[str, Any], is_untellable: bool) -> None:
+def _run_and_judge(stage: Stage, lie: dict[str, Any], is_undetectable: bool) -> None:
     fault = stage.source.fail(**lie, times=None)
     ended = stage.run(*stage.backfill)
     stage.verdict.fired = fault.hits > 0
     stage.judge(ended)
-    if is_untellable:
+    if is_undetectable:
         stage.verdict.wrong.clear()
         stage.verdict.silent.clear()
     stage.source.heal()
@@ -250,16 +250,16 @@ def _judged(stage: Stage, lie: dict[str, Any], is_untellable: bool) -> None:
     stage.judge_healed("--refresh")
 
 
-def _changes_meanwhile(stage: Stage) -> None:
-    """No lie: sessions come and go between two questions. What is stored was true when it was read, or is told."""
-    asked_so_far = itertools.count(1)
+def _change_meanwhile(stage: Stage) -> None:
+    """No lie: sessions are added between requests. What is stored was true when it was read, or is reported."""
+    requests = itertools.count(1)
     struck = 0
     noon = datetime.combine(stage.days[5], time(12), UTC)
     organizations = stage.source.organizations
 
     def change(asked: LoggedRequest) -> bool:
         nonlocal struck
-        if next(asked_so_far) % 9 == 0 and struck < 6:
+        if next(requests) % 9 == 0 and struck < 6:
             struck += 1
             stage.remember_truth()
             stage.source.add_sessions(organizations[struck % 3].org_id, noon + struck * DAY / 2, 2)

@@ -1,6 +1,6 @@
-"""A source, a warehouse and a Dagster home of one case, and the judgement: what is stored against the source's truth.
+"""One case's sandbox, warehouse and Dagster home, and the oracle, which compares what is stored with the truth.
 
-What is stored is read with SQL of its own, past the product's code.
+It reads the warehouse with its own SQL instead of the product's code.
 """
 
 import os
@@ -25,16 +25,16 @@ DatabaseName = Literal["duckdb", "postgresql"]
 Cell = tuple[date, str]
 
 IMPATIENT = {"DEVIN_MAX_TRIES": "2", "DEVIN_TIMEOUT_SECONDS": "5", "DEVIN_PATIENCE_SECONDS": "3"}
-"""Settings under which a source that fails for good does so within seconds."""
+"""Settings with which the command gives up on a permanent failure within seconds."""
 
-# With the line after those that are indented: what was raised.
+# Captures the line after the indented ones: the exception.
 _TRACEBACK = re.compile(r"^(?:Traceback|Exception ignored).*\n(?:[ \t].*\n|\n)*(.*)", re.MULTILINE)
 
 
 class Stored:
-    """All that a warehouse holds about organizations, as it was when this was made.
+    """What a warehouse holds about organizations, at the time of construction.
 
-    Empty if there is none, or if it is `unreadable`, for the reason that stands there.
+    Empty if there is no warehouse, or if it cannot be opened; `unreadable` then has the reason.
     """
 
     def __init__(self, url: str, scratch: Path) -> None:
@@ -50,7 +50,7 @@ class Stored:
         if url.startswith("duckdb") and not (path and Path(path).exists()):
             return
         if url.startswith("duckdb"):
-            # A copy, so that nothing that is left open or locked here is met by the next command.
+            # A copy, so that nothing is left open or locked here for the next command to run into.
             shutil.copyfile(str(path), scratch)
             wal = Path(f"{path}.wal")
             copied_wal = Path(f"{scratch}.wal")
@@ -95,12 +95,12 @@ class Stored:
         grid = rows("select day, org_id, sessions_count from session_grid where sessions_count is not null")
         self.grid = {(day, org): n for day, org, n in grid}
 
-    def told(self, day: date) -> bool:
-        """Whether the warehouse itself says that something is odd about the day."""
+    def reports(self, day: date) -> bool:
+        """Whether the warehouse itself reports that the day's counts don't add up."""
         return self.verdicts.get(day) in ("contradiction", "unattributed")
 
-    def rollups_that_differ(self) -> list[str]:
-        """What in the rollups is not the sum of the cells and totals that are stored beside them."""
+    def rollup_differences(self) -> list[str]:
+        """A sentence for each rollup that isn't the sum of the stored cells and totals."""
 
         def summed(first_day: Callable[[date], date]) -> list[tuple[Any, ...]]:
             sums: dict[tuple[date, str], list[int]] = defaultdict(list)
@@ -120,18 +120,20 @@ class Stored:
             if Counter(there) != Counter(expected[name])
         ]
 
-    def revisions_that_differ(self) -> list[str]:
-        """What in the history of changes does not lead, step by step, to the cells that are stored."""
+    def revision_differences(self) -> list[str]:
+        """A sentence for each revision that doesn't lead, step by step, to the stored cells."""
         found = []
         last: dict[Cell, int] = {}
         for day, org, before, after in self.revisions:
             if before == after:
                 found.append(f"revision of {day} {org} without a change")
             if last.get((day, org), before) != before:
-                found.append(f"revision of {day} {org} begins at {before}, the one before ended at {last[day, org]}")
+                found.append(
+                    f"revision of {day} {org} starts at {before}, but the previous one ended at {last[day, org]}"
+                )
             last[day, org] = after
         found += [
-            f"revisions of {key} end at {count}, {self.cells.get(key)} is stored"
+            f"revisions of {key} end at {count}, but {self.cells.get(key)} is stored"
             for key, count in last.items()
             if self.cells.get(key) != count
         ]
@@ -139,7 +141,7 @@ class Stored:
 
 
 class Stage:
-    """Everything that one case plays on, and what the oracle has found so far in `verdict`."""
+    """Everything that one case uses, and in `verdict` what the oracle has found so far."""
 
     def __init__(
         self,
@@ -157,14 +159,14 @@ class Stage:
         self.first = self.last - timedelta(days=days - 1)
         self.days = [self.first + timedelta(days=n) for n in range(days)]
         self.unlisted: set[str] = set()
-        """Organizations that the source keeps from its list: they may be missing where the days say unattributed."""
+        """Organizations that the API omits from its list: they may be missing on days whose verdict is unattributed."""
         self._earlier: list[dict[Cell, int]] = []
         self._settings = dict(settings)
         self._commands = 0
         self._began = time.monotonic()
 
     def environment(self, *, is_impatient: bool) -> dict[str, str]:
-        """All that a command finds there."""
+        """The whole environment of a command."""
         key = self.source.service_key if self.version == "v3" else self.source.api_key
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
         return {
@@ -181,27 +183,27 @@ class Stage:
         }
 
     def start(self, *arguments: str, is_impatient: bool = True, **variables: str) -> Command:
-        """Start a command; `variables` are of its environment, by their names in lower case."""
+        """Start a command with extra environment `variables`, named in lower case."""
         self._commands += 1
         environment = self.environment(is_impatient=is_impatient)
         environment |= {name.upper(): value for name, value in variables.items()}
         return Command(arguments, environment, self.folder / f"output-{self._commands}")
 
     def sibling(self) -> "Stage":
-        """The same source, with a warehouse and a home of its own that nobody looks at."""
+        """A stage with the same sandbox but a separate warehouse and home, for a load that is not judged."""
         folder = self.folder / "sibling"
         folder.mkdir()
         url = f"duckdb:///{folder}/warehouse.duckdb"
         verdict = Verdict(self.verdict.family, self.verdict.name)
         return Stage(verdict, self.source, folder, url, len(self.days), self._settings, self.version)
 
-    def wait_for_words(self, command: Command) -> None:
-        """Wait until the command has its output, and with it its own signal handlers."""
+    def wait_for_signal_handlers(self, command: Command) -> None:
+        """Wait until the command has opened its output, and with that reset its signal handlers."""
         while not command.has_begun and command.is_running(0.005):
             pass
 
     def end(self, command: Command, what: str) -> Ended:
-        """Wait for the end of a command, and hold tracebacks and endlessness against it."""
+        """Wait for a command to end, and record in the verdict any traceback, or that it didn't end."""
         ended = command.ended()
         self.verdict.tracebacks += [
             f"{what}: {found[1][:200]}{ended.output[-600:]!r}" for found in _TRACEBACK.finditer(ended.output)
@@ -212,16 +214,16 @@ class Stage:
         return ended
 
     def run(self, *arguments: str, is_impatient: bool = True, **variables: str) -> Ended:
-        """A command from its start to its end."""
+        """Run a command to its end."""
         return self.end(self.start(*arguments, is_impatient=is_impatient, **variables), arguments[0])
 
     @property
     def backfill(self) -> tuple[str, ...]:
-        """The command of every case, without options."""
+        """The command that every case runs, without options."""
         return ("backfill", f"{self.first}", f"{self.last}")
 
     def truth(self) -> dict[Cell, int]:
-        """Every cell as the source has it now."""
+        """Every cell, as the sandbox has it now."""
         return {
             (day, organization.org_id): self._count(day, [organization.org_id])
             for day in self.days
@@ -229,11 +231,11 @@ class Stage:
         }
 
     def remember_truth(self) -> None:
-        """The truth is about to change: what was read until now may be stored."""
+        """Accept the current truth later too. Call this before changing it: it may have been read already."""
         self._earlier.append(self.truth())
 
     def forget_truths(self) -> None:
-        """From now on only the newest truth counts."""
+        """Accept only the current truth from now on."""
         self._earlier.clear()
 
     def _was_true(self, stored: Stored, key: Cell) -> bool:
@@ -251,36 +253,38 @@ class Stage:
         return Stored(self.warehouse_url, self.folder / "copy.duckdb")
 
     def is_readable(self) -> bool:
-        """Whether what is stored can be read, every cell of it, and is the truth."""
+        """Whether every stored cell can be read and is true."""
         try:
             return self.stored().cells == self.truth()
         except (sa.exc.DBAPIError, duckdb.Error):
             return False
 
     def judge(self, ended: Ended) -> None:
-        """After a command that met a fault: what it stored, what it said of it, and what `status` says."""
+        """Judge a command that met a fault: what it stored, its exit code, and what `status` reports."""
         status = self.run("status", is_impatient=False)
         found, stored = self.verdict, self.stored()
         cells, totals = self.truth(), {day: self._count(day) for day in self.days}
         missing = [
             (day, org)
             for day, org in cells
-            if (day, org) not in stored.cells and not (org in self.unlisted and stored.told(day))
+            if (day, org) not in stored.cells and not (org in self.unlisted and stored.reports(day))
         ]
         incorrect = [
-            f"{day} {org}: {stored.cells[day, org]} is stored, {count} is true"
+            f"{day} {org}: {stored.cells[day, org]} is stored, but {count} is true"
             for (day, org), count in cells.items()
             if stored.cells.get((day, org), count) != count
-            and not stored.told(day)
+            and not stored.reports(day)
             and not self._was_true(stored, (day, org))
         ]
         incorrect += [
-            f"{day}: the total {stored.totals[day]} is stored, {count} is true"
+            f"{day}: the total {stored.totals[day]} is stored, but {count} is true"
             for day, count in totals.items()
-            if stored.totals.get(day, count) != count and not stored.told(day) and not self._total_was_true(stored, day)
+            if stored.totals.get(day, count) != count
+            and not stored.reports(day)
+            and not self._total_was_true(stored, day)
         ]
         found.wrong += incorrect
-        found.doubled += stored.doubled + stored.revisions_that_differ()
+        found.doubled += stored.doubled + stored.revision_differences()
         contradicted = [day for day, verdict in stored.verdicts.items() if verdict == "contradiction"]
         odd = [f"{len(missing)} cells are missing"] * bool(missing) + [
             f"{day} is contradicted" for day in contradicted[:1]
@@ -293,31 +297,31 @@ class Stage:
             found.silent += [f"status: exit code 0, but {what}" for what in odd]
 
     def judge_healed(self, *options: str) -> None:
-        """After the source is well again: the same command must load everything, once, as it is."""
+        """Judge a repeat of the command without the fault: it must load everything, once and correctly."""
         ended = self.run(*self.backfill, *options, is_impatient=False)
         self.judge(ended)
         found, stored, truth = self.verdict, self.stored(), self.truth()
         if ended.code != 0:
-            found.lost.append(f"the command after healing ends with {ended.code}: {ended.output[-300:]!r}")
+            found.lost.append(f"exit code {ended.code} after healing: {ended.output[-300:]!r}")
         found.lost += [
             f"{day} {org} is not stored after healing" for day, org in truth if (day, org) not in stored.cells
         ]
         found.wrong += [
-            f"{day} {org}: {stored.cells[day, org]} is stored after healing, {count} is true"
+            f"{day} {org}: {stored.cells[day, org]} is stored after healing, but {count} is true"
             for (day, org), count in truth.items()
             if stored.cells.get((day, org), count) != count
         ]
-        found.wrong += stored.rollups_that_differ()
+        found.wrong += stored.rollup_differences()
         found.wrong += ["session_grid differs from daily_sessions"] * (stored.grid != stored.cells)
         found.wrong += [
             f"{day}: the verdict after healing is {stored.verdicts.get(day)}"
             for day in self.days
             if day in stored.totals and stored.verdicts.get(day) != "proven"
         ]
-        found.wrong += self.published_that_differs(stored)
+        found.wrong += self.published_differences(stored)
 
-    def published_that_differs(self, stored: Stored) -> list[str]:
-        """What analysts are shown that is not what is stored: in the snapshot, and in the Parquet files beside it."""
+    def published_differences(self, stored: Stored) -> list[str]:
+        """A sentence for each published copy, the snapshot and the Parquet files, that differs from what is stored."""
         if not self.warehouse_url.startswith("duckdb"):
             return []
         folder = Path(str(sa.make_url(self.warehouse_url).database)).parent / "published"
@@ -332,12 +336,12 @@ class Stage:
             try:
                 rows = connection.execute("select day, org_id, sessions_count from read_parquet(?)", [files]).fetchall()
             except duckdb.Error as error:
-                return [*found, f"the Parquet files can't be read: {error}"]
+                return [*found, f"the Parquet files cannot be read: {error}"]
         if {(day, org): count for day, org, count in rows} != stored.cells or len(rows) != len(stored.cells):
             found.append("the Parquet files differ from the warehouse")
         return found
 
     def close(self) -> None:
-        """Count what the case took."""
+        """Record the calls and seconds that the case took."""
         self.verdict.calls = len(self.source.requests)
         self.verdict.seconds = time.monotonic() - self._began

@@ -1,6 +1,6 @@
-"""Disks that are full or read-only, files that are locked or spoilt: the warehouse, what is published, Dagster's.
+"""Full and read-only disks, and locked and damaged files: the warehouse's, the published ones and Dagster's.
 
-A full disk is a file system in memory. Where none may be mounted, those cases do not fire.
+The disks are file systems in memory. Where mounting is not permitted, those cases do not fire.
 """
 
 import random
@@ -22,7 +22,7 @@ SIZE_OF_A_DISK = "size=48m"
 _PAGE = 4096
 
 Fault = Callable[[Path], AbstractContextManager[bool]]
-"""Spoils a file or folder meanwhile; whether it could."""
+"""Breaks a file or directory until the block ends; yields whether it could."""
 
 
 @contextmanager
@@ -96,7 +96,7 @@ def _locked(stage: Stage) -> None:
     _load(stage)
     with duckdb.connect(str(warehouse(stage))) as connection:
         connection.execute("begin")
-        # What is stored can't be read meanwhile; what was said can.
+        # The warehouse cannot be read meanwhile, so only the exit code is judged.
         ended = stage.run(*stage.backfill, "--refresh")
         stage.verdict.fired = True
     if ended.code == 0:
@@ -122,18 +122,18 @@ def _locked_record(name: str) -> Callable[[Stage], None]:
 
 
 def _flip(path: Path, dice: random.Random) -> None:
-    spoilt = bytearray(path.read_bytes())
+    content = bytearray(path.read_bytes())
     for _ in range(8):
-        spoilt[dice.randrange(len(spoilt))] ^= 1 << dice.randrange(8)
-    path.write_bytes(spoilt)
+        content[dice.randrange(len(content))] ^= 1 << dice.randrange(8)
+    path.write_bytes(content)
 
 
 def _blank(path: Path, dice: random.Random) -> None:
-    spoilt = bytearray(path.read_bytes())
-    used = [begin for begin in range(0, len(spoilt), _PAGE) if any(spoilt[begin : begin + _PAGE])]
+    content = bytearray(path.read_bytes())
+    used = [begin for begin in range(0, len(content), _PAGE) if any(content[begin : begin + _PAGE])]
     begin = dice.choice(used)
-    spoilt[begin : begin + _PAGE] = bytes(len(spoilt[begin : begin + _PAGE]))
-    path.write_bytes(spoilt)
+    content[begin : begin + _PAGE] = bytes(len(content[begin : begin + _PAGE]))
+    path.write_bytes(content)
 
 
 def _cut(path: Path, dice: random.Random) -> None:
@@ -145,46 +145,46 @@ def _empty(path: Path, dice: random.Random) -> None:
 
 
 def _garble(path: Path, dice: random.Random) -> None:
-    path.write_bytes(b"no file of any database\n" * 400)
+    path.write_bytes(b"not a database file\n" * 480)
 
 
-SPOILS: dict[str, Callable[[Path, random.Random], None]] = {
+DAMAGE: dict[str, Callable[[Path, random.Random], None]] = {
     "eight bits flipped": _flip,
-    "a page zero": _blank,
+    "a page zeroed": _blank,
     "cut in half": _cut,
     "empty": _empty,
     "garbage": _garble,
 }
 
 
-def _spoilt_warehouse(spoil: Callable[[Path, random.Random], None], seed: str) -> Callable[[Stage], None]:
-    """What is spoilt is told, the published copy stays as good as it was, and what it holds can be had back."""
+def _damaged_warehouse(damage: Callable[[Path, random.Random], None], seed: str) -> Callable[[Stage], None]:
+    """The damage is reported, the published copy stays intact, and the warehouse can be restored from it."""
 
     def play(stage: Stage) -> None:
         _load(stage)
         published = stage.stored()
         path = warehouse(stage)
         before = path.read_bytes()
-        spoil(path, random.Random(seed))
+        damage(path, random.Random(seed))
         stage.verdict.fired = path.read_bytes() != before
         ended = stage.run(*stage.backfill, "--refresh")
         status = stage.run("status", is_impatient=False)
         stage.verdict.wrong += [
-            f"after the warehouse was spoilt: {sentence}" for sentence in stage.published_that_differs(published)
+            f"after the warehouse was damaged: {sentence}" for sentence in stage.published_differences(published)
         ]
-        if ended.code == 0:
-            # Whatever was spoilt had no part in what is stored, or it was written anew.
-            stage.verdict.silent += [] if stage.is_readable() else [f"backfill and status: 0 and {status.code}"]
+        # Exit code 0 is right if nothing stored was damaged, or what was has been rewritten.
+        if ended.code == 0 and not stage.is_readable():
+            stage.verdict.silent.append(f"backfill: exit code 0, status: {status.code}, but the warehouse is damaged")
         restored = stage.run("restore", is_impatient=False)
         if restored.code not in (0, 1):
-            stage.verdict.lost.append(f"restore ended with {restored.code}: {restored.output[-300:]!r}")
+            stage.verdict.lost.append(f"restore: exit code {restored.code}: {restored.output[-300:]!r}")
         stage.judge_healed()
 
     return play
 
 
-def _spoilt_file(pattern: str, spoil: Callable[[Path, random.Random], None], seed: str) -> Callable[[Stage], None]:
-    """A published file, or one of Dagster's, is spoilt: the next load that changes anything makes all well again."""
+def _damaged_file(pattern: str, damage: Callable[[Path, random.Random], None], seed: str) -> Callable[[Stage], None]:
+    """A published file or one of Dagster's is damaged: the next load that changes anything repairs everything."""
 
     def play(stage: Stage) -> None:
         _load(stage)
@@ -192,7 +192,7 @@ def _spoilt_file(pattern: str, spoil: Callable[[Path, random.Random], None], see
         paths = sorted(path for path in stage.folder.glob(pattern) if path.is_file())
         path = dice.choice(paths)
         before = path.read_bytes()
-        spoil(path, dice)
+        damage(path, dice)
         stage.verdict.fired = path.read_bytes() != before
         stage.judge(stage.run(*stage.backfill, "--refresh"))
         if "dagster" in pattern:
@@ -203,7 +203,7 @@ def _spoilt_file(pattern: str, spoil: Callable[[Path, random.Random], None], see
 
 
 def cases(seed: int) -> Iterator[Case]:
-    """Each fault of a disk, and each file spoilt in each way."""
+    """Each fault of a disk, and each file damaged in each way."""
     for name, folder in FOLDERS.items():
         for but_for in (0, 64 * KB, 1024 * KB):
             for is_loaded in (False, True):
@@ -222,13 +222,13 @@ def cases(seed: int) -> Iterator[Case]:
     yield Case("storage", "the warehouse locked by another program", _locked)
     for record in ("runs.db", "index.db", "schedules.db"):
         yield Case("storage", f"Dagster's {record} locked by another program", _locked_record(record))
-    for number, (way, spoil) in enumerate(SPOILS.items()):
+    for number, (way, damage) in enumerate(DAMAGE.items()):
         for again in range(2):
             dice = f"{seed}/storage/{number}/{again}"
             yield Case(
                 "storage",
                 f"the warehouse: {way} ({again})",
-                _spoilt_warehouse(spoil, dice),
+                _damaged_warehouse(damage, dice),
             )
         for what, pattern in (
             ("the snapshot", "warehouse/published/devin_sessions.duckdb"),
@@ -238,4 +238,4 @@ def cases(seed: int) -> Iterator[Case]:
             ("a file of Dagster's", "dagster/**/*.db"),
         ):
             dice = f"{seed}/storage/{number}/{what}"
-            yield Case("storage", f"{what}: {way}", _spoilt_file(pattern, spoil, dice))
+            yield Case("storage", f"{what}: {way}", _damaged_file(pattern, damage, dice))

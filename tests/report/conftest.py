@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pytest
 
 from tests.support.browser import chromium
-from tests.support.report import Look, Looked
+from tests.support.report import LoadedPage, Look
 from tests.support.world import World
 
 
@@ -26,11 +26,11 @@ def look() -> Iterator[Look]:
             scheme: Literal["light", "dark"] = "light",
             clock: datetime | None = None,
             **options: Any,
-        ) -> Looked:
+        ) -> LoadedPage:
             page = browser().new_page(viewport={"width": width, "height": 900}, color_scheme=scheme, **options)
             if clock:
                 page.clock.install(time=clock)
-            looked = Looked(page)
+            looked = LoadedPage(page)
             page.on("console", lambda message: looked.console.append(f"{message.type}: {message.text}"))
             page.on("pageerror", lambda error: looked.console.append(f"error: {error}"))
             page.on("request", lambda request: looked.requests.append(request.url))

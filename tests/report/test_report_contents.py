@@ -12,7 +12,7 @@ from pipelines import checks
 from pipelines.report.activity import MOST_ORGS, MOST_SMALL_MULTIPLES
 from pipelines.settings import Settings
 from resources.database import Database
-from tests.support.report import LAST, UNKNOWN, Look, fill, marks_of, written
+from tests.support.report import LAST, UNKNOWN, Look, fill, quality_rows, write_report
 from warehouse import tables, writes
 from warehouse.dimensions import ORGANIZATIONS
 
@@ -32,7 +32,7 @@ def test_names_are_text_and_never_markup(database: Database, tmp_path: Path, loo
     fill(database, {org_id: [9 - n] * 35 for n, org_id in enumerate(NAMES)}, NAMES)
     with database.transaction() as connection:
         writes.store_availability(connection, ORGANIZATIONS, {"a": "<script>alert(3)</script>"}, (), datetime.now(UTC))
-    looked = look(written(database, tmp_path))
+    looked = look(write_report(database, tmp_path))
     assert looked.console == []
     assert len(looked.requests) == 1
     assert looked.page.evaluate("document.querySelectorAll('img, b, iframe').length") == 0
@@ -51,7 +51,7 @@ def test_a_script_that_got_in_all_the_same_would_not_run_nor_reach_the_network(
     database: Database, tmp_path: Path, look: Look
 ) -> None:
     fill(database, {"a": [1] * 10})
-    path = written(database, tmp_path)
+    path = write_report(database, tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}/"
         bad = (
@@ -62,7 +62,7 @@ def test_a_script_that_got_in_all_the_same_would_not_run_nor_reach_the_network(
         path.write_text(path.read_text(encoding="utf-8").replace("<main>", f"<main>{bad}"), encoding="utf-8")
         looked = look(path)
         assert looked.page.title() == "Devin sessions"
-        assert looked.drawn(), "while the page's own scripts run"
+        assert looked.charts(), "while the page's own scripts run"
         looked.page.keyboard.press("Tab")
         looked.page.keyboard.press("Enter")
         assert looked.page.url == f"{path.as_uri()}#quality", "what it calls its base is not"
@@ -77,12 +77,12 @@ def test_a_script_that_got_in_all_the_same_would_not_run_nor_reach_the_network(
 
 
 def test_an_empty_warehouse_says_what_to_do(database: Database, tmp_path: Path, look: Look) -> None:
-    looked = look(written(database, tmp_path))
+    looked = look(write_report(database, tmp_path))
     header = looked.text("header")
     assert "No day is loaded yet. To load all of history: devin-sessions backfill --missing" in header
     assert "! Data quality: 1 check gave a warning: Latest day" in header
     assert looked.page.locator(".chart").count() == 0
-    marks = {row[0]: row[1] for row in marks_of(looked)}
+    marks = {row[0]: row[1] for row in quality_rows(looked)}
     assert marks.pop("Latest day") == "! warning"
     assert set(marks.values()) == {UNKNOWN}, "of nothing nothing is proven"
     assert looked.console == []
@@ -91,7 +91,7 @@ def test_an_empty_warehouse_says_what_to_do(database: Database, tmp_path: Path, 
 def test_days_that_are_not_loaded_are_outlines_and_never_zeros(database: Database, tmp_path: Path, look: Look) -> None:
     counts = [2, None, None, 0, 3, 1, None, 4, 4, 0]
     fill(database, {"a": counts})
-    looked = look(written(database, tmp_path))
+    looked = look(write_report(database, tmp_path))
     assert looked.page.locator("#year-2025 .layer_1_marks path").count() == counts.count(None)
     assert looked.page.locator("#year-2025 .layer_0_marks path").count() == 7
     looked.page.locator("summary", has_text="Trend as a table").click()
@@ -109,7 +109,7 @@ def test_days_that_are_not_loaded_are_outlines_and_never_zeros(database: Databas
 @pytest.mark.parametrize("organizations", [1, 1000])
 def test_one_organization_and_a_thousand(database: Database, tmp_path: Path, look: Look, organizations: int) -> None:
     fill(database, {f"org-{n:04}": [n % 7 + 1] * 21 for n in range(organizations)})
-    looked = look(written(database, tmp_path))
+    looked = look(write_report(database, tmp_path))
     assert looked.console == []
     bars = looked.page.locator("#organizations .layer_0_marks path").count()
     assert bars == min(organizations, MOST_ORGS)
@@ -127,16 +127,16 @@ def test_every_share_of_history_can_be_drawn(database: Database, tmp_path: Path,
                 if table is not tables.warehouse_version:
                     connection.execute(sa.delete(table))
         fill(database, {"a": list(range(days))})
-        looked = look(written(database, tmp_path))
+        looked = look(write_report(database, tmp_path))
         assert looked.console == [], days
-        assert len(looked.drawn()) == looked.page.locator(".chart").count(), days
+        assert len(looked.charts()) == looked.page.locator(".chart").count(), days
 
 
 def test_tiles_words_and_tables_tell_what_was_counted(database: Database, tmp_path: Path, look: Look) -> None:
     counts = {"a": [2] * 28 + [4] * 28, "b": [0] * 28 + [3] * 28, "c": [1] * 56, "d": [9] * 28 + [0] * 28}
     counts["a"][30] = 6
     fill(database, counts, settled_after_days=9)
-    looked = look(written(database, tmp_path))
+    looked = look(write_report(database, tmp_path))
     assert "2025-04-21 to 2025-06-15: every day is loaded. Last read 2025-06-19 00:05 UTC" in looked.text("header")
     tiles = [" ".join(tile.split()) for tile in looked.page.locator(".tiles li").all_inner_texts()]
     assert tiles == [
@@ -168,7 +168,7 @@ def test_tiles_words_and_tables_tell_what_was_counted(database: Database, tmp_pa
     )
     with database.transaction() as connection:
         connection.execute(sa.update(tables.enterprise_sessions).values(is_settled=True))
-    assert "Sessions on 15 Jun 2025 8 settled" in look(written(database, tmp_path)).text(".tiles")
+    assert "Sessions on 15 Jun 2025 8 settled" in look(write_report(database, tmp_path)).text(".tiles")
 
 
 def test_weeks_and_months_that_are_not_whole_are_told_from_those_that_are(
@@ -176,7 +176,7 @@ def test_weeks_and_months_that_are_not_whole_are_told_from_those_that_are(
 ) -> None:
     counts = [*range(54), None, None]
     fill(database, {"a": counts})
-    looked = look(written(database, tmp_path))
+    looked = look(write_report(database, tmp_path))
     weeks = [sum(range(n, min(n + 7, 54))) for n in range(0, 56, 7)]
     change = f"{weeks[6] / weeks[5] - 1:+.0%}"
     said = f"The last whole one, week of 02 June 2025, has {weeks[6]:,} sessions, {change} to the one before."
@@ -204,7 +204,7 @@ def test_each_square_of_the_calendar_is_in_its_week_and_weekday_and_as_strong_as
     counts = [20, *range(400, 0, -1)]
     counts[-1], counts[-2] = 0, 200
     fill(database, {"a": counts})
-    looked = look(written(database, tmp_path))
+    looked = look(write_report(database, tmp_path))
     days = [LAST - timedelta(days=n) for n in reversed(range(401))]
     for year in (2024, 2025):
         of_year = [day for day in days if day.year == year]
@@ -234,7 +234,7 @@ def test_a_line_is_broken_where_days_are_not_loaded_and_they_have_no_bar(
     database: Database, tmp_path: Path, look: Look
 ) -> None:
     fill(database, {"a": [5] * 40 + [None] + [5] * 40 + [None] * 3})
-    looked = look(written(database, tmp_path))
+    looked = look(write_report(database, tmp_path))
     assert len(looked.marks("#trend .layer_0_marks path")) == 80
     lines = looked.marks("#trend g.mark-line path")
     assert [line.path.count("M") for line in lines] == [2, 2]
@@ -249,7 +249,7 @@ def test_organizations_are_drawn_from_most_to_least_with_a_tick_for_the_days_bef
 ) -> None:
     counts = {"m": [1] * 28 + [8] * 28, "z": [8] * 28 + [4] * 28, "a": [4] * 28 + [2] * 28}
     fill(database, counts)
-    looked = look(written(database, tmp_path))
+    looked = look(write_report(database, tmp_path))
     labels = looked.marks("#organizations .role-axis-label text")
     names = looked.page.locator("#organizations .role-axis-label text").all_text_contents()
     by_height = [name for _, name in sorted(zip((label.top for label in labels), names, strict=True)) if " " in name]
@@ -267,7 +267,7 @@ def test_a_chart_that_cannot_be_drawn_says_so_and_the_others_are(
     database: Database, tmp_path: Path, look: Look
 ) -> None:
     fill(database, {"a": [1] * 10})
-    path = written(database, tmp_path)
+    path = write_report(database, tmp_path)
     page = path.read_text(encoding="utf-8")
     begin = '<script type="application/json" id="charts">'
     specs = page.partition(begin)[2].partition("</script>")[0]
@@ -276,12 +276,12 @@ def test_a_chart_that_cannot_be_drawn_says_so_and_the_others_are(
     path.write_text(page.replace(specs, json.dumps(told)), encoding="utf-8")
     looked = look(path)
     assert looked.text("#trend") == "This chart could not be drawn; its numbers are in the table below."
-    assert {"year-2025", "organizations", "weeks", "months"} <= {*looked.drawn()}
+    assert {"year-2025", "organizations", "weeks", "months"} <= {*looked.charts()}
 
 
 def test_the_only_link_is_one_within_the_page(database: Database, tmp_path: Path, look: Look) -> None:
     fill(database, {"a": [1] * 10})
-    looked = look(written(database, tmp_path))
+    looked = look(write_report(database, tmp_path))
     assert looked.page.locator("a").evaluate_all("links => links.map(a => a.getAttribute('href'))") == [
         "#quality",
         "#quality",

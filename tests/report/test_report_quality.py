@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from pipelines.command import exit_codes
 from resources.database import Database
 from tests.support.command import devin_sessions
-from tests.support.report import UNKNOWN, Look, fill, marks_of, report_alone, written
+from tests.support.report import UNKNOWN, Look, fill, quality_rows, run_report_alone, write_report
 from tests.support.world import World
 from warehouse import tables
 
@@ -45,11 +45,11 @@ def test_the_page_marks_what_the_checks_of_the_same_run_say(world: World, look: 
     looked = look(path)
     shown = {
         (mark == "✓ passed", sentence)
-        for title, mark, sentence in marks_of(looked)
+        for title, mark, sentence in quality_rows(looked)
         if title not in ("Restatements", "Age", "List of organizations")
     }
     assert shown == {(passed, sentence) for passed, _, sentence in checked}
-    lists = [mark for title, mark, _ in marks_of(looked) if title == "List of organizations"]
+    lists = [mark for title, mark, _ in quality_rows(looked) if title == "List of organizations"]
     assert lists == ["✓ passed"]
     severities = {severity for passed, severity, _ in checked if not passed}
     summary = looked.text("#summary")
@@ -96,17 +96,17 @@ def test_the_age_is_by_the_clock_of_who_reads(
 ) -> None:
     fill(database, {"a": [1] * 10})
     read_at = datetime(2025, 6, 19, 0, 5, tzinfo=UTC)
-    looked = look(written(database, tmp_path), clock=read_at + timedelta(hours=hours, minutes=5))
-    assert {row[0]: row[1] for row in marks_of(looked)}["Age"] == mark
+    looked = look(write_report(database, tmp_path), clock=read_at + timedelta(hours=hours, minutes=5))
+    assert {row[0]: row[1] for row in quality_rows(looked)}["Age"] == mark
     assert looked.text("#summary").startswith(said or "! Data quality")
     looked.page.clock.run_for(1000 * 3600 * 48)
-    assert {row[0]: row[1] for row in marks_of(looked)}["Age"] == "✗ stale", "a page that stays open grows old"
+    assert {row[0]: row[1] for row in quality_rows(looked)}["Age"] == "✗ stale", "a page that stays open grows old"
 
 
 def test_without_javascript_the_age_is_a_time_and_no_praise(database: Database, tmp_path: Path, look: Look) -> None:
     fill(database, {"a": [1] * 10})
-    looked = look(written(database, tmp_path), java_script_enabled=False)
-    rows = {row[0]: row[1:] for row in marks_of(looked)}
+    looked = look(write_report(database, tmp_path), java_script_enabled=False)
+    rows = {row[0]: row[1:] for row in quality_rows(looked)}
     assert rows["Age"] == [UNKNOWN, "Last read 2025-06-19 00:05 UTC."]
     assert "Last read 2025-06-19 00:05 UTC; this page was written 20" in looked.text("header")
     assert "ago" not in looked.text("header")
@@ -125,7 +125,7 @@ def test_every_command_on_any_page_is_accepted(world: World) -> None:
         words = r"devin-sessions ([a-z]+(?: (?:--[a-z]+|\d{4}-\d\d-\d\d))*)"
         return set(re.findall(words, text))
 
-    assert report_alone(world).success
+    assert run_report_alone(world).success
     assert commands() == {"backfill --missing", f"backfill {last} {last}"}
     found |= commands()
     at = datetime(first.year, first.month, first.day, 12, tzinfo=UTC)

@@ -18,7 +18,7 @@ from pipelines.command import exit_codes
 from pipelines.report import page as report
 from tests.support.command import devin_sessions, start
 from tests.support.processes import another_process
-from tests.support.report import Look, report_alone
+from tests.support.report import Look, run_report_alone
 from tests.support.world import World
 from warehouse import tables
 
@@ -29,8 +29,8 @@ def test_a_run_writes_a_page_that_draws_every_chart_and_asks_nobody_for_anything
     looked = look(path)
     assert looked.console == []
     assert looked.requests == [path.as_uri()]
-    assert {"trend", "history", "year-2025", "organizations", "organization-1", "weeks", "months"} <= {*looked.drawn()}
-    assert looked.drawn() == looked.page.evaluate("[...document.querySelectorAll('.chart')].map(c => c.id)")
+    assert {"trend", "history", "year-2025", "organizations", "organization-1", "weeks", "months"} <= {*looked.charts()}
+    assert looked.charts() == looked.page.evaluate("[...document.querySelectorAll('.chart')].map(c => c.id)")
     assert path.stat().st_mode & 0o777 == 0o600
     looked.keep(f"report-1440-{'duckdb' if loaded.database.is_file else 'postgresql'}")
 
@@ -80,7 +80,7 @@ def test_dagster_shows_the_trend_and_where_the_page_is(world: World) -> None:
 def test_before_the_first_load_there_is_a_page_but_no_picture(world: World) -> None:
     path = world.folder / "page" / "report.html"
     world.configure(devin_report_path=str(path))
-    result = report_alone(world)
+    result = run_report_alone(world)
     assert result.success, world.failures(result)
     (materialization,) = result.asset_materializations_for_node("activity_report")
     assert set(materialization.metadata) >= {"report", "kilobytes"}
@@ -152,7 +152,7 @@ def test_it_is_made_of_the_snapshot_so_that_it_waits_for_nobody_who_holds_the_wa
     path.unlink()
     with another_process() as other:
         assert other.open(world.database.path) == "done"
-        assert report_alone(world).success
+        assert run_report_alone(world).success
     assert path.exists()
 
 
@@ -174,7 +174,7 @@ def test_a_snapshot_that_cannot_be_read_fails_the_run_with_a_sentence_and_keeps_
     before = path.read_bytes()
     assert world.settings.published_snapshot
     spoil(world.settings.published_snapshot)
-    result = report_alone(world)
+    result = run_report_alone(world)
     (failed,) = result.get_step_failure_events()
     assert failed.step_failure_data.error and failed.step_failure_data.error.cls_name == dg.Failure.__name__
     assert sentence in world.failures(result)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from resources.database import Database
-from tests.support.report import LAST, Look, Looked, fill, written
+from tests.support.report import LAST, LoadedPage, Look, fill, write_report
 from warehouse import writes
 from warehouse.dimensions import ORGANIZATIONS
 
@@ -19,7 +19,7 @@ def test_nothing_is_wider_than_the_screen_in_light_and_dark(
 ) -> None:
     names = {"a": "An organization with a very long name " * 5, "b": "x" * 300}
     fill(database, {"a": [3, 0, None, 5] * 40, "b": [1, 0, None, 2] * 40}, names, unattributed=1)
-    looked = look(written(database, tmp_path), width, scheme)
+    looked = look(write_report(database, tmp_path), width, scheme)
     assert looked.page.evaluate("document.documentElement.scrollWidth") == width
     too_wide = "[...document.querySelectorAll('svg')].filter(s => s.getBoundingClientRect().right > innerWidth).length"
     assert looked.page.evaluate(too_wide) == 0
@@ -34,7 +34,7 @@ def test_on_a_phone_the_page_is_as_wide_as_its_screen_with_every_table_open(
     with database.transaction() as connection:
         refused = {"a": "https://api.example/" + "x" * 200}
         writes.store_availability(connection, ORGANIZATIONS, refused, (), datetime(2025, 5, 1, tzinfo=UTC))
-    looked = look(written(database, tmp_path), 360, is_mobile=True, has_touch=True)
+    looked = look(write_report(database, tmp_path), 360, is_mobile=True, has_touch=True)
     looked.page.evaluate("document.querySelectorAll('details').forEach(details => details.open = true)")
     assert looked.page.evaluate("[innerWidth, document.documentElement.scrollWidth]") == [360, 360]
     for cell in looked.page.locator("table.quality td:last-child").all():
@@ -62,7 +62,7 @@ def test_texts_and_charts_stand_out_in_light_and_in_dark(
 ) -> None:
     counts = [3, 1, 5, 2, 0, 0, 4] * 3 + [None] + [3, 1, 5, 2, 0, 0, 4] * 3
     fill(database, {"a": counts, "b": counts}, unattributed=1)
-    looked = look(written(database, tmp_path), scheme=scheme)
+    looked = look(write_report(database, tmp_path), scheme=scheme)
     looked.page.evaluate("document.querySelectorAll('details').forEach(details => details.open = true)")
     texts: list[list[str]] = looked.page.evaluate(
         """() => [...document.querySelectorAll('body *:not(script)')]
@@ -91,7 +91,7 @@ def test_texts_and_charts_stand_out_in_light_and_in_dark(
     assert colours[0] != colours[1]
 
 
-def brightness(looked: Looked, script: str) -> float:
+def brightness(looked: LoadedPage, script: str) -> float:
     colour: str = looked.page.evaluate(script)
     red, green, blue = map(int, re.findall(r"\d+", colour)[:3])
     return (red + green + blue) / 3
@@ -99,7 +99,7 @@ def brightness(looked: Looked, script: str) -> float:
 
 def test_the_charts_follow_when_the_screen_turns_dark(database: Database, tmp_path: Path, look: Look) -> None:
     fill(database, {"a": [3, 1, 5, 2, 0, 0, 4] * 5})
-    looked = look(written(database, tmp_path))
+    looked = look(write_report(database, tmp_path))
     paper = "getComputedStyle(document.body).backgroundColor"
     label = "getComputedStyle(document.querySelector('#trend .role-axis-label text')).fill"
     assert brightness(looked, paper) > 200 > 100 > brightness(looked, label)
@@ -112,7 +112,7 @@ def test_every_number_can_be_reached_and_read_without_a_mouse_and_without_eyes(
     database: Database, tmp_path: Path, look: Look
 ) -> None:
     fill(database, {"a": [3, 1, 5, 2, 0, 0, 4] * 5})
-    looked = look(written(database, tmp_path))
+    looked = look(write_report(database, tmp_path))
     described: list[str] = looked.page.evaluate(
         "[...document.querySelectorAll('.chart')].map(c => c.role === 'graphics-document' ? c.ariaLabel : '')"
     )
@@ -133,7 +133,7 @@ def test_every_number_can_be_reached_and_read_without_a_mouse_and_without_eyes(
 
 def test_the_keyboard_leads_past_the_charts_and_into_each_table(database: Database, tmp_path: Path, look: Look) -> None:
     fill(database, {"a": [3, 1, 5, 2, 0, 0, 4] * 10})
-    looked = look(written(database, tmp_path))
+    looked = look(write_report(database, tmp_path))
     page = looked.page
     page.keyboard.press("Tab")
     skip = page.locator("a:focus")
@@ -157,7 +157,7 @@ def test_whoever_looks_from_another_time_zone_sees_the_same_days(
     database: Database, tmp_path: Path, look: Look
 ) -> None:
     fill(database, {"a": [*range(60)]})
-    path = written(database, tmp_path)
+    path = write_report(database, tmp_path)
     seen = []
     for zone in ("UTC", "America/Los_Angeles", "Pacific/Kiritimati"):
         looked = look(path, timezone_id=zone)

@@ -1,4 +1,4 @@
-"""Another process that reads a database file, as an analyst's tool does."""
+"""Another process that reads a database file, as an analyst's tool would."""
 
 import json
 import subprocess
@@ -12,19 +12,19 @@ from typing import Any
 
 @dataclass
 class Analyst:
-    """Another process that keeps one file open, and answers one query at a time."""
+    """Another process that keeps one file open and runs one query at a time."""
 
     running: subprocess.Popen[str]
 
     def sees(self, sql: str) -> list[list[Any]]:
-        return self._told(["ask", sql])
+        return self._send(["query", sql])
 
     def reopens(self) -> None:
-        assert self._told(["reopen"]) == []
+        assert self._send(["reopen"]) == []
 
-    def _told(self, what: list[str]) -> list[list[Any]]:
+    def _send(self, request: list[str]) -> list[list[Any]]:
         assert self.running.stdin and self.running.stdout
-        self.running.stdin.write(json.dumps(what) + "\n")
+        self.running.stdin.write(json.dumps(request) + "\n")
         self.running.stdin.flush()
         rows: list[list[Any]] = json.loads(self.running.stdout.readline())
         return rows

@@ -1,4 +1,4 @@
-"""Debian's Chromium without a window, for the tests of the report and the pictures of the documentation."""
+"""Headless Chromium from Debian, for the tests of the report and the screenshots in the documentation."""
 
 import shutil
 from collections.abc import Iterator
@@ -14,13 +14,13 @@ _ARGUMENTS = (
 
 @contextmanager
 def chromium(*arguments: str) -> Iterator[Browser]:
-    """A browser with an empty profile and these arguments more, until the block ends.
+    """A browser with an empty profile and these extra arguments, until the block ends.
 
-    Ends the program, or the test, if there is none.
+    Raises SystemExit if no Chromium is installed.
     """
     program = shutil.which("chromium") or shutil.which("google-chrome")
     if not program:
-        raise SystemExit("There is no Chromium to look at pages with. On Debian: apt-get install chromium")
+        raise SystemExit("Chromium is not installed. On Debian: apt-get install chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=[*_ARGUMENTS, *arguments])
         yield browser

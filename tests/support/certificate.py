@@ -1,4 +1,4 @@
-"""A certificate for this machine that only signed itself."""
+"""A self-signed certificate for this machine."""
 
 import ipaddress
 from datetime import UTC, datetime, timedelta
@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 
 def self_signed(path: Path) -> None:
-    """Write a certificate for 127.0.0.1 that only signed itself, and its private key, to a PEM file."""
+    """Write a self-signed certificate for 127.0.0.1 and its private key to a PEM file."""
     private = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "sandbox")])
     signed = (

@@ -1,4 +1,4 @@
-"""Asks the client's questions of a source at an address, in one event loop each."""
+"""Calls a server through the project's client, with a new event loop for each call."""
 
 import asyncio
 import json
@@ -20,13 +20,13 @@ START = datetime(2025, 3, 3, tzinfo=UTC)
 END = datetime(2025, 3, 4, tzinfo=UTC)
 BERLIN = ZoneInfo("Europe/Berlin")
 SAFETY_SECONDS = 30
-"""No test waits so long; one that would hang for ever fails instead."""
+"""Longer than any test waits; one that would hang fails instead."""
 
 T = TypeVar("T")
 
 
 def api(url: str, **fields: Any) -> DevinAPI:
-    # The key goes there alone; the fixture `environment` takes it back. No variable can hold a NUL.
+    # The client sends the key to this URL only; the fixture `environment` restores it. A variable cannot hold a NUL.
     os.environ[URL_VARIABLE] = url.replace("\0", "")
     return DevinAPI(base_url=url, **{"backoff_seconds": 0, "patience_seconds": 0, **fields})
 
@@ -49,7 +49,7 @@ def organizations(api: DevinAPI, calls: Calls | None = None) -> list[Organizatio
     return using(api, lambda client: client.organizations(), calls).items
 
 
-def counted(value: object) -> bytes:
+def count_body(value: object) -> bytes:
     return json.dumps({"sessions_count": value}).encode()
 
 

@@ -12,7 +12,7 @@ ANNOTATIONS = {"title", "description", "summary", "examples"}
 
 
 def resolved(schema: Any, document: dict[str, Any]) -> Any:
-    """A schema with its references followed, without what only explains, and in an order of no account."""
+    """A schema with its references resolved, annotations removed and unordered lists sorted."""
     if not isinstance(schema, dict):
         return schema
     if "$ref" in schema:
@@ -34,7 +34,7 @@ def resolved(schema: Any, document: dict[str, Any]) -> Any:
 
 
 def promises(document: dict[str, Any]) -> dict[str, Any]:
-    """What a client can rely on: paths, keys, parameters, answers, and all their schemas."""
+    """What a client can rely on: paths, keys, parameters, responses, and all their schemas."""
     schemes = document["components"]["securitySchemes"]
     return {
         f"{method} {path}": {

@@ -1,4 +1,4 @@
-"""Warehouses with one table of numbers, for tests of transactions, and the reason that one cannot be opened."""
+"""Warehouses with one table of numbers, for tests of transactions, and the error from one that cannot be opened."""
 
 import stat
 from pathlib import Path
@@ -36,8 +36,8 @@ def with_numbers(database: Database) -> Database:
     return database
 
 
-def is_waited_for(connection: sa.Connection) -> bool:
-    """Whether another writer of this PostgreSQL database waits for this one to end."""
+def is_blocking_a_writer(connection: sa.Connection) -> bool:
+    """Whether another writer of this PostgreSQL database is waiting for this one to finish."""
     waiting = (
         "select exists (select from pg_locks where locktype = 'advisory' and not granted "
         "and database = (select oid from pg_database where datname = current_database()))"
@@ -46,12 +46,12 @@ def is_waited_for(connection: sa.Connection) -> bool:
 
 
 def refusal(url: sa.URL | str) -> str:
-    """What is said when this cannot be opened; nothing if it can."""
+    """The error message if this cannot be opened, else an empty string."""
     shown = url if isinstance(url, str) else url.render_as_string(hide_password=False)
     try:
         with Database(url=shown).transaction(read_only=True):
             return ""
     except WarehouseError as error:
         assert "\n" not in str(error)
-        assert error.__cause__ is None, "what is behind it would be shown as well"
+        assert error.__cause__ is None, "a cause would be shown as well"
         return str(error)

@@ -1,4 +1,4 @@
-"""Both versions of the API as their sources speak them, and questions that either understands."""
+"""Both versions of the API as seen on the wire, and requests that work with either."""
 
 import json
 from collections.abc import Awaitable, Callable
@@ -29,7 +29,7 @@ Ask = Callable[[DevinClient], Awaitable[object]]
 
 @dataclass(frozen=True)
 class Dialect:
-    """A version of the API as its source speaks it, for tests that answer in the source's place."""
+    """One version of the API as seen on the wire, for tests that stand in for its server."""
 
     name: Literal["v2", "v3"]
     key: str
@@ -41,11 +41,11 @@ class Dialect:
     org_name_field: str
     created_at: object
 
-    def counted(self, value: object) -> bytes:
+    def count_body(self, value: object) -> bytes:
         return json.dumps({self.count_field: value}).encode()
 
     def page(self, *ids: str, more: bool = False, cursor: str = "more") -> bytes:
-        """A page of items that are organization and user at once, so that it fits in either list."""
+        """A page whose items are both organizations and users, so that it fits either list."""
         items = [
             {"org_id": id_, "user_id": id_, self.org_name_field: "One", "created_at": self.created_at} for id_ in ids
         ]

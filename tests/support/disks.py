@@ -1,4 +1,4 @@
-"""Small disks: file systems in memory. Where those may not be mounted, as in most containers, the test is skipped."""
+"""Small disks: file systems in memory. The test is skipped where mounting is not permitted, as in most containers."""
 
 import os
 import subprocess
@@ -14,13 +14,13 @@ KB = 1024
 
 @dataclass
 class Disk:
-    """A file system of its own, as full and as writable as it is told to be."""
+    """A separate file system that can be filled up or made read-only."""
 
     folder: Path
 
     @contextmanager
     def full(self, but_for: int = 0) -> Iterator[None]:
-        """Leave only so many bytes of room meanwhile."""
+        """Leave only `but_for` bytes free until the block ends."""
         ballast = self.folder / "ballast"
         room = os.statvfs(self.folder)
         ballast.write_bytes(b"\0" * (room.f_bavail * room.f_bsize - but_for))
@@ -31,7 +31,7 @@ class Disk:
 
     @contextmanager
     def read_only(self) -> Iterator[None]:
-        """Take no writes meanwhile."""
+        """Refuse writes until the block ends."""
         subprocess.run(["mount", "-o", "remount,ro", self.folder], check=True)
         try:
             yield
@@ -41,11 +41,11 @@ class Disk:
 
 @contextmanager
 def disk_at(folder: Path, options: str = "size=24m") -> Iterator[Disk]:
-    """A new file system at `folder`, gone in the end."""
+    """A new file system at `folder`, unmounted when the block ends."""
     folder.mkdir(parents=True, exist_ok=True)
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True, text=True)
     if mounted.returncode:
-        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
+        pytest.skip(f"cannot mount a file system here: {mounted.stderr.strip()}")
     try:
         yield Disk(folder)
     finally:

@@ -1,4 +1,4 @@
-"""Asks a Dagster UI over GraphQL."""
+"""Queries a Dagster UI over GraphQL."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A source that holds a run up, so that a test can act in the middle of it."""
+"""Stalls a run at the API, so that a test can act in the middle of it."""
 
 import threading
 from datetime import datetime
@@ -8,7 +8,7 @@ from tests.support.world import World
 
 
 class Held:
-    """A source that stops answering from a moment on, and tells when it was asked for it."""
+    """Makes the API stall on windows that start at `since` or later, and sets `reached` at the first of them."""
 
     def __init__(self, world: World, since: datetime) -> None:
         self.reached = threading.Event()

@@ -1,4 +1,4 @@
-"""A server that answers with any bytes, for what no proper server does."""
+"""A server that sends any bytes, for what no well-behaved server does."""
 
 import socket
 import socketserver
@@ -19,7 +19,7 @@ def http(body: bytes = b"", status: str = "200 OK", *headers: str) -> bytes:
 
 
 class RawServer(socketserver.ThreadingTCPServer):
-    """A server that answers with any bytes, and keeps every request's head. For what no proper server does."""
+    """A server that sends whatever bytes `answer` writes, and keeps the head of every request."""
 
     daemon_threads = True
 
@@ -38,7 +38,7 @@ class RawServer(socketserver.ThreadingTCPServer):
         connection, address = super().get_request()
         self.connections += 1
         if self._tls:
-            # The handshake is made by the handler's first read, in its own thread.
+            # The first read does the handshake, in the handler's own thread.
             connection = self._tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
         return connection, address
 
@@ -63,7 +63,7 @@ class _RawHandler(socketserver.StreamRequestHandler):
 
 @contextmanager
 def raw(*answers: bytes | Callable[[bytes, Send], object], tls: ssl.SSLContext | None = None) -> Iterator[RawServer]:
-    """A RawServer that gives these answers in turn, and the last one from then on."""
+    """A RawServer that sends these answers in turn, then repeats the last one."""
 
     def answer(head: bytes, send: Send) -> None:
         following = answers[min(len(server.requests), len(answers)) - 1]

@@ -1,4 +1,4 @@
-"""A load that leaves something in every table."""
+"""A load that puts rows in every table."""
 
 from datetime import datetime, timedelta
 
@@ -6,7 +6,7 @@ from tests.support.world import World
 
 
 def load(world: World, first: str, last: str) -> None:
-    """Organizations and users, sessions of an organization that is not listed, and counts that change afterwards."""
+    """Load organizations and users, sessions of an unlisted organization, and counts that change afterwards."""
     world.configure(devin_user_ids="discover", devin_start_date="2025-03-15")
     user_id = world.source.members[0].user_id
     noon = datetime.fromisoformat(f"{last}T12:00:00Z")

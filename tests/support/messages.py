@@ -1,4 +1,4 @@
-"""The sentences that the program holds once it is compiled, for tests that look up what a page quotes."""
+"""The sentences in the compiled program, for tests that look up what a page quotes."""
 
 import dis
 import pkgutil
@@ -14,7 +14,7 @@ ENDS_A_STATEMENT = ("STORE_", "RETURN_", "RAISE_VARARGS", "POP_TOP", "YIELD_VALU
 
 @cache
 def sentences() -> list[str]:
-    """Every text but the docstrings; where one is filled in, it has {} for what is filled in."""
+    """Every string except docstrings; an f-string has {} for each value it interpolates."""
     texts = [text for code in _modules() for part in _parts(code) for text in _texts(part)]
     return [" ".join(text.split()) for text in texts]
 
@@ -32,7 +32,7 @@ def _modules() -> Iterator[CodeType]:
 
 
 def _parts(code: CodeType) -> Iterator[CodeType]:
-    """A module with each function and class in it."""
+    """The code of a module and of each function and class in it."""
     yield code
     for constant in code.co_consts:
         if isinstance(constant, CodeType):

@@ -1,4 +1,4 @@
-"""The numbers that a load leaves in Dagster and prints as JSON."""
+"""The metrics of a load, as recorded in Dagster and as printed in JSON."""
 
 import json
 from datetime import datetime, timedelta
@@ -13,7 +13,7 @@ ASSET = dg.AssetKey("daily_sessions")
 
 
 def in_dagster(world: World) -> list[dict[str, Any]]:
-    """The numbers that each load left on the asset, the last first."""
+    """The metrics that each load recorded on the asset, newest first."""
     records = world.instance.fetch_observations(ASSET, limit=10).records
     return [
         {name: value.value for name, value in record.asset_observation.metadata.items()}
@@ -23,7 +23,7 @@ def in_dagster(world: World) -> list[dict[str, Any]]:
 
 
 def lines_of(*arguments: str) -> tuple[int, list[dict[str, Any]], list[dict[str, Any]]]:
-    """Exit code of a command, and the objects on standard output and standard error: each line has to be one."""
+    """A command's exit code, and the JSON objects on standard output and standard error, one a line."""
     code, out, err = devin_sessions(*arguments)
     return code, objects_in(out, "info"), objects_in(err, "error")
 

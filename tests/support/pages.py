@@ -1,4 +1,4 @@
-"""The pages for people, and the blocks of code in them."""
+"""The documentation's pages, and the code blocks in them."""
 
 import configparser
 import re
@@ -16,8 +16,8 @@ def text(page: Path) -> str:
 
 
 def blocks(page: Path, language: str = r"\w*") -> list[str]:
-    """The code blocks, also those that are indented under an item of a list."""
-    # All of them are looked for: the end of one that is not wanted would pass for the beginning of another.
+    """The code blocks in a language, including those indented under a list item."""
+    # Match every block: the end of an unwanted one would otherwise pass for the start of another.
     found = re.findall(r"^( *)```(\w*)\n(.*?)^ *```$", text(page), re.MULTILINE | re.DOTALL)
     wanted = [(indent, code) for indent, its_language, code in found if re.fullmatch(language, its_language)]
     return ["\n".join(line.removeprefix(indent) for line in code.splitlines()) for indent, code in wanted]
@@ -27,7 +27,7 @@ DEPLOYMENT = DOCS / "deployment.md"
 
 
 def environment_file() -> dict[str, str]:
-    """What the page puts there."""
+    """The variables that the deployment page sets in the service's environment file."""
     (block,) = (
         block for block in blocks(DEPLOYMENT, "dotenv") if block.startswith("# /etc/devin-sessions/environment\n")
     )
@@ -38,7 +38,7 @@ def units() -> dict[str, configparser.ConfigParser]:
     found = {}
     for block in blocks(DEPLOYMENT, "ini"):
         parser = configparser.ConfigParser(interpolation=None, delimiters="=", strict=True)
-        parser.optionxform = str  # type: ignore[assignment, method-assign]  # as its documentation says
+        parser.optionxform = str  # type: ignore[assignment, method-assign]  # documented way to keep case
         parser.read_string(block)
         found[block.splitlines()[0].removeprefix("# /etc/systemd/system/")] = parser
     return found

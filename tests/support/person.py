@@ -1,4 +1,4 @@
-"""A person with a shell in a copy of the project, who types what the pages say."""
+"""A person with a shell in a copy of the project, who types the commands from the pages."""
 
 import os
 import re
@@ -22,7 +22,7 @@ from pipelines.settings import PROJECT
 from tests.support.typed import Part
 
 PORTS = {"ui": "3000", "sandbox": "8787"}
-"""Where each command listens unless it is given another port."""
+"""The default port of each command."""
 
 OTHER_PORTS = """import sys
 
@@ -31,17 +31,17 @@ port = {ports}.get("".join(sys.argv[1:2])) if is_the_command else None
 if port:
     sys.argv[2:2] = ["--port", port]
 """
-"""What Python runs first, as sitecustomize: the usual ports may be taken. One that is typed comes later and counts."""
+"""A sitecustomize that moves the commands off the default ports, which may be taken. A port typed later wins."""
 
 
-def copied_project(folder: Path) -> None:
-    """What git would clone, what is new included, as it is after the first `make`."""
+def copy_project(folder: Path) -> None:
+    """Copy what git would clone, plus new files, as they are after the first `make`."""
     listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     for name in subprocess.run(listed, cwd=PROJECT, capture_output=True, text=True, check=True).stdout.split("\0"):
         if (PROJECT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(PROJECT / name, folder / name)
-    # Links in a folder of its own, so that whatever is done to it, even an installation, does nothing to the real one.
+    # Links in a separate directory, so that nothing done to it, even an installation, changes the real one.
     (folder / ".venv").mkdir()
     for entry in Path(sys.prefix).iterdir():
         (folder / ".venv" / entry.name).symlink_to(entry)
@@ -64,20 +64,20 @@ def patiently(**options: Any) -> tenacity.Retrying:
 
 @dataclass
 class Running:
-    """A command that goes on until it is ended."""
+    """A command that runs until it is stopped."""
 
     process: subprocess.Popen[bytes]
     log: Path
 
     @property
-    def said(self) -> str:
+    def output(self) -> str:
         return self.log.read_text(encoding="utf-8")
 
     def wait_for(self, is_so: Callable[[], Any]) -> Any:
-        """What it answers once that is something, as long as the command runs."""
+        """The first truthy result of `is_so`. Fails if the command ends first."""
 
         def ask() -> Any:
-            assert self.process.poll() is None, self.said
+            assert self.process.poll() is None, self.output
             return is_so()
 
         return patiently(
@@ -88,13 +88,13 @@ class Running:
 
 @dataclass
 class Person:
-    """Has one shell, an empty home and the project's folder, and reads what is answered."""
+    """Has a shell, an empty home and a copy of the project, and reads what commands print."""
 
     folder: Path
     parts: list[Part]
     ports: dict[str, str] = field(default_factory=lambda: free_ports(*PORTS.values()))
     rewritten: dict[str, str] = field(default_factory=dict)
-    said: dict[str, str] = field(default_factory=dict)
+    outputs: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.clone = self.folder / "devin-session-metrics"
@@ -102,7 +102,7 @@ class Person:
         self.home = self.folder / "home"
         for folder in (self.programs, self.home):
             folder.mkdir()
-        copied_project(self.clone)
+        copy_project(self.clone)
         customized = self.folder / "customized"
         customized.mkdir()
         ports = {command: self.ports[usual] for command, usual in PORTS.items()}
@@ -126,36 +126,36 @@ class Person:
         )
 
     def here(self, line: str) -> str:
-        """The line with the folders, ports and names of this test."""
+        """The line with this test's directories, ports and names."""
         for usual, own in self.rewritten.items():
             line = line.replace(usual, own)
-        assert not re.search(r"/(opt|etc|var/lib)/devin", line), "a test stays in its own folders"
+        assert not re.search(r"/(opt|etc|var/lib)/devin", line), "a test stays in its own directories"
         return line
 
     def types(self, line: str, *, code: int = 0, answers: str = "") -> str:
-        """What is said to a line, which must end with this exit code. `answers` is what is typed into the program."""
+        """The output of a line, which must end with this exit code. `answers` is typed into the program."""
         assert self.shell.stdin and self.shell.stdout
         end = "the-end-of-the-line"
         typed = f"eval {shlex.quote(self.here(line))} <<'{end}'\n{answers}\n{end}\nprintf '\\n{end} %s\\n' $?\n"
         too_long = threading.Timer(240, os.killpg, (self.shell.pid, signal.SIGKILL))
         too_long.start()
-        said, ended_with = [], None
+        lines, ended_with = [], None
         self.shell.stdin.write(typed)
         self.shell.stdin.flush()
         for answer in self.shell.stdout:
             if answer.startswith(end):
                 ended_with = int(answer.split()[1])
                 break
-            said.append(answer)
+            lines.append(answer)
         too_long.cancel()
-        shown = "".join(said)
+        shown = "".join(lines)
         assert ended_with == code, f"{line}\nended with {ended_with}:\n{shown}"
         assert "Traceback" not in shown, shown
         return shown
 
     @contextmanager
     def runs(self, line: str, ended_by: signal.Signals = signal.SIGINT) -> Iterator[Running]:
-        """A command in a second terminal, ended by Ctrl-C or another signal when the block ends."""
+        """A command in a second terminal, stopped by Ctrl-C or another signal when the block ends."""
         log = self.folder / f"{len(list(self.folder.glob('*.log')))}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
@@ -176,7 +176,7 @@ class Person:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-        assert "Traceback" not in running.said, running.said
+        assert "Traceback" not in running.output, running.output
         patiently(retry=tenacity.retry_if_result(bool))(self.is_served)
 
     def is_served(self) -> bool:
@@ -184,21 +184,21 @@ class Person:
             return asking.connect_ex(("127.0.0.1", int(self.ports[PORTS["ui"]]))) == 0
 
     def follows(self, part: Part, unusual: Mapping[str, Callable[[str], object]] | None = None) -> None:
-        """Types what the part says; what is in a sentence only if it was not typed before.
+        """Type the commands of a part, skipping those in sentences that were typed before.
 
-        `unusual` says what to do with a command instead of typing it and going on.
+        `unusual` maps a command to what to do instead of typing it.
         """
         todo = dict(unusual or {})
         for command in part.commands:
-            if command.is_in_sentence and command.name in self.said:
+            if command.is_in_sentence and command.name in self.outputs:
                 continue
             how = todo.pop(command.name, self.types)
-            self.said[command.name] = str(how(command.typed))
+            self.outputs[command.name] = str(how(command.typed))
         assert not todo, f"not under {part.heading}: {todo}"
         self.parts.remove(part)
 
     def sets(self, path: Path, **variables: str) -> None:
-        """Edits a file of variables."""
+        """Set variables in an environment file."""
         lines = path.read_text(encoding="utf-8").splitlines()
         for name, value in variables.items():
             lines = [line for line in lines if not line.startswith(f"{name}=")] + [f"{name}={value}"]

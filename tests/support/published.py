@@ -1,4 +1,4 @@
-"""Reads what runs publish, and damages it: the snapshot and the Parquet files."""
+"""Reads and damages what runs publish: the snapshot and the Parquet files."""
 
 from pathlib import Path
 from typing import Any
@@ -21,18 +21,18 @@ def snapshot_of(world: World) -> Path:
 
 
 def in_snapshot(world: World, sql: str) -> list[tuple[object, ...]]:
-    """What the published snapshot answers."""
+    """The rows of a query on the published snapshot."""
     with duckdb.connect(str(snapshot_of(world)), read_only=True) as connection:
         return connection.execute(sql).fetchall()
 
 
 def files_of(world: World) -> list[Path]:
-    """What is published: the snapshot and the Parquet files, where the warehouse is a file."""
+    """The published files: with a DuckDB warehouse, the snapshot and the Parquet files."""
     return sorted(path for path in (world.folder / "published").rglob("*") if path.is_file())
 
 
 def sums(world: World) -> dict[str, int]:
-    """The sessions of each table that sums those of daily_sessions, and of its snapshot if there is one."""
+    """The sessions in daily_sessions and in each rollup, and in their published copies if there is a snapshot."""
     tables = ["daily_sessions", "weekly_sessions", "monthly_sessions", "enterprise_sessions"]
     found = {table: int(world.rows(f"select sum(sessions_count) from {table}")[0][0]) for table in tables}
     if world.settings.published_snapshot:
@@ -42,7 +42,7 @@ def sums(world: World) -> dict[str, int]:
     return found
 
 
-def nothing_unfinished(folder: Path) -> bool:
+def has_no_temporary_files(folder: Path) -> bool:
     return not [path for path in folder.rglob(".*") if path.is_file()]
 
 
@@ -69,8 +69,8 @@ def flip_a_bit(path: Path, at: int) -> None:
         file.write(bytes([byte ^ 1]))
 
 
-def spoil_rows(path: Path, table: str) -> None:
-    """Flip one bit in a block that holds rows of the table in a DuckDB file."""
+def damage_rows(path: Path, table: str) -> None:
+    """Flip one bit in a block of a DuckDB file that holds rows of the table."""
     with duckdb.connect(str(path), read_only=True) as connection:
         blocks = connection.execute(
             "select block_id, block_offset from pragma_storage_info(?) where block_id >= 0", [table]

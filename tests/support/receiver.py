@@ -1,4 +1,4 @@
-"""A receiver of messages, as a chat's webhook is."""
+"""A receiver of messages, like a chat service's webhook."""
 
 import json
 import threading
@@ -9,7 +9,7 @@ SECRET_PATH = "/services/T0/B0/very-secret-path"
 
 
 class Receiver:
-    """A webhook on this machine that keeps what it is sent. It answers `status`, or hangs if that is None."""
+    """A webhook on this machine that keeps what it receives. It returns `status`, or hangs if that is None."""
 
     def __init__(self) -> None:
         self.status: int | None = 200

@@ -1,4 +1,4 @@
-"""Fills a warehouse for the report, writes the page, and looks at it in a browser."""
+"""Fills a warehouse for the report, writes the page, and opens it in a browser."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ UNKNOWN = "\N{EN DASH}"
 
 
 class Mark(NamedTuple):
-    """A mark as it is on the screen; `path` are the strokes of its outline."""
+    """A mark as drawn on the screen; `path` is its outline."""
 
     left: float
     right: float
@@ -40,37 +40,37 @@ class Mark(NamedTuple):
 
 
 @dataclass
-class Looked:
-    """A page that was opened, what it said on the console and what it asked the network for."""
+class LoadedPage:
+    """A page that was opened, its console messages and its network requests."""
 
     page: Page
     console: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
 
     def keep(self, name: str) -> None:
-        """Take a picture of it for people."""
+        """Take a screenshot, for people to look at."""
         ARTIFACTS.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=ARTIFACTS / f"{name}.png", full_page=True)
 
     def text(self, selector: str) -> str:
         return " ".join(self.page.locator(selector).inner_text().split())
 
-    def drawn(self) -> list[str]:
-        """The charts that have marks."""
+    def charts(self) -> list[str]:
+        """The ids of the charts that have marks."""
         ids: list[str] = self.page.evaluate(
             "[...document.querySelectorAll('.chart')].filter(c => c.querySelector('svg path, svg rect')).map(c => c.id)"
         )
         return ids
 
     def rows(self, heading: str) -> list[list[str]]:
-        """The cells of the table that stands below this heading's charts."""
+        """The cells of the table below this heading's charts."""
         cells: list[list[str]] = self.page.locator(f"[aria-label='{heading} as a table'] tbody").evaluate(
             "body => [...body.rows].map(row => [...row.cells].map(cell => cell.textContent))"
         )
         return cells
 
     def marks(self, selector: str) -> list[Mark]:
-        """Where marks of a chart are, and how they are drawn."""
+        """The position and style of each mark of a chart."""
         found = self.page.locator(selector).evaluate_all(
             "marks => marks.map(m => [m, m.getBoundingClientRect(), getComputedStyle(m)]).map(([m, box, style]) =>"
             "[box.left, box.right, box.top, style.fill, style.stroke, style.opacity * 1, m.getAttribute('d')])"
@@ -78,7 +78,7 @@ class Looked:
         return [Mark(*mark) for mark in found]
 
     def colour(self, name: str) -> str:
-        """One of the page's own colours, as its marks have them."""
+        """One of the page's CSS colours, in the form in which its marks report theirs."""
         colour: str = self.page.evaluate(
             "name => { document.body.style.outlineColor = `var(--${name})`;"
             "const found = getComputedStyle(document.body).outlineColor; document.body.style.outlineColor = '';"
@@ -88,13 +88,13 @@ class Looked:
         return colour
 
     def tooltip(self, selector: str) -> str:
-        """What is shown to who points at it."""
+        """The tooltip shown when the pointer is over it."""
         self.page.locator(selector).hover(force=True)
         self.page.wait_for_selector("#vg-tooltip-element.visible")
         return self.text("#vg-tooltip-element")
 
 
-Look = Callable[..., Looked]
+Look = Callable[..., LoadedPage]
 
 
 def fill(
@@ -105,7 +105,7 @@ def fill(
     unattributed: int = 0,
     settled_after_days: int = 2,
 ) -> None:
-    """Load these counts by organization, of days that end with LAST; a day of which nobody has one is not loaded."""
+    """Load these counts by organization for the days up to LAST; a day without any count is not loaded."""
     days = len(next(iter(counts.values()), []))
     dates = [LAST - timedelta(days=days - 1 - n) for n in range(days)]
     readings = []
@@ -132,7 +132,7 @@ def fill(
         writes.store_listed(connection, ORGANIZATIONS, found, datetime(2025, 1, 1, tzinfo=UTC))
         by = Provenance("v2", datetime(2025, 1, 1, tzinfo=UTC), run_id="run")
         writes.store_days(connection, ORGANIZATIONS, readings, by)
-        # Each day was read on the fourth after it.
+        # Each day counts as read four days later.
         of_days = (tables.daily_totals, "loaded_at"), (tables.daily_sessions, "loaded_at")
         for table, column in (*of_days, (tables.session_revisions, "revised_at")):
             read_at = sa.cast(table.c.day, sa.DateTime(timezone=True)) + sa.literal(timedelta(days=4, minutes=5))
@@ -142,8 +142,8 @@ def fill(
             rollups.rebuild(connection, rollup, settled_after_days=settled_after_days)
 
 
-def written(database: Database, folder: Path) -> Path:
-    """The report of what is stored."""
+def write_report(database: Database, folder: Path) -> Path:
+    """Write the report on what is stored, and return its path."""
     with database.transaction(read_only=True) as connection:
         shown = activity(connection)
         first = shown.days[0].day if shown.days else LAST
@@ -153,8 +153,8 @@ def written(database: Database, folder: Path) -> Path:
     return path
 
 
-def report_alone(world: World) -> dg.ExecuteInProcessResult:
-    """A run of the last asset alone."""
+def run_report_alone(world: World) -> dg.ExecuteInProcessResult:
+    """Run only the last asset."""
     return world.definitions.resolve_job_def(JOB).execute_in_process(
         instance=world.instance,
         asset_selection=[ACTIVITY_REPORT],
@@ -163,9 +163,9 @@ def report_alone(world: World) -> dg.ExecuteInProcessResult:
     )
 
 
-def marks_of(looked: Looked) -> list[list[str]]:
-    """About what, which mark, and the sentence, of each line."""
-    rows: list[list[str]] = looked.page.locator("table.quality tbody").evaluate(
+def quality_rows(loaded: LoadedPage) -> list[list[str]]:
+    """The subject, the mark and the sentence of each row of the data quality table."""
+    rows: list[list[str]] = loaded.page.locator("table.quality tbody").evaluate(
         "body => [...body.rows].map(row => [...row.cells].map(cell => cell.textContent))"
     )
     return rows

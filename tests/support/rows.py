@@ -29,7 +29,7 @@ def cell(day: date, id_: str, count: Any, at: datetime = NOW, of: Dimension = OR
 
 
 def reading(day: date, total: int, counts: Mapping[str, Any] | None = None) -> Reading:
-    """Two were to be counted on that day, which begins at midnight UTC."""
+    """A reading of a UTC day on which two organizations were expected."""
     start = datetime(day.year, day.month, day.day, tzinfo=UTC)
     return Reading(day, start, start + timedelta(days=1), total, counts or {}, derived=set(), expected=2)
 

@@ -1,4 +1,4 @@
-"""Asks the sandbox over HTTP as v2 is asked."""
+"""Calls the sandbox over HTTP, as API v2."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -1,4 +1,4 @@
-"""Asks the sandbox over HTTP as v3 is asked."""
+"""Calls the sandbox over HTTP, as API v3."""
 
 from datetime import datetime, timedelta
 from typing import Any

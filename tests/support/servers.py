@@ -8,7 +8,7 @@ from tests.support.postgresql import PostgreSQL
 
 
 class Server(PostgreSQL):
-    """A PostgreSQL that may be restarted."""
+    """A PostgreSQL server that can be restarted."""
 
     def __init__(self, folder: str) -> None:
         super().__init__(folder)
@@ -28,7 +28,7 @@ class Server(PostgreSQL):
 
 
 def as_administrator(url: str, statement: str) -> None:
-    """Run what no transaction may hold."""
+    """Run a statement that is not allowed in a transaction."""
     engine = sa.create_engine(url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
     with engine.connect() as connection:
         connection.exec_driver_sql(statement)

@@ -1,4 +1,4 @@
-"""What the pages for people say to type, by page and heading."""
+"""The commands that the pages tell readers to type, by page and heading."""
 
 import re
 from dataclasses import dataclass
@@ -7,22 +7,22 @@ from pipelines.settings import PROJECT
 from tests.support.pages import NAMES, text
 
 NOT_RUN = {
-    r"make test": "it runs this",
-    r"\.venv/bin/python -m pytest .*": "it runs tests such as this",
-    r"make check|dg check defs": ".ci/run does, after the tests",
-    r"make bench.*": "it measures for minutes; tests/test_bench_source.py tests its parts",
-    r"make proof.*": "it plays faults for most of an hour; tests/test_faults.py plays a share",
-    r"devin-sessions restore": "it is typed as the service's user",
-    r"devin-sessions ui --port 3001": "as devin-sessions ui, where another program has the port",
-    r"make demo PYTHON=.*": "as make demo, where Python has another name",
-    r"make \.venv/ready .*": "it installs; .ci/run does so before any test",
-    r"git clone .*|git pull": "there is nothing to get it from",
-    r".*pip install .*": "it would change the installation that all tests share",
+    r"make test": "it runs this test",
+    r"\.venv/bin/python -m pytest .*": "it runs tests like this one",
+    r"make check|dg check defs": ".ci/run runs it, after the tests",
+    r"make bench.*": "it takes many minutes; tests/test_bench_source.py tests its parts",
+    r"make proof.*": "it takes most of an hour; tests/test_faults.py plays a share of the faults",
+    r"devin-sessions restore": "typed as the service's user instead",
+    r"devin-sessions ui --port 3001": "like devin-sessions ui, for when the port is taken",
+    r"make demo PYTHON=.*": "like make demo, for when Python has another name",
+    r"make \.venv/ready .*": "it installs; .ci/run does that before any test",
+    r"git clone .*|git pull": "there is nothing to clone or pull from",
+    r".*pip install .*": "it would change the installation that every test uses",
     r"useradd .*|groupadd .*|apt-get .*": "it would change the machine",
-    r"systemctl .*|journalctl .*": "there may be no systemd; what the units start is started here",
+    r"systemctl .*|journalctl .*": "there may be no systemd; the test starts what the units start",
     r"ssh .*": "there is no other machine",
-    r"harlequin .*": "a program that must not be installed here",
-    r"devin-sessions (backfill|demo|query)": "a name; with what belongs after it, it is typed",
+    r"harlequin .*": "it is not installed here",
+    r"devin-sessions (backfill|demo|query)": "only a name; typed with its arguments elsewhere",
     r".*(…|FIRST LAST).*": "a pattern, to be filled in",
 }
 """The commands that no test types, by pattern, and why."""
@@ -30,7 +30,7 @@ NOT_RUN = {
 
 @dataclass(frozen=True)
 class Command:
-    """What stands in a block without a language, or between backquotes in a sentence."""
+    """A command in a block without a language, or between backticks in a sentence."""
 
     heading: str
     name: str
@@ -38,7 +38,7 @@ class Command:
 
     @property
     def typed(self) -> str:
-        """The pages say what `devin-sessions` alone stands for."""
+        """The command with the path that the pages give for `devin-sessions`."""
         return re.sub(r"^devin-sessions\b", ".venv/bin/devin-sessions", self.name)
 
     @property
@@ -52,11 +52,11 @@ TOKEN = re.compile(
 )
 STATEMENT = re.compile(r"^cat > \S+ <<'END'\n(?:.*\n)*?END$|^.*\S.*$", re.MULTILINE)
 SPOKEN = {"as_service", "dagster", "devin-sessions", "dg", "make", "pg_dump", "pip", "ssh"}
-"""Programs that sentences speak of, beside those of the blocks."""
+"""Programs that sentences mention, besides those in blocks."""
 
 
 def commands_of(page: str) -> list[Command]:
-    """All of them, in the order of the page."""
+    """All the commands, in page order."""
     found, heading = [], ""
     for token in TOKEN.finditer(text(PROJECT / page)):
         heading = token["heading"] or heading
@@ -83,7 +83,7 @@ COMMANDS = {
 
 @dataclass(frozen=True)
 class Part:
-    """What stands under one heading, up to the next, or of that only some commands, or all but some."""
+    """The commands under one heading: those that match `only` and don't match `but`."""
 
     page: str
     heading: str
@@ -96,5 +96,5 @@ class Part:
             c for c in COMMANDS[self.page] if c.heading == self.heading and re.fullmatch(self.only, c.name, re.DOTALL)
         ]
         left = [c for c in found if not re.fullmatch(self.but, c.name)]
-        assert left and (not self.but or left != found), f"{self} is not as it was"
+        assert left and (not self.but or left != found), f"{self} no longer matches the page"
         return [c for c in left if not c.is_left_out]

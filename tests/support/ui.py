@@ -1,4 +1,4 @@
-"""The Dagster UI as `devin-sessions ui` serves it: for the tests that look at it, its pictures and its measurement."""
+"""The Dagster UI as `devin-sessions ui` serves it, for its tests, screenshots and benchmark."""
 
 import os
 import signal
@@ -20,14 +20,14 @@ from pipelines.settings import PROJECT
 from warehouse import tables
 
 ENDING_SECONDS = 120
-PATIENCE = 60_000  # milliseconds; a page of the UI asks for its parts one after the other
+PATIENCE = 60_000  # milliseconds; a page of the UI loads its parts one after the other
 
 
 @contextmanager
 def dagster_ui(environment: Mapping[str, str], output: IO[str] | int | None = None) -> Iterator[str]:
-    """The address of the UI in this environment, from when it answers until the block ends: Ctrl-C, as a person would.
+    """The URL of a UI in this environment, once it responds. When the block ends it is stopped as by Ctrl-C.
 
-    What it prints goes to `output`, or where the caller's goes.
+    Its output goes to `output`, by default to the caller's.
     """
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -50,7 +50,7 @@ def dagster_ui(environment: Mapping[str, str], output: IO[str] | int | None = No
 
 
 def load_the_demo(days: int, organizations: int) -> dict[str, str]:
-    """Load it, and return the environment in which the UI shows it."""
+    """Load the demo, and return the environment in which the UI shows it."""
     command = [sys.executable, "-m", "pipelines", "demo"]
     amount = ["--days", str(days), "--organizations", str(organizations)]
     subprocess.run([*command, *amount], cwd=PROJECT, check=True, stdout=subprocess.DEVNULL)
@@ -62,7 +62,7 @@ def load_the_demo(days: int, organizations: int) -> dict[str, str]:
 
 
 def patient_page(browser: Browser, *, width: int, height: int) -> Page:
-    """A page that waits for what is expected of it."""
+    """A page that allows PATIENCE for whatever is expected of it."""
     page = browser.new_page(viewport={"width": width, "height": height})
     page.set_default_timeout(PATIENCE)
     expect.set_options(timeout=PATIENCE)
@@ -70,7 +70,7 @@ def patient_page(browser: Browser, *, width: int, height: int) -> Page:
 
 
 def see_the_graph(page: Page, url: str) -> None:
-    """All assets, at a glance."""
+    """See all assets at a glance."""
     page.goto(f"{url}/asset-groups")
     nodes = ["organizations", "daily_sessions", *(rollup.name for rollup in tables.ROLLUPS), "published_snapshot"]
     for name in nodes:
@@ -78,7 +78,7 @@ def see_the_graph(page: Page, url: str) -> None:
 
 
 def see_it_near(page: Page, url: str) -> None:
-    """So near that each box has its words: checks are green and every day is there."""
+    """Zoom in until the boxes show text: all checks pass and every day is loaded."""
     see_the_graph(page, url)
     near = page.get_by_role("button", name="zoom_in")
     for _ in range(8):
@@ -88,14 +88,14 @@ def see_it_near(page: Page, url: str) -> None:
 
 
 def see_the_description(page: Page, url: str) -> None:
-    """Beside the graph, of the asset that is chosen."""
+    """See the selected asset's description beside the graph."""
     page.goto(f"{url}/asset-groups")
     page.get_by_text("daily_sessions", exact=True).first.click()
     expect(page.get_by_text(str(tables.daily_sessions.comment))).to_be_visible()
 
 
 def see_the_plots(page: Page, url: str) -> None:
-    """Of the numbers of each day, on the page of the asset, where each column is described."""
+    """See the daily plots and the column descriptions on the asset's page."""
     page.goto(f"{url}/assets/daily_sessions?view=overview")
     expect(page.get_by_text(str(tables.daily_sessions.comment)).first).to_be_visible()
     expect(page.get_by_text(str(tables.daily_sessions.c.is_derived.comment))).to_be_visible()
@@ -105,6 +105,6 @@ def see_the_plots(page: Page, url: str) -> None:
 
 
 def see_the_checks(page: Page, url: str) -> None:
-    """All green."""
+    """See that all checks passed."""
     page.goto(f"{url}/assets/daily_sessions?view=checks")
     expect(page.get_by_text("Succeeded", exact=True)).to_have_count(6)

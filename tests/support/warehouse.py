@@ -1,4 +1,4 @@
-"""Reads and rebuilds what is in a warehouse, by its tables."""
+"""Reads and rebuilds the tables of a warehouse."""
 
 from datetime import date
 from typing import Any
@@ -14,7 +14,7 @@ def stored(connection: sa.Connection) -> dict[tuple[date, str], int]:
 
 
 def rows_of(connection: sa.Connection, table: sa.Table) -> list[tuple[Any, ...]]:
-    """Every row, in order: of the key, or else of all columns."""
+    """Every row, ordered by the key, or by all columns if there is none."""
     order = list(table.primary_key.columns) or list(table.columns)
     return [tuple(row) for row in connection.execute(sa.select(table).order_by(*order))]
 
@@ -27,8 +27,8 @@ def rebuild(connection: sa.Connection, name: str, settled_after_days: int = SETT
     return rollups.rebuild(connection, tables.metadata.tables[name], settled_after_days=settled_after_days)
 
 
-def selected_over_everything(connection: sa.Connection, name: str) -> list[tuple[Any, ...]]:
-    """What the rollup's SQL file selects over all of time, past the bookkeeping of stale days."""
+def select_over_all_time(connection: sa.Connection, name: str) -> list[tuple[Any, ...]]:
+    """What the rollup's SQL file selects for all time, regardless of which days are marked stale."""
     table = tables.metadata.tables[name]
     query = sa.text(tables.select(table))
     values = {"first_day": date(2000, 1, 1), "last_day": date(2100, 12, 31), "settled_after_days": SETTLED_AFTER_DAYS}
@@ -37,7 +37,7 @@ def selected_over_everything(connection: sa.Connection, name: str) -> list[tuple
 
 
 def comments(connection: sa.Connection) -> dict[tuple[str, str | None], str | None]:
-    """What the database says that each table, view (None) and column means."""
+    """The comment that the database has on each table or view (column None) and each column."""
     if connection.dialect.name == "postgresql":
         sql = """
             select relname, null, obj_description(oid, 'pg_class')

@@ -1,4 +1,4 @@
-"""A source, a warehouse and a Dagster instance between which a test runs the real job."""
+"""A sandbox, a warehouse and a Dagster instance, with which a test runs the real job."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +24,7 @@ from resources.sandbox.server import Sandbox
 
 @dataclass
 class World:
-    """A source, a warehouse and a Dagster instance of their own."""
+    """One test's own sandbox, warehouse and Dagster instance."""
 
     source: Sandbox
     folder: Path
@@ -33,7 +33,7 @@ class World:
     progress: Progress = field(default_factory=Progress)
 
     def configure(self, **variables: str) -> None:
-        """Set environment variables, by their names in lower case."""
+        """Set environment variables, named in lower case."""
         for name, value in variables.items():
             self.environment.setenv(name.upper(), value)
 
@@ -51,7 +51,7 @@ class World:
         return definitions_for(self.settings, self.progress)
 
     def run(self, first: str, last: str) -> dg.ExecuteInProcessResult:
-        """One run of the job over these days."""
+        """Run the job over these days."""
         return self.run_with_tags(range_tags(first, last))
 
     def run_with_tags(self, tags: dict[str, Any]) -> dg.ExecuteInProcessResult:
@@ -60,7 +60,7 @@ class World:
         return job.execute_in_process(instance=self.instance, tags=tags, run_config=quiet, raise_on_error=False)
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
-        """What the warehouse answers."""
+        """The rows of a query on the warehouse."""
         with self.database.transaction(read_only=True) as connection:
             return [tuple(row) for row in connection.execute(sa.text(sql))]
 
@@ -70,7 +70,7 @@ class World:
         return as_days(daily_partitions(self.settings), keys)
 
     def truth(self, first: str, last: str) -> dict[tuple[date, str], int]:
-        """Every cell as the source has it."""
+        """Every cell, as the sandbox has it."""
         return {
             (day.day, o.org_id): self.source.truth(day.start, day.end, [o.org_id])
             for day in self.days(first, last)
@@ -78,24 +78,24 @@ class World:
         }
 
     def cells(self) -> dict[tuple[date, str], int]:
-        """Every cell as the warehouse has it."""
+        """Every cell, as the warehouse has it."""
         rows = self.rows("select day, org_id, sessions_count from daily_sessions")
         return {(day, org_id): count for day, org_id, count in rows}
 
     def asked(self) -> list[LoggedRequest]:
-        """The questions for counts that the source received."""
+        """The requests for counts that the sandbox received."""
         return [request for request in self.source.requests if request.path == SESSIONS_PATH]
 
     def materialized_days(self) -> set[str]:
         return set(self.instance.get_materialized_partitions(dg.AssetKey("daily_sessions")))
 
     def failures(self, result: dg.ExecuteInProcessResult) -> str:
-        """What the failed steps of a run say."""
-        said = []
+        """The error messages of a run's failed steps."""
+        messages = []
         for event in result.get_step_failure_events():
-            told = event.step_failure_data.user_failure_data
-            said.append(str(told.description) if told else str(event.step_failure_data.error))
-        return "\n".join(said)
+            failure = event.step_failure_data.user_failure_data
+            messages.append(str(failure.description) if failure else str(event.step_failure_data.error))
+        return "\n".join(messages)
 
     def checks(self, result: dg.ExecuteInProcessResult) -> dict[str, dg.AssetCheckEvaluation]:
         return {check.check_name: check for check in result.get_asset_check_evaluations()}
@@ -121,6 +121,6 @@ def total(world: World, first: str, last: str) -> int:
     return sum(world.truth(first, last).values())
 
 
-def of_one_day(world: World) -> list[LoggedRequest]:
-    """The questions about one day, without those that hold several days against their sum."""
+def single_day_requests(world: World) -> list[LoggedRequest]:
+    """The requests for the counts of one day, without those for a sum over several days."""
     return [q for q in world.asked() if q.start and q.end and q.end - q.start < timedelta(hours=26)]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from resources.database import Database
 from tests.support.rows import DAY, NOW, reading, store
-from tests.support.warehouse import rebuild, rows_of, selected_over_everything, stored
+from tests.support.warehouse import rebuild, rows_of, select_over_all_time, stored
 from warehouse import tables, writes
 from warehouse.dimensions import ORGANIZATIONS
 from warehouse.writes import Entry
@@ -112,7 +112,7 @@ def test_rollups_updated_with_what_changed_equal_rollups_built_from_scratch(
             rows = rebuild(connection, table.name)
             assert rows_of(connection, table) == taken_in[table.name]
             assert rows == len(taken_in[table.name])
-            assert selected_over_everything(connection, table.name) == taken_in[table.name]
+            assert select_over_all_time(connection, table.name) == taken_in[table.name]
 
 
 PLAIN_GRID = """

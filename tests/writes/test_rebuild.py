@@ -6,7 +6,7 @@ import pytest
 import sqlalchemy as sa
 
 from tests.support.rows import DAY, SETTLED_AFTER_DAYS, reading, store
-from tests.support.warehouse import everything, rebuild, rows_of, selected_over_everything
+from tests.support.warehouse import everything, rebuild, rows_of, select_over_all_time
 from warehouse import tables, writes
 
 
@@ -96,7 +96,7 @@ def test_after_one_changed_day_every_row_equals_that_of_a_full_rebuild(
     store(connection, reading(changed, 5, {"a": 5}))
     for table in tables.ROLLUPS:
         rebuild(connection, table.name)
-        assert rows_of(connection, table) == selected_over_everything(connection, table.name)
+        assert rows_of(connection, table) == select_over_all_time(connection, table.name)
 
 
 def test_rows_of_a_period_that_no_longer_have_counts_are_deleted(connection: sa.Connection) -> None:
