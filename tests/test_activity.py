@@ -1,4 +1,4 @@
-"""The numbers behind the report, against sums that the tests make of counts they chose. No browser, both databases."""
+"""The numbers on the report, compared with sums over counts that the tests choose. No browser, both databases."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from pipelines.report.activity import MONTHS, MOST_ORGS, MOST_SMALL_MULTIPLES, WEEKS, Activity, activity
+from pipelines.report.activity import MONTHS, MOST_ORGS, MOST_SMALL_MULTIPLES, WEEKS, Activity, read_activity
 from resources.database import Database
 from tests.support.report import LAST, fill
 from warehouse import writes
@@ -18,24 +18,24 @@ Counts = Mapping[str, Sequence[int | None]]
 
 def shown(database: Database) -> Activity:
     with database.transaction(read_only=True) as connection:
-        return activity(connection)
+        return read_activity(connection)
 
 
 def totals(counts: Counts) -> dict[date, int]:
-    """Sessions on each day that is loaded; the last one of each row is LAST."""
+    """The sessions of each loaded day; the last entry of each row is for LAST."""
     rows = [[count for count in of_day if count is not None] for of_day in zip(*counts.values(), strict=True)]
     return {LAST - timedelta(days=len(rows) - 1 - n): sum(row) for n, row in enumerate(rows) if row}
 
 
 def total(counts: Counts, last: date, days: int) -> int | None:
-    """Sessions of so many days up to `last`, if all of them are loaded."""
+    """The sessions of the `days` days up to `last`, if all of them are loaded."""
     of_day = totals(counts)
     wanted = [last - timedelta(days=n) for n in range(days)]
     return sum(of_day[day] for day in wanted) if of_day.keys() >= set(wanted) else None
 
 
 def some(organizations: int, days: int, *, not_loaded: Sequence[int] = ()) -> dict[str, list[int | None]]:
-    """Counts that follow no rule. A day is given by its place in the row, from the end if below zero."""
+    """Random counts. `not_loaded` are indices into each row, negative ones from its end."""
     chosen = random.Random(organizations)
     counts: dict[str, list[int | None]] = {
         f"org-{n:02}": [chosen.randrange(30) for _ in range(days)] for n in range(organizations)
@@ -46,7 +46,7 @@ def some(organizations: int, days: int, *, not_loaded: Sequence[int] = ()) -> di
     return counts
 
 
-def test_means_are_of_seven_and_of_twenty_eight_days_and_unknown_where_one_of_those_is_not_loaded(
+def test_means_cover_7_and_28_days_and_are_unknown_if_one_of_them_is_not_loaded(
     database: Database,
 ) -> None:
     counts = some(3, 80, not_loaded=(40,))
@@ -57,26 +57,26 @@ def test_means_are_of_seven_and_of_twenty_eight_days_and_unknown_where_one_of_th
             assert mean == (None if expected is None else pytest.approx(expected / days, abs=0.01)), day
 
 
-def test_what_is_of_late_ends_with_the_last_loaded_day_and_not_with_history(database: Database) -> None:
+def test_recent_windows_end_with_the_last_loaded_day_and_not_with_history(database: Database) -> None:
     counts = some(2, 90, not_loaded=(-1, -2, -3, 33))
     fill(database, counts)
     found = shown(database)
     last = LAST - timedelta(days=3)
     assert (found.days[-1].day, found.last_loaded and found.last_loaded.day) == (LAST, last)
-    assert [day.day for day in found.up_to_the_last_loaded(5)] == [last - timedelta(days=n) for n in (4, 3, 2, 1, 0)]
-    assert len(found.up_to_the_last_loaded(1000)) == 87
+    assert [day.day for day in found.days_up_to_last_loaded(5)] == [last - timedelta(days=n) for n in (4, 3, 2, 1, 0)]
+    assert len(found.days_up_to_last_loaded(1000)) == 87
     for days, before in ((7, 0), (7, 7), (28, 0), (28, 28), (50, 0)):
         window = found.window(days, before=before)
-        assert window.whole == total(counts, last - timedelta(days=before), days)
-    assert found.window(28, before=28).whole is None, "a day of those is not loaded"
+        assert window.complete_sum == total(counts, last - timedelta(days=before), days)
+    assert found.window(28, before=28).complete_sum is None, "one of its days is not loaded"
     assert found.window(28, before=28).days_loaded == 27
 
 
-def test_the_top_organizations_are_those_with_most_sessions_in_28_days_beside_the_28_before(
+def test_top_organizations_have_the_most_sessions_in_28_days_and_show_the_28_before(
     database: Database,
 ) -> None:
     counts = some(30, 100, not_loaded=(-1, -2))
-    for org_id in ("org-03", "org-04"):  # quiet of late
+    for org_id in ("org-03", "org-04"):  # without recent sessions
         counts[org_id] = [9] * 70 + [0] * 28 + [None] * 2
     counts["org-05"] = [0] * 70 + [9] * 28 + [None] * 2
     fill(database, counts)
@@ -85,13 +85,13 @@ def test_the_top_organizations_are_those_with_most_sessions_in_28_days_beside_th
     before = {org_id: total({org_id: row}, last - timedelta(days=28), 28) for org_id, row in counts.items()}
     expected = sorted((org_id for org_id in counts if lately[org_id]), key=lambda org_id: (-lately[org_id], org_id))
     found = shown(database)
-    assert [(org.org_id, org.lately.whole, org.before.whole) for org in found.organizations] == [
+    assert [(org.org_id, org.recent.complete_sum, org.before.complete_sum) for org in found.organizations] == [
         (org_id, lately[org_id], before[org_id]) for org_id in expected[:MOST_ORGS]
     ]
-    assert (found.active_organizations, found.perhaps_active, found.known_organizations) == (28, 0, 30)
+    assert (found.active_organizations, found.possibly_active, found.known_organizations) == (28, 0, 30)
 
 
-def test_nobody_is_a_top_organization_without_a_session_of_late(database: Database) -> None:
+def test_an_organization_without_recent_sessions_is_not_a_top_organization(database: Database) -> None:
     fill(database, {"a": [5] * 10 + [0] * 28, "b": [5] * 10 + [0] * 27 + [1]})
     found = shown(database)
     assert [org.org_id for org in found.organizations] == ["b"]
@@ -99,7 +99,9 @@ def test_nobody_is_a_top_organization_without_a_session_of_late(database: Databa
 
 
 @pytest.mark.parametrize("after_a_week", [0, 1, 6])
-def test_each_small_chart_has_the_last_26_weeks_and_only_whole_ones(database: Database, after_a_week: int) -> None:
+def test_each_small_chart_has_the_last_26_weeks_with_gaps_for_incomplete_ones(
+    database: Database, after_a_week: int
+) -> None:
     tail = [-1 - n for n in range(7 - after_a_week)] if after_a_week else []
     counts = some(MOST_SMALL_MULTIPLES + 2, 250, not_loaded=(*tail, -40))
     fill(database, counts)
@@ -122,12 +124,12 @@ def test_each_small_chart_has_the_last_26_weeks_and_only_whole_ones(database: Da
 
 
 @pytest.mark.parametrize("period", ["week", "month"])
-def test_a_period_is_whole_with_all_its_days_and_changes_only_from_a_whole_one_to_the_next(
+def test_a_period_is_complete_with_all_its_days_and_has_a_change_only_after_a_complete_one(
     database: Database, period: str
 ) -> None:
     counts = some(2, 300, not_loaded=(*range(-5, 0), -60, *range(-200, -160)))
     for row in counts.values():
-        row[-120:-40] = [0] * 80  # whole months and weeks without a session
+        row[-120:-40] = [0] * 80  # complete months and weeks without a session
         row[-60] = None
     fill(database, counts)
     of_day = totals(counts)
@@ -162,24 +164,24 @@ def test_a_period_is_whole_with_all_its_days_and_changes_only_from_a_whole_one_t
     assert {None, 0} < {before for *_, before in expected}
 
 
-def test_of_a_long_history_the_last_weeks_and_months_are_shown(database: Database) -> None:
+def test_only_the_last_weeks_and_months_of_a_long_history_are_shown(database: Database) -> None:
     fill(database, {"a": [1] * 1300})
     found = shown(database)
     assert (len(found.weeks), found.weeks[-1].first_day) == (WEEKS, date(2025, 6, 9))
     assert (len(found.months), found.months[-1].first_day) == (MONTHS, date(2025, 6, 1))
 
 
-def test_restatements_are_those_of_the_last_30_days(database: Database) -> None:
+def test_restatements_cover_the_last_30_days(database: Database) -> None:
     fill(database, {"a": [2] * 60 + [None] * 3, "b": [1] * 60 + [None] * 3}, unattributed=3)
     fill(database, {"a": [None] * 20 + [7] + [2] * 39 + [None] * 3, "b": [None] * 20 + [1] * 40 + [None] * 3})
     fill(database, {"a": [None] * 58 + [5, 1] + [None] * 3, "b": [None] * 58 + [1] * 2 + [None] * 3}, unattributed=-1)
     found = shown(database)
     assert len(found.days) == 63
-    assert found.last_loaded_at == datetime(2025, 6, 16, 0, 5, tzinfo=UTC), "four days after the last one"
-    assert (found.restated, found.restated_by) == (2, 2), "the one of the 21st day is too long ago"
+    assert found.last_loaded_at == datetime(2025, 6, 16, 0, 5, tzinfo=UTC), "four days after the last loaded one"
+    assert (found.restated, found.restated_by) == (2, 2), "the change of the 21st day is too long ago"
 
 
-def test_an_organization_is_known_on_days_before_its_creation_and_where_it_has_a_count(database: Database) -> None:
+def test_an_organizations_day_is_loaded_with_a_count_or_before_its_creation(database: Database) -> None:
     rows: dict[str, list[int | None]] = {
         "always": [1] * 56,
         "created": [None] * 40 + [2] * 16,
@@ -198,7 +200,7 @@ def test_an_organization_is_known_on_days_before_its_creation_and_where_it_has_a
         writes.store_listed(connection, ORGANIZATIONS, found, datetime(2025, 6, 20, tzinfo=UTC))
     of = shown(database)
     known = {
-        org.org_id: (org.lately.days_loaded, org.lately.whole, org.before.days_loaded, org.before.whole)
+        org.org_id: (org.recent.days_loaded, org.recent.complete_sum, org.before.days_loaded, org.before.complete_sum)
         for org in of.organizations
     }
     assert known == {
@@ -208,15 +210,15 @@ def test_an_organization_is_known_on_days_before_its_creation_and_where_it_has_a
         "refused": (25, None, 28, 84),
         "gone": (2, None, 28, 112),
     }
-    assert (of.active_organizations, of.perhaps_active, of.known_organizations) == (5, 1, 6), (
+    assert (of.active_organizations, of.possibly_active, of.known_organizations) == (5, 1, 6), (
         "quiet may have been active"
     )
-    assert of.incomplete_organizations == 3, "late, refused and quiet; the source lists the other no longer"
+    assert of.incomplete_organizations == 3, "late, refused and quiet; gone is no longer listed"
 
 
-def test_an_empty_warehouse_has_nothing_of_late(database: Database) -> None:
+def test_an_empty_warehouse_has_no_activity(database: Database) -> None:
     found = shown(database)
     assert (found.days, found.weeks, found.months, found.organizations) == ([], [], [], [])
     assert found.last_loaded is None
-    assert (found.window(7).whole, found.up_to_the_last_loaded(7), found.active_organizations) == (None, [], 0)
+    assert (found.window(7).complete_sum, found.days_up_to_last_loaded(7), found.active_organizations) == (None, [], 0)
     assert (found.restated, found.last_loaded_at) == (0, None)

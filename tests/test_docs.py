@@ -1,4 +1,4 @@
-"""What the pages for people say is so: queries run, commands parse, links lead somewhere, messages are in the code."""
+"""The documentation is true: queries run, commands parse, links lead somewhere, messages are in the code."""
 
 import importlib.metadata
 import os
@@ -40,14 +40,14 @@ STATE = "/var/lib/devin-sessions"
 
 
 def shell_lines(page: Path) -> list[str]:
-    """What may be typed into a shell: the lines of blocks without a language, and what is between backquotes."""
+    """What can be typed into a shell: the lines of blocks without a language, and what is between backquotes."""
     prose = re.sub(r"^ *```.*?^ *```$", "", text(page), flags=re.MULTILINE | re.DOTALL)
     lines = [line.strip() for block in blocks(page, "") for line in block.replace("\\\n", " ").splitlines()]
     return lines + [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", prose)]
 
 
 def commands(page: Path, program: str) -> Iterator[list[str]]:
-    """The arguments of each call of `program`, without what a shell takes for itself."""
+    """The arguments of each call of `program`, without what the shell itself interprets."""
     for line in shell_lines(page):
         try:
             words = shlex.split(line, comments=True)
@@ -61,7 +61,7 @@ def commands(page: Path, program: str) -> Iterator[list[str]]:
 
 
 def table(page: Path, heading: str) -> list[list[str]]:
-    """The rows of the tables under a heading, without the heads."""
+    """The rows of the tables under a heading, without the header rows."""
     section = re.split(r"^#+ ", text(page).split(f"# {heading}\n", 1)[1], flags=re.MULTILINE)[0]
     rows = [re.split(r" \| ", line.strip("| ")) for line in section.splitlines() if line.startswith("|")]
     heads = [n - 1 for n, row in enumerate(rows) if set(row[0]) <= {"-", "|"}]
@@ -71,7 +71,7 @@ def table(page: Path, heading: str) -> list[list[str]]:
 # Commands, targets, settings, links
 
 
-def test_every_command_is_one_that_the_tool_understands_and_each_is_shown() -> None:
+def test_every_command_on_the_pages_exists_and_every_command_is_shown() -> None:
     group = typer.main.get_command(cli.app)
     assert isinstance(group, click.Group) or hasattr(group, "commands")
     known = group.commands
@@ -81,7 +81,7 @@ def test_every_command_is_one_that_the_tool_understands_and_each_is_shown() -> N
             if words:
                 assert words[0] in known, f"{page.name}: devin-sessions {words[0]}"
                 shown[words[0]] += 1
-                if len(words) == 1:  # its name in a sentence
+                if len(words) == 1:  # only its name, in a sentence
                     continue
                 try:
                     known[words[0]].make_context(words[0], words[1:])  # parses and checks, runs nothing
@@ -90,7 +90,7 @@ def test_every_command_is_one_that_the_tool_understands_and_each_is_shown() -> N
     assert set(shown) == set(known)
 
 
-def test_every_target_of_make_exists() -> None:
+def test_every_make_target_on_the_pages_exists() -> None:
     makefile = text(PROJECT / "Makefile")
     targets = set(re.findall(r"^([\w./-]+):(?!=)", makefile, re.MULTILINE))
     shown = set[str]()
@@ -105,7 +105,7 @@ def test_every_target_of_make_exists() -> None:
 
 @pytest.fixture
 def for_dagster(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """The variables that a command sets for Dagster where nobody has set them, and the home that it was given."""
+    """The variables that a command sets for Dagster unless they are set, and the home that it was given."""
     home = {"DAGSTER_HOME": str(tmp_path / "dagster")}
     others = {name: value for name, value in os.environ.items() if not name.startswith("DAGSTER_")}
     with patch.dict(os.environ, others | home, clear=True):
@@ -114,7 +114,7 @@ def for_dagster(tmp_path: Path) -> Iterator[dict[str, str]]:
 
 
 @of_each_page
-def test_every_variable_is_a_setting(page: Path, for_dagster: dict[str, str]) -> None:
+def test_every_variable_on_a_page_is_a_setting(page: Path, for_dagster: dict[str, str]) -> None:
     settings = {name.upper() for name in Settings.model_fields}
     named = set(re.findall(r"\b(?:DEVIN_[A-Z_]+|WAREHOUSE_URL)\b", text(page)))
     assert named <= settings
@@ -133,14 +133,14 @@ def test_every_value_that_is_shown_for_a_setting_is_allowed(page: Path, monkeypa
 
 
 def anchors(page: Path) -> set[str]:
-    """Where links into a page can lead: its headings as the usual renderers name them."""
+    """The anchors that links into a page can use: its headings, as the usual renderers write them."""
     prose = re.sub(r"^ *```.*?^ *```$", "", text(page), flags=re.MULTILINE | re.DOTALL)
     headings = re.findall(r"^#+ (.+)$", prose, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @of_each_page
-def test_every_link_leads_to_a_file_that_is_there_and_to_a_heading_in_it(page: Path) -> None:
+def test_every_link_leads_to_an_existing_file_and_heading(page: Path) -> None:
     for target in re.findall(r"\]\(([^)]+)\)", text(page)):
         if "://" in target:
             continue
@@ -151,27 +151,43 @@ def test_every_link_leads_to_a_file_that_is_there_and_to_a_heading_in_it(page: P
 
 
 @of_each_page
-def test_every_file_of_the_code_that_is_named_is_there(page: Path) -> None:
+def test_every_code_file_on_a_page_exists(page: Path) -> None:
     named = re.findall(r"`((?:pipelines|resources|warehouse|tests)/[a-z_/]+(?:\.\w+)?)`", text(page))
     assert [name for name in named if not (PROJECT / name).exists()] == []
 
 
-def test_the_map_names_every_package() -> None:
-    packages = {
-        f"{found.parent.relative_to(PROJECT)}/"
-        for folder in ("pipelines", "resources", "warehouse")
-        for found in (PROJECT / folder).rglob("__init__.py")
+@pytest.fixture
+def packages() -> dict[str, set[str]]:
+    """The modules of each package of the product, by its directory."""
+    found = [path for top in ("pipelines", "resources", "warehouse") for path in (PROJECT / top).rglob("*.py")]
+    return {
+        f"{init.parent.relative_to(PROJECT)}/": {path.name for path in found if path.parent == init.parent}
+        - {init.name}
+        for init in found
+        if init.name == "__init__.py"
     }
+
+
+def test_the_map_lists_every_package(packages: dict[str, set[str]]) -> None:
     rows = table(PROJECT / "CONTRIBUTING.md", "Where to find what")
-    assert packages <= {row[0].strip("`") for row in rows}
+    assert {row[0].strip("`") for row in rows} == {*packages, "tests/"}
 
 
-def test_the_readme_leads_to_every_page() -> None:
+def test_the_map_lists_every_module_of_each_package_once_and_no_other(packages: dict[str, set[str]]) -> None:
+    assert sum(map(len, packages.values())) > 80
+    for package, modules in packages.items():
+        rows = table(PROJECT / "CONTRIBUTING.md", f"`{package}`")
+        listed = [name for row in rows for name in re.findall(r"`([^`]+\.py)`", row[0])]
+        assert sorted(listed) == sorted(modules), package
+        assert all(row[1] for row in rows), package
+
+
+def test_the_readme_links_to_every_page() -> None:
     linked = set(re.findall(r"\]\(([^):#]+)\)", text(PROJECT / "README.md")))
     assert linked >= {name for name in NAMES if name != "README.md"}
 
 
-def test_the_readme_shows_what_the_demo_answers_on_the_day_that_it_names() -> None:
+def test_the_readme_shows_the_demos_result_for_its_date() -> None:
     page = PROJECT / "README.md"
     (day,) = re.findall(r"On the demo of (\d{4}-\d\d-\d\d)", text(page))
     since = date.fromisoformat(day)
@@ -186,21 +202,21 @@ def test_the_readme_shows_what_the_demo_answers_on_the_day_that_it_names() -> No
 
 
 @of_each_page
-def test_nothing_is_wider_than_a_page_of_code_and_no_machine_shows_through(page: Path) -> None:
+def test_no_line_is_too_wide_and_no_path_of_a_machine_is_shown(page: Path) -> None:
     if page.name not in ("README.md", "data-dictionary.md"):
         wide = [line for line in text(page).splitlines() if len(line) > 120 and not line.startswith("|")]
         assert wide == []
     absolute = set(re.findall(r"(?<![\w./:<>(){}*~-])/(\w+)", text(page)))
-    assert absolute <= {"opt", "etc", "var", "usr", "dev", "bin", "nonexistent", "v2"}, "a server's, or the API's"
+    assert absolute <= {"opt", "etc", "var", "usr", "dev", "bin", "nonexistent", "v2"}, "only a server's or the API's"
     assert not re.search(r"/root/|/tmp/|/home/\w", text(page))
 
 
 # Messages
 
 
-def test_every_message_that_troubleshooting_names_is_in_the_code() -> None:
+def test_every_message_in_troubleshooting_is_in_the_code() -> None:
     page = DOCS / "troubleshooting.md"
-    rows = [row for part in ("Settings and use", "The source", "Loading", "The warehouse") for row in table(page, part)]
+    rows = [row for part in ("Settings and use", "The API", "Loading", "The warehouse") for row in table(page, part)]
     assert len(rows) > 60
     named = [tuple(re.findall(r"`([^`]+)`", row[0])) for row in rows]
     assert all(len(row) == 3 and all(row) for row in rows)
@@ -211,7 +227,7 @@ def test_every_message_that_troubleshooting_names_is_in_the_code() -> None:
         assert any(in_order.search(sentence) for sentence in sentences()), f"no message has {fragments}"
 
 
-def test_the_checks_and_verdicts_that_are_explained_are_those_that_there_are(world: World) -> None:
+def test_the_pages_explain_exactly_the_existing_checks_and_verdicts(world: World) -> None:
     page = DOCS / "numbers.md"
     world.configure(devin_user_ids="discover")
     keys = world.definitions.resolve_asset_graph().asset_check_keys
@@ -232,7 +248,7 @@ def in_berlin(each_world: World) -> World:
     return each_world
 
 
-def test_the_days_that_are_not_of_24_hours_are_as_the_page_says(in_berlin: World) -> None:
+def test_days_without_24_hours_are_as_the_page_says(in_berlin: World) -> None:
     rows = table(DOCS / "day-boundary.md", "When the clocks change")
     for key, start, end, hours in rows:
         (day,) = as_days(daily_partitions(in_berlin.settings), [key])
@@ -245,7 +261,7 @@ def test_the_days_that_are_not_of_24_hours_are_as_the_page_says(in_berlin: World
     assert in_berlin.rows(sql) == [(date(2025, 3, 30), *windows)]
 
 
-def test_other_days_are_refused_in_the_words_of_the_page(world: World) -> None:
+def test_other_days_are_refused_with_the_message_on_the_page(world: World) -> None:
     assert world.run("2025-04-01", "2025-04-01").success
     with world.database.transaction(read_only=True) as connection:
         stored = reads.windows(connection, ORGANIZATIONS)
@@ -262,14 +278,14 @@ def test_other_days_are_refused_in_the_words_of_the_page(world: World) -> None:
 COOKBOOK = {block.splitlines()[0].removeprefix("-- "): block for block in blocks(DOCS / "cookbook.md", "sql")}
 
 
-def test_every_query_of_the_cookbook_has_a_title_of_its_own() -> None:
+def test_every_cookbook_query_has_its_own_title() -> None:
     found = blocks(DOCS / "cookbook.md", "sql")
     assert all(block.startswith("-- ") and block.rstrip().endswith(";") for block in found)
     assert len(found) == len(COOKBOOK) == 15
     assert "Fifteen questions" in text(DOCS / "cookbook.md")
 
 
-def test_every_query_of_the_cookbook_and_of_a_command_answers_on_both_databases(each_world: World) -> None:
+def test_every_query_on_the_pages_returns_rows_on_both_databases(each_world: World) -> None:
     first, last = date(2025, 4, 1), date(2025, 6, 9)
     *_, dormant = each_world.source.organizations
     each_world.source.add_sessions(dormant.org_id, datetime(2025, 4, 2, 12, tzinfo=UTC))
@@ -305,7 +321,7 @@ def test_every_query_of_the_cookbook_and_of_a_command_answers_on_both_databases(
     growth = {row[1]: row[4] for row in rows("Growth")}
     assert growth == {o: pytest.approx(100 * in_may[o] / in_april[o] - 100, abs=0.051) for o in org_ids}
 
-    # Some sessions of May belong to no organization that is listed.
+    # Some sessions in May belong to no listed organization.
     shares = {(row[0], row[1]): row[3] for row in rows("Share of each")}
     whole = sum(in_may.values()) + 301
     assert {o: shares[date(2025, 5, 1), o] for o in org_ids} == {
@@ -385,7 +401,7 @@ HARDENING = {
 }
 
 
-def test_the_units_run_what_is_installed_and_may_do_little_else() -> None:
+def test_the_units_run_the_installed_programs_and_are_hardened() -> None:
     names = {"devin-sessions-daemon.service": dagster_daemon, "devin-sessions-webserver.service": dagster_webserver}
     assert units().keys() == names.keys()
     for name, unit in units().items():
@@ -396,7 +412,7 @@ def test_the_units_run_what_is_installed_and_may_do_little_else() -> None:
         if Path(program).name == "dagster-daemon":
             assert arguments.pop(0) == "run"
         here = [argument.replace(INSTALLED, str(PROJECT)) for argument in arguments]
-        context = names[name].make_context(name, here)  # parses, and looks whether the workspace is there
+        context = names[name].make_context(name, here)  # parses, and checks that the workspace exists
         assert context.params["workspace"] == (str(PROJECT / "workspace.yaml"),)
         assert context.params.get("host", "127.0.0.1") == "127.0.0.1"
         assert {option: service.get(option) for option in HARDENING} == HARDENING
@@ -406,7 +422,7 @@ def test_the_units_run_what_is_installed_and_may_do_little_else() -> None:
         assert unit["Install"]["WantedBy"] == "multi-user.target"
 
 
-def test_what_the_services_write_is_where_they_may_write_and_secrets_are_for_root_alone(
+def test_the_services_write_only_where_they_may_and_only_root_reads_the_secrets(
     for_dagster: dict[str, str],
 ) -> None:
     variables = environment_file()
@@ -414,23 +430,23 @@ def test_what_the_services_write_is_where_they_may_write_and_secrets_are_for_roo
     assert variables["DAGSTER_HOME"] == f"{STATE}/dagster"
     assert variables["XDG_CACHE_HOME"].startswith(f"{STATE}/")
     (on_postgresql,) = (block for block in blocks(DEPLOYMENT, "dotenv") if block.startswith("WAREHOUSE_URL=p"))
-    assert f"\nDEVIN_REPORT_PATH={STATE}/" in on_postgresql, "its default is in the program's folder"
+    assert f"\nDEVIN_REPORT_PATH={STATE}/" in on_postgresql, "its default is in the program's directory"
     lines = [line.strip() for block in blocks(DEPLOYMENT, "") for line in block.splitlines()]
     assert "install -m 0600 /dev/null /etc/devin-sessions/environment" in lines
     assert f"install -d -o devin-sessions -g devin-sessions -m 0711 {STATE}" in lines
     assert variables["DAGSTER_EVENT_BATCH_SIZE"] == for_dagster["DAGSTER_EVENT_BATCH_SIZE"]
 
 
-def test_dagster_on_postgresql_is_set_up_with_the_library_that_belongs_to_this_dagster() -> None:
+def test_dagster_on_postgresql_is_set_up_with_the_matching_library() -> None:
     (block,) = blocks(DEPLOYMENT, "yaml")
-    told = safe_load_yaml(block)
-    name = told["storage"]["postgres"]["postgres_url"]["env"]
+    shown = safe_load_yaml(block)
+    name = shown["storage"]["postgres"]["postgres_url"]["env"]
     assert f"\n   {name}=postgresql+psycopg2://" in text(DEPLOYMENT)
     ours = safe_load_yaml(text(PROJECT / "dagster.yaml"))
     ours.pop("event_log_storage")
-    assert told == ours | {"storage": told["storage"]}
+    assert shown == ours | {"storage": shown["storage"]}
     major, minor, patch = importlib.metadata.version("dagster").split(".")
     assert major == "1"
-    library = f"0.{int(minor) + 16}.{patch}"  # how Dagster numbers its libraries
+    library = f"0.{int(minor) + 16}.{patch}"  # as Dagster numbers its libraries
     assert f" dagster-postgres=={library} " in text(DEPLOYMENT)
     assert f"{library} to {major}.{minor}.{patch}" in text(DEPLOYMENT)

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipelines.report import page as report
-from pipelines.report.activity import activity
+from pipelines.report.activity import read_activity
 from resources.database import Database
 from resources.sandbox.server import Sandbox
 from warehouse import migrations, rollups, tables, writes
@@ -119,7 +119,7 @@ class Page:
             for rollup in tables.ROLLUPS:
                 rollups.rebuild(connection, rollup, settled_after_days=2)
         with database.transaction(read_only=True) as connection:
-            self.text = report.as_page(activity(connection), [], "")
+            self.text = report.as_page(read_activity(connection), [], "")
         (specs,) = re.findall(r'<script type="application/json" id="charts">(.*?)</script>', self.text, re.DOTALL)
         self.charts: dict[str, list[dict[str, Any]]] = {
             id_: spec["datasets"]["rows"] for id_, spec in json.loads(specs).items()
@@ -194,11 +194,11 @@ def test_what_is_not_loaded_is_shown_as_unknown_in_every_number_and_sentence(
     assert f"{FIRST} to {last}: " in header
     partial = len({day for day, _ in loaded.refused} & loaded.days)
     is_whole = there == len(until) and not partial
-    without = f", {partial} of them without some organizations" if partial else ""
+    without = f", {partial} of them without counts of some organizations" if partial else ""
     assert (f"{there} of {len(until)} days are loaded{without}." in header) == (not is_whole)
     assert ("every day is loaded." in header) == is_whole
     later = len(DAYS) - len(until)
-    assert (f"The {later} days of history after that are not loaded." in header) == (later > 1)
+    assert (f"The {later} days after that are not loaded." in header) == (later > 1)
     assert ("devin-sessions backfill --missing" in header) == (not is_whole or later > 0)
 
     # The tiles
@@ -206,7 +206,7 @@ def test_what_is_not_loaded_is_shown_as_unknown_in_every_number_and_sentence(
     for tile, days in zip(page.tiles[1:3], (7, 28), strict=True):
         shown, of, now = known(totals(back(last, days)))
         _, of_before, before = known(totals(back(last, days, before=days)))
-        word = f"{compared(now, before)} to the {days} before"
+        word = f"{compared(now, before)} vs previous {days} days"
         if now is None:
             word = f"{of} days loaded"
         elif before is None:
@@ -215,7 +215,7 @@ def test_what_is_not_loaded_is_shown_as_unknown_in_every_number_and_sentence(
     lately = {org_id: counts(org_id, back(last, 28)) for org_id in IDS}
     active = [org_id for org_id in IDS if any(lately[org_id])]
     unsure = [org_id for org_id in IDS if org_id not in active and None in lately[org_id]]
-    at_least, lacking = ("at least ", f"; {len(unsure)} lack counts") if unsure else ("", "")
+    at_least, lacking = ("at least ", f"; {len(unsure)} with missing counts") if unsure else ("", "")
     assert page.tiles[3] == (
         "Active organizations, 28 days",
         f"{at_least}{len(active)}",
@@ -247,7 +247,7 @@ def test_what_is_not_loaded_is_shown_as_unknown_in_every_number_and_sentence(
         assert drawn[f"{day}", "day"] == total
     most = max(loaded.total(day) or 0 for day in one_by_one)
     text = page.words("Trend")
-    assert f"the most on one day were {most:,}, on " in text
+    assert f", with {most:,} sessions." in text
     gaps = sum(day not in loaded.days for day in one_by_one)
     assert (f"{len(one_by_one) - gaps} of these {len(one_by_one)} days are loaded" in text) == bool(gaps)
 
@@ -286,12 +286,13 @@ def test_what_is_not_loaded_is_shown_as_unknown_in_every_number_and_sentence(
         ]
         whole_rows = [row for row in expected if row[3].split()[0] == row[3].split()[2]]
         if whole_rows:
-            end = "." if whole_rows[-1][2] == "\N{EN DASH}" else f", {whole_rows[-1][2]} to the one before."
+            noun = heading.lower()[:-1]
+            end = "." if whole_rows[-1][2] == "\N{EN DASH}" else f", {whole_rows[-1][2]} vs the {noun} before."
             assert page.words(heading).startswith(
-                f"The last whole one, {whole_rows[-1][0]}, has {whole_rows[-1][1]} sessions{end}"
+                f"The last complete {noun} ({whole_rows[-1][0]}) has {whole_rows[-1][1]} sessions{end}"
             )
         else:
-            assert page.words(heading).startswith(f"No whole {heading.lower()[:-1]} is loaded yet.")
+            assert page.words(heading).startswith(f"No complete {heading.lower()[:-1]} is loaded yet.")
 
     # The organizations
     def sum_lately(org_id: str) -> int:
@@ -311,16 +312,16 @@ def test_what_is_not_loaded_is_shown_as_unknown_in_every_number_and_sentence(
         "in the last 28 days" if loaded_lately == 28 else f"on the {loaded_lately} of the last 28 days that are loaded"
     )
     if by_rank:
-        assert text.startswith(f"{NAMES[by_rank[0]]} had most sessions {span}: {sum_lately(by_rank[0]):,}.")
-        assert ("The tick is the 28 days before" in text) == any(row[3] != "\N{EN DASH}" for row in expected_rows)
+        assert text.startswith(f"{NAMES[by_rank[0]]} had the most sessions {span}: {sum_lately(by_rank[0]):,}.")
+        assert ("The tick marks the 28 days before" in text) == any(row[3] != "\N{EN DASH}" for row in expected_rows)
         ticks = {row["organization"]: row["before"] for row in page.charts["organizations"]}
         assert ticks == {
             row[0]: None if row[3] == "\N{EN DASH}" else int(row[3].replace(",", "")) for row in expected_rows
         }
     else:
-        assert text.startswith(f"No organization that was counted had a session {span}.")
+        assert text.startswith(f"None of the counted organizations had a session {span}.")
     short = sum(sum(count is not None for count in lately[org_id]) < loaded_lately for org_id in IDS)
-    assert (f"{short} organization" in text) == bool(short)
+    assert (f"Counts of {short} organization" in text) == bool(short)
     small = [row for id_, row in page.charts.items() if id_.startswith("organization-")]
     expected_small = []
     for org_id in by_rank:

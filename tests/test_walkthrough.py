@@ -1,5 +1,5 @@
-"""The pages as a person walks through them: what they say to type is typed, in their order, into a shell in a copy of
-the project, and what they promise is there afterwards. The last test holds that no command is left out."""
+"""Follows the documentation as a person would: types its commands, in order, into a shell in a copy of the project, and
+checks what it promises. The last tests make sure that no command is left out."""
 
 import csv
 import grp
@@ -34,7 +34,7 @@ Test = Callable[..., None]
 
 
 def walks(*parts: Part) -> Callable[[Test], Test]:
-    """Says which parts of the pages a test follows. It fails if it leaves out one."""
+    """Mark which parts of the pages a test follows. The test fails if it leaves one out."""
 
     def with_parts(test: Test) -> Test:
         FOLLOWED.extend(parts)
@@ -50,8 +50,8 @@ def person(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Person]:
     someone = Person(tmp_path, parts)
     yield someone
     someone.leaves()
-    assert {entry.name for entry in someone.home.iterdir()} <= {".cache"}, "nothing is left in anybody's home"
-    assert parts == [] or request.session.testsfailed, "what the test says it follows, it does"
+    assert {entry.name for entry in someone.home.iterdir()} <= {".cache"}, "nothing else is left in the home directory"
+    assert parts == [] or request.session.testsfailed, "a test follows all the parts it is marked with"
 
 
 @pytest.fixture
@@ -227,7 +227,7 @@ ANALYSTS, UPGRADE = Part(DEPLOYMENT, "Analysts"), Part(DEPLOYMENT, "Upgrade")
 BACKUP = Part(DEPLOYMENT, "Backup", but="pg_dump .*")
 
 SYSTEMD_RUN = """#!/bin/bash
-# As systemd-run and systemd's units: the environment is the file's alone, and there is no home.
+# Like systemd-run and systemd units: the environment comes from the file alone, and there is no home directory.
 set -eu
 for option; do
     case $option in
@@ -245,8 +245,7 @@ exec env -i "PATH=$PATH" HOME=/nonexistent "PYTHONPATH=$PYTHONPATH" "${variables
 
 
 def serve(person: Person, source: Sandbox) -> Path:
-    """Makes the person's machine one where the project can be deployed without being root. What is kept is in the
-    folder that is returned."""
+    """Prepare the person's machine so that the project can be deployed without root. Returns the state directory."""
     state, settings, backup = (person.folder / name for name in ("state", "settings", "backup"))
     backup.mkdir()
     user, group = pwd.getpwuid(os.getuid()).pw_name, grp.getgrgid(os.getgid()).gr_name
@@ -258,7 +257,7 @@ def serve(person: Person, source: Sandbox) -> Path:
         "BACKUP": str(backup),
         "-o devin-sessions -g devin-sessions": f"-o {user} -g {group}",
         "devin-analysts": group,
-        # A key and a start for the source of this test.
+        # This test's key and start date.
         "apk_user_…": source.api_key,
         "DEVIN_START_DATE=2025-01-01": f"DEVIN_START_DATE={TODAY - timedelta(days=20)}",
     }
@@ -269,14 +268,14 @@ def serve(person: Person, source: Sandbox) -> Path:
 
 
 def write_settings(person: Person, source: Sandbox, **changed: str) -> None:
-    """What the page says to put into the environment file, and where the source is."""
+    """Write the environment file as the page says, with the URL of this test's API."""
     variables = environment_file() | {"DEVIN_API_URL": source.url} | changed
     lines = [person.here(f"{name}={value}") for name, value in variables.items()]
     Path(person.here("/etc/devin-sessions/environment")).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def service(name: str) -> str:
-    """How systemd would start it."""
+    """The command with which systemd would start it."""
     unit = units()[f"devin-sessions-{name}.service"]["Service"]
     return " ".join(
         (
@@ -319,7 +318,7 @@ def test_a_server_is_set_up_watched_backed_up_and_upgraded(person: Person, sourc
     person.follows(ANALYSTS)
     assert modes() == {(True, 0o2750), (False, 0o640)}
 
-    # The backup of the night before, and a warehouse that was lost.
+    # A backup from the night before, and a lost warehouse.
     backup = Path(shutil.copy(snapshot, person.here("BACKUP")))
     backup.chmod(0o600)
     with duckdb.connect(str(backup)) as connection:
@@ -332,11 +331,11 @@ def test_a_server_is_set_up_watched_backed_up_and_upgraded(person: Person, sourc
     assert damaged.read_bytes() == b"", "restore keeps it"
     with duckdb.connect(str(state / "warehouse.duckdb.old"), read_only=True) as connection:
         restored = connection.execute("select count(*) from daily_totals").fetchone()
-    assert restored == (20,), "before the backup took its place, restore had built it again"
+    assert restored == (20,), "restore had rebuilt it before the backup took its place"
     assert warehouse.stat().st_mode & 0o777 == 0o600
     assert "1 of 1 days loaded" in person.types("as_service devin-sessions backfill --missing")
     check_loaded(snapshot, source, first, YESTERDAY)
-    assert modes() == {(True, 0o2750), (False, 0o640)}, "what replaces a file is for the same readers"
+    assert modes() == {(True, 0o2750), (False, 0o640)}, "a replaced file keeps its readers"
     person.follows(UPGRADE)
     assert "Nothing to do" in person.outputs["as_service devin-sessions backfill --missing"]
     assert (state.with_name("state.before") / "warehouse.duckdb").read_bytes() == warehouse.read_bytes()
@@ -355,7 +354,7 @@ def test_a_server_keeps_its_warehouse_on_postgresql(
     host, name = url.query["host"], url.database
     person.rewritten |= {
         "host=db.example.com dbname=sessions": f"host={host} dbname={name}",
-        " sslmode=verify-full": "",  # the tests' psql is made without TLS
+        " sslmode=verify-full": "",  # the tests' psql is built without TLS
         "@db.example.com/sessions?": f"@/{name}?host={host}&",
         "sessions.dump sessions": f"{tmp_path}/sessions.dump {name}",
     }
@@ -387,7 +386,7 @@ CONTRIBUTING = Part("CONTRIBUTING.md", "Set up, test, check")
 
 
 @walks(CONTRIBUTING)
-def test_what_make_writes_is_as_it_is_in_the_repository(person: Person) -> None:
+def test_generated_files_in_the_repository_are_up_to_date(person: Person) -> None:
     """`make docs` and `make format`, in a copy."""
     written = {path: path.read_bytes() for path in person.clone.rglob("*") if path.suffix in (".py", ".md", ".sql")}
     for name in ("data-dictionary.md", "settings.md"):
@@ -396,10 +395,10 @@ def test_what_make_writes_is_as_it_is_in_the_repository(person: Person) -> None:
     assert [path for path, content in written.items() if path.read_bytes() != content] == []
 
 
-# What holds this up
+# Nothing is left out
 
 
-def test_every_command_of_every_page_is_typed_by_a_test_or_says_why_not() -> None:
+def test_every_command_on_every_page_is_typed_by_a_test_or_has_a_reason_why_not() -> None:
     typed = {command.name for part in FOLLOWED for command in part.commands}
     found = {command.name: f"{page}: {command.name}" for page in NAMES for command in COMMANDS[page]}
     assert len(found) > 60
@@ -408,6 +407,6 @@ def test_every_command_of_every_page_is_typed_by_a_test_or_says_why_not() -> Non
     assert [pattern for pattern in NOT_RUN if not any(re.fullmatch(pattern, name) for name in left_out)] == []
 
 
-def test_a_block_without_a_language_is_to_be_typed_and_every_other_is_no_commands() -> None:
+def test_only_blocks_without_a_language_hold_commands() -> None:
     languages = {token["language"] for name in NAMES for token in TOKEN.finditer(text(PROJECT / name)) if token["code"]}
     assert languages == {"", "dotenv", "ini", "json", "mermaid", "psql", "sql", "text", "yaml"}

@@ -10,7 +10,7 @@ from pipelines.assets.published_snapshot import publishing
 from pipelines.checks import listing_verdicts, verdicts
 from pipelines.failures import known_errors_fail_the_step, unwritten_files_fail_the_step
 from pipelines.ledger import open_read_only
-from pipelines.report.activity import activity
+from pipelines.report.activity import read_activity
 from pipelines.report.page import as_page, library, picture
 from pipelines.settings import Settings
 from resources.database import Database
@@ -45,7 +45,7 @@ def activity_report_asset(deps: Sequence[dg.AssetKey]) -> dg.AssetsDefinition:
             publishing(path.parent),
         ):
             with open_read_only(source) as connection:
-                shown = activity(connection)
+                shown = read_activity(connection)
                 found = [*verdicts(connection, settings), *listing_verdicts(context.instance, settings)]
             page = as_page(shown, found, library())
             with replacing(path) as file:

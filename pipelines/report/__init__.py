@@ -1,4 +1,4 @@
-"""The activity report: what it reads, in which words and charts it shows that, and the page around them.
+"""The activity report: the numbers it reads, its words and charts, and the page around them.
 
 When it is built is in `assets`. Knows nothing of `loading`, `assets` and `command`.
 """

@@ -1,4 +1,4 @@
-"""The numbers that the activity report shows: read from the tables and views as any analyst would."""
+"""The numbers on the activity report, read from the tables and views as any analyst would read them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,8 +17,8 @@ RESTATED_DAYS = 30
 
 
 @dataclass(frozen=True)
-class DayOfEnterprise:
-    """One day of history. All but `day` and `verdict` are None if it is not loaded; the means are per day."""
+class EnterpriseDay:
+    """One day of history. All but `day` and `verdict` are None if it isn't loaded; means are sessions per day."""
 
     day: date
     sessions_count: int | None
@@ -30,7 +30,7 @@ class DayOfEnterprise:
 
 @dataclass(frozen=True)
 class Window:
-    """Sessions over `days` days, as far as they are known: on `days_loaded` of them."""
+    """The sessions of a period of `days` days, summed over the `days_loaded` of them that are loaded."""
 
     days: int
     days_loaded: int
@@ -41,14 +41,14 @@ class Window:
         return self.days_loaded == self.days
 
     @property
-    def whole(self) -> int | None:
-        """The sessions of all its days; None if they are not known."""
+    def complete_sum(self) -> int | None:
+        """The sessions of the whole period; None unless every day of it is loaded."""
         return self.sessions_count if self.is_complete else None
 
 
 @dataclass(frozen=True)
-class PeriodOfEnterprise:
-    """One ISO week or month, by its first day, and the sessions of the one `before` it if all its days are loaded."""
+class EnterprisePeriod:
+    """One ISO week or month. `before` is the sum of the previous one; None unless all of its days are loaded."""
 
     first_day: date
     window: Window
@@ -56,75 +56,75 @@ class PeriodOfEnterprise:
 
 
 @dataclass(frozen=True)
-class OrganizationLately:
-    """Sessions of one organization in the RECENT_DAYS days up to the last loaded one, and in as many before them.
+class RecentOrganization:
+    """One organization's sessions in the RECENT_DAYS days up to the last loaded one, and in the RECENT_DAYS before.
 
-    A day counts as loaded if this organization has a count there, or did not exist yet. `weeks` are in order; those
-    without a count of every day are None.
+    A day counts as loaded if the organization has a count for it or did not exist yet. `weeks` are in order, and None
+    where the count of a day is missing.
     """
 
     org_id: str
     org_name: str | None
-    lately: Window
+    recent: Window
     before: Window
     weeks: Sequence[tuple[date, int | None]] = ()
 
 
 @dataclass(frozen=True)
 class Activity:
-    """All of it. Without a loaded day every sequence but `days` is empty.
+    """Everything the report shows. If no day is loaded, every sequence but `days` is empty.
 
-    `partial_days` are loaded but for organizations that the source did not count. `active_organizations` had a session
-    of late. Of `perhaps_active` that is not known, for want of counts; of `incomplete_organizations` a count is missing
-    on a day of late that is loaded.
+    `partial_days` are loaded, but without the organizations that the API did not count. In the last RECENT_DAYS days
+    `active_organizations` had a session, and `possibly_active` may have had one: they have only zeros, and a count is
+    missing. `incomplete_organizations` have no count on a day of those that is loaded.
     """
 
-    days: Sequence[DayOfEnterprise]
+    days: Sequence[EnterpriseDay]
     partial_days: int
-    weeks: Sequence[PeriodOfEnterprise]
-    months: Sequence[PeriodOfEnterprise]
-    organizations: Sequence[OrganizationLately]
+    weeks: Sequence[EnterprisePeriod]
+    months: Sequence[EnterprisePeriod]
+    organizations: Sequence[RecentOrganization]
     known_organizations: int
     active_organizations: int
-    perhaps_active: int
+    possibly_active: int
     incomplete_organizations: int
     restated: int
     restated_by: int
     last_loaded_at: datetime | None
 
     @property
-    def last_loaded(self) -> DayOfEnterprise | None:
+    def last_loaded(self) -> EnterpriseDay | None:
         """The latest day that is loaded."""
         return next((day for day in reversed(self.days) if day.sessions_count is not None), None)
 
-    def up_to_the_last_loaded(self, days: int) -> Sequence[DayOfEnterprise]:
-        """So many days that end with the latest loaded one, or as many as there are."""
+    def days_up_to_last_loaded(self, days: int) -> Sequence[EnterpriseDay]:
+        """The last `days` days of history that end with the latest loaded one; fewer if history is shorter."""
         until = [day for day in self.days if self.last_loaded and day.day <= self.last_loaded.day]
         return until[-days:]
 
     def window(self, days: int, before: int = 0) -> Window:
-        """So many days up to so many before the latest loaded one. Days before history are not loaded."""
+        """The `days` days that end `before` days ahead of the latest loaded one. Days before history aren't loaded."""
         if self.last_loaded is None:
             return Window(days, 0, 0)
         last = self.last_loaded.day - timedelta(days=before)
-        return window_of(days, [d for d in self.days if last - timedelta(days=days) < d.day <= last])
+        return window_over(days, [d for d in self.days if last - timedelta(days=days) < d.day <= last])
 
 
-def window_of(days: int, found: Sequence[DayOfEnterprise]) -> Window:
-    """Over so many days, of which those `found` are days of history."""
+def window_over(days: int, found: Sequence[EnterpriseDay]) -> Window:
+    """A window of `days` days, of which `found` are days of history."""
     counts = [day.sessions_count for day in found if day.sessions_count is not None]
     return Window(days, len(counts), sum(counts))
 
 
-def activity(connection: sa.Connection) -> Activity:
-    """Read it. The rollups should be up to date."""
+def read_activity(connection: sa.Connection) -> Activity:
+    """Read what the report shows. The rollups should be up to date."""
     days = _days(connection)
     last = max((day.day for day in days if day.sessions_count is not None), default=None)
     known = _organizations(connection, days[0].day, last) if last else []
     listed = {org_id for org_id, is_listed in connection.execute(_IS_LISTED) if is_listed}
-    most = sorted((org for org in known if org.lately.sessions_count), key=_rank)[:MOST_ORGS]
+    most = sorted((org for org in known if org.recent.sessions_count), key=_rank)[:MOST_ORGS]
     weeks = _whole_weeks(connection, last, [org.org_id for org in most[:MOST_SMALL_MULTIPLES]]) if last else {}
-    loaded_lately = sum(
+    days_loaded = sum(
         day.sessions_count is not None for day in days if last and 0 <= (last - day.day).days < RECENT_DAYS
     )
     latest, restated, restated_by = _restated(connection)
@@ -135,11 +135,11 @@ def activity(connection: sa.Connection) -> Activity:
         months=_periods(days, "month")[-MONTHS:],
         organizations=[replace(org, weeks=weeks.get(org.org_id, ())) for org in most],
         known_organizations=len(known),
-        active_organizations=sum(org.lately.sessions_count > 0 for org in known),
-        perhaps_active=sum(
-            org.org_id in listed and not org.lately.sessions_count and not org.lately.is_complete for org in known
+        active_organizations=sum(org.recent.sessions_count > 0 for org in known),
+        possibly_active=sum(
+            org.org_id in listed and not org.recent.sessions_count and not org.recent.is_complete for org in known
         ),
-        incomplete_organizations=sum(org.org_id in listed and org.lately.days_loaded < loaded_lately for org in known),
+        incomplete_organizations=sum(org.org_id in listed and org.recent.days_loaded < days_loaded for org in known),
         restated=restated,
         restated_by=restated_by,
         last_loaded_at=latest,
@@ -156,11 +156,11 @@ _PARTIAL_DAYS = (
 )
 
 
-def _rank(org: OrganizationLately) -> tuple[int, str]:
-    return -org.lately.sessions_count, org.org_id
+def _rank(org: RecentOrganization) -> tuple[int, str]:
+    return -org.recent.sessions_count, org.org_id
 
 
-def _days(connection: sa.Connection) -> list[DayOfEnterprise]:
+def _days(connection: sa.Connection) -> list[EnterpriseDay]:
     enterprise, reconciliation = tables.enterprise_sessions.c, tables.reconciliation.c
     rows = connection.execute(
         sa.select(
@@ -177,7 +177,7 @@ def _days(connection: sa.Connection) -> list[DayOfEnterprise]:
         .order_by(reconciliation.day)
     )
     return [
-        DayOfEnterprise(day, count, _rounded(mean_7, 2), _rounded(mean_28, 2), is_settled, verdict)
+        EnterpriseDay(day, count, _rounded(mean_7, 2), _rounded(mean_28, 2), is_settled, verdict)
         for day, count, mean_7, mean_28, is_settled, verdict in rows
     ]
 
@@ -186,28 +186,28 @@ def _rounded(number: float | None, digits: int) -> float | None:
     return None if number is None else round(float(number), digits)
 
 
-def _periods(days: Sequence[DayOfEnterprise], name: str) -> list[PeriodOfEnterprise]:
+def _periods(days: Sequence[EnterpriseDay], name: str) -> list[EnterprisePeriod]:
     """Each week or month from the first to the last one with a loaded day, in order."""
-    found: dict[date, list[DayOfEnterprise]] = {}
+    found: dict[date, list[EnterpriseDay]] = {}
     for day in days:
         first_day = day.day.replace(day=1) if name == "month" else day.day - timedelta(days=day.day.weekday())
         found.setdefault(first_day, []).append(day)
-    periods: list[PeriodOfEnterprise] = []
+    periods: list[EnterprisePeriod] = []
     before: int | None = None
     for first_day, of_period in sorted(found.items()):
         week_later, month_later = first_day + timedelta(days=7), (first_day + timedelta(days=31)).replace(day=1)
         following = week_later if name == "week" else month_later
-        window = window_of((following - first_day).days, of_period)
+        window = window_over((following - first_day).days, of_period)
         if periods or window.days_loaded:
-            periods.append(PeriodOfEnterprise(first_day, window, before))
-        before = window.whole
+            periods.append(EnterprisePeriod(first_day, window, before))
+        before = window.complete_sum
     while periods and not periods[-1].window.days_loaded:
         periods.pop()
     return periods
 
 
-def _organizations(connection: sa.Connection, history: date, last: date) -> list[OrganizationLately]:
-    """Every organization that was ever listed, without its weeks. Days before `history` are not looked at."""
+def _organizations(connection: sa.Connection, history: date, last: date) -> list[RecentOrganization]:
+    """Every organization that was ever listed, without its weeks. Days before `history` are ignored."""
     cells, organizations, totals = tables.daily_sessions.c, tables.organizations.c, tables.daily_totals.c
     first, middle = max(history, last - timedelta(days=2 * RECENT_DAYS - 1)), last - timedelta(days=RECENT_DAYS)
     counts = (
@@ -237,17 +237,17 @@ def _organizations(connection: sa.Connection, history: date, last: date) -> list
     ).all()
     loaded = connection.execute(sa.select(totals.day, totals.window_end).where(totals.day.between(first, last))).all()
 
-    def before_creation(created_at: datetime | None, *, is_lately: bool) -> int:
-        """Loaded days that were over when it was created: it had no session there, asked or not."""
-        ends = [end for day, end in loaded if (day > middle) == is_lately]
+    def days_before_creation(created_at: datetime | None, *, is_recent: bool) -> int:
+        """Loaded days that ended before it was created: it had no session then, whether or not it was counted."""
+        ends = [end for day, end in loaded if (day > middle) == is_recent]
         return sum(end <= created_at for end in ends) if created_at else 0
 
     return [
-        OrganizationLately(
+        RecentOrganization(
             org_id,
             name,
-            Window(RECENT_DAYS, days + before_creation(created_at, is_lately=True), int(count)),
-            Window(RECENT_DAYS, days_before + before_creation(created_at, is_lately=False), int(count_before)),
+            Window(RECENT_DAYS, days + days_before_creation(created_at, is_recent=True), int(count)),
+            Window(RECENT_DAYS, days_before + days_before_creation(created_at, is_recent=False), int(count_before)),
         )
         for org_id, name, created_at, count, days, count_before, days_before in rows
     ]
@@ -256,26 +256,26 @@ def _organizations(connection: sa.Connection, history: date, last: date) -> list
 def _whole_weeks(
     connection: sa.Connection, last: date, org_ids: Sequence[str]
 ) -> dict[str, list[tuple[date, int | None]]]:
-    """For each of `org_ids`, the last WEEKS weeks from its first to its last complete one; None for the others."""
+    """For each of `org_ids`, its weeks among the last WEEKS, from its first to its last complete one; gaps are None."""
     weekly = tables.weekly_sessions.c
     next_day = last + timedelta(days=1)
     since = next_day - timedelta(days=next_day.weekday(), weeks=WEEKS)
-    whole: dict[str, dict[date, int]] = {}
+    complete: dict[str, dict[date, int]] = {}
     for org_id, week, count in connection.execute(
         sa.select(weekly.org_id, weekly.week, weekly.sessions_count)
         .where(weekly.org_id.in_(org_ids), weekly.week >= since, weekly.is_complete)
         .order_by(weekly.week)
     ):
-        whole.setdefault(org_id, {})[week] = count
+        complete.setdefault(org_id, {})[week] = count
     mondays = [since + timedelta(weeks=n) for n in range(WEEKS)]
     return {
         org_id: [(monday, found.get(monday)) for monday in mondays if min(found) <= monday <= max(found)]
-        for org_id, found in whole.items()
+        for org_id, found in complete.items()
     }
 
 
 def _restated(connection: sa.Connection) -> tuple[datetime | None, int, int]:
-    """When a day was last read, and how many counts were changed in RESTATED_DAYS up to then, by how many sessions."""
+    """When a day was last read, how many counts changed in the RESTATED_DAYS before that, and by how many sessions."""
     revisions = tables.session_revisions.c
     latest = connection.scalar(sa.select(sa.func.max(tables.daily_totals.c.loaded_at)))
     if latest is None:

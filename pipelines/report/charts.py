@@ -1,7 +1,7 @@
-"""The report's charts as Vega-Lite, made with Altair. Colours come from the page, which knows light from dark.
+"""The report's charts as Vega-Lite, made with Altair. The page sets the colours, since it knows light from dark mode.
 
-Each takes the width of its place. What a chart says is in its `description`, for those who do not see it; its numbers
-are in a table beside it, so its marks are silent.
+A chart is as wide as its container. Its `description` says in words what it shows, for screen readers; its marks are
+hidden from them, because a table below it has the numbers.
 """
 
 from collections.abc import Sequence
@@ -11,15 +11,15 @@ from typing import Any
 
 import altair as alt
 
-from pipelines.report.activity import DayOfEnterprise, OrganizationLately
+from pipelines.report.activity import EnterpriseDay, RecentOrganization
 
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 DAY, MEAN_OF_7, MEAN_OF_28 = "day", "7-day mean", "28-day mean"
-# The page's colours of the same number: lines and bars take them in this order.
+# The page's colour0, colour1 and colour2 belong to these, in this order.
 SERIES = [DAY, MEAN_OF_7, MEAN_OF_28]
 
-# What the page replaces by its own colours; these are for the picture in Dagster.
+# Used for the picture in Dagster; the page replaces them with its own.
 COLOURS = {
     "colour0": "#9ca3af",
     "colour1": "#2563eb",
@@ -41,13 +41,13 @@ def _spec(
     fit = alt.AutoSizeParams(type="fit-x", contains="padding")
     laid_out = chart.properties(description=description, width="container", height=height, autosize=fit)
     spec: Spec = laid_out.to_dict(validate=False)  # the tests draw them all
-    # The rows come in here because Altair would look at each of their values.
+    # The rows are added here because Altair would inspect every value in them.
     return spec | {"datasets": {ROWS.name: list(rows)}, "params": [{"name": n, "value": c} for n, c in COLOURS.items()]}
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A period's sum, None if no day of it is loaded; the rest is what pointing at it shows."""
+    """A period's sum, None if no day of it is loaded. `days` and `change` are texts for its tooltip."""
 
     period: str
     sessions: int | None
@@ -56,8 +56,8 @@ class Bar:
     change: str
 
 
-def spelled_change(change: float) -> str:
-    """A change of 0.1 as +10%."""
+def format_change(change: float) -> str:
+    """0.1 as +10%."""
     return f"{change:+.0%}"
 
 
@@ -66,10 +66,10 @@ def _day(day: date) -> str:
 
 
 def _time(field: str, form: str) -> alt.X:
-    """A day on the axis as it is in the data, whatever the time zone of who looks."""
+    """An axis of days as they are in the data, whatever the reader's time zone."""
     axis = alt.Axis(labelOverlap="greedy", labelSeparation=8, labelFlush=20, grid=False, format=form)
     if "%d" not in form:
-        axis.tickCount = {"interval": "month", "step": 1}  # else a month's name would come twice
+        axis.tickCount = {"interval": "month", "step": 1}  # otherwise a month's name could appear twice
     return alt.X(f"{field}:T", title=None, scale=alt.Scale(type="utc"), axis=axis)
 
 
@@ -77,8 +77,8 @@ def _count(title: str = "sessions") -> alt.Y:
     return alt.Y("sessions:Q", title=title, axis=alt.Axis(tickMinStep=1, tickCount=5))
 
 
-def trend(days: Sequence[DayOfEnterprise], description: str, *, with_days: bool) -> Spec:
-    """Sessions a day and their means; over a long time the means alone."""
+def trend(days: Sequence[EnterpriseDay], description: str, *, with_days: bool) -> Spec:
+    """Sessions per day and their means; `with_days=False` draws only the means."""
     rows: list[dict[str, Any]] = []
     for day in days:
         shown = [(MEAN_OF_7, day.mean_of_7_days), (MEAN_OF_28, day.mean_of_28_days)]
@@ -110,8 +110,8 @@ def trend(days: Sequence[DayOfEnterprise], description: str, *, with_days: bool)
     return _spec(alt.layer(bars, lines) if len(known) > 1 else bars, rows, description, 240)
 
 
-def heat_map(year: int, days: Sequence[DayOfEnterprise], most: int, description: str, *, with_legend: bool) -> Spec:
-    """A year's days by week and weekday. A day that is not loaded is an outline."""
+def heat_map(year: int, days: Sequence[EnterpriseDay], most: int, description: str, *, with_legend: bool) -> Spec:
+    """A year's days by week and weekday. A day that isn't loaded is an outline."""
     first_weekday = date(year, 1, 1).weekday()
 
     def week(day: date) -> int:
@@ -174,7 +174,7 @@ def heat_map(year: int, days: Sequence[DayOfEnterprise], most: int, description:
 
 
 def periods(found: Sequence[Bar], description: str) -> Spec:
-    """Sums of weeks or months in order; the incomplete ones pale, and a gap where nothing is loaded."""
+    """Sums of weeks or months in order: incomplete ones are pale, and there is a gap where nothing is loaded."""
     rows = [asdict(bar) for bar in found]
     bars = (
         alt.Chart(ROWS)
@@ -188,7 +188,7 @@ def periods(found: Sequence[Bar], description: str) -> Spec:
             tooltip=[
                 alt.Tooltip("period:O", title=" "),
                 alt.Tooltip("sessions:Q", format=","),
-                alt.Tooltip("change:N", title="to the one before"),
+                alt.Tooltip("change:N", title="change"),
                 alt.Tooltip("days:N", title=" "),
             ],
         )
@@ -196,15 +196,15 @@ def periods(found: Sequence[Bar], description: str) -> Spec:
     return _spec(bars, rows, description, 180)
 
 
-def top_organizations(named: Sequence[tuple[str, OrganizationLately]], description: str) -> Spec:
-    """Sessions lately, most first, with a tick where the same number of days before was, if that is known."""
+def top_organizations(named: Sequence[tuple[str, RecentOrganization]], description: str) -> Spec:
+    """Recent sessions, most first, with a tick for the days before them if all of those are loaded."""
     rows = [
         {
             "organization": name,
-            "sessions": org.lately.sessions_count,
-            "days": f"{org.lately.days_loaded} of {org.lately.days}",
-            "before": org.before.whole,
-            "earlier": "unknown" if org.before.whole is None else f"{org.before.whole:,}",
+            "sessions": org.recent.sessions_count,
+            "days": f"{org.recent.days_loaded} of {org.recent.days}",
+            "before": org.before.complete_sum,
+            "earlier": "unknown" if org.before.complete_sum is None else f"{org.before.complete_sum:,}",
         }
         for name, org in named
     ]
@@ -226,12 +226,12 @@ def top_organizations(named: Sequence[tuple[str, OrganizationLately]], descripti
         x=alt.X("sessions:Q", title="sessions", axis=alt.Axis(tickMinStep=1, tickCount=5))
     )
     ticks = base.mark_tick(aria=False, thickness=3, color={"expr": "ink"}).encode(x="before:Q")
-    # Of unknowns alone Vega would make an infinite axis.
+    # From unknown values alone Vega would make an infinite axis.
     layers = [bars, ticks] if any(org.before.is_complete for _, org in named) else [bars]
     return _spec(alt.layer(*layers), rows, description, 20 * len(rows))
 
 
-def small_multiple(org: OrganizationLately, description: str) -> Spec:
+def small_multiple(org: RecentOrganization, description: str) -> Spec:
     """An organization's complete weeks, with gaps for the others."""
     rows = [{"week": _day(week), "sessions": count} for week, count in org.weeks]
     line = (

@@ -20,15 +20,15 @@ _GLOBALS = "window.vegaEmbed = vegaEmbed;"
 
 
 def library() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script; kept in the user's cache, since to put them together takes long."""
+    """Vega, Vega-Lite and Vega-Embed as one script; cached in the user's cache directory, since bundling is slow."""
     import vl_convert as vlc  # here: no other command or run should wait for it
 
     versions = (vlc.get_vega_version(), vlc.get_vegalite_versions()[-1], vlc.get_vega_embed_version())
     kept = user_cache_path("devin-sessions") / f"vega-{'-'.join(versions)}.js"
-    with suppress(OSError):  # none yet, or none that may be read
+    with suppress(OSError):  # not there yet, or not readable
         return kept.read_text(encoding="utf-8")
     script = vlc.javascript_bundle(_GLOBALS).replace("</script", "<\\/script")
-    with suppress(OSError), replacing(kept) as file:  # a user without a home has no cache, and waits each time
+    with suppress(OSError), replacing(kept) as file:  # a user without a home has no cache and bundles every time
         file.write(script.encode())
     return script
 
@@ -37,9 +37,9 @@ def picture(shown: Activity) -> str:
     """The trend as a PNG in base64, for the Dagster UI."""
     import vl_convert as vlc  # here: as above
 
-    from pipelines.report import sections  # here: Altair takes longer to import than most commands
+    from pipelines.report import sections  # here: importing Altair takes longer than most commands
 
-    spec = sections.trend(shown.up_to_the_last_loaded(sections.DAYS_ONE_BY_ONE), with_days=True) | {
+    spec = sections.trend(shown.days_up_to_last_loaded(sections.DAYS_ONE_BY_ONE), with_days=True) | {
         "width": 720,
         "background": "white",
     }
@@ -47,15 +47,15 @@ def picture(shown: Activity) -> str:
 
 
 def as_page(shown: Activity, verdicts: Iterable[tuple[str, Verdict]], script: str) -> str:
-    """The whole page. `verdicts` are those of the checks, each with its title; `script` is the charts' library."""
+    """The whole page. `verdicts` are those of the checks, each with its title; `script` is what `library` returns."""
     from pipelines.report import quality, sections  # here: as above
 
     shown_sections = sections.sections(shown) if shown.last_loaded else []
     specs = {chart.id: chart.spec for section in shown_sections for chart in section.charts}
-    # Names come from the source: in JSON within HTML nothing of them may end the script.
-    told = json.dumps(specs, ensure_ascii=False)
+    # Names come from the API: nothing in them may end the script element that holds this JSON.
+    escaped = json.dumps(specs, ensure_ascii=False)
     for character in "<>&\u2028\u2029":
-        told = told.replace(character, f"\\u{ord(character):04x}")
+        escaped = escaped.replace(character, f"\\u{ord(character):04x}")
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -63,7 +63,7 @@ def as_page(shown: Activity, verdicts: Iterable[tuple[str, Verdict]], script: st
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    marks = quality.quality(shown, verdicts)
+    marks = quality.quality_marks(shown, verdicts)
     drawing = Path(__file__).with_name("report.js").read_text(encoding="utf-8")
     return environment.get_template("report.html").render(
         shown=shown,
@@ -72,7 +72,7 @@ def as_page(shown: Activity, verdicts: Iterable[tuple[str, Verdict]], script: st
         header=sections.header(shown),
         marks=marks,
         worst=quality.worst(marks),
-        specs=Markup(told),  # escaped above
+        specs=Markup(escaped),
         library=Markup(script),
         drawing=Markup(drawing),
         hashes=[_hash(script), _hash(drawing)],

@@ -1,4 +1,4 @@
-"""What the report says of the quality of the data: a mark for each check, and the worst of them in one line."""
+"""What the report says about data quality: a mark for each check, and the worst of them in one line."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,19 +12,19 @@ from pipelines.report.sections import UNKNOWN
 
 @dataclass(frozen=True)
 class Mark:
-    """One line about the quality of the data: about what, how it stands, and in which words."""
+    """One line about data quality. `kind` is good, warn, bad or none, which are also the page's CSS classes."""
 
     title: str
     kind: str
     sentence: str
 
     @property
-    def spelled(self) -> str:
+    def label(self) -> str:
         return {"good": "✓ passed", "warn": "! warning", "bad": "✗ failed", "none": UNKNOWN}[self.kind]
 
 
-def quality(shown: Activity, verdicts: Iterable[tuple[str, Verdict]]) -> list[Mark]:
-    """A mark for each check, as Dagster would give it; none if there is nothing yet that could be wrong."""
+def quality_marks(shown: Activity, verdicts: Iterable[tuple[str, Verdict]]) -> list[Mark]:
+    """A mark for each check, as Dagster shows it. While no day is loaded, a check that holds has the kind none."""
     marks = []
     for title, verdict in verdicts:
         if verdict.passed:
@@ -32,19 +32,19 @@ def quality(shown: Activity, verdicts: Iterable[tuple[str, Verdict]]) -> list[Ma
         else:
             kind = "warn" if verdict.severity is dg.AssetCheckSeverity.WARN else "bad"
         marks.append(
-            Mark(title, kind, verdict.sentence if kind != "none" else "Nothing is loaded that could be checked.")
+            Mark(title, kind, verdict.sentence if kind != "none" else "Nothing is loaded yet, so nothing was checked.")
         )
     restated = (
-        f"{shown.restated:,} counts were changed in the last {RESTATED_DAYS} days, by {shown.restated_by:+,} sessions "
-        "together; session_revisions has both values of each."
+        f"Counts that changed in the last {RESTATED_DAYS} days: {shown.restated:,}, by {shown.restated_by:+,} sessions "
+        "in total. session_revisions has the old and the new value of each."
         if shown.restated
-        else f"No stored count was changed in the last {RESTATED_DAYS} days."
+        else f"No stored count changed in the last {RESTATED_DAYS} days."
     )
     return [*marks, Mark("Restatements", "none", restated)] if shown.last_loaded else marks
 
 
 def worst(marks: Sequence[Mark]) -> Mark:
-    """One line for all of them: the worst, and how many are as bad."""
+    """All of them in one line: how many checks have the worst result, and which."""
     for kind, verb in (("bad", "failed"), ("warn", "gave a warning")):
         found = [mark for mark in marks if mark.kind == kind]
         if found:

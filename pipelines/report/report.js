@@ -1,7 +1,7 @@
 "use strict";
-// Says how old the page is by the clock of who reads it; draws the charts in its colours, again when those change.
-const STALE_HOURS = 36; // each night reads again: one that did not is noticed
-const FAST_CLOCK_HOURS = 1; // clocks may differ so much
+// Shows the page's age by the reader's clock, and draws the charts in the page's colours, again when those change.
+const STALE_HOURS = 36; // data is read every night: one missed night makes the page stale
+const CLOCK_TOLERANCE_HOURS = 1; // how far this device's clock may be behind
 const charts = JSON.parse(document.getElementById("charts").textContent);
 const isDark = matchMedia("(prefers-color-scheme: dark)");
 
@@ -24,10 +24,10 @@ function config() {
 
 async function draw() {
   for (const [id, spec] of Object.entries(charts)) {
-    const place = document.getElementById(id);
+    const container = document.getElementById(id);
     spec.params = spec.params.map((param) => ({ name: param.name, value: colour(param.name) }));
     try {
-      await vegaEmbed(place, spec, {
+      await vegaEmbed(container, spec, {
         actions: false,
         ast: true,
         config: config(),
@@ -35,14 +35,14 @@ async function draw() {
         tooltip: { theme: isDark.matches ? "dark" : "light" },
       });
     } catch (error) {
-      place.textContent = "This chart could not be drawn; its numbers are in the table below.";
+      container.textContent = "This chart could not be drawn; its numbers are in the table below.";
       console.error(id, error);
     }
   }
   document.documentElement.dataset.drawn = isDark.matches ? "dark" : "light";
 }
 
-function spelledAge(hours) {
+function formatAge(hours) {
   const [number, unit] = hours >= 48 ? [hours / 24, "day"] : hours >= 1 ? [hours, "hour"] : [hours * 60, "minute"];
   const whole = Math.floor(Math.max(number, 0));
   return `${whole.toLocaleString("en")} ${unit}${whole === 1 ? "" : "s"}`;
@@ -52,20 +52,20 @@ function showAge() {
   const read = document.getElementById("read");
   if (!read) return; // nothing is loaded
   const hoursSince = (time) => (Date.now() - Date.parse(time.dateTime)) / 3600000;
-  const isAhead = hoursSince(read) < -FAST_CLOCK_HOURS;
+  const isClockBehind = hoursSince(read) < -CLOCK_TOLERANCE_HOURS;
   const isStale = hoursSince(read) > STALE_HOURS;
   for (const place of document.querySelectorAll("[data-age]")) {
     const hours = hoursSince(document.getElementById(place.dataset.age));
-    place.textContent = isAhead ? "" : ` (${spelledAge(hours)} ago)`;
+    place.textContent = isClockBehind ? "" : ` (${formatAge(hours)} ago)`;
   }
   const mark = document.getElementById("age");
-  mark.className = `mark ${isStale || isAhead ? "bad" : "good"}`;
-  mark.textContent = isAhead ? "? unknown" : isStale ? "✗ stale" : "✓ fresh";
+  mark.className = `mark ${isStale || isClockBehind ? "bad" : "good"}`;
+  mark.textContent = isClockBehind ? "? unknown" : isStale ? "✗ stale" : "✓ fresh";
   const warning = document.getElementById("stale");
-  warning.hidden = !isStale && !isAhead;
-  warning.textContent = isAhead
-    ? "✗ The age of this page is unknown: the clock of this device is behind. "
-    : `✗ Stale: the data was last read ${spelledAge(hoursSince(read))} ago. `;
+  warning.hidden = !isStale && !isClockBehind;
+  warning.textContent = isClockBehind
+    ? "✗ The age of this page is unknown: this device's clock is behind. "
+    : `✗ Stale: the data was last read ${formatAge(hoursSince(read))} ago. `;
 }
 
 showAge();

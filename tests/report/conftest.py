@@ -1,4 +1,4 @@
-"""A browser for the report, and a run that wrote one."""
+"""A browser for the report, and a run that wrote a report."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -16,7 +16,7 @@ from tests.support.world import World
 
 @pytest.fixture
 def look() -> Iterator[Look]:
-    """Opens a page, so wide, and waits until its charts are there. After runs in this process: they want its loop."""
+    """Opens a page and waits for its charts. Use it after any run in this process, which needs the event loop."""
     with ExitStack() as stack:
         browser = cache(lambda: stack.enter_context(chromium()))
 
@@ -45,7 +45,7 @@ def look() -> Iterator[Look]:
 
 @pytest.fixture
 def loaded(each_world: World) -> World:
-    """A world with a report of 100 days."""
+    """A world with a report on 100 days."""
     each_world.configure(
         devin_start_date="2025-01-01", devin_report_path=str(each_world.folder / "published" / "report.html")
     )

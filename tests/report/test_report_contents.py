@@ -1,4 +1,4 @@
-"""What the report shows of what is stored, and what never runs in it."""
+"""What the report shows, and what never runs in it."""
 
 import json
 import socket
@@ -47,7 +47,7 @@ def test_names_are_text_and_never_markup(database: Database, tmp_path: Path, loo
     assert looked.page.evaluate("document.querySelectorAll('img, b, iframe').length") == 0
 
 
-def test_a_script_that_got_in_all_the_same_would_not_run_nor_reach_the_network(
+def test_an_injected_script_would_neither_run_nor_reach_the_network(
     database: Database, tmp_path: Path, look: Look
 ) -> None:
     fill(database, {"a": [1] * 10})
@@ -65,7 +65,7 @@ def test_a_script_that_got_in_all_the_same_would_not_run_nor_reach_the_network(
         assert looked.charts(), "while the page's own scripts run"
         looked.page.keyboard.press("Tab")
         looked.page.keyboard.press("Enter")
-        assert looked.page.url == f"{path.as_uri()}#quality", "what it calls its base is not"
+        assert looked.page.url == f"{path.as_uri()}#quality", "an injected base is ignored"
         server.settimeout(0)
         with pytest.raises(BlockingIOError):
             server.accept()
@@ -76,7 +76,7 @@ def test_a_script_that_got_in_all_the_same_would_not_run_nor_reach_the_network(
         assert looked.page.evaluate(refused) == "form-action"
 
 
-def test_an_empty_warehouse_says_what_to_do(database: Database, tmp_path: Path, look: Look) -> None:
+def test_the_report_of_an_empty_warehouse_says_what_to_do(database: Database, tmp_path: Path, look: Look) -> None:
     looked = look(write_report(database, tmp_path))
     header = looked.text("header")
     assert "No day is loaded yet. To load all of history: devin-sessions backfill --missing" in header
@@ -84,7 +84,7 @@ def test_an_empty_warehouse_says_what_to_do(database: Database, tmp_path: Path, 
     assert looked.page.locator(".chart").count() == 0
     marks = {row[0]: row[1] for row in quality_rows(looked)}
     assert marks.pop("Latest day") == "! warning"
-    assert set(marks.values()) == {UNKNOWN}, "of nothing nothing is proven"
+    assert set(marks.values()) == {UNKNOWN}, "without a loaded day nothing is proven"
     assert looked.console == []
 
 
@@ -107,7 +107,9 @@ def test_days_that_are_not_loaded_are_outlines_and_never_zeros(database: Databas
 
 
 @pytest.mark.parametrize("organizations", [1, 1000])
-def test_one_organization_and_a_thousand(database: Database, tmp_path: Path, look: Look, organizations: int) -> None:
+def test_the_report_shows_one_organization_or_a_thousand(
+    database: Database, tmp_path: Path, look: Look, organizations: int
+) -> None:
     fill(database, {f"org-{n:04}": [n % 7 + 1] * 21 for n in range(organizations)})
     looked = look(write_report(database, tmp_path))
     assert looked.console == []
@@ -116,11 +118,11 @@ def test_one_organization_and_a_thousand(database: Database, tmp_path: Path, loo
     assert looked.page.locator(".small .chart svg").count() == min(organizations, MOST_SMALL_MULTIPLES)
     assert f" 28 days {organizations:,} of {organizations:,} known" in looked.text(".tiles")
     if organizations == 1000:
-        together = "These 20 had 2,940 together; 980 more organizations were active."
-        assert together in looked.text("section:has(#organizations)")
+        total = "These 20 had 2,940 in total; 980 more organizations were active."
+        assert total in looked.text("section:has(#organizations)")
 
 
-def test_every_share_of_history_can_be_drawn(database: Database, tmp_path: Path, look: Look) -> None:
+def test_charts_can_be_drawn_for_any_length_of_history(database: Database, tmp_path: Path, look: Look) -> None:
     for days in (1, 2, 8, 400, 800):
         with database.transaction() as connection:
             for table in reversed(tables.metadata.sorted_tables):
@@ -132,7 +134,7 @@ def test_every_share_of_history_can_be_drawn(database: Database, tmp_path: Path,
         assert len(looked.charts()) == looked.page.locator(".chart").count(), days
 
 
-def test_tiles_words_and_tables_tell_what_was_counted(database: Database, tmp_path: Path, look: Look) -> None:
+def test_tiles_words_and_tables_show_what_was_counted(database: Database, tmp_path: Path, look: Look) -> None:
     counts = {"a": [2] * 28 + [4] * 28, "b": [0] * 28 + [3] * 28, "c": [1] * 56, "d": [9] * 28 + [0] * 28}
     counts["a"][30] = 6
     fill(database, counts, settled_after_days=9)
@@ -141,11 +143,11 @@ def test_tiles_words_and_tables_tell_what_was_counted(database: Database, tmp_pa
     tiles = [" ".join(tile.split()) for tile in looked.page.locator(".tiles li").all_inner_texts()]
     assert tiles == [
         "Sessions on 15 Jun 2025 8 may still change",
-        "Last 7 days 56 +0% to the 7 before",
-        f"Last 28 days 226 {226 / 336 - 1:+.0%} to the 28 before",
+        "Last 7 days 56 +0% vs previous 7 days",
+        f"Last 28 days 226 {226 / 336 - 1:+.0%} vs previous 28 days",
         "Active organizations, 28 days 3 of 4 known",
     ]
-    said = "Between 2025-04-21 and 2025-06-15 the most on one day were 12, on Monday 21 April 2025."
+    said = "The busiest day from 2025-04-21 to 2025-06-15 was Monday 21 April 2025, with 12 sessions."
     assert looked.text("section:has(#trend) > p") == said
     a_day = [sum(of_day) for of_day in zip(*counts.values(), strict=True)]
     shown = looked.rows("Trend")
@@ -164,14 +166,14 @@ def test_tiles_words_and_tables_tell_what_was_counted(database: Database, tmp_pa
     ]
     said = looked.text("section:has(#organizations) > p")
     assert said.startswith(
-        "Name of a had most sessions in the last 28 days: 114. The tick is the 28 days before, where"
+        "Name of a had the most sessions in the last 28 days: 114. The tick marks the 28 days before, if"
     )
     with database.transaction() as connection:
         connection.execute(sa.update(tables.enterprise_sessions).values(is_settled=True))
     assert "Sessions on 15 Jun 2025 8 settled" in look(write_report(database, tmp_path)).text(".tiles")
 
 
-def test_weeks_and_months_that_are_not_whole_are_told_from_those_that_are(
+def test_incomplete_weeks_and_months_look_different_from_complete_ones(
     database: Database, tmp_path: Path, look: Look
 ) -> None:
     counts = [*range(54), None, None]
@@ -179,9 +181,9 @@ def test_weeks_and_months_that_are_not_whole_are_told_from_those_that_are(
     looked = look(write_report(database, tmp_path))
     weeks = [sum(range(n, min(n + 7, 54))) for n in range(0, 56, 7)]
     change = f"{weeks[6] / weeks[5] - 1:+.0%}"
-    said = f"The last whole one, week of 02 June 2025, has {weeks[6]:,} sessions, {change} to the one before."
+    said = f"The last complete week (week of 02 June 2025) has {weeks[6]:,} sessions, {change} vs the week before."
     assert looked.text("section:has(#weeks) > p") == (
-        f"{said} Pale ones are not whole; a gap is one of which no day is loaded."
+        f"{said} Pale bars are incomplete weeks; a gap is a week without a loaded day."
     )
     assert looked.rows("Weeks")[:2] == [
         ["week of 09 June 2025", f"{weeks[7]:,}", UNKNOWN, "5 of 7"],
@@ -198,7 +200,7 @@ def test_weeks_and_months_that_are_not_whole_are_told_from_those_that_are(
     assert [bar.opacity for bar in bars] == [0.9] * 7 + [0.4]
 
 
-def test_each_square_of_the_calendar_is_in_its_week_and_weekday_and_as_strong_as_its_day(
+def test_each_calendar_square_is_in_its_week_and_weekday_and_coloured_by_its_count(
     database: Database, tmp_path: Path, look: Look
 ) -> None:
     counts = [20, *range(400, 0, -1)]
@@ -230,7 +232,7 @@ def test_each_square_of_the_calendar_is_in_its_week_and_weekday_and_as_strong_as
     assert looked.page.locator("#year-2025 .role-legend").count() == 1
 
 
-def test_a_line_is_broken_where_days_are_not_loaded_and_they_have_no_bar(
+def test_days_that_are_not_loaded_break_the_lines_and_have_no_bar(
     database: Database, tmp_path: Path, look: Look
 ) -> None:
     fill(database, {"a": [5] * 40 + [None] + [5] * 40 + [None] * 3})
@@ -263,7 +265,7 @@ def test_organizations_are_drawn_from_most_to_least_with_a_tick_for_the_days_bef
     assert before == pytest.approx([28, 8 * 28, 4 * 28], abs=2)
 
 
-def test_a_chart_that_cannot_be_drawn_says_so_and_the_others_are(
+def test_a_chart_that_cannot_be_drawn_says_so_and_the_others_are_drawn(
     database: Database, tmp_path: Path, look: Look
 ) -> None:
     fill(database, {"a": [1] * 10})
@@ -271,15 +273,15 @@ def test_a_chart_that_cannot_be_drawn_says_so_and_the_others_are(
     page = path.read_text(encoding="utf-8")
     begin = '<script type="application/json" id="charts">'
     specs = page.partition(begin)[2].partition("</script>")[0]
-    told = json.loads(specs)
-    told["trend"]["layer"] = 5
-    path.write_text(page.replace(specs, json.dumps(told)), encoding="utf-8")
+    broken = json.loads(specs)
+    broken["trend"]["layer"] = 5
+    path.write_text(page.replace(specs, json.dumps(broken)), encoding="utf-8")
     looked = look(path)
     assert looked.text("#trend") == "This chart could not be drawn; its numbers are in the table below."
     assert {"year-2025", "organizations", "weeks", "months"} <= {*looked.charts()}
 
 
-def test_the_only_link_is_one_within_the_page(database: Database, tmp_path: Path, look: Look) -> None:
+def test_every_link_stays_within_the_page(database: Database, tmp_path: Path, look: Look) -> None:
     fill(database, {"a": [1] * 10})
     looked = look(write_report(database, tmp_path))
     assert looked.page.locator("a").evaluate_all("links => links.map(a => a.getAttribute('href'))") == [
@@ -288,7 +290,7 @@ def test_the_only_link_is_one_within_the_page(database: Database, tmp_path: Path
     ]
 
 
-def test_days_that_exceed_their_total_are_not_said_to_be_off_their_block(database: Database) -> None:
+def test_days_that_exceed_their_total_do_not_fail_the_check_of_blocks(database: Database) -> None:
     fill(database, {"a": [2] * 10}, unattributed=-1)
     with database.transaction(read_only=True) as connection:
         found = dict(checks.verdicts(connection, Settings(devin_start_date=date(2025, 1, 1))))

@@ -1,4 +1,4 @@
-"""The report marks what the checks say, its age, and the commands to run."""
+"""The report shows what the checks say, its age, and the commands to run."""
 
 import re
 from datetime import UTC, date, datetime, timedelta
@@ -16,7 +16,7 @@ from warehouse import tables
 
 
 @pytest.mark.parametrize("state", ["sound", "unattributed", "contradiction", "lower total", "refused", "gap"])
-def test_the_page_marks_what_the_checks_of_the_same_run_say(world: World, look: Look, state: str) -> None:
+def test_the_page_shows_the_results_of_the_checks_of_the_same_run(world: World, look: Look, state: str) -> None:
     last = datetime.now(UTC).date() - timedelta(days=1)
     first = last - timedelta(days=5)
     path = world.folder / "page" / "report.html"
@@ -62,7 +62,7 @@ def test_the_page_marks_what_the_checks_of_the_same_run_say(world: World, look: 
 
 
 def spoil(connection: sa.Connection, state: str, day: date) -> None:
-    """What a source that contradicts itself leaves behind."""
+    """Store what an API that contradicts itself leaves behind."""
     if state == "lower total":
         totals = tables.daily_totals.c
         lower = sa.update(tables.daily_totals).where(totals.day == day)
@@ -88,10 +88,10 @@ def spoil(connection: sa.Connection, state: str, day: date) -> None:
         (35, "✓ fresh", ""),
         (37, "✗ stale", "✗ Stale: the data was last read 37 hours ago."),
         (24 * 20, "✗ stale", "✗ Stale: the data was last read 20 days ago."),
-        (-9, "? unknown", "✗ The age of this page is unknown: the clock of this device is behind."),
+        (-9, "? unknown", "✗ The age of this page is unknown: this device's clock is behind."),
     ],
 )
-def test_the_age_is_by_the_clock_of_who_reads(
+def test_the_age_follows_the_readers_clock(
     database: Database, tmp_path: Path, look: Look, hours: int, mark: str, said: str
 ) -> None:
     fill(database, {"a": [1] * 10})
@@ -103,7 +103,7 @@ def test_the_age_is_by_the_clock_of_who_reads(
     assert {row[0]: row[1] for row in quality_rows(looked)}["Age"] == "✗ stale", "a page that stays open grows old"
 
 
-def test_without_javascript_the_age_is_a_time_and_no_praise(database: Database, tmp_path: Path, look: Look) -> None:
+def test_without_javascript_the_age_is_a_time_without_a_verdict(database: Database, tmp_path: Path, look: Look) -> None:
     fill(database, {"a": [1] * 10})
     looked = look(write_report(database, tmp_path), java_script_enabled=False)
     rows = {row[0]: row[1:] for row in quality_rows(looked)}
@@ -112,7 +112,7 @@ def test_without_javascript_the_age_is_a_time_and_no_praise(database: Database, 
     assert "ago" not in looked.text("header")
 
 
-def test_every_command_on_any_page_is_accepted(world: World) -> None:
+def test_every_command_on_the_page_is_accepted(world: World) -> None:
     last = datetime.now(UTC).date() - timedelta(days=1)
     first = last - timedelta(days=9)
     path = world.folder / "page" / "report.html"
@@ -141,7 +141,7 @@ def test_every_command_on_any_page_is_accepted(world: World) -> None:
     assert world.run(f"{last}", f"{last}").success
     found |= commands()
     assert {"probe", f"backfill {first} {first} --refresh"} <= found
-    assert not any(f"{first - timedelta(days=4)}" in command for command in found), "those days are no part of history"
+    assert not any(f"{first - timedelta(days=4)}" in command for command in found), "those days are not part of history"
     for command in found:
         code, _, err = devin_sessions(*command.split())
         assert code != exit_codes.WRONG_USE, (command, err)

@@ -1,4 +1,4 @@
-"""A run writes the report whole, after what it shows, or says why it cannot."""
+"""A run writes the report whole, after the data that it shows, or says why it cannot."""
 
 import base64
 import os
@@ -23,7 +23,7 @@ from tests.support.world import World
 from warehouse import tables
 
 
-def test_a_run_writes_a_page_that_draws_every_chart_and_asks_nobody_for_anything(loaded: World, look: Look) -> None:
+def test_a_run_writes_a_page_that_draws_every_chart_without_a_network(loaded: World, look: Look) -> None:
     path = loaded.settings.published_report
     assert path
     looked = look(path)
@@ -35,7 +35,7 @@ def test_a_run_writes_a_page_that_draws_every_chart_and_asks_nobody_for_anything
     looked.keep(f"report-1440-{'duckdb' if loaded.database.is_file else 'postgresql'}")
 
 
-def test_its_numbers_are_those_of_the_warehouse(loaded: World, look: Look) -> None:
+def test_the_numbers_on_the_page_are_those_of_the_warehouse(loaded: World, look: Look) -> None:
     path = loaded.settings.published_report
     assert path
     looked = look(path)
@@ -47,7 +47,7 @@ def test_its_numbers_are_those_of_the_warehouse(loaded: World, look: Look) -> No
 
     week, before = total("2025-04-04", "2025-04-10"), total("2025-03-28", "2025-04-03")
     assert tiles[0].startswith(f"Sessions on 10 Apr 2025 {total('2025-04-10', '2025-04-10'):,}")
-    assert tiles[1] == f"Last 7 days {week:,} {week / before - 1:+.0%} to the 7 before"
+    assert tiles[1] == f"Last 7 days {week:,} {week / before - 1:+.0%} vs previous 7 days"
     assert tiles[2].startswith(f"Last 28 days {total('2025-03-14', '2025-04-10'):,} ")
     looked.page.locator("summary", has_text="Months as a table").click()
     months = [row.split("\t") for row in looked.page.locator("details[open] tbody tr").all_inner_texts()]
@@ -60,10 +60,10 @@ def test_its_numbers_are_those_of_the_warehouse(loaded: World, look: Look) -> No
     assert [month[3] for month in months] == ["10 of 30", "31 of 31", "28 of 28", "31 of 31"]
     header = looked.text("header")
     assert "2025-01-01 to 2025-04-10: every day is loaded." in header
-    assert "days of history after that are not loaded. To load the rest: devin-sessions backfill --missing" in header
+    assert "days after that are not loaded. To load the rest: devin-sessions backfill --missing" in header
 
 
-def test_dagster_shows_the_trend_and_where_the_page_is(world: World) -> None:
+def test_dagster_shows_the_trend_and_the_path_of_the_page(world: World) -> None:
     path = world.folder / "published" / "report.html"
     world.configure(devin_start_date="2025-04-01", devin_report_path=str(path))
     result = world.run("2025-04-01", "2025-04-09")
@@ -88,7 +88,7 @@ def test_before_the_first_load_there_is_a_page_but_no_picture(world: World) -> N
     assert "No day is loaded yet." in path.read_text(encoding="utf-8")
 
 
-def test_it_comes_after_the_snapshot_or_on_a_server_after_the_rollups(each_world: World) -> None:
+def test_the_report_follows_the_snapshot_or_on_a_server_the_rollups(each_world: World) -> None:
     each_world.configure(devin_report_path=str(each_world.folder / "report.html"), devin_user_ids="discover")
     graph = each_world.definitions.resolve_asset_graph()
     rollups = {rollup.name for rollup in tables.ROLLUPS} | {"user_daily_sessions"}
@@ -96,7 +96,7 @@ def test_it_comes_after_the_snapshot_or_on_a_server_after_the_rollups(each_world
     assert parents == ({"published_snapshot"} if each_world.database.is_file else rollups)
 
 
-def test_a_page_is_replaced_whole_and_who_was_let_in_stays_so(world: World) -> None:
+def test_a_page_is_replaced_whole_and_keeps_its_permissions(world: World) -> None:
     path = world.folder / "page" / "report.html"
     world.configure(devin_start_date="2025-04-01", devin_report_path=str(path))
     assert world.run("2025-04-01", "2025-04-02").success
@@ -109,11 +109,11 @@ def test_a_page_is_replaced_whole_and_who_was_let_in_stays_so(world: World) -> N
     assert [found.name for found in path.parent.iterdir()] == [path.name]
 
 
-def test_while_a_page_is_written_nobody_else_publishes_beside_it(world: World) -> None:
+def test_while_a_page_is_written_no_other_process_can_publish(world: World) -> None:
     path = world.folder / "page" / "report.html"
     path.parent.mkdir()
     unfinished = path.with_name(f".{path.name}.unfinished")
-    os.mkfifo(unfinished)  # who writes more to it than a few kilobytes waits for who reads
+    os.mkfifo(unfinished)  # after a few kilobytes, the writer waits for the reader
     world.configure(devin_report_path=str(path))
     reader = os.open(unfinished, os.O_RDONLY | os.O_NONBLOCK)
     process = start("backfill", "2025-04-01", "2025-04-01")
@@ -145,7 +145,7 @@ def test_a_page_that_could_not_be_written_is_written_by_the_same_command(each_wo
     assert path.stat().st_mtime_ns == written, "it is as new as the counts"
 
 
-def test_it_is_made_of_the_snapshot_so_that_it_waits_for_nobody_who_holds_the_warehouse(world: World) -> None:
+def test_the_report_reads_the_snapshot_and_does_not_wait_for_the_warehouse(world: World) -> None:
     path = world.folder / "page" / "report.html"
     world.configure(devin_report_path=str(path))
     assert world.run("2025-04-01", "2025-04-02").success
@@ -163,9 +163,9 @@ def test_it_is_made_of_the_snapshot_so_that_it_waits_for_nobody_who_holds_the_wa
         (lambda snapshot: _of_version(snapshot, 1), "was written by an older release"),
         (lambda snapshot: _of_version(snapshot, 99), "later release"),
     ],
-    ids=["no database", "older", "newer"],
+    ids=["not a database", "older", "newer"],
 )
-def test_a_snapshot_that_cannot_be_read_fails_the_run_with_a_sentence_and_keeps_the_last_page(
+def test_an_unreadable_snapshot_fails_the_run_with_a_message_and_keeps_the_last_page(
     world: World, spoil: Callable[[Path], object], sentence: str
 ) -> None:
     path = world.folder / "page" / "report.html"
@@ -186,12 +186,12 @@ def _of_version(snapshot: Path, version: int) -> None:
         connection.execute("update warehouse_version set version = ?", [version])
 
 
-def test_the_library_of_the_charts_is_kept_where_it_can_be(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_chart_library_is_cached_if_it_can_be(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     script = report.library()
     (kept,) = tmp_path.rglob("*.js")
     assert kept.read_text(encoding="utf-8") == script
-    assert "</script" not in script, "it would end there"
+    assert "</script" not in script, "it would end the script element"
     kept.write_text("of another run", encoding="utf-8")
     assert report.library() == "of another run"
     monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
@@ -200,7 +200,7 @@ def test_the_library_of_the_charts_is_kept_where_it_can_be(monkeypatch: pytest.M
 
 def test_a_page_that_cannot_be_written_fails_the_run_after_everything_is_stored(world: World) -> None:
     path = world.folder / "page" / "report.html"
-    path.parent.write_text("a file in the folder's place")
+    path.parent.write_text("a file where the directory should be")
     world.configure(devin_report_path=str(path))
     result = world.run("2025-04-01", "2025-04-02")
     assert not result.success
@@ -208,7 +208,7 @@ def test_a_page_that_cannot_be_written_fails_the_run_after_everything_is_stored(
     assert world.cells() == world.truth("2025-04-01", "2025-04-02")
 
 
-def test_where_it_is_off_there_is_neither_asset_nor_page(world: World) -> None:
+def test_without_a_report_there_is_neither_an_asset_nor_a_page(world: World) -> None:
     world.configure(devin_report_path="off")
     assert world.run("2025-04-01", "2025-04-01").success
     assert "activity_report" not in {

@@ -39,7 +39,7 @@ def test_on_a_phone_the_page_is_as_wide_as_its_screen_with_every_table_open(
     assert looked.page.evaluate("[innerWidth, document.documentElement.scrollWidth]") == [360, 360]
     for cell in looked.page.locator("table.quality td:last-child").all():
         box = cell.bounding_box()
-        assert box and box["width"] > 300, "a sentence has the whole line"
+        assert box and box["width"] > 300, "a sentence takes the whole line"
 
 
 def luminance(colour: str) -> float:
@@ -51,13 +51,13 @@ def luminance(colour: str) -> float:
 
 
 def contrast(one: str, other: str) -> float:
-    """By the rule of WCAG: 4.5 is enough for text."""
+    """The WCAG contrast ratio: 4.5 is enough for text."""
     dark, light = sorted((luminance(one), luminance(other)))
     return (light + 0.05) / (dark + 0.05)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_texts_and_charts_stand_out_in_light_and_in_dark(
+def test_texts_and_charts_have_enough_contrast_in_light_and_dark(
     database: Database, tmp_path: Path, look: Look, scheme: str
 ) -> None:
     counts = [3, 1, 5, 2, 0, 0, 4] * 3 + [None] + [3, 1, 5, 2, 0, 0, 4] * 3
@@ -83,10 +83,10 @@ def test_texts_and_charts_stand_out_in_light_and_in_dark(
     paper = looked.colour("paper")
     assert min(contrast(looked.colour(name), paper) for name in ("colour1", "colour2", "full", "ink")) > 4.5
     assert min(contrast(looked.colour(name), paper) for name in ("colour0", "outline")) > 2.5
-    assert contrast(looked.colour("none"), paper) < 1.5, "none is next to nothing"
-    well, look_here = (looked.page.locator(f"td.{name}").first for name in ("good", "bad"))
-    assert (well.inner_text(), look_here.inner_text()) == ("✓ passed", "✗ failed")
-    colours = [cell.evaluate("cell => getComputedStyle(cell).color") for cell in (well, look_here)]
+    assert contrast(looked.colour("none"), paper) < 1.5, "a day without sessions is close to the background"
+    good, bad = (looked.page.locator(f"td.{name}").first for name in ("good", "bad"))
+    assert (good.inner_text(), bad.inner_text()) == ("✓ passed", "✗ failed")
+    colours = [cell.evaluate("cell => getComputedStyle(cell).color") for cell in (good, bad)]
     assert colours == [looked.colour("good"), looked.colour("bad")]
     assert colours[0] != colours[1]
 
@@ -97,7 +97,7 @@ def brightness(looked: LoadedPage, script: str) -> float:
     return (red + green + blue) / 3
 
 
-def test_the_charts_follow_when_the_screen_turns_dark(database: Database, tmp_path: Path, look: Look) -> None:
+def test_the_charts_are_redrawn_when_the_screen_turns_dark(database: Database, tmp_path: Path, look: Look) -> None:
     fill(database, {"a": [3, 1, 5, 2, 0, 0, 4] * 5})
     looked = look(write_report(database, tmp_path))
     paper = "getComputedStyle(document.body).backgroundColor"
@@ -108,16 +108,14 @@ def test_the_charts_follow_when_the_screen_turns_dark(database: Database, tmp_pa
     assert brightness(looked, paper) < 100 < 200 < brightness(looked, label)
 
 
-def test_every_number_can_be_reached_and_read_without_a_mouse_and_without_eyes(
-    database: Database, tmp_path: Path, look: Look
-) -> None:
+def test_every_number_can_be_read_by_keyboard_and_screen_reader(database: Database, tmp_path: Path, look: Look) -> None:
     fill(database, {"a": [3, 1, 5, 2, 0, 0, 4] * 5})
     looked = look(write_report(database, tmp_path))
     described: list[str] = looked.page.evaluate(
         "[...document.querySelectorAll('.chart')].map(c => c.role === 'graphics-document' ? c.ariaLabel : '')"
     )
     assert described
-    assert all("ession" in told for told in described), described
+    assert all("ession" in description for description in described), described
     reached: list[str] = []
     for _ in range(20):
         looked.page.keyboard.press("Tab")
@@ -131,14 +129,14 @@ def test_every_number_can_be_reached_and_read_without_a_mouse_and_without_eyes(
     assert looked.page.evaluate("document.documentElement.lang") == "en"
 
 
-def test_the_keyboard_leads_past_the_charts_and_into_each_table(database: Database, tmp_path: Path, look: Look) -> None:
+def test_the_keyboard_skips_the_charts_and_reaches_each_table(database: Database, tmp_path: Path, look: Look) -> None:
     fill(database, {"a": [3, 1, 5, 2, 0, 0, 4] * 10})
     looked = look(write_report(database, tmp_path))
     page = looked.page
     page.keyboard.press("Tab")
     skip = page.locator("a:focus")
     box = skip.bounding_box()
-    assert box and box["x"] >= 0 and box["y"] >= 0, "it is seen as soon as it is reached"
+    assert box and box["x"] >= 0 and box["y"] >= 0, "it is visible as soon as it has the focus"
     page.keyboard.press("Enter")
     assert page.locator(":target").inner_text() == "Data quality"
     for heading in ("Trend", "Calendar", "Organizations", "Weeks", "Months", "Data quality"):
@@ -153,9 +151,7 @@ def test_the_keyboard_leads_past_the_charts_and_into_each_table(database: Databa
     assert table.get_by_role("row").count() == 1 + 70
 
 
-def test_whoever_looks_from_another_time_zone_sees_the_same_days(
-    database: Database, tmp_path: Path, look: Look
-) -> None:
+def test_readers_in_other_time_zones_see_the_same_days(database: Database, tmp_path: Path, look: Look) -> None:
     fill(database, {"a": [*range(60)]})
     path = write_report(database, tmp_path)
     seen = []

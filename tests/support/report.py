@@ -13,7 +13,7 @@ from playwright.sync_api import Page
 from pipelines import checks
 from pipelines.assets.activity_report import ACTIVITY_REPORT
 from pipelines.report import page as report
-from pipelines.report.activity import activity
+from pipelines.report.activity import read_activity
 from pipelines.schedules import JOB
 from pipelines.settings import PROJECT, Settings
 from resources.database import Database
@@ -145,7 +145,7 @@ def fill(
 def write_report(database: Database, folder: Path) -> Path:
     """Write the report on what is stored, and return its path."""
     with database.transaction(read_only=True) as connection:
-        shown = activity(connection)
+        shown = read_activity(connection)
         first = shown.days[0].day if shown.days else LAST
         found = [*checks.verdicts(connection, Settings(devin_start_date=first))]
     path = folder / "report.html"
