@@ -14,7 +14,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -36,11 +36,11 @@ from resources.sandbox.faults import Fault
 from resources.sandbox.logged_request import LoggedRequest
 from tests.faults.cases import make_source
 from tests.faults.oracle import Cell, Stored
+from tests.support.examples import examples
 from tests.support.forks import Command
 from warehouse.dimensions import ORGANIZATIONS
 
 DAYS = 14
-EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "3"))
 STEPS = 10
 
 ranges_of_days = st.tuples(st.integers(0, DAYS - 1), st.integers(0, DAYS - 1)).map(sorted)
@@ -351,10 +351,9 @@ def test_the_warehouse_equals_its_model_after_each_kind_of_event() -> None:
 def test_the_warehouse_equals_its_model_after_any_sequence_of_events() -> None:
     run_state_machine_as_test(
         Warehouse,
-        settings=settings(
-            max_examples=EXAMPLES,
+        settings=examples(
+            3,
             stateful_step_count=STEPS,
-            deadline=None,
             derandomize=True,
             database=None,
             suppress_health_check=list(HealthCheck),

@@ -5,10 +5,11 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from resources.database import Database
+from tests.support.examples import examples
 from warehouse import reads, rollups, tables, writes
 from warehouse.dimensions import ORGANIZATIONS, USERS, Dimension
 from warehouse.writes import Entry, Provenance, Reading
@@ -238,7 +239,7 @@ def missing_one_by_one(connection: sa.Connection, dimension: Dimension, chosen: 
     return missing
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     listing=listings,
     seen=st.integers(0, 24 * 40),

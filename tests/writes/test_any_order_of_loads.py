@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from datetime import date, datetime, timedelta
 
 import sqlalchemy as sa
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from resources.database import Database
+from tests.support.examples import examples
 from tests.support.rows import DAY, NOW, reading, store
 from tests.support.warehouse import rebuild, rows_of, select_over_all_time, stored
 from warehouse import tables, writes
@@ -23,7 +24,7 @@ def empty(database: Database) -> None:
 
 
 # The function-scoped fixture is fine: each example empties the warehouse.
-each_example = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+each_example = examples(6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 counts = st.dictionaries(st.tuples(st.integers(0, 3), st.sampled_from("abc")), st.integers(0, 5), max_size=12)
 
