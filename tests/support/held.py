@@ -7,6 +7,24 @@ from resources.sandbox.logged_request import LoggedRequest
 from tests.support.world import World
 
 
+class Gate:
+    """Keeps the API from answering at all once it is asked for a window that starts at `since` or later."""
+
+    def __init__(self, world: World, since: datetime) -> None:
+        self.since = since
+        self._is_open = threading.Event()
+        world.source.fail(status=500, when=self._waits, times=None)
+
+    def open(self) -> None:
+        """Let it answer from here on."""
+        self._is_open.set()
+
+    def _waits(self, asked: LoggedRequest) -> bool:
+        if asked.start is not None and asked.start >= self.since:
+            self._is_open.wait()
+        return False  # the fault itself never strikes
+
+
 class Held:
     """Makes the API stall on windows that start at `since` or later, and sets `reached` at the first of them."""
 
