@@ -286,7 +286,7 @@ def test_a_warehouse_on_a_server_is_restored_from_its_own_backup(world: World, p
     world.configure(warehouse_url=postgresql.database())
     code, _, err = devin_sessions("restore")
     assert code == exit_codes.MISSING
-    assert "is on a server. Restore it from your own backup, such as one of pg_dump" in err
+    assert "is on a server. Restore it from your own backup, such as one made with pg_dump" in err
 
 
 def test_query_and_backfill_report_a_damaged_file_and_the_command_that_restores_it(loaded: World) -> None:
