@@ -75,7 +75,7 @@ def test_the_ui_serves_the_graph_runs_the_schedule_and_shows_no_password(with_pa
     with output.open("w") as file, dagster_ui({}, file) as url:
         answer = httpx.post(f"{url}/graphql", json=question, timeout=60).json()["data"]
     printed = output.read_text()
-    assert "the schedule runs as long as this does" in printed
+    assert "the schedule runs as long as this command" in printed
     assert "Warning" not in printed
     assert PASSWORD not in json.dumps(answer) + printed
     assert len(answer["assetNodes"]) == 5
