@@ -185,7 +185,7 @@ def test_a_refused_organization_keeps_the_exit_code_at_1_until_its_counts_are_lo
     command = ("backfill", "2025-04-01", "2025-04-05")
     code, _, err = devin_sessions(*command)
     assert code == exit_codes.MISSING
-    assert f"refuses to count 1 of the organizations: {refused} on 2025-04-05" in err
+    assert f"The API refused to count 1 organization: {refused} on 2025-04-05" in err
     still_to_load = "Still to load: 2025-04-01…2025-04-05 (5 days). Run the same command again: devin-sessions backfill"
     assert still_to_load in err
 
