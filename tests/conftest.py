@@ -40,12 +40,15 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(params=["duckdb", "postgresql"])
-def warehouse_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def warehouse_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """A new warehouse. A test that takes this runs once on each database."""
     if request.param == "duckdb":
-        return f"duckdb:///{tmp_path}/warehouse.duckdb"
+        yield f"duckdb:///{tmp_path}/warehouse.duckdb"
+        return
     server: PostgreSQL = request.getfixturevalue("postgresql")
-    return server.database(unprivileged=True)
+    url = server.database(unprivileged=True)
+    yield url
+    server.drop(url)
 
 
 @pytest.fixture
