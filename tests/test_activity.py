@@ -6,7 +6,9 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
+from pipelines import checks
 from pipelines.report.activity import MONTHS, MOST_ORGS, MOST_SMALL_MULTIPLES, WEEKS, Activity, read_activity
+from pipelines.settings import Settings
 from resources.database import Database
 from tests.support.report import LAST, fill
 from warehouse import writes
@@ -75,10 +77,10 @@ def test_recent_windows_end_with_the_last_loaded_day_and_not_with_history(databa
 def test_top_organizations_have_the_most_sessions_in_28_days_and_show_the_28_before(
     database: Database,
 ) -> None:
-    counts = some(30, 100, not_loaded=(-1, -2))
+    counts = some(30, 60, not_loaded=(-1, -2))
     for org_id in ("org-03", "org-04"):  # without recent sessions
-        counts[org_id] = [9] * 70 + [0] * 28 + [None] * 2
-    counts["org-05"] = [0] * 70 + [9] * 28 + [None] * 2
+        counts[org_id] = [9] * 30 + [0] * 28 + [None] * 2
+    counts["org-05"] = [0] * 30 + [9] * 28 + [None] * 2
     fill(database, counts)
     last = LAST - timedelta(days=2)
     lately = {org_id: total({org_id: row}, last, 28) or 0 for org_id, row in counts.items()}
@@ -98,34 +100,34 @@ def test_an_organization_without_recent_sessions_is_not_a_top_organization(datab
     assert found.active_organizations == 1
 
 
-@pytest.mark.parametrize("after_a_week", [0, 1, 6])
-def test_each_small_chart_has_the_last_26_weeks_with_gaps_for_incomplete_ones(
-    database: Database, after_a_week: int
-) -> None:
-    tail = [-1 - n for n in range(7 - after_a_week)] if after_a_week else []
-    counts = some(MOST_SMALL_MULTIPLES + 2, 250, not_loaded=(*tail, -40))
-    fill(database, counts)
-    last_whole = LAST - timedelta(days=6 if after_a_week == 0 else 13)
+def test_each_small_chart_has_the_last_26_weeks_with_gaps_for_incomplete_ones(database: Database) -> None:
+    days = 205
+    counts = some(MOST_SMALL_MULTIPLES + 2, days, not_loaded=(-40,))
     lacking = LAST - timedelta(days=39)
-    mondays = [last_whole - timedelta(weeks=n) for n in reversed(range(WEEKS))]
-    found = shown(database).organizations
-    assert len(found) == MOST_SMALL_MULTIPLES + 2
-    assert all(not org.weeks for org in found[MOST_SMALL_MULTIPLES:])
-    for org in found[:MOST_SMALL_MULTIPLES]:
-        assert list(org.weeks) == [
-            (
-                monday,
-                None
-                if lacking - monday in map(timedelta, range(7))
-                else total({org.org_id: counts[org.org_id]}, monday + timedelta(days=6), 7),
-            )
-            for monday in mondays
-        ]
+    begin = 0
+    for after_a_week in (1, 6, 7):
+        end = days - 7 + after_a_week
+        fill(database, {o: [None] * begin + row[begin:end] + [None] * (days - end) for o, row in counts.items()})
+        begin = end
+        last_whole = LAST - timedelta(days=6 if after_a_week == 7 else 13)
+        mondays = [last_whole - timedelta(weeks=n) for n in reversed(range(WEEKS))]
+        found = shown(database).organizations
+        assert len(found) == MOST_SMALL_MULTIPLES + 2
+        assert all(not org.weeks for org in found[MOST_SMALL_MULTIPLES:])
+        for org in found[:MOST_SMALL_MULTIPLES]:
+            assert list(org.weeks) == [
+                (
+                    monday,
+                    None
+                    if lacking - monday in map(timedelta, range(7))
+                    else total({org.org_id: counts[org.org_id]}, monday + timedelta(days=6), 7),
+                )
+                for monday in mondays
+            ], after_a_week
 
 
-@pytest.mark.parametrize("period", ["week", "month"])
 def test_a_period_is_complete_with_all_its_days_and_has_a_change_only_after_a_complete_one(
-    database: Database, period: str
+    database: Database,
 ) -> None:
     counts = some(2, 300, not_loaded=(*range(-5, 0), -60, *range(-200, -160)))
     for row in counts.values():
@@ -134,38 +136,40 @@ def test_a_period_is_complete_with_all_its_days_and_has_a_change_only_after_a_co
     fill(database, counts)
     of_day = totals(counts)
     history = [LAST - timedelta(days=n) for n in reversed(range(300))]
+    found = shown(database)
 
-    def first_day(day: date) -> date:
-        return day.replace(day=1) if period == "month" else day - timedelta(days=day.weekday())
+    def monday(day: date) -> date:
+        return day - timedelta(days=day.weekday())
 
-    def is_whole(first: date) -> bool:
-        days = [first + timedelta(days=n) for n in range(31)]
-        return all(day in of_day for day in days if first_day(day) == first)
+    def first_of_month(day: date) -> date:
+        return day.replace(day=1)
 
-    def sum_in(first: date) -> int:
-        return sum(count for day, count in of_day.items() if first_day(day) == first)
-
-    in_order = list(dict.fromkeys(first_day(day) for day in history))
-    with_days = [first for first in in_order if any(first_day(day) == first for day in of_day)]
-    expected = []
-    for first in in_order:
-        if with_days[0] <= first <= with_days[-1]:
-            before = first_day(first - timedelta(days=1))
-            of_period = sum(first_day(day) == first for day in of_day)
-            is_known_before = before in in_order and is_whole(before)
-            expected.append(
-                (first, sum_in(first), of_period, is_whole(first), sum_in(before) if is_known_before else None)
-            )
-    found = shown(database).weeks if period == "week" else shown(database).months
-    shown_of_them = {"week": WEEKS, "month": MONTHS}[period]
-    assert [
-        (p.first_day, p.window.sessions_count, p.window.days_loaded, p.window.is_complete, p.before) for p in found
-    ] == expected[-shown_of_them:]
-    assert {None, 0} < {before for *_, before in expected}
+    for periods, first_day, most in ((found.weeks, monday, WEEKS), (found.months, first_of_month, MONTHS)):
+        days_in: dict[date, list[date]] = {}
+        for n in range(-31, 331):
+            day = history[0] + timedelta(days=n)
+            days_in.setdefault(first_day(day), []).append(day)
+        loaded_in = {first: [day for day in days if day in of_day] for first, days in days_in.items()}
+        sums = {first: sum(of_day[day] for day in days) for first, days in loaded_in.items()}
+        in_order = list(dict.fromkeys(first_day(day) for day in history))
+        with_days = [first for first in in_order if loaded_in[first]]
+        expected = []
+        for first in in_order:
+            if with_days[0] <= first <= with_days[-1]:
+                before = first_day(first - timedelta(days=1))
+                is_known_before = before in in_order and loaded_in[before] == days_in[before]
+                is_whole = loaded_in[first] == days_in[first]
+                of_period = len(loaded_in[first])
+                expected.append((first, sums[first], of_period, is_whole, sums[before] if is_known_before else None))
+        assert [
+            (p.first_day, p.window.sessions_count, p.window.days_loaded, p.window.is_complete, p.before)
+            for p in periods
+        ] == expected[-most:]
+        assert {None, 0} < {before for *_, before in expected}
 
 
 def test_only_the_last_weeks_and_months_of_a_long_history_are_shown(database: Database) -> None:
-    fill(database, {"a": [1] * 1300})
+    fill(database, {"a": [1 if n % 10 == 9 else None for n in range(1130)]})
     found = shown(database)
     assert (len(found.weeks), found.weeks[-1].first_day) == (WEEKS, date(2025, 6, 9))
     assert (len(found.months), found.months[-1].first_day) == (MONTHS, date(2025, 6, 1))
@@ -222,3 +226,11 @@ def test_an_empty_warehouse_has_no_activity(database: Database) -> None:
     assert found.last_loaded is None
     assert (found.window(7).complete_sum, found.days_up_to_last_loaded(7), found.active_organizations) == (None, [], 0)
     assert (found.restated, found.last_loaded_at) == (0, None)
+
+
+def test_days_that_exceed_their_total_do_not_fail_the_check_of_blocks(database: Database) -> None:
+    fill(database, {"a": [2] * 10}, unattributed=-1)
+    with database.transaction(read_only=True) as connection:
+        found = dict(checks.verdicts(connection, Settings(devin_start_date=date(2025, 1, 1))))
+    assert not found["Control totals"].passed
+    assert found["Blocks of days"].passed

@@ -1,24 +1,35 @@
-"""A browser for the report, and a run that wrote a report."""
+"""A browser for the report, and an empty warehouse to write it from.
 
-from collections.abc import Iterator
+tests/test_activity.py reads the numbers of the report from both databases, so the pages here are of DuckDB.
+"""
+
+import shutil
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import datetime
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from playwright.sync_api import Browser
 
-from tests.support.browser import chromium
-from tests.support.report import LoadedPage, Look
-from tests.support.world import World
+from resources.database import Database
+from tests.support.browser import chromium_if_needed
+from tests.support.report import LoadedPage, Look, fill, write_report
+from warehouse import migrations
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Callable[[], Browser]]:
+    """One browser for all pages of a module. While it is open, no run is possible in this process."""
+    with chromium_if_needed() as found:
+        yield found
 
 
 @pytest.fixture
-def look() -> Iterator[Look]:
+def look(browser: Callable[[], Browser]) -> Iterator[Look]:
     """Opens a page and waits for its charts. Use it after any run in this process, which needs the event loop."""
     with ExitStack() as stack:
-        browser = cache(lambda: stack.enter_context(chromium()))
 
         def open_page(
             path: Path,
@@ -28,6 +39,7 @@ def look() -> Iterator[Look]:
             **options: Any,
         ) -> LoadedPage:
             page = browser().new_page(viewport={"width": width, "height": 900}, color_scheme=scheme, **options)
+            stack.callback(page.close)
             if clock:
                 page.clock.install(time=clock)
             looked = LoadedPage(page)
@@ -43,11 +55,29 @@ def look() -> Iterator[Look]:
         yield open_page
 
 
+@pytest.fixture(scope="session")
+def empty_warehouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a warehouse without rows."""
+    path = tmp_path_factory.mktemp("empty") / "warehouse.duckdb"
+    with Database(url=f"duckdb:///{path}").transaction() as connection:
+        migrations.migrate(connection)
+    return path
+
+
+def _copied(warehouse: Path, folder: Path) -> Database:
+    return Database(url=f"duckdb:///{shutil.copy(warehouse, folder)}")
+
+
 @pytest.fixture
-def loaded(each_world: World) -> World:
-    """A world with a report on 100 days."""
-    each_world.configure(
-        devin_start_date="2025-01-01", devin_report_path=str(each_world.folder / "published" / "report.html")
-    )
-    assert each_world.run("2025-01-01", "2025-04-10").success
-    return each_world
+def database(empty_warehouse: Path, tmp_path: Path) -> Database:
+    """A warehouse without rows."""
+    return _copied(empty_warehouse, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def five_weeks(empty_warehouse: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report on five weeks of one organization, last read at 2025-06-19 00:05 UTC."""
+    folder = tmp_path_factory.mktemp("five-weeks")
+    database = _copied(empty_warehouse, folder)
+    fill(database, {"a": [3, 1, 5, 2, 0, 0, 4] * 5})
+    return write_report(database, folder)

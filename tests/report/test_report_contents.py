@@ -2,15 +2,13 @@
 
 import json
 import socket
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
-from pipelines import checks
 from pipelines.report.activity import MOST_ORGS, MOST_SMALL_MULTIPLES
-from pipelines.settings import Settings
 from resources.database import Database
 from tests.support.report import LAST, UNKNOWN, Look, fill, quality_rows, write_report
 from warehouse import tables, writes
@@ -48,10 +46,9 @@ def test_names_are_text_and_never_markup(database: Database, tmp_path: Path, loo
 
 
 def test_an_injected_script_would_neither_run_nor_reach_the_network(
-    database: Database, tmp_path: Path, look: Look
+    five_weeks: Path, tmp_path: Path, look: Look
 ) -> None:
-    fill(database, {"a": [1] * 10})
-    path = write_report(database, tmp_path)
+    path = tmp_path / "report.html"
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}/"
         bad = (
@@ -59,7 +56,7 @@ def test_an_injected_script_would_neither_run_nor_reach_the_network(
             f"<script src='{url}'></script><link rel='stylesheet' href='{url}'><video src='{url}'></video>"
             f"<form action='{url}'><button>Send</button></form>"
         )
-        path.write_text(path.read_text(encoding="utf-8").replace("<main>", f"<main>{bad}"), encoding="utf-8")
+        path.write_text(five_weeks.read_text(encoding="utf-8").replace("<main>", f"<main>{bad}"), encoding="utf-8")
         looked = look(path)
         assert looked.page.title() == "Devin sessions"
         assert looked.charts(), "while the page's own scripts run"
@@ -110,7 +107,7 @@ def test_days_that_are_not_loaded_are_outlines_and_never_zeros(database: Databas
 def test_the_report_shows_one_organization_or_a_thousand(
     database: Database, tmp_path: Path, look: Look, organizations: int
 ) -> None:
-    fill(database, {f"org-{n:04}": [n % 7 + 1] * 21 for n in range(organizations)})
+    fill(database, {f"org-{n:04}": [n % 7 + 1] * 14 for n in range(organizations)})
     looked = look(write_report(database, tmp_path))
     assert looked.console == []
     bars = looked.page.locator("#organizations .layer_0_marks path").count()
@@ -118,12 +115,12 @@ def test_the_report_shows_one_organization_or_a_thousand(
     assert looked.page.locator(".small .chart svg").count() == min(organizations, MOST_SMALL_MULTIPLES)
     assert f" 28 days {organizations:,} of {organizations:,} known" in looked.text(".tiles")
     if organizations == 1000:
-        total = "These 20 had 2,940 in total; 980 more organizations were active."
+        total = "These 20 had 1,960 in total; 980 more organizations were active."
         assert total in looked.text("section:has(#organizations)")
 
 
 def test_charts_can_be_drawn_for_any_length_of_history(database: Database, tmp_path: Path, look: Look) -> None:
-    for days in (1, 2, 8, 400, 800):
+    for days in (1, 2, 8, 400):
         with database.transaction() as connection:
             for table in reversed(tables.metadata.sorted_tables):
                 if table is not tables.warehouse_version:
@@ -132,6 +129,7 @@ def test_charts_can_be_drawn_for_any_length_of_history(database: Database, tmp_p
         looked = look(write_report(database, tmp_path))
         assert looked.console == [], days
         assert len(looked.charts()) == looked.page.locator(".chart").count(), days
+        assert ("history" in looked.charts()) == (days > 91), days
 
 
 def test_tiles_words_and_tables_show_what_was_counted(database: Database, tmp_path: Path, look: Look) -> None:
@@ -220,11 +218,14 @@ def test_each_calendar_square_is_in_its_week_and_weekday_and_coloured_by_its_cou
         ]
         assert [lines.index(round(square.top)) for square in squares] == [day.weekday() for day in of_year]
         at = dict(zip(of_year, squares, strict=True))
-        for label in looked.page.locator(f"#year-{year} .role-axis-label text").all():
-            first = next((day for day in of_year if (f"{day:%b}", day.day) == (label.text_content(), 1)), None)
-            box = label.bounding_box()
-            if first and box:
-                assert at[first].left < box["x"] < at[first].right, first
+        labels = f"#year-{year} .role-axis-label text"
+        texts = looked.page.locator(labels).all_text_contents()
+        begins = {f"{day:%b}": at[day] for day in of_year if day.day == 1}
+        months = [
+            (begins[text], label) for text, label in zip(texts, looked.marks(labels), strict=True) if text in begins
+        ]
+        assert len(months) == len(begins)
+        assert all(first.left < label.left < first.right for first, label in months)
     squares = looked.marks("#year-2024 .layer_0_marks path") + looked.marks("#year-2025 .layer_0_marks path")
     assert squares[1].fill == looked.colour("full")
     assert squares[-1].fill == looked.colour("none")
@@ -266,33 +267,23 @@ def test_organizations_are_drawn_from_most_to_least_with_a_tick_for_the_days_bef
 
 
 def test_a_chart_that_cannot_be_drawn_says_so_and_the_others_are_drawn(
-    database: Database, tmp_path: Path, look: Look
+    five_weeks: Path, tmp_path: Path, look: Look
 ) -> None:
-    fill(database, {"a": [1] * 10})
-    path = write_report(database, tmp_path)
-    page = path.read_text(encoding="utf-8")
+    page = five_weeks.read_text(encoding="utf-8")
     begin = '<script type="application/json" id="charts">'
     specs = page.partition(begin)[2].partition("</script>")[0]
     broken = json.loads(specs)
     broken["trend"]["layer"] = 5
+    path = tmp_path / "report.html"
     path.write_text(page.replace(specs, json.dumps(broken)), encoding="utf-8")
     looked = look(path)
     assert looked.text("#trend") == "This chart could not be drawn; its numbers are in the table below."
     assert {"year-2025", "organizations", "weeks", "months"} <= {*looked.charts()}
 
 
-def test_every_link_stays_within_the_page(database: Database, tmp_path: Path, look: Look) -> None:
-    fill(database, {"a": [1] * 10})
-    looked = look(write_report(database, tmp_path))
+def test_every_link_stays_within_the_page(five_weeks: Path, look: Look) -> None:
+    looked = look(five_weeks)
     assert looked.page.locator("a").evaluate_all("links => links.map(a => a.getAttribute('href'))") == [
         "#quality",
         "#quality",
     ]
-
-
-def test_days_that_exceed_their_total_do_not_fail_the_check_of_blocks(database: Database) -> None:
-    fill(database, {"a": [2] * 10}, unattributed=-1)
-    with database.transaction(read_only=True) as connection:
-        found = dict(checks.verdicts(connection, Settings(devin_start_date=date(2025, 1, 1))))
-    assert not found["Control totals"].passed
-    assert found["Blocks of days"].passed

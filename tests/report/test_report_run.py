@@ -4,7 +4,8 @@ import base64
 import os
 import re
 import select
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
 
@@ -12,73 +13,103 @@ import dagster as dg
 import duckdb
 import pytest
 from filelock import FileLock, Timeout
+from playwright.sync_api import Browser
 
 from pipelines.assets.activity_report import ACTIVITY_REPORT
 from pipelines.command import exit_codes
 from pipelines.report import page as report
-from tests.support.command import devin_sessions, start
+from resources.sandbox.server import Sandbox
+from tests.support.browser import chromium_if_needed
+from tests.support.command import devin_sessions
+from tests.support.forks import Command, make_home
 from tests.support.processes import another_process
 from tests.support.report import Look, run_report_alone
-from tests.support.world import World
+from tests.support.world import World, new_world
 from warehouse import tables
 
 
-def test_a_run_writes_a_page_that_draws_every_chart_without_a_network(loaded: World, look: Look) -> None:
-    path = loaded.settings.published_report
-    assert path
+@pytest.fixture
+def browser() -> Iterator[Callable[[], Browser]]:
+    """A browser that ends with its test: the runs of the others need the event loop."""
+    with chromium_if_needed() as found:
+        yield found
+
+
+FIRST, LAST = "2025-02-25", "2025-04-10"
+
+
+def test_a_run_writes_a_page_with_the_warehouses_numbers_and_every_chart(each_world: World, look: Look) -> None:
+    path = each_world.folder / "published" / "report.html"
+    each_world.configure(devin_start_date=FIRST, devin_report_path=str(path))
+    result = each_world.run(FIRST, LAST)
+    assert result.success, each_world.failures(result)
+    (materialization,) = result.asset_materializations_for_node("activity_report")
+    assert materialization.metadata["report"] == dg.MetadataValue.path(str(path))
+    trend = re.fullmatch(
+        r"!\[Sessions a day\]\(data:image/png;base64,(.+)\)", str(materialization.metadata["trend"].value)
+    )
+    assert trend, "Dagster shows it"
+    assert base64.b64decode(trend[1]).startswith(b"\x89PNG\r\n\x1a\n")
+    assert materialization.metadata["kilobytes"].value == round(path.stat().st_size / 1000)
+    assert path.stat().st_mode & 0o777 == 0o600
+
     looked = look(path)
     assert looked.console == []
-    assert looked.requests == [path.as_uri()]
-    assert {"trend", "history", "year-2025", "organizations", "organization-1", "weeks", "months"} <= {*looked.charts()}
+    assert looked.requests == [path.as_uri()], "it needs no network"
+    assert {"trend", "year-2025", "organizations", "organization-1", "weeks", "months"} <= {*looked.charts()}
     assert looked.charts() == looked.page.evaluate("[...document.querySelectorAll('.chart')].map(c => c.id)")
-    assert path.stat().st_mode & 0o777 == 0o600
-    looked.keep(f"report-1440-{'duckdb' if loaded.database.is_file else 'postgresql'}")
+    looked.keep(f"report-1440-{'duckdb' if each_world.database.is_file else 'postgresql'}")
 
-
-def test_the_numbers_on_the_page_are_those_of_the_warehouse(loaded: World, look: Look) -> None:
-    path = loaded.settings.published_report
-    assert path
-    looked = look(path)
     tiles = [" ".join(tile.split()) for tile in looked.page.locator(".tiles li").all_inner_texts()]
-    truth = loaded.truth("2025-01-01", "2025-04-10")
+    truth = each_world.truth(FIRST, LAST)
 
     def total(first: str, last: str) -> int:
         return sum(n for (day, _), n in truth.items() if date.fromisoformat(first) <= day <= date.fromisoformat(last))
 
-    week, before = total("2025-04-04", "2025-04-10"), total("2025-03-28", "2025-04-03")
-    assert tiles[0].startswith(f"Sessions on 10 Apr 2025 {total('2025-04-10', '2025-04-10'):,}")
+    week, before = total("2025-04-04", LAST), total("2025-03-28", "2025-04-03")
+    assert tiles[0].startswith(f"Sessions on 10 Apr 2025 {total(LAST, LAST):,}")
     assert tiles[1] == f"Last 7 days {week:,} {week / before - 1:+.0%} vs previous 7 days"
-    assert tiles[2].startswith(f"Last 28 days {total('2025-03-14', '2025-04-10'):,} ")
+    assert tiles[2].startswith(f"Last 28 days {total('2025-03-14', LAST):,} ")
     looked.page.locator("summary", has_text="Months as a table").click()
     months = [row.split("\t") for row in looked.page.locator("details[open] tbody tr").all_inner_texts()]
-    assert [(month[0], month[1]) for month in months] == [
-        ("April 2025", f"{total('2025-04-01', '2025-04-10'):,}"),
-        ("March 2025", f"{total('2025-03-01', '2025-03-31'):,}"),
-        ("February 2025", f"{total('2025-02-01', '2025-02-28'):,}"),
-        ("January 2025", f"{total('2025-01-01', '2025-01-31'):,}"),
+    assert [(month[0], month[1], month[3]) for month in months] == [
+        ("April 2025", f"{total('2025-04-01', LAST):,}", "10 of 30"),
+        ("March 2025", f"{total('2025-03-01', '2025-03-31'):,}", "31 of 31"),
+        ("February 2025", f"{total(FIRST, '2025-02-28'):,}", "4 of 28"),
     ]
-    assert [month[3] for month in months] == ["10 of 30", "31 of 31", "28 of 28", "31 of 31"]
     header = looked.text("header")
-    assert "2025-01-01 to 2025-04-10: every day is loaded." in header
+    assert f"{FIRST} to {LAST}: every day is loaded." in header
     assert "days after that are not loaded. To load the rest: devin-sessions backfill --missing" in header
 
 
-def test_dagster_shows_the_trend_and_the_path_of_the_page(world: World) -> None:
-    path = world.folder / "published" / "report.html"
-    world.configure(devin_start_date="2025-04-01", devin_report_path=str(path))
-    result = world.run("2025-04-01", "2025-04-09")
-    (materialization,) = result.asset_materializations_for_node("activity_report")
-    assert materialization.metadata["report"] == dg.MetadataValue.path(str(path))
-    shown = re.fullmatch(
-        r"!\[Sessions a day\]\(data:image/png;base64,(.+)\)", str(materialization.metadata["trend"].value)
-    )
-    assert shown
-    assert base64.b64decode(shown[1]).startswith(b"\x89PNG\r\n\x1a\n")
-    assert materialization.metadata["kilobytes"].value == round(path.stat().st_size / 1000)
+@pytest.fixture(scope="module")
+def two_days(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files of a run over two days."""
+    folder = tmp_path_factory.mktemp("two-days")
+    with (
+        Sandbox(organizations=5) as source,
+        pytest.MonkeyPatch.context() as environment,
+        new_world(source, folder, environment, f"duckdb:///{folder}/warehouse.duckdb") as world,
+    ):
+        world.configure(devin_start_date="2025-04-01", devin_report_path=str(page_of(world)))
+        assert world.run("2025-04-01", "2025-04-02").success
+    return folder
+
+
+@pytest.fixture
+def reported(world: World, two_days: Path) -> World:
+    """A world of its own with those files."""
+    shutil.copytree(two_days, world.folder, dirs_exist_ok=True)
+    world.configure(devin_start_date="2025-04-01", devin_report_path=str(page_of(world)))
+    return world
+
+
+def page_of(world: World) -> Path:
+    return world.folder / "page" / "report.html"
 
 
 def test_before_the_first_load_there_is_a_page_but_no_picture(world: World) -> None:
-    path = world.folder / "page" / "report.html"
+    path = page_of(world)
     world.configure(devin_report_path=str(path))
     result = run_report_alone(world)
     assert result.success, world.failures(result)
@@ -96,13 +127,12 @@ def test_the_report_follows_the_snapshot_or_on_a_server_the_rollups(each_world: 
     assert parents == ({"published_snapshot"} if each_world.database.is_file else rollups)
 
 
-def test_a_page_is_replaced_whole_and_keeps_its_permissions(world: World) -> None:
-    path = world.folder / "page" / "report.html"
-    world.configure(devin_start_date="2025-04-01", devin_report_path=str(path))
-    assert world.run("2025-04-01", "2025-04-02").success
+def test_a_page_is_replaced_whole_and_keeps_its_permissions(reported: World) -> None:
+    path = page_of(reported)
     path.chmod(0o644)
     with path.open(encoding="utf-8") as old:
-        assert world.run("2025-04-03", "2025-04-03").success
+        result = reported.run("2025-04-03", "2025-04-03")
+        assert result.success, reported.failures(result)
         assert "<p>2025-04-01 to 2025-04-02: " in old.read()
     assert "<p>2025-04-01 to 2025-04-03: " in path.read_text(encoding="utf-8")
     assert path.stat().st_mode & 0o777 == 0o644
@@ -110,50 +140,49 @@ def test_a_page_is_replaced_whole_and_keeps_its_permissions(world: World) -> Non
 
 
 def test_while_a_page_is_written_no_other_process_can_publish(world: World) -> None:
-    path = world.folder / "page" / "report.html"
+    path = page_of(world)
     path.parent.mkdir()
     unfinished = path.with_name(f".{path.name}.unfinished")
     os.mkfifo(unfinished)  # after a few kilobytes, the writer waits for the reader
     world.configure(devin_report_path=str(path))
     reader = os.open(unfinished, os.O_RDONLY | os.O_NONBLOCK)
-    process = start("backfill", "2025-04-01", "2025-04-01")
+    make_home(world.folder / "dagster")
+    command = Command(("backfill", "2025-04-01", "2025-04-01"), os.environ, world.folder / "output")
     with os.fdopen(reader, "rb") as page:
         assert select.select([page], [], [], 60)[0], "it is being written"
         with pytest.raises(Timeout):
             FileLock(path.parent.with_suffix(".lock"), timeout=0).acquire()
         os.set_blocking(reader, True)
         assert page.read().startswith(b"<!doctype html>")
-    process.communicate(timeout=60)
+    command.ended()
 
 
-def test_a_page_that_could_not_be_written_is_written_by_the_same_command(each_world: World) -> None:
-    path = each_world.folder / "page" / "report.html"
+def test_a_page_that_could_not_be_written_is_written_by_the_same_command(world: World) -> None:
+    path = page_of(world)
     path.parent.write_text("in the way")
-    each_world.configure(devin_report_path=str(path))
+    world.configure(devin_report_path=str(path))
     code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-02")
     assert code == exit_codes.MISSING
     assert f"The report {path} could not be written" in err
+    assert world.cells() == world.truth("2025-04-01", "2025-04-02"), "everything else is stored"
     path.parent.unlink()
-    each_world.source.requests.clear()
+    world.source.requests.clear()
     code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-02")
     assert (code, err) == (0, "")
     assert "Nothing to do" in out
     assert path.exists()
-    assert each_world.source.requests == []
+    assert world.source.requests == []
     written = path.stat().st_mtime_ns
     assert devin_sessions("backfill", "2025-04-01", "2025-04-02")[0] == 0
     assert path.stat().st_mtime_ns == written, "it is as new as the counts"
 
 
-def test_the_report_reads_the_snapshot_and_does_not_wait_for_the_warehouse(world: World) -> None:
-    path = world.folder / "page" / "report.html"
-    world.configure(devin_report_path=str(path))
-    assert world.run("2025-04-01", "2025-04-02").success
-    path.unlink()
+def test_the_report_reads_the_snapshot_and_does_not_wait_for_the_warehouse(reported: World) -> None:
+    page_of(reported).unlink()
     with another_process() as other:
-        assert other.open(world.database.path) == "done"
-        assert run_report_alone(world).success
-    assert path.exists()
+        assert other.open(reported.database.path) == "done"
+        assert run_report_alone(reported).success
+    assert page_of(reported).exists()
 
 
 @pytest.mark.parametrize(
@@ -166,19 +195,16 @@ def test_the_report_reads_the_snapshot_and_does_not_wait_for_the_warehouse(world
     ids=["not a database", "older", "newer"],
 )
 def test_an_unreadable_snapshot_fails_the_run_with_a_message_and_keeps_the_last_page(
-    world: World, spoil: Callable[[Path], object], sentence: str
+    reported: World, spoil: Callable[[Path], object], sentence: str
 ) -> None:
-    path = world.folder / "page" / "report.html"
-    world.configure(devin_report_path=str(path))
-    assert world.run("2025-04-01", "2025-04-02").success
-    before = path.read_bytes()
-    assert world.settings.published_snapshot
-    spoil(world.settings.published_snapshot)
-    result = run_report_alone(world)
+    before = page_of(reported).read_bytes()
+    assert reported.settings.published_snapshot
+    spoil(reported.settings.published_snapshot)
+    result = run_report_alone(reported)
     (failed,) = result.get_step_failure_events()
     assert failed.step_failure_data.error and failed.step_failure_data.error.cls_name == dg.Failure.__name__
-    assert sentence in world.failures(result)
-    assert path.read_bytes() == before
+    assert sentence in reported.failures(result)
+    assert page_of(reported).read_bytes() == before
 
 
 def _of_version(snapshot: Path, version: int) -> None:
@@ -198,20 +224,8 @@ def test_the_chart_library_is_cached_if_it_can_be(monkeypatch: pytest.MonkeyPatc
     assert report.library() == script
 
 
-def test_a_page_that_cannot_be_written_fails_the_run_after_everything_is_stored(world: World) -> None:
-    path = world.folder / "page" / "report.html"
-    path.parent.write_text("a file where the directory should be")
-    world.configure(devin_report_path=str(path))
-    result = world.run("2025-04-01", "2025-04-02")
-    assert not result.success
-    assert f"The report {path} could not be written" in world.failures(result)
-    assert world.cells() == world.truth("2025-04-01", "2025-04-02")
-
-
-def test_without_a_report_there_is_neither_an_asset_nor_a_page(world: World) -> None:
+def test_without_a_report_there_is_no_asset(world: World) -> None:
     world.configure(devin_report_path="off")
-    assert world.run("2025-04-01", "2025-04-01").success
-    assert "activity_report" not in {
-        key.to_user_string() for key in world.definitions.resolve_asset_graph().get_all_asset_keys()
-    }
-    assert not list(world.folder.rglob("*.html"))
+    assets = {key.to_user_string() for key in world.definitions.resolve_asset_graph().get_all_asset_keys()}
+    assert "published_snapshot" in assets
+    assert "activity_report" not in assets

@@ -1,8 +1,9 @@
 """Headless Chromium from Debian, for the tests of the report and the screenshots in the documentation."""
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cache
 
 from playwright.sync_api import Browser, sync_playwright
 
@@ -25,3 +26,10 @@ def chromium(*arguments: str) -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=program, args=[*_ARGUMENTS, *arguments])
         yield browser
         browser.close()
+
+
+@contextmanager
+def chromium_if_needed() -> Iterator[Callable[[], Browser]]:
+    """Starts a browser when it is first called, and returns the same one from then on, until the block ends."""
+    with ExitStack() as stack:
+        yield cache(lambda: stack.enter_context(chromium()))
