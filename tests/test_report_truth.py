@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given
 from hypothesis import strategies as st
 
 from pipelines.report import page as report
 from pipelines.report.activity import read_activity
 from resources.database import Database
 from resources.sandbox.server import Sandbox
+from tests.support.examples import examples
 from warehouse import migrations, rollups, tables, writes
 from warehouse.dimensions import ORGANIZATIONS
 from warehouse.writes import Entry, Provenance, Reading
@@ -165,13 +166,19 @@ def compared(now: int | None, before: int | None) -> str:
     return "\N{EN DASH}" if now is None or before is None else change(now, before)
 
 
-@settings(
-    max_examples=20,
-    deadline=None,
+MANY_GAPS = Loaded(
+    days=frozenset(DAYS[5:-3]) - {DAYS[20], DAYS[47], DAYS[-20]},
+    refused=frozenset({(DAYS[-10], IDS[0]), (DAYS[-45], IDS[1])} | {(day, IDS[2]) for day in DAYS[:-8]}),
+)
+
+
+@examples(
+    4,
     derandomize=True,
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
+@example(loaded=MANY_GAPS)
 @given(loaded=loads())
 def test_what_is_not_loaded_is_shown_as_unknown_in_every_number_and_sentence(
     database: Database, loaded: Loaded
