@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 import stat
 import subprocess
 from collections.abc import Iterator
@@ -18,10 +19,11 @@ import pytest
 
 from pipelines.assets.published_snapshot import PUBLISHED_SNAPSHOT
 from pipelines.schedules import JOB
+from resources.sandbox.server import Sandbox
 from tests.support.analyst import analyst
 from tests.support.postgresql import PostgreSQL
 from tests.support.published import CELLS, damage_rows, flip_a_bit, month_of, parquet_of, relations, snapshot_of
-from tests.support.world import World
+from tests.support.world import World, new_world
 from warehouse import tables
 
 FIRST, LAST = "2025-01-30", "2025-03-02"
@@ -94,16 +96,39 @@ def no_file_beyond(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+@pytest.fixture(scope="module")
+def first_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """The files of a run from FIRST to LAST without a umask, and the metadata that it recorded."""
+    folder = tmp_path_factory.mktemp("first-run")
+    with (
+        Sandbox(organizations=5) as source,
+        pytest.MonkeyPatch.context() as environment,
+        new_world(source, folder, environment, f"duckdb:///{folder}/warehouse.duckdb") as world,
+    ):
+        before = os.umask(0)
+        try:
+            result = world.run(FIRST, LAST)
+        finally:
+            os.umask(before)
+        assert result.success, world.failures(result)
+        assert metadata_of(result)["snapshot"] == str(snapshot_of(world))
+    return folder, metadata_of(result)
+
+
+@pytest.fixture
+def published(world: World, first_run: tuple[Path, dict[str, Any]]) -> World:
+    """A world of its own with those files."""
+    shutil.copytree(first_run[0], world.folder, dirs_exist_ok=True)
+    return world
+
+
 # The snapshot
 
 
-def test_the_snapshot_holds_everything_in_the_warehouse_and_only_its_owner_may_read_it(world: World) -> None:
-    before = os.umask(0)
-    try:
-        result = world.run(FIRST, LAST)
-    finally:
-        os.umask(before)
-    assert result.success, world.failures(result)
+def test_the_snapshot_holds_everything_in_the_warehouse_and_only_its_owner_may_read_it(
+    published: World, first_run: tuple[Path, dict[str, Any]]
+) -> None:
+    world = published
     snapshot = snapshot_of(world)
     assert snapshot == world.database.path.parent / "published" / "devin_sessions.duckdb"
     held = relations(snapshot)
@@ -116,69 +141,46 @@ def test_the_snapshot_holds_everything_in_the_warehouse_and_only_its_owner_may_r
     assert all(comment for _, _, comment in comments(snapshot))
     assert mode(snapshot) == 0o600
     assert {mode(path) for path in parquet_of(world).rglob("*.parquet")} == {0o600}
-    assert metadata_of(result)["snapshot"] == str(snapshot)
-    assert metadata_of(result)["megabytes"] == round(snapshot.stat().st_size / 1e6, 1)
+    assert first_run[1]["megabytes"] == round(snapshot.stat().st_size / 1e6, 1)
 
 
-def test_a_snapshot_is_replaced_as_a_whole_and_nothing_unfinished_is_left(world: World) -> None:
-    world.run("2025-01-30", "2025-01-31")
-    snapshot = snapshot_of(world)
-    before = identity(snapshot)
-    assert world.run("2025-02-01", "2025-02-02").success
-    assert snapshot.stat().st_ino != before[0]
+def test_a_reader_with_the_old_snapshot_open_keeps_it_and_blocks_no_run_that_replaces_it(published: World) -> None:
+    world, snapshot = published, snapshot_of(published)
+    days = "select count(*), cast(max(day) as text) from daily_totals"
+    sessions = "select sum(sessions_count) from daily_sessions"
+    inode = snapshot.stat().st_ino
+    with analyst(snapshot) as other:
+        before = other.sees(sessions)
+        assert other.sees(days) == [[32, LAST]]
+        assert world.run("2025-03-03", "2025-03-04").success
+        assert other.sees(days) == [[32, LAST]]
+        assert other.sees(sessions) == before
+        other.reopens()
+        assert other.sees(days) == [[34, "2025-03-04"]]
+        assert other.sees(sessions) == [[sum(world.truth(FIRST, "2025-03-04").values())]]
+    assert snapshot.stat().st_ino != inode, "it was replaced as a whole"
     assert relations(snapshot) == relations(world.database.path)
-    everything = {path.name for path in snapshot.parent.rglob("*")}
-    assert everything == {
+    assert {path.name for path in snapshot.parent.rglob("*")} == {
         "devin_sessions.duckdb",
         "parquet",
         CELLS,
-        "2025-01.parquet",
-        "2025-02.parquet",
+        *(f"{month}.parquet" for month in MONTHS),
         "SHA256SUMS",
         *(f"{name}.parquet" for name in one_file_tables()),
-    }
-
-
-def test_a_reader_with_the_old_snapshot_open_keeps_it_and_blocks_no_run(world: World) -> None:
-    world.run("2025-02-01", "2025-02-03")
-    days = "select count(*), cast(max(day) as text) from daily_totals"
-    sessions = "select sum(sessions_count) from daily_sessions"
-    with analyst(snapshot_of(world)) as other:
-        before = other.sees(sessions)
-        assert other.sees(days) == [[3, "2025-02-03"]]
-        assert world.run("2025-02-04", "2025-02-06").success
-        assert other.sees(days) == [[3, "2025-02-03"]]
-        assert other.sees(sessions) == before
-        other.reopens()
-        assert other.sees(days) == [[6, "2025-02-06"]]
-        assert other.sees(sessions) == [[sum(world.truth("2025-02-01", "2025-02-06").values())]]
-
-
-def test_replaced_files_keep_their_permissions(world: World) -> None:
-    world.run(FIRST, LAST)
-    opened = [snapshot_of(world), month_of(world, "2025-02"), parquet_of(world) / "weekly_sessions.parquet"]
-    for path in opened:
-        path.chmod(0o644)
-    org_id = world.source.organizations[0].org_id
-    world.source.add_sessions(org_id, datetime(2025, 2, 3, 12, tzinfo=UTC), count=3)
-    before = [identity(path) for path in opened]
-    assert world.run("2025-02-03", "2025-02-03").success
-    assert all(identity(path) != was for path, was in zip(opened, before, strict=True))
-    assert {mode(path) for path in opened} == {0o644}
-    assert mode(month_of(world, "2025-01")) == 0o600
+    }, "and nothing unfinished is left"
 
 
 # Parquet
 
 
-def test_parquet_has_one_file_per_month_of_counts_and_one_per_other_table(world: World) -> None:
-    result = world.run(FIRST, LAST)
+def test_parquet_has_one_file_per_month_of_counts_and_one_per_other_table(
+    published: World, first_run: tuple[Path, dict[str, Any]]
+) -> None:
+    world = published
     directory = parquet_of(world)
     months = [f"{CELLS}/{month}.parquet" for month in MONTHS]
     assert set(files_in(directory)) == {*months, "SHA256SUMS", *(f"{name}.parquet" for name in one_file_tables())}
-    assert metadata_of(result)["parquet_files_written"] == len(files_in(directory)) - 1, (
-        "the list of checksums is not one"
-    )
+    assert first_run[1]["parquet_files_written"] == len(files_in(directory)) - 1, "the list of checksums is not one"
     held = relations(snapshot_of(world))
     for month in MONTHS:
         of_month = [row for row in held[CELLS] if row[0].isoformat().startswith(month)]
@@ -189,8 +191,8 @@ def test_parquet_has_one_file_per_month_of_counts_and_one_per_other_table(world:
     assert rows_in(directory / CELLS / "*.parquet") == held[CELLS], "one pattern reads them all"
 
 
-def test_the_types_in_parquet_are_those_of_the_tables(world: World) -> None:
-    world.run(FIRST, LAST)
+def test_the_types_in_parquet_are_those_of_the_tables(published: World) -> None:
+    world = published
     at = pa.timestamp("us", tz="UTC")
     of_cells = pq.read_schema(month_of(world, "2025-02"))
     assert {field.name: field.type for field in of_cells} == {
@@ -210,32 +212,33 @@ def test_the_types_in_parquet_are_those_of_the_tables(world: World) -> None:
     assert min(starts) == datetime(2025, 1, 30, tzinfo=UTC), "rows of a file have no order"
 
 
-def test_only_months_whose_counts_changed_are_written_again(world: World) -> None:
-    world.run(FIRST, LAST)
-    of_months = parquet_of(world) / CELLS
-    before = files_in(of_months)
-    result = world.run("2025-03-02", "2025-03-03")
-    after = files_in(of_months)
-    assert {name for name in after if after[name] != before[name]} == {"2025-03.parquet"}
-    assert (metadata_of(result)["parquet_files_unchanged"], metadata_of(result)["parquet_files_written"]) == (
-        2,
-        1 + len(one_file_tables()),
-    )
-
+def test_only_months_whose_counts_changed_are_written_again_with_their_permissions(published: World) -> None:
+    world = published
+    opened = [snapshot_of(world), month_of(world, "2025-01"), parquet_of(world) / "weekly_sessions.parquet"]
+    for path in opened:
+        path.chmod(0o644)
+    were = [identity(path) for path in opened]
+    before = files_in(parquet_of(world) / CELLS)
     org_id = world.source.organizations[1].org_id
     world.source.add_sessions(org_id, datetime(2025, 1, 31, 12, tzinfo=UTC), count=7)
-    assert world.run("2025-01-30", "2025-02-02").success, "an old day is read again"
-    restated = files_in(of_months)
-    assert {name for name in restated if restated[name] != after[name]} == {"2025-01.parquet"}
+    result = world.run(FIRST, "2025-03-03")
+    after = files_in(parquet_of(world) / CELLS)
+    assert {name for name in after if after[name] != before[name]} == {"2025-01.parquet", "2025-03.parquet"}, (
+        "an old day of January changed, March has a new day, and February was read again without a change"
+    )
+    assert (metadata_of(result)["parquet_files_unchanged"], metadata_of(result)["parquet_files_written"]) == (
+        1,
+        2 + len(one_file_tables()),
+    )
     expected = world.truth("2025-01-30", "2025-01-31")
     assert {(day, id_): n for day, id_, n, *_ in rows_in(month_of(world, "2025-01"))} == expected
+    assert all(identity(path) != was for path, was in zip(opened, were, strict=True))
+    assert {mode(path) for path in opened} == {0o644}
+    assert mode(month_of(world, "2025-03")) == 0o600
 
-    world.run("2025-01-30", "2025-03-03")
-    assert files_in(of_months) == restated, "nothing changed, so nothing is written"
 
-
-def test_a_count_that_moves_to_another_day_of_the_month_is_a_change(world: World) -> None:
-    world.run("2025-02-01", "2025-02-04")
+def test_a_count_that_moves_to_another_day_of_the_month_is_a_change(published: World) -> None:
+    world = published
     before = identity(month_of(world, "2025-02"))
     with world.database.transaction() as connection:
         connection.exec_driver_sql(
@@ -247,21 +250,13 @@ def test_a_count_that_moves_to_another_day_of_the_month_is_a_change(world: World
     assert publish(world).success
     assert identity(month_of(world, "2025-02")) != before
     moved = rows_in(month_of(world, "2025-02"))
-    assert moved == relations(world.database.path)[CELLS]
-    assert {(day, id_): n for day, id_, n, *_ in moved} != world.truth("2025-02-01", "2025-02-04")
-
-
-SPOILED = {
-    "empty": b"",
-    "of another kind": b"day,org_id\n",
-    "cut off": b"PAR1 and no more",
-    "meaningless": b"PAR1" + b"\xff" * 64 + (64).to_bytes(4, "little") + b"PAR1",
-}
+    assert moved == [row for row in relations(world.database.path)[CELLS] if f"{row[0]:%Y-%m}" == "2025-02"]
+    assert {(day, id_): n for day, id_, n, *_ in moved} != world.truth("2025-02-01", "2025-02-28")
 
 
 @pytest.mark.parametrize("table", [CELLS, "organizations", "monthly_sessions"])
-def test_a_damaged_warehouse_is_not_published_over_the_last_good_copy(world: World, table: str) -> None:
-    assert world.run(FIRST, LAST).success
+def test_a_damaged_warehouse_is_not_published_over_the_last_good_copy(published: World, table: str) -> None:
+    world = published
     snapshot = snapshot_of(world)
     before = snapshot.read_bytes()
     damage_rows(world.database.path, table)
@@ -275,46 +270,46 @@ def test_a_damaged_warehouse_is_not_published_over_the_last_good_copy(world: Wor
     assert {path.name for path in snapshot.parent.iterdir()} == {snapshot.name, "parquet"}
 
 
-def test_a_month_with_a_damaged_byte_is_written_again(world: World) -> None:
-    assert world.run(FIRST, LAST).success
-    path = month_of(world, "2025-01")
-    good = path.read_bytes()
-    for at in range(0, len(good), len(good) // 7):
-        flip_a_bit(path, at)
-        assert metadata_of(publish(world))["parquet_files_unchanged"] == len(MONTHS) - 1
-        assert path.read_bytes() == good
+def test_a_month_with_a_damaged_byte_is_written_again(published: World) -> None:
+    world = published
+    good = {month_of(world, month): month_of(world, month).read_bytes() for month in MONTHS}
+    for (path, content), at in zip(good.items(), (0, 0.5, 1), strict=True):
+        flip_a_bit(path, int(at * (len(content) - 1)))
+    assert metadata_of(publish(world))["parquet_files_unchanged"] == 0
+    assert {path: path.read_bytes() for path in good} == good
     sums = subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=parquet_of(world), check=False)
     assert sums.returncode == 0
     assert metadata_of(publish(world))["parquet_files_unchanged"] == len(MONTHS)
 
 
-@pytest.mark.parametrize("content", SPOILED.values(), ids=SPOILED)
-def test_a_damaged_parquet_file_is_replaced(world: World, content: bytes) -> None:
-    world.run(FIRST, LAST)
-    path = month_of(world, "2025-02")
-    whole = rows_in(path)
+@pytest.mark.parametrize(
+    "spoiled",
+    [
+        {"2025-01": b"", "2025-02": b"day,org_id\n"},
+        {"2025-01": b"PAR1 and no more", "2025-02": b"PAR1" + b"\xff" * 64 + (64).to_bytes(4, "little") + b"PAR1"},
+        {"2025-01": None},
+    ],
+    ids=["empty and of another kind", "cut off and meaningless", "lost"],
+)
+def test_damaged_and_lost_parquet_files_are_replaced(published: World, spoiled: dict[str, bytes | None]) -> None:
+    world = published
     before = files_in(parquet_of(world) / CELLS)
-    path.write_bytes(content)
-    (parquet_of(world) / "organizations.parquet").write_bytes(content)
+    good = {month: rows_in(month_of(world, month)) for month in spoiled}
+    for month, content in spoiled.items():
+        for path in (month_of(world, month), parquet_of(world) / "organizations.parquet"):
+            path.unlink(missing_ok=True)
+            if content is not None:
+                path.write_bytes(content)
     result = publish(world)
     assert result.success, world.failures(result)
-    assert rows_in(path) == whole
+    assert {month: rows_in(month_of(world, month)) for month in spoiled} == good
     after = files_in(parquet_of(world) / CELLS)
-    assert {name for name in after if after[name] != before[name]} == {path.name}
+    assert {name for name in after if after[name] != before[name]} == {f"{month}.parquet" for month in spoiled}
     assert len(rows_in(parquet_of(world) / "organizations.parquet")) == 5
 
 
-def test_a_lost_parquet_file_is_written_again(world: World) -> None:
-    world.run(FIRST, LAST)
-    path = month_of(world, "2025-01")
-    whole = rows_in(path)
-    path.unlink()
-    assert publish(world).success
-    assert rows_in(path) == whole
-
-
-def test_counts_per_user_are_published_only_if_users_are_counted(world: World) -> None:
-    world.run("2025-01-31", "2025-02-01")
+def test_counts_per_user_are_published_only_if_users_are_counted(published: World) -> None:
+    world = published
     assert not (parquet_of(world) / "user_daily_sessions").exists()
     world.configure(devin_user_ids="discover")
     result = world.run("2025-01-31", "2025-02-01")
@@ -331,8 +326,8 @@ def test_counts_per_user_are_published_only_if_users_are_counted(world: World) -
 # What goes wrong
 
 
-def test_a_copy_that_fails_leaves_the_old_one_and_says_what_to_do(world: World) -> None:
-    world.run("2025-02-01", "2025-02-02")
+def test_a_copy_that_fails_leaves_the_old_one_and_says_what_to_do(published: World) -> None:
+    world = published
     snapshot = snapshot_of(world)
     before = files_in(snapshot.parent)
     with world.database.transaction() as connection:
@@ -362,20 +357,23 @@ def test_a_directory_at_the_snapshots_path_fails_the_run_after_everything_is_sto
     assert [path.name for path in snapshot.iterdir()] == ["other"]
 
 
-def test_a_file_at_the_published_directorys_path_is_reported(world: World) -> None:
-    snapshot = snapshot_of(world)
+def test_a_file_at_the_published_directorys_path_is_reported(published: World) -> None:
+    world, snapshot = published, snapshot_of(published)
+    shutil.rmtree(snapshot.parent)
     snapshot.parent.write_text("not a directory")
-    result = world.run("2025-02-01", "2025-02-01")
+    result = publish(world)
     assert f"The snapshot {snapshot} could not be written: " in world.failures(result)
     assert snapshot.parent.read_text() == "not a directory"
 
 
-def test_parquet_files_that_cannot_be_written_fail_the_run_and_the_snapshot_is_new(world: World) -> None:
-    world.run("2025-02-01", "2025-02-02")
+def test_parquet_files_that_cannot_be_written_fail_the_run_and_the_snapshot_is_new(published: World) -> None:
+    world = published
     in_the_way = parquet_of(world) / "monthly_sessions.parquet"
     in_the_way.unlink()
     in_the_way.mkdir()
-    result = world.run("2025-02-03", "2025-02-03")
+    with world.database.transaction() as connection:
+        connection.exec_driver_sql("delete from session_revisions")
+    result = publish(world)
     assert not result.success
     assert f"The Parquet files beside {snapshot_of(world)} could not be written: " in world.failures(result)
     assert relations(snapshot_of(world)) == relations(world.database.path)
