@@ -1,6 +1,7 @@
 """Days loaded by any run reach the rollups, the snapshot and the report, each once."""
 
 import json
+import signal
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -15,9 +16,9 @@ from pipelines.command import exit_codes
 from pipelines.follow import SENSOR, follow_sensor
 from pipelines.schedules import JOB, next_tick, range_tags
 from tests.support.command import devin_sessions, in_this_process
-from tests.support.graphql import LAUNCH, graphql
+from tests.support.graphql import LAUNCH, RUNS, graphql
 from tests.support.published import in_snapshot
-from tests.support.ui import dagster_ui
+from tests.support.ui import ui_ended_by
 from tests.support.world import World
 
 DAY = "2025-04-01"
@@ -90,9 +91,10 @@ def test_a_day_loaded_in_the_ui_reaches_rollups_snapshot_and_report(reported: Wo
     )
     report, snapshot = world.settings.published_report, world.settings.published_snapshot
     assert report and snapshot
-    with dagster_ui({}) as url:
-        assert graphql(url, LAUNCH % "launchRun", params=launched)["launchRun"]["__typename"] == "LaunchRunSuccess"
+    with ui_ended_by(signal.SIGTERM) as ui:
+        assert graphql(ui.url, LAUNCH % "launchRun", params=launched)["launchRun"]["__typename"] == "LaunchRunSuccess"
         in_time(lambda: snapshot.exists() and report.exists())
+        in_time(lambda: {run["status"] for run in graphql(ui.url, RUNS)["runsOrError"]["results"]} == {"SUCCESS"})
     expected = sum(world.truth(DAY, DAY).values())
     for table in ROLLUPS:
         assert in_snapshot(world, f"select sum(sessions_count)::bigint from {table}") == [(expected,)]
@@ -104,17 +106,26 @@ def test_a_day_loaded_in_the_ui_reaches_rollups_snapshot_and_report(reported: Wo
     assert {key.to_user_string() for key in loading.asset_selection or ()} == {*LOADED}
 
 
-def test_days_loaded_by_several_runs_are_followed_by_one_run(reported: World) -> None:
+def test_days_loaded_by_several_runs_are_followed_by_one_run_once_nothing_runs(reported: World) -> None:
     daemon = Daemon(reported)
     assert daemon.tick() == []
-    for day in ("2025-04-01", "2025-04-02", "2025-04-03"):
+    for day in ("2025-04-01", "2025-04-02"):
         assert run_of(reported, LOADED, day)
+    job = reported.definitions.resolve_job_def(JOB)
+    other = reported.instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
+    assert daemon.tick() == [], "a run is in progress"
+    reported.instance.report_run_canceled(other)
+    asked = follow_sensor(reported.settings, quiet=timedelta(hours=1)).evaluate_tick(
+        dg.build_sensor_context(reported.instance)
+    )
+    assert not asked.run_requests
+    assert "just now" in str(asked.skip_message)
     assert daemon.tick() == [EVERYTHING]
     assert daemon.tick() == [], "nothing has ended since"
     assert follow_up(reported, EVERYTHING)
     assert daemon.tick() == []
     assert daemon.skipped == "Nothing is behind."
-    assert in_snapshot(reported, "select count(*) from enterprise_sessions") == [(3,)]
+    assert in_snapshot(reported, "select count(*) from enterprise_sessions") == [(2,)]
 
 
 def test_the_job_and_the_command_leave_nothing_to_follow(reported: World) -> None:
@@ -136,25 +147,6 @@ def test_days_that_a_failed_run_stored_are_followed_too(reported: World) -> None
     assert daemon.tick() == [EVERYTHING]
     assert follow_up(reported, EVERYTHING)
     assert daemon.tick() == []
-
-
-def test_the_sensor_waits_for_runs_in_progress(reported: World) -> None:
-    daemon = Daemon(reported)
-    assert run_of(reported, LOADED, DAY)
-    job = reported.definitions.resolve_job_def(JOB)
-    other = reported.instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
-    assert daemon.tick() == []
-    reported.instance.report_run_canceled(other)
-    assert daemon.tick() == [EVERYTHING]
-
-
-def test_the_sensor_waits_a_moment_after_a_run_ended(reported: World) -> None:
-    assert run_of(reported, LOADED, DAY)
-    asked = follow_sensor(reported.settings, quiet=timedelta(hours=1)).evaluate_tick(
-        dg.build_sensor_context(reported.instance)
-    )
-    assert not asked.run_requests
-    assert "just now" in str(asked.skip_message)
 
 
 def test_a_rollup_that_fails_stops_neither_the_others_nor_what_is_published(reported: World) -> None:

@@ -2,7 +2,9 @@
 
 import base64
 import json
+import signal
 import subprocess
+import sys
 from urllib.parse import quote
 
 import httpx
@@ -13,7 +15,7 @@ from pipelines.command import exit_codes
 from pipelines.settings import PROJECT
 from resources.sandbox.contract import SESSIONS_PATH
 from tests.support.command import copy_of_the_project, devin_sessions, in_this_process, started
-from tests.support.ui import dagster_ui
+from tests.support.ui import ui_ended_by
 from tests.support.world import World
 
 PASSWORD = "5e884898da28"
@@ -30,8 +32,18 @@ def with_password(each_world: World) -> World:
     return each_world
 
 
+QUESTION = {
+    "query": "query Shown($of: RepositorySelector!) { assetNodes { assetKey { path } } "
+    "schedulesOrError(repositorySelector: $of) "
+    "{ ... on Schedules { results { name scheduleState { status } } } } "
+    "allTopLevelResourceDetailsOrError(repositorySelector: $of) "
+    "{ ... on ResourceDetailsList { results { name configuredValues { key value } } } } }",
+    "variables": {"of": {"repositoryName": "__repository__", "repositoryLocationName": "devin_session_metrics"}},
+}
+
+
 @pytest.mark.parametrize("warehouse_url", ["postgresql"], indirect=True)
-def test_neither_the_key_nor_the_password_is_ever_printed_or_stored(
+def test_neither_the_key_nor_the_password_is_ever_printed_stored_or_served(
     with_password: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with_password.configure(devin_report_path=str(with_password.folder / "report.html"))
@@ -40,11 +52,12 @@ def test_neither_the_key_nor_the_password_is_ever_printed_or_stored(
     with_password.source.fail(status=503, path=SESSIONS_PATH, times=None)
     code, more_out, more_err = devin_sessions("backfill", "2025-04-01", "2025-04-03")
     assert code == exit_codes.MISSING
-    with dagster_ui({}, subprocess.DEVNULL) as url:
-        httpx.get(f"{url}/server_info").raise_for_status()
+    with ui_ended_by(signal.SIGINT) as ui:
+        answer = httpx.post(f"{ui.url}/graphql", json=QUESTION, timeout=60).json()["data"]
+    by_the_ui = "".join(ui.printed)
     for command in (["status"], ["query", "nothing"], ["query", "select 1/0"]):
         out += in_this_process(capsys, with_password.environment, *command)[1]
-    printed = (out + err + more_out + more_err).encode()
+    printed = (out + err + more_out + more_err + by_the_ui + json.dumps(answer)).encode()
     kept = b"".join(path.read_bytes() for path in with_password.folder.rglob("*") if path.is_file())
     assert b"daily_sessions" in kept
     assert b"Devin sessions" in kept
@@ -52,6 +65,16 @@ def test_neither_the_key_nor_the_password_is_ever_printed_or_stored(
         for form in written_forms(secret):
             assert form not in printed
             assert form not in kept
+
+    assert "the schedule runs as long as this" in by_the_ui
+    assert "Warning" not in by_the_ui
+    assert len(answer["assetNodes"]) == 6
+    (schedule,) = answer["schedulesOrError"]["results"]
+    assert schedule == {"name": "daily_refresh_schedule", "scheduleState": {"status": "RUNNING"}}
+    resources = {r["name"]: r["configuredValues"] for r in answer["allTopLevelResourceDetailsOrError"]["results"]}
+    assert "database" in resources
+    assert not any(resources.values()), "run config cannot change them, and the UI shows none of their values"
+    assert (with_password.folder / "dagster" / "dagster.yaml").resolve() == PROJECT / "dagster.yaml"
 
 
 def written_forms(secret: str) -> set[bytes]:
@@ -61,36 +84,16 @@ def written_forms(secret: str) -> set[bytes]:
     return {plain, quote(secret, safe="").encode(), plain.hex().encode(), *encoded}
 
 
-@pytest.mark.parametrize("warehouse_url", ["postgresql"], indirect=True)
-def test_the_ui_serves_the_graph_runs_the_schedule_and_shows_no_password(with_password: World) -> None:
-    question = {
-        "query": "query Shown($of: RepositorySelector!) { assetNodes { assetKey { path } } "
-        "schedulesOrError(repositorySelector: $of) "
-        "{ ... on Schedules { results { name scheduleState { status } } } } "
-        "allTopLevelResourceDetailsOrError(repositorySelector: $of) "
-        "{ ... on ResourceDetailsList { results { name configuredValues { key value } } } } }",
-        "variables": {"of": {"repositoryName": "__repository__", "repositoryLocationName": "devin_session_metrics"}},
-    }
-    output = with_password.folder / "output"
-    with output.open("w") as file, dagster_ui({}, file) as url:
-        answer = httpx.post(f"{url}/graphql", json=question, timeout=60).json()["data"]
-    printed = output.read_text()
-    assert "the schedule runs as long as this command" in printed
-    assert "Warning" not in printed
-    assert PASSWORD not in json.dumps(answer) + printed
-    assert len(answer["assetNodes"]) == 5
-    (schedule,) = answer["schedulesOrError"]["results"]
-    assert schedule == {"name": "daily_refresh_schedule", "scheduleState": {"status": "RUNNING"}}
-    resources = {r["name"]: r["configuredValues"] for r in answer["allTopLevelResourceDetailsOrError"]["results"]}
-    assert "database" in resources
-    assert not any(resources.values()), "run config cannot change them, and the UI shows none of their values"
-    assert (with_password.folder / "dagster" / "dagster.yaml").resolve() == PROJECT / "dagster.yaml"
-
-
 def test_a_key_file_that_others_can_read_is_reported(world: World) -> None:
     project = copy_of_the_project(world.folder / "project")
-    (project / ".env").write_text("DEVIN_LOG_FORMAT=text\n")
-    for mode, is_reported in ((0o644, True), (0o640, True), (0o600, False)):
-        (project / ".env").chmod(mode)
-        _, _, err = started("status", cwd=project)
-        assert (f"chmod 600 {project / '.env'}" in err) == is_reported
+    file = project / ".env"
+    file.write_text("DEVIN_LOG_FORMAT=text\n")
+    file.chmod(0o640)
+    _, _, err = started("--help", cwd=project)
+    assert f"chmod 600 {file}" in err
+    code = (
+        "from pipelines.settings import ENV_FILE, env_file_warning\n"
+        "for mode in (0o640, 0o604, 0o600):\n    ENV_FILE.chmod(mode)\n    print(bool(env_file_warning()))"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], cwd=project, capture_output=True, text=True, check=True)
+    assert ended.stdout.split() == ["True", "True", "False"], "others are the group and everyone else"

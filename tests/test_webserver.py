@@ -2,32 +2,29 @@
 
 import http.server
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
+import sqlalchemy as sa
 from playwright.sync_api import Page
 
-from pipelines.settings import PROJECT
+from pipelines.command import exit_codes
 from tests.support.browser import chromium
-from tests.support.graphql import LAUNCH, graphql
-from tests.support.ui import dagster_ui
+from tests.support.command import devin_sessions
+from tests.support.graphql import LAUNCH, RUNS, graphql
+from tests.support.ui import ui_ended_by
 from tests.support.waiting import wait_until
 from tests.support.world import World
 
 DAY = "2025-04-01"
 PASSWORD = "not-for-others-7d1f"
-RUNS = "{ runsOrError { ... on Runs { results { runId status } } } }"
 
 
 class Witness:
@@ -110,36 +107,6 @@ def redirected(address: str) -> list[dict[str, Any]]:
     ]
 
 
-def test_a_run_from_the_ui_needs_no_config_and_no_config_sends_the_key_elsewhere(
-    world: World, witness: Witness
-) -> None:
-    with dagster_ui({}) as url:
-        launched = launch(url, {})
-        assert launched["__typename"] == "LaunchRunSuccess"
-        assert world.cells() == world.truth(DAY, DAY)
-        requests = len(world.source.requests)
-        for mutation, again in (
-            ("launchRun", ""),
-            ("launchPipelineExecution", ""),
-            ("launchRunReexecution", launched["run"]["runId"]),
-        ):
-            for config in redirected(witness.address):
-                response = launch(url, config, mutation=mutation, again=again)
-                assert witness.received == []
-                assert response["__typename"] == "RunConfigValidationInvalid"
-        assert [run["status"] for run in runs(url)] == ["SUCCESS"]
-        assert len(world.source.requests) == requests
-
-
-def test_no_run_config_sends_the_warehouses_password_elsewhere(world: World, witness: Witness) -> None:
-    own = f"postgresql+psycopg://writer:{PASSWORD}@127.0.0.1:1/sessions"
-    with dagster_ui({"WAREHOUSE_URL": own}) as url:
-        for config in redirected(witness.address):
-            response = launch(url, config)
-            assert witness.received == []
-            assert response["__typename"] == "RunConfigValidationInvalid"
-
-
 @contextmanager
 def another_site() -> Iterator[str]:
     """The port of another site's empty page, which loads at `localhost` and at 127.0.0.1."""
@@ -168,81 +135,78 @@ def fetched(page: Page, url: str, **options: object) -> int | str:
     )
 
 
-def test_only_the_uis_own_pages_can_launch_a_run(world: World) -> None:
+@pytest.fixture
+def with_password(each_world: World) -> World:
+    """The warehouse URL has a password, which this server does not check."""
+    url = sa.make_url(each_world.settings.warehouse_url).set(password=PASSWORD)
+    each_world.configure(warehouse_url=url.render_as_string(hide_password=False))
+    return each_world
+
+
+@pytest.mark.parametrize("warehouse_url", ["postgresql"], indirect=True)
+def test_only_the_uis_own_pages_launch_runs_and_no_run_config_sends_a_secret_elsewhere(
+    with_password: World, witness: Witness
+) -> None:
+    world = with_password
     body = json.dumps({"query": LAUNCH % "launchRun", "variables": {"params": params({})}})
     disguised = {"mode": "no-cors", "method": "POST", "headers": {"Content-Type": "text/plain; application/json"}}
     in_address = f"?query={quote(LAUNCH % 'launchRun')}&variables={quote(json.dumps({'params': params({})}))}"
     by_name = "--host-resolver-rules=MAP rebound.example 127.0.0.1"
-    with dagster_ui({}) as url, another_site() as port, chromium(by_name) as browser:
-        page = browser.new_page()
-        for host in ("localhost", "127.0.0.1"):
-            page.goto(f"http://{host}:{port}")
-            assert fetched(page, f"{url}/graphql", **disguised, body=body) == "opaque", "it was sent, and answered"
-            assert fetched(page, f"{url}/graphql{in_address}", mode="no-cors") == "opaque"
-            assert fetched(page, f"{url}/graphql{in_address}", mode="no-cors", method="POST") == "opaque"
+    with ui_ended_by(signal.SIGQUIT) as ui:
+        url = ui.url
+        with another_site() as port, chromium(by_name) as browser:
+            page = browser.new_page()
+            for host in ("localhost", "127.0.0.1"):
+                page.goto(f"http://{host}:{port}")
+                assert fetched(page, f"{url}/graphql", **disguised, body=body) == "opaque", "it was sent, and answered"
+                assert fetched(page, f"{url}/graphql{in_address}", mode="no-cors") == "opaque"
+                assert fetched(page, f"{url}/graphql{in_address}", mode="no-cors", method="POST") == "opaque"
+                assert runs(url) == []
+                opened = page.evaluate(
+                    "url => new Promise(done => { const socket = new WebSocket(url, 'graphql-ws');"
+                    " socket.onopen = () => done(true); socket.onerror = () => done(false); })",
+                    f"{url.replace('http', 'ws')}/graphql",
+                )
+                assert opened is False
+                framed = page.evaluate(
+                    "url => new Promise(done => { const frame = document.createElement('iframe');"
+                    " document.body.append(frame); frame.onload = () => done(frames.length); frame.src = url; })",
+                    url,
+                )
+                assert framed == 1
+                assert "only accepts requests from its own pages" in page.frames[1].content(), "it shows the refusal"
+            rebound = url.replace("127.0.0.1", "rebound.example")
+            shown = page.goto(rebound)
+            assert shown and shown.status == 400
+            asks = {"method": "POST", "headers": {"Content-Type": "application/json"}, "body": body}
+            assert fetched(page, f"{rebound}/graphql", **asks) == 400
             assert runs(url) == []
-            opened = page.evaluate(
-                "url => new Promise(done => { const socket = new WebSocket(url, 'graphql-ws');"
-                " socket.onopen = () => done(true); socket.onerror = () => done(false); })",
-                f"{url.replace('http', 'ws')}/graphql",
-            )
-            assert opened is False
-            framed = page.evaluate(
-                "url => new Promise(done => { const frame = document.createElement('iframe');"
-                " document.body.append(frame); frame.onload = () => done(frames.length); frame.src = url; })",
-                url,
-            )
-            assert framed == 1
-            assert "only accepts requests from its own pages" in page.frames[1].content(), "it shows the refusal"
-        rebound = url.replace("127.0.0.1", "rebound.example")
-        shown = page.goto(rebound)
-        assert shown and shown.status == 400
-        asks = {"method": "POST", "headers": {"Content-Type": "application/json"}, "body": body}
-        assert fetched(page, f"{rebound}/graphql", **asks) == 400
-        assert runs(url) == []
-        page.goto(url)
-        assert fetched(page, "/graphql", **asks) == 200
-        assert len(runs(url)) == 1, "the same request from a page of the UI starts a run"
-
-
-def started_by(parent: int, program: str) -> list[int]:
-    """The processes that `parent` started and whose command contains `program`."""
-    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    return [int(child) for child in children if program in Path(f"/proc/{child}/cmdline").read_text()]
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
-def test_the_ui_stops_everything_that_it_started(world: World, number: signal.Signals) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "pipelines", "ui", "--port", str(port)]
-    # Every process that is started holds the pipe open, so the output ends when the last of them has ended.
-    with subprocess.Popen(
-        command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    ) as process:
-        assert process.stdout is not None
-        output = ""
-        for line in process.stdout:
-            output += line
-            if "Instance is configured with the following daemons" in line:
-                break
-        groups = [os.getpgid(daemon) for daemon in started_by(process.pid, "dagster-daemon")]
-        os.killpg(process.pid, number)  # as a terminal does
-        output += process.stdout.read()
-    assert process.returncode == 0
-    assert "Daemon threads shut down" in output
-    assert "Traceback" not in output
-    assert groups and process.pid not in groups, "Ctrl-C would end the code server that a tick of the daemon uses"
+            page.goto(url)
+            assert fetched(page, "/graphql", **asks) == 200, "the same request from a page of the UI starts a run"
+        wait_until(lambda: [run["status"] for run in runs(url)] in (["SUCCESS"], ["FAILURE"]), "the run is over")
+        (launched,) = runs(url)
+        assert launched["status"] == "SUCCESS", "a run needs no config"
+        assert world.cells() == world.truth(DAY, DAY)
+        requests = len(world.source.requests)
+        for mutation, again in (
+            ("launchRun", ""),
+            ("launchPipelineExecution", ""),
+            ("launchRunReexecution", launched["runId"]),
+        ):
+            for config in redirected(witness.address):
+                response = launch(url, config, mutation=mutation, again=again)
+                assert witness.received == []
+                assert response["__typename"] == "RunConfigValidationInvalid"
+        assert runs(url) == [launched]
+        assert len(world.source.requests) == requests
 
 
 def test_a_port_that_is_in_use_gets_a_sentence(world: World) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        command = [sys.executable, "-m", "pipelines", "ui", "--port", port]
-        ended = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
-    assert ended.returncode == 1
-    assert f"The Dagster UI cannot listen on 127.0.0.1:{port}: Address already in use. Choose another" in ended.stderr
-    assert "Traceback" not in ended.stderr
+        code, _, err = devin_sessions("ui", "--port", port)
+    assert code == exit_codes.MISSING
+    assert f"The Dagster UI cannot listen on 127.0.0.1:{port}: Address already in use. Choose another" in err
 
 
 def test_webserver_py_was_compared_with_the_installed_version_of_dagster() -> None:

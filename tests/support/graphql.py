@@ -13,6 +13,8 @@ LAUNCH = """mutation Launch($params: ExecutionParams!) {
   }
 }"""
 
+RUNS = "{ runsOrError { ... on Runs { results { runId status } } } }"
+
 
 def graphql(url: str, query: str, **variables: object) -> dict[str, Any]:
     answer = httpx.post(f"{url}/graphql", json={"query": query, "variables": variables}, timeout=120).json()

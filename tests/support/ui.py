@@ -5,11 +5,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import IO
 
 import tenacity
@@ -17,6 +20,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from pipelines.command.demo import DIRECTORY
 from pipelines.settings import PROJECT
+from tests.support.waiting import wait_until
 from warehouse import tables
 
 ENDING_SECONDS = 120
@@ -37,16 +41,79 @@ def dagster_ui(environment: Mapping[str, str], output: IO[str] | int | None = No
     )
     url = f"http://127.0.0.1:{port}"
     try:
-        tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type((urllib.error.URLError, ConnectionError)),
-            wait=tenacity.wait_fixed(0.1),
-            stop=tenacity.stop_after_delay(120),
-            reraise=True,
-        )(lambda: urllib.request.urlopen(f"{url}/server_info").close())
+        _wait_for(url)
         yield url
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(ENDING_SECONDS)
+
+
+def _wait_for(url: str) -> None:
+    """Wait until this UI responds."""
+    tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type((urllib.error.URLError, ConnectionError)),
+        wait=tenacity.wait_fixed(0.1),
+        stop=tenacity.stop_after_delay(120),
+        reraise=True,
+    )(lambda: urllib.request.urlopen(f"{url}/server_info").close())
+
+
+@dataclass
+class EndingUI:
+    """A UI that a signal ends: its URL, and the lines that it and every process that it started have printed."""
+
+    url: str
+    printed: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def ui_ended_by(number: signal.Signals) -> Iterator[EndingUI]:
+    """A UI, once it responds and its daemon runs. When the block ends, so must the UI at this signal, with all that it
+    started.
+
+    A UI takes long to start, so no test starts one for each signal: each UI that a test needs ends by another one.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "pipelines", "ui", "--port", str(port)]
+    # Every process that is started holds the pipe open, so the output ends when the last of them has ended.
+    process = subprocess.Popen(
+        command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    ui = EndingUI(f"http://127.0.0.1:{port}")
+
+    def read() -> None:
+        assert process.stdout is not None
+        with process.stdout:
+            for line in process.stdout:
+                ui.printed.append(line)
+
+    reading = threading.Thread(target=read, daemon=True)
+    reading.start()
+    try:
+        _wait_for(ui.url)
+        daemons = "Instance is configured with the following daemons"
+        wait_until(lambda: any(daemons in line for line in ui.printed), "the daemon runs")
+        yield ui
+        groups = [os.getpgid(daemon) for daemon in _started_by(process.pid, "dagster-daemon")]
+    except BaseException:
+        process.send_signal(signal.SIGINT)
+        process.wait(ENDING_SECONDS)
+        raise
+    os.killpg(process.pid, number)  # as a terminal does
+    reading.join(ENDING_SECONDS)
+    output = "".join(ui.printed)
+    assert not reading.is_alive(), f"a process that the UI started is still running: {output}"
+    assert process.wait() == 0, output
+    assert "Daemon threads shut down" in output
+    assert "Traceback" not in output, output
+    assert groups and process.pid not in groups, "Ctrl-C would end the code server that a tick of the daemon uses"
+
+
+def _started_by(parent: int, program: str) -> list[int]:
+    """The processes that `parent` started and whose command contains `program`."""
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return [int(child) for child in children if program in Path(f"/proc/{child}/cmdline").read_text()]
 
 
 def load_the_demo(days: int, organizations: int) -> dict[str, str]:
