@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from resources.database import Database
 from tests.support.examples import examples
+from tests.support.shared import DATABASES, new_warehouse, rolled_back
 from warehouse import reads, rollups, tables, writes
 from warehouse.dimensions import ORGANIZATIONS, USERS, Dimension
 from warehouse.writes import Entry, Provenance, Reading
@@ -22,9 +23,15 @@ def days_after(days: int) -> date:
     return JANUARY_30 + timedelta(days=days)
 
 
+@pytest.fixture(scope="module", params=DATABASES)
+def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Database:
+    """A warehouse that every test leaves without rows."""
+    return new_warehouse(request, tmp_path_factory)
+
+
 @pytest.fixture
 def connection(database: Database) -> Iterator[sa.Connection]:
-    with database.transaction() as connection:
+    with rolled_back(database) as connection:
         yield connection
 
 
@@ -199,6 +206,22 @@ def test_a_missing_count_is_found_even_if_only_a_few_days_of_the_month_are_check
     assert reads.loaded_days(connection, dimension, february[6:9]) == {february[6], february[8]}
 
 
+def test_each_day_has_a_state(connection: sa.Connection, dimension: Dimension) -> None:
+    listed(connection, dimension, {"a": None})
+    store(connection, dimension, {days_after(n): {"a": 3} for n in (0, 3)})
+    store(connection, dimension, {days_after(1): {"a": 3}}, control_total=4)
+    store(connection, dimension, {days_after(2): {"a": 3}}, control_total=2)
+    store(connection, dimension, {days_after(4): {"b": 3}})
+    block = {"first_day": days_after(2), "last_day": days_after(3), "block_sessions_count": 7}
+    off_its_block = {"day": days_after(3), "stored_sessions_count": 6, "read_at": NOON, "run_id": "run", **block}
+    connection.execute(sa.insert(dimension.contradictions).values(off_its_block))
+    days = [days_after(n) for n in range(6)]
+    loaded = reads.loaded_days(connection, dimension, days)
+    states = reads.day_states(connection, dimension, days, loaded)
+    assert [*states.values()] == ["proven", "unattributed", "contradiction", "contradiction", "partial", "missing"]
+    assert [*states] == days
+
+
 # Any warehouse
 
 Listing = Mapping[str, tuple[int | None, bool]]
@@ -214,10 +237,6 @@ loads = st.tuples(
     st.booleans(),
 )
 MIDNIGHT = datetime(2025, 1, 30, tzinfo=UTC)
-
-
-class RollBack(Exception):
-    """Ends an example and rolls its transaction back."""
 
 
 def missing_one_by_one(connection: sa.Connection, dimension: Dimension, chosen: tuple[str, ...]) -> dict[date, int]:
@@ -258,7 +277,7 @@ def test_missing_cells_equal_those_found_one_by_one_whatever_was_loaded_and_roll
 ) -> None:
     created = {id_: None if hours is None else MIDNIGHT + timedelta(hours=hours) for id_, (hours, _) in listing.items()}
     refused = {id_: "404" for id_, (_, is_refused) in listing.items() if is_refused}
-    with pytest.raises(RollBack), database.transaction() as connection:
+    with rolled_back(database) as connection:
         listed(connection, dimension, dict.fromkeys("ad"), MIDNIGHT)
         listed(connection, dimension, created, MIDNIGHT + timedelta(hours=seen))
         writes.store_availability(connection, dimension, refused, (), MIDNIGHT)
@@ -273,4 +292,3 @@ def test_missing_cells_equal_those_found_one_by_one_whatever_was_loaded_and_roll
                 days_asked = {days_after(n) for n in asked}
                 loaded = reads.loaded_days(connection, dimension, list(days_asked), some)
                 assert loaded == (reads.windows(connection, dimension).keys() & days_asked) - missing.keys()
-        raise RollBack

@@ -10,7 +10,8 @@ import pytest
 import sqlalchemy as sa
 
 from resources.database import Database
-from warehouse import migrations, rollups, tables, writes
+from tests.support.shared import DATABASES, new_warehouse, rolled_back
+from warehouse import rollups, tables, writes
 from warehouse.dimensions import ORGANIZATIONS
 from warehouse.writes import Entry, Provenance, Reading
 
@@ -22,11 +23,16 @@ RELATIONS = (*tables.ROLLUPS, *tables.views.sorted_tables)
 SETTLED_AFTER_DAYS = 2
 
 
+@pytest.fixture(scope="module", params=DATABASES)
+def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Database:
+    """A warehouse that every test leaves without rows."""
+    return new_warehouse(request, tmp_path_factory)
+
+
 @pytest.fixture
-def connection(warehouse_url: str) -> Iterator[sa.Connection]:
+def connection(shared: Database) -> Iterator[sa.Connection]:
     """An empty warehouse on each database."""
-    with Database(url=warehouse_url).transaction() as connection:
-        migrations.migrate(connection)
+    with rolled_back(shared) as connection:
         yield connection
 
 

@@ -10,18 +10,11 @@ from hypothesis import strategies as st
 from resources.database import Database
 from tests.support.examples import examples
 from tests.support.rows import DAY, NOW, reading, store
+from tests.support.shared import empty
 from tests.support.warehouse import rebuild, rows_of, select_over_all_time, stored
 from warehouse import tables, writes
 from warehouse.dimensions import ORGANIZATIONS
 from warehouse.writes import Entry
-
-
-def empty(database: Database) -> None:
-    with database.transaction() as connection:
-        for table in tables.metadata.sorted_tables:
-            if table is not tables.warehouse_version:
-                connection.execute(sa.delete(table))
-
 
 # The function-scoped fixture is fine: each example empties the warehouse.
 each_example = examples(6, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -2,7 +2,6 @@
 
 from datetime import UTC, date, datetime, timedelta
 
-import pytest
 import sqlalchemy as sa
 
 from tests.support.rows import DAY, SETTLED_AFTER_DAYS, reading, store
@@ -43,32 +42,31 @@ def test_only_the_week_of_a_changed_day_is_rebuilt(connection: sa.Connection) ->
     assert tuple(row) == (date(2025, 2, 10), "a", 23, 7, 7, True)
 
 
-@pytest.mark.parametrize(
-    ("changed", "weeks"),
-    [
-        ([date(2025, 2, 10)], [date(2025, 2, 10)]),
-        ([date(2025, 2, 16)], [date(2025, 2, 10)]),
-        ([date(2025, 2, 16), date(2025, 2, 17)], [date(2025, 2, 10), date(2025, 2, 17)]),
-        ([date(2025, 1, 1), date(2025, 3, 5)], [date(2024, 12, 30), date(2025, 3, 3)]),
-    ],
-    ids=["Monday", "Sunday", "Sunday and Monday", "far apart"],
-)
-def test_exactly_the_weeks_of_the_changed_days_are_rebuilt(
-    connection: sa.Connection, changed: list[date], weeks: list[date]
-) -> None:
-    january_to_march(connection)
-    store(connection, *(reading(day, 5, {"a": 5}) for day in changed))
-    rebuild(connection, "weekly_sessions")
-    assert keys_by_spoiled(connection, tables.weekly_sessions)[1] == weeks
+WEEKS = {
+    "Monday": ([date(2025, 2, 10)], [date(2025, 2, 10)]),
+    "Sunday": ([date(2025, 2, 16)], [date(2025, 2, 10)]),
+    "Sunday and Monday": ([date(2025, 2, 16), date(2025, 2, 17)], [date(2025, 2, 10), date(2025, 2, 17)]),
+    "far apart": ([date(2025, 1, 1), date(2025, 3, 5)], [date(2024, 12, 30), date(2025, 3, 3)]),
+}
 
 
-@pytest.mark.parametrize("changed", [date(2025, 2, 1), date(2025, 2, 14), date(2025, 2, 28)])
-def test_exactly_the_month_of_the_changed_day_is_rebuilt(connection: sa.Connection, changed: date) -> None:
+def test_exactly_the_weeks_of_the_changed_days_are_rebuilt(connection: sa.Connection) -> None:
     january_to_march(connection)
-    store(connection, reading(changed, 5, {"a": 5}))
-    assert rebuild(connection, "monthly_sessions") == 1
-    still, again = keys_by_spoiled(connection, tables.monthly_sessions)
-    assert (still, again) == ([date(2025, 1, 1), date(2025, 3, 1)], [date(2025, 2, 1)])
+    for count, (name, (changed, weeks)) in enumerate(WEEKS.items(), start=4):
+        store(connection, *(reading(day, count, {"a": count}) for day in changed))
+        rebuild(connection, "weekly_sessions")
+        assert keys_by_spoiled(connection, tables.weekly_sessions)[1] == weeks, name
+        spoil(connection, tables.weekly_sessions)
+
+
+def test_exactly_the_month_of_the_changed_day_is_rebuilt(connection: sa.Connection) -> None:
+    january_to_march(connection)
+    for changed in (date(2025, 2, 1), date(2025, 2, 14), date(2025, 2, 28)):
+        store(connection, reading(changed, 5, {"a": 5}))
+        assert rebuild(connection, "monthly_sessions") == 1
+        still, again = keys_by_spoiled(connection, tables.monthly_sessions)
+        assert (still, again) == ([date(2025, 1, 1), date(2025, 3, 1)], [date(2025, 2, 1)]), changed
+        spoil(connection, tables.monthly_sessions)
 
 
 def test_enterprise_rows_are_rebuilt_for_the_changed_day_and_the_days_that_sum_over_it(
@@ -85,18 +83,16 @@ def test_enterprise_rows_are_rebuilt_for_the_changed_day_and_the_days_that_sum_o
     assert len(still) + len(again) == 90
 
 
-@pytest.mark.parametrize("changed", [date(2025, 1, 1), date(2025, 1, 31), date(2025, 2, 1), date(2025, 3, 31)])
-def test_after_one_changed_day_every_row_equals_that_of_a_full_rebuild(
-    connection: sa.Connection, changed: date
-) -> None:
+def test_after_one_changed_day_every_row_equals_that_of_a_full_rebuild(connection: sa.Connection) -> None:
     days = [date(2025, 1, 1) + timedelta(days=n) for n in range(90)]
     store(connection, *(reading(day, 3, {"a": 3}) for day in days))
     for table in tables.ROLLUPS:
         rebuild(connection, table.name)
-    store(connection, reading(changed, 5, {"a": 5}))
-    for table in tables.ROLLUPS:
-        rebuild(connection, table.name)
-        assert rows_of(connection, table) == select_over_all_time(connection, table.name)
+    for changed in (days[0], date(2025, 1, 31), date(2025, 2, 1), days[-1]):
+        store(connection, reading(changed, 5, {"a": 5}))
+        for table in tables.ROLLUPS:
+            rebuild(connection, table.name)
+            assert rows_of(connection, table) == select_over_all_time(connection, table.name), changed
 
 
 def test_rows_of_a_period_that_no_longer_have_counts_are_deleted(connection: sa.Connection) -> None:
