@@ -53,13 +53,11 @@ def old_world(each_world: World, old: Database) -> World:
     return each_world
 
 
-@pytest.fixture
-def newer_world(each_world: World) -> World:
-    """A world whose warehouse a later release has written."""
-    with each_world.database.transaction() as connection:
+def become_newer(database: Database) -> None:
+    """Let the warehouse be one that a later release has written."""
+    with database.transaction() as connection:
         migrations.migrate(connection)
         connection.execute(sa.text("update warehouse_version set version = 99"))
-    return each_world
 
 
 def present(database: Database) -> set[str]:
@@ -197,21 +195,26 @@ def test_what_analysts_created_beside_the_tables_stays(old: Database) -> None:
     assert rows(old, "notes", "busy") == before
 
 
-@pytest.mark.parametrize("taken", ["users", "stale_days", "calendar", "session_grid", "reconciliation"])
-@pytest.mark.parametrize("kind", ["table", "view"])
-def test_tables_of_others_with_these_names_are_reported_and_left_as_they_are(
-    old: Database, taken: str, kind: str
+TAKEN = ["calendar", "reconciliation", "session_grid", "stale_days", "users"]
+
+
+@pytest.mark.parametrize("views", [TAKEN[::2], TAKEN[1::2]], ids=" ".join)
+def test_tables_and_views_of_others_with_these_names_are_reported_and_left_as_they_are(
+    old: Database, views: list[str]
 ) -> None:
+    kinds = {name: "view" if name in views else "table" for name in TAKEN}
     with old.transaction() as connection:
-        connection.execute(sa.text(f"create {kind} {taken} as select 1 as mine"))
-    before, laid_out = rows(old, *TABLES_OF_VERSION_1, taken), layout(old)
-    with pytest.raises(NamesTaken, match=rf"already holds {taken},.*Rename them, or set WAREHOUSE_URL"):
+        for name, kind in kinds.items():
+            connection.execute(sa.text(f"create {kind} {name} as select 1 as mine"))
+    before, laid_out = rows(old, *TABLES_OF_VERSION_1, *TAKEN), layout(old)
+    with pytest.raises(NamesTaken, match=rf"already holds {', '.join(TAKEN)},.*Rename them, or set WAREHOUSE_URL"):
         migrate(old)
-    assert rows(old, *TABLES_OF_VERSION_1, taken) == before
+    assert rows(old, *TABLES_OF_VERSION_1, *TAKEN) == before
     assert layout(old) == laid_out
     with old.transaction() as connection:
         assert migrations.version(connection) == 1
-        connection.execute(sa.text(f"drop {kind} {taken}"))
+        for name, kind in kinds.items():
+            connection.execute(sa.text(f"drop {kind} {name}"))
     migrate(old)
     with old.transaction(read_only=True) as connection:
         assert migrations.version(connection) == migrations.VERSION
@@ -328,53 +331,47 @@ def take_back_to(version: int, connection: sa.Connection) -> None:
         connection.execute(sa.text(SESSION_GRID_OF_VERSION_2))
 
 
-@pytest.mark.parametrize("version", [2, 3, 4])
-def test_warehouses_of_later_versions_get_what_they_lack_and_keep_every_row(warehouse_url: str, version: int) -> None:
-    database = Database(url=warehouse_url)
-    fill_with_version_1(warehouse_url)
-    migrate(database)
-    laid_out = layout(database)
-    with database.transaction(read_only=True) as connection:
+def test_warehouses_of_later_versions_get_what_they_lack_and_keep_every_row(old: Database) -> None:
+    migrate(old)
+    laid_out = layout(old)
+    with old.transaction(read_only=True) as connection:
         current, before = views(connection), everything(connection)
-    with database.transaction() as connection:
-        take_back_to(version, connection)
-        assert views(connection) != current
-    migrate(database)
-    with database.transaction(read_only=True) as connection:
-        assert views(connection) == current
-        assert everything(connection) == before
-    assert layout(database) == laid_out
+    for version in (2, 3, 4):
+        with old.transaction() as connection:
+            take_back_to(version, connection)
+            assert views(connection) != current
+        migrate(old)
+        with old.transaction(read_only=True) as connection:
+            assert views(connection) == current, version
+            assert everything(connection) == before, version
+        assert layout(old) == laid_out, version
 
 
-def test_a_table_of_others_with_a_name_that_a_later_version_introduced_is_reported(warehouse_url: str) -> None:
-    database = Database(url=warehouse_url)
-    fill_with_version_1(warehouse_url)
-    migrate(database)
-    with database.transaction() as connection:
+def test_a_table_of_others_with_a_name_that_a_later_version_introduced_is_reported(old: Database) -> None:
+    migrate(old)
+    with old.transaction() as connection:
         take_back_to(4, connection)
         connection.execute(sa.text("create table expected_days as select 1 as mine"))
-    before = rows(database, "history", "expected_days")
+    before = rows(old, "history", "expected_days")
     with pytest.raises(NamesTaken, match="already holds expected_days,"):
-        migrate(database)
-    assert rows(database, "history", "expected_days") == before
+        migrate(old)
+    assert rows(old, "history", "expected_days") == before
 
 
-def test_days_with_a_count_too_large_to_sum_are_to_be_loaded_again(warehouse_url: str) -> None:
-    database = Database(url=warehouse_url)
-    fill_with_version_1(warehouse_url)
-    for change in (
-        "update daily_totals set sessions_count = 9223372036854775807 where day = '2025-01-05'",
-        "update daily_sessions set sessions_count = 1000000000001 where day = '2025-01-07'",
-        "update daily_totals set sessions_count = 1000000000000 where day = '2025-01-09'",
-    ):
-        with database.transaction() as connection:
+def test_days_with_a_count_too_large_to_sum_are_to_be_loaded_again(old: Database) -> None:
+    with old.transaction() as connection:
+        for change in (
+            "update daily_totals set sessions_count = 9223372036854775807 where day = '2025-01-05'",
+            "update daily_sessions set sessions_count = 1000000000001 where day = '2025-01-07'",
+            "update daily_totals set sessions_count = 1000000000000 where day = '2025-01-09'",
+        ):
             connection.execute(sa.text(change))
-    migrate(database)
-    left = rows(database, "daily_totals", "daily_sessions", "stale_days")
+    migrate(old)
+    left = rows(old, "daily_totals", "daily_sessions", "stale_days")
     for name in ("daily_totals", "daily_sessions"):
         days = {row[0].day for row in left[name] if row[0].month == 1}
         assert days == set(range(1, 32)) - {5, 7}, name
-    with database.transaction() as connection:
+    with old.transaction() as connection:
         for table in tables.ROLLUPS:
             rebuild(connection, table.name)
             assert rows_of(connection, table) == select_over_all_time(connection, table.name)
@@ -383,33 +380,33 @@ def test_days_with_a_count_too_large_to_sum_are_to_be_loaded_again(warehouse_url
 # From a later version
 
 
-def test_a_newer_warehouse_is_refused_with_both_versions_and_left_as_it_is(newer_world: World) -> None:
-    before = layout(newer_world.database)
+def test_a_newer_warehouse_is_refused_with_both_versions_and_left_as_it_is(warehouse_url: str) -> None:
+    newer = Database(url=warehouse_url)
+    become_newer(newer)
+    before = layout(newer)
     with (
         pytest.raises(NewerWarehouse, match=rf"\bversion 99\b.*\bup to {migrations.VERSION}\b.*WAREHOUSE_URL"),
-        newer_world.database.transaction() as connection,
+        newer.transaction() as connection,
     ):
         migrations.migrate(connection)
-    assert layout(newer_world.database) == before
-    assert rows(newer_world.database, "warehouse_version") == {"warehouse_version": [(99,)]}
+    assert layout(newer) == before
+    assert rows(newer, "warehouse_version") == {"warehouse_version": [(99,)]}
 
 
-@pytest.mark.parametrize("command", [["status"], ["status", "--json"], ["backfill", FIRST, LAST]], ids=" ".join)
-def test_the_command_refuses_a_newer_warehouse_with_a_message(
-    newer_world: World, capsys: pytest.CaptureFixture[str], command: list[str]
+def test_the_commands_and_a_run_refuse_a_newer_warehouse_with_a_message(
+    world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, shown = in_this_process(capsys, newer_world.environment, *command)
-    assert code == exit_codes.WRONG_USE
-    message = " ".join(shown.split())
-    assert f"The warehouse has version 99, but this release supports versions up to {migrations.VERSION}" in message
-    assert newer_world.source.requests == []
-
-
-def test_a_run_refuses_a_newer_warehouse_with_a_message(newer_world: World) -> None:
-    result = newer_world.run(FIRST, FIRST)
+    become_newer(world.database)
+    for command in (["status"], ["status", "--json"], ["backfill", FIRST, LAST]):
+        code, shown = in_this_process(capsys, world.environment, *command)
+        assert code == exit_codes.WRONG_USE, command
+        message = " ".join(shown.split())
+        assert f"The warehouse has version 99, but this release supports versions up to {migrations.VERSION}" in message
+        assert world.source.requests == [], command
+    result = world.run(FIRST, FIRST)
     assert not result.success
-    assert "The warehouse has version 99" in newer_world.failures(result)
-    assert newer_world.asked() == []
+    assert "The warehouse has version 99" in world.failures(result)
+    assert world.asked() == []
 
 
 # Through the command
@@ -425,17 +422,18 @@ def test_status_says_that_the_next_backfill_migrates_an_old_warehouse_and_change
     assert layout(old_world.database) == laid_out
 
 
-def test_a_backfill_with_nothing_to_load_migrates_an_old_warehouse(old_world: World) -> None:
-    before = rows(old_world.database, "daily_sessions", "daily_totals")
+def test_a_backfill_with_nothing_to_load_migrates_an_old_warehouse(world: World) -> None:
+    fill_with_version_1(world.database.url)
+    before = rows(world.database, "daily_sessions", "daily_totals")
     code, out, err = devin_sessions("backfill", FIRST, "2025-01-31")
     assert (code, err) == (0, "")
     assert "Nothing to do" in out
-    assert old_world.source.requests == []
-    assert rows(old_world.database, "daily_sessions", "daily_totals") == before
-    with old_world.database.transaction(read_only=True) as connection:
+    assert world.source.requests == []
+    assert rows(world.database, "daily_sessions", "daily_totals") == before
+    with world.database.transaction(read_only=True) as connection:
         assert migrations.version(connection) == migrations.VERSION
         assert rows_of(connection, tables.stale_days) == [], "the rollups have taken everything in"
-    assert old_world.rows("select count(*) from reconciliation where verdict <> 'not loaded'") == [(40,)]
+    assert world.rows("select count(*) from reconciliation where verdict <> 'not loaded'") == [(40,)]
 
 
 def test_a_backfill_of_more_days_continues_where_the_old_release_stopped(old_world: World) -> None:
