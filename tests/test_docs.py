@@ -27,7 +27,7 @@ from pipelines.loading.changed_settings import Incompatible, refuse_other_days
 from pipelines.partitions import as_days, daily_partitions
 from pipelines.settings import PROJECT, Settings
 from resources.sandbox.server import Sandbox
-from tests.support.loads import load
+from tests.support.loads import fill, fill_all_tables
 from tests.support.messages import sentences
 from tests.support.pages import DEPLOYMENT, DOCS, NAMES, PAGES, blocks, environment_file, text, units
 from tests.support.world import World
@@ -255,14 +255,14 @@ def test_days_without_24_hours_are_as_the_page_says(in_berlin: World) -> None:
         assert (f"{day.start:%Y-%m-%d %H:%M}", f"{day.end:%Y-%m-%d %H:%M}") == (start, end)
         assert day.end - day.start == timedelta(hours=int(hours))
     assert {row[3] for row in rows} == {"23", "24", "25"}
-    assert in_berlin.run("2025-03-29", "2025-03-31").success
+    fill(in_berlin, "2025-03-29", "2025-03-31")
     (sql,) = blocks(DOCS / "day-boundary.md", "sql")
     windows = datetime(2025, 3, 29, 23, tzinfo=UTC), datetime(2025, 3, 30, 22, tzinfo=UTC)
     assert in_berlin.rows(sql) == [(date(2025, 3, 30), *windows)]
 
 
 def test_other_days_are_refused_with_the_message_on_the_page(world: World) -> None:
-    assert world.run("2025-04-01", "2025-04-01").success
+    fill(world, "2025-04-01", "2025-04-01")
     with world.database.transaction(read_only=True) as connection:
         stored = reads.windows(connection, ORGANIZATIONS)
     world.configure(devin_timezone="Europe/Berlin")
@@ -290,7 +290,7 @@ def test_every_query_on_the_pages_returns_rows_on_both_databases(each_world: Wor
     *_, dormant = each_world.source.organizations
     each_world.source.add_sessions(dormant.org_id, datetime(2025, 4, 2, 12, tzinfo=UTC))
     each_world.source.add_sessions("org-not-listed", datetime(2025, 5, 20, 12, tzinfo=UTC), count=300)
-    load(each_world, f"{first}", f"{last}")
+    fill_all_tables(each_world, f"{first}", f"{last}")
 
     answers = {title: each_world.rows(sql) for title, sql in COOKBOOK.items()}
     assert [title for title, rows in answers.items() if not rows] == []

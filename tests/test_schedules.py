@@ -7,7 +7,9 @@ import dagster as dg
 import pytest
 
 from pipelines.partitions import closed_days, daily_partitions
+from tests.support.loads import fill
 from tests.support.world import World
+from warehouse import migrations
 
 
 def tick(world: World, at: datetime) -> list[dg.RunRequest]:
@@ -18,64 +20,68 @@ def tick(world: World, at: datetime) -> list[dg.RunRequest]:
     return list(schedule.evaluate_tick(context).run_requests or [])
 
 
-@pytest.mark.parametrize(
-    ("zone", "hour", "cron"),
-    [
-        ("UTC", 0, "30 2 * * *"),
-        ("UTC", 8, "30 10 * * *"),
-        ("Europe/Berlin", 22, "30 0 * * *"),
-        ("Asia/Tokyo", 23, "30 1 * * *"),
-    ],
-)
-def test_the_schedule_ticks_two_and_a_half_hours_after_the_day_closes(
-    world: World, zone: str, hour: int, cron: str
-) -> None:
-    world.configure(devin_timezone=zone, devin_day_start_hour=str(hour), devin_catch_up_days="0")
-    schedule = world.definitions.resolve_schedule_def("daily_refresh_schedule")
-    assert (schedule.cron_schedule, schedule.execution_timezone) == (cron, zone)
-    assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING
-
-    cron_minute, cron_hour = (int(field) for field in cron.split()[:2])
-    at = datetime(2025, 6, 12, cron_hour, cron_minute, tzinfo=ZoneInfo(zone))
-    (request,) = tick(world, at)
-    last = request.tags["dagster/asset_partition_range_end"]
-    window = daily_partitions(world.settings).time_window_for_partition_key(last)
-    assert (at - window.end).total_seconds() == 2.5 * 3600, "the day that it loads closed two and a half hours before"
-
-
-@pytest.mark.parametrize("lookback", [1, 3, 14])
-def test_a_tick_requests_the_last_closed_days_in_one_run(world: World, lookback: int) -> None:
-    world.configure(devin_lookback_days=str(lookback), devin_catch_up_days="0")
-    (request,) = tick(world, datetime(2025, 6, 12, 2, 30, tzinfo=ZoneInfo("UTC")))
-    first = date.fromisoformat(request.tags["dagster/asset_partition_range_start"])
-    last = date.fromisoformat(request.tags["dagster/asset_partition_range_end"])
-    assert last == date(2025, 6, 11)
-    assert (last - first).days == lookback - 1
-
-
 def days_of(request: dg.RunRequest) -> tuple[str, str]:
     return request.tags["dagster/asset_partition_range_start"], request.tags["dagster/asset_partition_range_end"]
 
 
+@pytest.fixture
+def empty_warehouse(world: World) -> None:
+    """A warehouse without rows: without a file, each tick would create one in memory."""
+    with world.database.transaction() as connection:
+        migrations.migrate(connection)
+
+
+@pytest.mark.usefixtures("empty_warehouse")
+def test_the_schedule_ticks_two_and_a_half_hours_after_the_day_closes(world: World) -> None:
+    for zone, hour, cron in (
+        ("UTC", 0, "30 2 * * *"),
+        ("UTC", 8, "30 10 * * *"),
+        ("Europe/Berlin", 22, "30 0 * * *"),
+        ("Asia/Tokyo", 23, "30 1 * * *"),
+    ):
+        world.configure(devin_timezone=zone, devin_day_start_hour=str(hour), devin_catch_up_days="0")
+        schedule = world.definitions.resolve_schedule_def("daily_refresh_schedule")
+        assert (schedule.cron_schedule, schedule.execution_timezone) == (cron, zone)
+        assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING
+
+        cron_minute, cron_hour = (int(field) for field in cron.split()[:2])
+        at = datetime(2025, 6, 12, cron_hour, cron_minute, tzinfo=ZoneInfo(zone))
+        (request,) = tick(world, at)
+        last = request.tags["dagster/asset_partition_range_end"]
+        window = daily_partitions(world.settings).time_window_for_partition_key(last)
+        since_close = (at - window.end).total_seconds()
+        assert since_close == 2.5 * 3600, "the day that it loads closed two and a half hours before"
+
+
+@pytest.mark.usefixtures("empty_warehouse")
+def test_a_tick_requests_the_last_closed_days_in_one_run(world: World) -> None:
+    for lookback in (1, 3, 14):
+        world.configure(devin_lookback_days=str(lookback), devin_catch_up_days="0")
+        (request,) = tick(world, datetime(2025, 6, 12, 2, 30, tzinfo=ZoneInfo("UTC")))
+        first, last = map(date.fromisoformat, days_of(request))
+        assert last == date(2025, 6, 11)
+        assert (last - first).days == lookback - 1
+
+
 def test_a_machine_that_was_off_catches_up_in_one_run_per_contiguous_range(world: World) -> None:
-    world.configure(devin_start_date="2025-01-01", devin_catch_up_days="20")
+    world.configure(devin_start_date="2025-01-01", devin_catch_up_days="8")
     at = datetime(2025, 6, 12, 2, 30, tzinfo=ZoneInfo("UTC"))
-    assert [days_of(request) for request in tick(world, at)] == [("2025-05-23", "2025-06-11")], "nothing is loaded yet"
-    assert world.run("2025-05-20", "2025-05-28").success
-    assert world.run("2025-06-01", "2025-06-09").success
+    assert [days_of(request) for request in tick(world, at)] == [("2025-06-04", "2025-06-11")], "nothing is loaded yet"
+    fill(world, "2025-06-03", "2025-06-05")
+    fill(world, "2025-06-08", "2025-06-09")
     requests = tick(world, at)
-    assert [days_of(request) for request in requests] == [("2025-05-29", "2025-05-31"), ("2025-06-09", "2025-06-11")]
+    assert [days_of(request) for request in requests] == [("2025-06-06", "2025-06-07"), ("2025-06-09", "2025-06-11")]
     assert len({request.run_key for request in requests}) == 2
-    for request in requests:
-        assert world.run_with_tags(dict(request.tags)).success
+    assert world.run_with_tags(dict(requests[0].tags)).success
+    fill(world, *days_of(requests[1]))
     assert [days_of(request) for request in tick(world, at)] == [("2025-06-09", "2025-06-11")], "only the look-back"
-    assert world.cells() == world.truth("2025-05-20", "2025-06-11")
+    assert world.cells() == world.truth("2025-06-03", "2025-06-11")
 
 
 def test_days_that_lack_an_organization_are_caught_up_too(world: World) -> None:
     two = [o.org_id for o in world.source.organizations[:2]]
     world.configure(devin_org_ids=two[0], devin_lookback_days="1", devin_catch_up_days="4")
-    assert world.run("2025-06-08", "2025-06-11").success
+    fill(world, "2025-06-08", "2025-06-11")
     world.configure(devin_org_ids=",".join(two))
     at = datetime(2025, 6, 12, 2, 30, tzinfo=ZoneInfo("UTC"))
     assert [days_of(request) for request in tick(world, at)] == [("2025-06-08", "2025-06-11")]
