@@ -3,9 +3,9 @@
 import csv
 import io
 import json
-import shlex
-import subprocess
-import sys
+import os
+import shutil
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -13,79 +13,109 @@ import pytest
 import sqlalchemy as sa
 
 from pipelines.command import cli, exit_codes
-from pipelines.settings import PROJECT
+from pipelines.command.query import run_query
 from resources.sandbox.contract import ORGANIZATIONS_PATH
 from resources.sandbox.logged_request import LoggedRequest
+from resources.sandbox.server import Sandbox
 from tests.support.command import devin_sessions, in_this_process, start
+from tests.support.forks import Command
+from tests.support.loads import fill
 from tests.support.postgresql import PostgreSQL
 from tests.support.processes import another_process
 from tests.support.published import snapshot_of
-from tests.support.world import World
+from tests.support.shared import rolled_back
+from tests.support.world import World, new_world
+
+COUNT = ["query", "select count(*) as n from daily_sessions", "--csv"]
+
+
+@pytest.fixture(scope="module")
+def two_days(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files of a run over two days."""
+    folder = tmp_path_factory.mktemp("two-days")
+    url = f"duckdb:///{folder}/warehouse.duckdb"
+    with (
+        Sandbox(organizations=5) as source,
+        pytest.MonkeyPatch.context() as environment,
+        new_world(source, folder, environment, url) as world,
+    ):
+        assert world.run("2025-04-01", "2025-04-02").success
+    return folder
+
+
+@pytest.fixture
+def loaded(world: World, two_days: Path) -> World:
+    """A world of its own with those files."""
+    shutil.copytree(two_days, world.folder, dirs_exist_ok=True)
+    return world
+
+
+@pytest.fixture
+def on_postgresql(world: World, postgresql: PostgreSQL) -> World:
+    """A world with an empty PostgreSQL database."""
+    world.configure(warehouse_url=postgresql.database(unprivileged=True))
+    return world
+
+
+@pytest.fixture(params=["loaded", "on_postgresql"], ids=["duckdb", "postgresql"])
+def queried(request: pytest.FixtureRequest) -> World:
+    """Each of these in turn, for queries that need no table."""
+    world: World = request.getfixturevalue(request.param)
+    return world
 
 
 def test_a_query_does_not_wait_for_a_process_that_has_the_warehouse_open_for_writing(
-    world: World, capsys: pytest.CaptureFixture[str]
+    loaded: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    world.run("2025-04-01", "2025-04-02")
     with another_process() as writer:
-        assert writer.open(world.database.path) == "done"
+        assert writer.open(loaded.database.path) == "done"
         assert writer.do("_ = connection.execute('begin; delete from daily_sessions')") == "done"
-        count = ["query", "select count(*) as n from daily_sessions", "--csv"]
-        assert in_this_process(capsys, world.environment, *count) == (0, "n\n10\n")
+        assert in_this_process(capsys, loaded.environment, *COUNT) == (0, "n\n10\n")
 
 
 def test_a_reader_of_the_snapshot_and_a_run_that_replaces_it_never_wait_for_each_other(
-    world: World, capsys: pytest.CaptureFixture[str]
+    loaded: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    world.run("2025-04-01", "2025-04-03")
     count = "connection.execute('select count(*), sum(sessions_count)::bigint from daily_sessions').fetchone()"
-    before = sum(world.cells().values())
+    before = sum(loaded.cells().values())
     with another_process() as reader:
-        opened = reader.do(f"connection = duckdb.connect({str(snapshot_of(world))!r}, read_only=True)")
+        opened = reader.do(f"connection = duckdb.connect({str(snapshot_of(loaded))!r}, read_only=True)")
         assert opened == "done"
-        assert world.run("2025-04-04", "2025-04-05").success
-        assert reader.ask(count) == str((15, before)), "a reader that has the old one open keeps it"
-    now = sum(world.truth("2025-04-01", "2025-04-05").values())
+        assert loaded.run("2025-04-03", "2025-04-04").success
+        assert reader.ask(count) == str((10, before)), "a reader that has the old one open keeps it"
+    now = sum(loaded.truth("2025-04-01", "2025-04-04").values())
     total = ["query", "select sum(sessions_count) as n from daily_sessions", "--csv"]
-    assert in_this_process(capsys, world.environment, *total) == (0, f"n\n{now}\n")
-
-
-@pytest.mark.parametrize("warehouse_url", ["postgresql"], indirect=True)
-def test_a_query_on_postgresql_waits_for_no_writer(each_world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    each_world.run("2025-04-01", "2025-04-02")
-    with each_world.database.transaction() as writer:
-        writer.exec_driver_sql("delete from daily_sessions")
-        count = ["query", "select count(*) as n from daily_sessions", "--csv"]
-        assert in_this_process(capsys, each_world.environment, *count) == (0, "n\n10\n")
+    assert in_this_process(capsys, loaded.environment, *total) == (0, f"n\n{now}\n")
 
 
 # What a query may not do
 
 
-@pytest.mark.parametrize(
-    ("sql", "sentence"),
-    [
+def test_a_query_can_neither_change_the_warehouse_nor_reach_anything_else(
+    loaded: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for sql, sentence in (
         ("selec 1", "syntax error"),
         ("select * from nothing", "nothing"),
         ("delete from daily_sessions", "read-only"),
         ("copy daily_sessions to 'stolen.csv'", "disabled"),
         ("attach 'other.duckdb'", "disabled"),
-    ],
-)
-def test_a_query_can_neither_change_the_warehouse_nor_reach_anything_else(
-    world: World, capsys: pytest.CaptureFixture[str], sql: str, sentence: str
+    ):
+        code, shown = in_this_process(capsys, loaded.environment, "query", sql)
+        assert code == exit_codes.WRONG_USE, sql
+        assert "The database refuses this SQL" in shown
+        assert sentence in shown.lower()
+        assert in_this_process(capsys, loaded.environment, *COUNT) == (0, "n\n10\n"), f"changed by {sql}"
+
+
+def test_no_query_on_postgresql_changes_anything_or_waits_for_a_writer(
+    on_postgresql: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    world.run("2025-04-01", "2025-04-01")
-    code, shown = in_this_process(capsys, world.environment, "query", sql)
-    assert code == exit_codes.WRONG_USE
-    assert "The database refuses this SQL" in shown
-    assert sentence in shown.lower()
-    assert len(world.cells()) == 5
-
-
-@pytest.mark.parametrize("warehouse_url", ["postgresql"], indirect=True)
-def test_no_query_on_postgresql_changes_anything(each_world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    each_world.run("2025-04-01", "2025-04-01")
+    world = on_postgresql
+    fill(world, "2025-04-01", "2025-04-02")
+    with rolled_back(world.database) as writer:
+        writer.exec_driver_sql("delete from daily_sessions")
+        assert in_this_process(capsys, world.environment, *COUNT) == (0, "n\n10\n")
     for sql, sentence in (
         ("selec 1", "syntax error"),
         ("delete from daily_sessions", "read-only"),
@@ -95,25 +125,22 @@ def test_no_query_on_postgresql_changes_anything(each_world: World, capsys: pyte
         ("set transaction read write; delete from daily_sessions", ""),
         ("select 1; commit; delete from daily_sessions", ""),
     ):
-        code, shown = in_this_process(capsys, each_world.environment, "query", sql)
-        assert len(each_world.cells()) == 5, f"changed by {sql}"
+        code, shown = in_this_process(capsys, world.environment, "query", sql)
+        assert len(world.cells()) == 10, f"changed by {sql}"
         assert code == exit_codes.WRONG_USE
         assert "The database refuses this SQL" in shown
         assert sentence in shown
 
 
-def test_a_query_may_contain_any_character_of_sql(each_world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    each_world.run("2025-04-01", "2025-04-01")
+def test_a_query_may_contain_any_character_of_sql_but_not_be_empty(
+    queried: World, capsys: pytest.CaptureFixture[str]
+) -> None:
     signs = ["query", "select 'a%b:c' like '%b:c' as x, 7 % 4 as y", "--csv"]
-    assert in_this_process(capsys, each_world.environment, *signs) == (0, "x,y\ntrue,3\n")
-
-
-def test_an_empty_query_is_explained(each_world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    each_world.run("2025-04-01", "2025-04-01")
+    assert in_this_process(capsys, queried.environment, *signs) == (0, "x,y\ntrue,3\n")
     for nothing in ("", " -- nothing"):
-        code, shown = in_this_process(capsys, each_world.environment, "query", nothing)
+        code, shown = in_this_process(capsys, queried.environment, "query", nothing)
         assert code == exit_codes.WRONG_USE
-        assert shown.strip()
+        assert shown.strip(), "it is explained"
 
 
 def test_without_a_warehouse_query_and_status_say_so_and_create_none(
@@ -128,17 +155,16 @@ def test_without_a_warehouse_query_and_status_say_so_and_create_none(
     assert list(world.folder.iterdir()) == []
 
 
-@pytest.mark.parametrize("warehouse_url", ["postgresql"], indirect=True)
 def test_an_empty_postgresql_database_stays_empty_after_a_query_and_status(
-    each_world: World, capsys: pytest.CaptureFixture[str]
+    on_postgresql: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, shown = in_this_process(capsys, each_world.environment, "query", "select * from daily_sessions")
+    code, shown = in_this_process(capsys, on_postgresql.environment, "query", "select * from daily_sessions")
     assert code == exit_codes.WRONG_USE
     assert 'relation "daily_sessions" does not exist' in shown
-    code, shown = in_this_process(capsys, each_world.environment, "status")
+    code, shown = in_this_process(capsys, on_postgresql.environment, "status")
     assert code == exit_codes.MISSING
     assert "0 of" in shown
-    with each_world.database.transaction(read_only=True) as connection:
+    with on_postgresql.database.transaction(read_only=True) as connection:
         assert sa.inspect(connection).get_table_names() == []
 
 
@@ -156,72 +182,81 @@ def test_no_text_from_the_api_can_control_the_terminal(world: World, capsys: pyt
         }
 
     world.source.fail(rewrite=renamed, path=ORGANIZATIONS_PATH, times=None)
-    assert devin_sessions("backfill", "2025-04-01", "2025-04-02")[0] == 0
-    names = "select org_name from organizations"
-    code, shown = in_this_process(capsys, world.environment, "query", names)
-    assert code == 0
-    assert r"\x1b]0;owned\x07\x1b[2J\u202eevil\u200b\x9b31m\u2028\tTab\nLine" in shown
-
     refusal = json.dumps({"detail": NASTY}).encode()
     world.source.fail(status=403, org_id=first.org_id, times=None, body=refusal)
-    for command in (("backfill", "2025-04-01", "2025-04-03"), ("status",), ("probe", "--until", "2025-04-03")):
-        _, out, err = devin_sessions(*command)
-        assert "owned" in out + err
-        shown += out + err
-    assert [c for c in shown if not c.isprintable() and c != "\n"] == []
+    shown = "".join(map(str, devin_sessions("backfill", "2025-04-01", "2025-04-02")))
+    assert "owned" in shown
+    for command in (("status",), ("probe", "--until", "2025-04-02")):
+        _, output = in_this_process(capsys, world.environment, *command)
+        assert "owned" in output, command
+        shown += output
+
+    names = "select org_name from organizations"
+    code, output = in_this_process(capsys, world.environment, "query", names)
+    assert code == 0
+    assert r"\x1b]0;owned\x07\x1b[2J\u202eevil\u200b\x9b31m\u2028\tTab\nLine" in output
+    assert [c for c in shown + output if not c.isprintable() and c != "\n"] == []
 
     with duckdb.connect(str(snapshot_of(world)), read_only=True) as connection:
         stored = {name for (name,) in connection.execute(names).fetchall()}
-    process = start("query", "--csv", names)
-    out, _ = process.communicate(timeout=120)
     assert NASTY in stored
-    assert NASTY in {name for (name,) in csv.reader(io.StringIO(out, newline=""))}, "programs get it unchanged"
+    code, output, _ = devin_sessions("query", "--csv", names)
+    assert NASTY in {name for (name,) in csv.reader(io.StringIO(output, newline=""))}, "programs get it unchanged"
 
 
-@pytest.mark.parametrize("warehouse_url", ["duckdb", "postgresql"], indirect=True)
-def test_in_a_spreadsheet_no_text_becomes_a_formula_and_numbers_stay_numbers(each_world: World) -> None:
-    assert devin_sessions("backfill", "2025-04-01", "2025-04-02")[0] == 0
+def test_in_a_spreadsheet_no_text_becomes_a_formula_and_numbers_stay_numbers(queried: World, tmp_path: Path) -> None:
     dangers = ("=1+1", "+1", "-1", "@sum(1)", "\t=1", "\r=1", 'Zoë, "quoted"', "")
     columns = ", ".join("'" + danger.replace("'", "''") + f"' as c{n}" for n, danger in enumerate(dangers))
-    command = [sys.executable, "-m", "pipelines", "query", "--excel", f'select {columns}, -5 as "=n"']
-    written = subprocess.run(command, cwd=PROJECT, capture_output=True, check=True, timeout=120).stdout
+    out = tmp_path / "out.csv"
+    query = Command(("query", "--excel", f'select {columns}, -5 as "=n"'), os.environ, out).ended()
+    assert query.code == 0, query.output
+    written = out.read_bytes()
     assert written.startswith(b"\xef\xbb\xbf")
     header, row = csv.reader(io.StringIO(written.decode("utf-8-sig"), newline=""))
     assert header[-1] == "'=n"
     assert row == [*(f"'{danger}" for danger in dangers[:6]), 'Zoë, "quoted"', "", "-5"]
-    code, _, err = devin_sessions("query", "--csv", "--excel", "select 1")
-    assert (code, "Choose either" in err) == (exit_codes.WRONG_USE, True)
 
 
-@pytest.mark.parametrize("warehouse_url", ["duckdb", "postgresql"], indirect=True)
-def test_an_endless_result_is_fetched_only_as_far_as_it_is_shown(each_world: World) -> None:
-    assert devin_sessions("backfill", "2025-04-01", "2025-04-02")[0] == 0
-    table = "range(100000000000)" if each_world.database.is_duckdb else "generate_series(1, 100000000000)"
+def test_csv_is_either_for_programs_or_for_spreadsheets(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    code, shown = in_this_process(capsys, world.environment, "query", "--csv", "--excel", "select 1")
+    assert (code, "Choose either" in shown) == (exit_codes.WRONG_USE, True)
+
+
+def test_an_endless_result_is_fetched_only_as_far_as_it_is_read(
+    queried: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    is_duckdb = queried.database.is_duckdb
     # As a column, a series is computed only as it is fetched.
-    endless = f"select * from {table}" if each_world.database.is_duckdb else f"select {table}"
-    code, out, _ = devin_sessions("query", endless)
+    endless = "select * from range(100000000000)" if is_duckdb else "select generate_series(0, 100000000000)"
+    code, shown = in_this_process(capsys, queried.environment, "query", endless)
     assert code == 0
-    assert f"Only the first {cli.MAX_ROWS_SHOWN} rows are shown" in out
-    head = f"{sys.executable} -m pipelines query --csv {shlex.quote(endless)} | head -n 3"
-    done = subprocess.run(head, shell=True, cwd=PROJECT, capture_output=True, text=True, check=True, timeout=120)
-    assert len(done.stdout.splitlines()) == 3
-    assert done.stderr == ""
+    assert f"Only the first {cli.MAX_ROWS_SHOWN} rows are shown" in shown
+    with pytest.raises(BrokenPipeError), run_query(queried.settings, endless) as result:
+        assert [tuple(next(result.rows)) for _ in range(2)] == [(0,), (1,)]
+        raise BrokenPipeError
+
+
+def test_a_reader_that_wants_only_the_first_rows_ends_an_endless_query_quietly(loaded: World) -> None:
+    with start("query", "--csv", "select * from range(100000000000)") as process:
+        assert process.stdout and process.stderr
+        assert [process.stdout.readline() for _ in range(3)] == ["range\n", "0\n", "1\n"]
+        process.stdout.close()
+        assert process.stderr.read() == ""
 
 
 @pytest.mark.parametrize("power", ["superuser", "pg_execute_server_program", "pg_write_server_files"])
-@pytest.mark.parametrize("warehouse_url", ["postgresql"], indirect=True)
 def test_a_user_with_power_over_the_servers_machine_is_refused(
-    each_world: World, power: str, postgresql: PostgreSQL, capsys: pytest.CaptureFixture[str]
+    on_postgresql: World, power: str, postgresql: PostgreSQL, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert each_world.run("2025-04-01", "2025-04-02").success
-    made = each_world.folder / "made"
+    world = on_postgresql
+    made = world.folder / "made"
     harm = ("query", f"copy (select 1) to program 'touch {made}'")
-    code, shown = in_this_process(capsys, each_world.environment, *harm)
+    code, shown = in_this_process(capsys, world.environment, *harm)
     assert (code, "permission denied" in shown) == (exit_codes.WRONG_USE, True)
 
-    postgresql.grant(each_world.settings.warehouse_url, power)
+    postgresql.grant(world.settings.warehouse_url, power)
     for command in (harm, ("query", "select 1"), ("query", "--csv", "set role none; select 1")):
-        code, shown = in_this_process(capsys, each_world.environment, *command)
+        code, shown = in_this_process(capsys, world.environment, *command)
         assert code == exit_codes.WRONG_USE
         assert "is refused for queries" in shown
         assert power in shown

@@ -1,40 +1,74 @@
 """What `devin-sessions status` reports: the state of each day, the runs, and what to do."""
 
 import json
+import shutil
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import dagster as dg
 import pytest
+import sqlalchemy as sa
 
 from pipelines.command import exit_codes
 from pipelines.command.status import status
+from pipelines.schedules import JOB, next_tick, range_tags
+from resources.sandbox.faults import Fault
+from resources.sandbox.server import Sandbox
 from tests.support.command import devin_sessions, in_this_process
-from tests.support.world import World
+from tests.support.world import World, new_world
+from warehouse import writes
 from warehouse.dimensions import ORGANIZATIONS
 from warehouse.reads import DayState
 
-FIRST, LAST = "2025-03-03", "2025-03-07"
+FIRST, THIRD, LAST = "2025-03-03", "2025-03-05", "2025-03-07"
+
+
+@pytest.fixture(scope="module")
+def five_days(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files of a backfill of five days: the third has sessions of an organization that is not listed."""
+    folder = tmp_path_factory.mktemp("five-days")
+    url = f"duckdb:///{folder}/warehouse.duckdb"
+    with (
+        Sandbox(organizations=5) as source,
+        pytest.MonkeyPatch.context() as environment,
+        new_world(source, folder, environment, url) as world,
+    ):
+        source.add_sessions("org-unlisted", world.days(THIRD, THIRD)[0].start, count=2)
+        assert devin_sessions("backfill", FIRST, LAST)[0] == 0
+    return folder
+
+
+@pytest.fixture
+def loaded(world: World, five_days: Path) -> World:
+    """A world of its own with those files."""
+    shutil.copytree(five_days, world.folder, dirs_exist_ok=True)
+    return world
 
 
 def states(world: World) -> dict[str, DayState]:
-    found = status(world.settings, world.instance).dimensions[ORGANIZATIONS].days
+    found = status(world.settings, None).dimensions[ORGANIZATIONS].days
     return {f"{day}": state for day, state in found.items() if FIRST <= f"{day}" <= LAST}
 
 
-def test_each_day_has_a_state(each_world: World) -> None:
-    world = each_world
-    two = [o.org_id for o in world.source.organizations[:2]]
-    assert set(states(world).values()) == {"missing"}
-    assert world.run("2025-03-03", "2025-03-04").success
-    third, fourth = world.days("2025-03-05", "2025-03-06")
-    world.source.add_sessions("org-unlisted", third.start, count=2)
-    world.source.fail(
-        body=b'{"sessions_count": 0}', times=None, when=lambda a: not a.org_ids and a.start == fourth.start
+def to_do(world: World) -> list[str]:
+    return status(world.settings, None).to_do
+
+
+def lie_about(world: World, day: str) -> Fault:
+    """Let the API count no sessions on this day unless it is asked about an organization."""
+    (of,) = world.days(day, day)
+    return world.source.fail(
+        body=b'{"sessions_count": 0}', times=None, when=lambda asked: not asked.org_ids and asked.start == of.start
     )
-    assert world.run("2025-03-05", "2025-03-05").success
-    assert world.run("2025-03-06", "2025-03-06").success
+
+
+def test_each_day_has_a_state(loaded: World) -> None:
+    world = loaded
+    lie_about(world, "2025-03-06")
+    assert world.load("2025-03-06", "2025-03-06").success
+    with world.database.transaction() as connection:
+        connection.execute(sa.text(f"delete from daily_totals where day = '{LAST}'"))
     assert states(world) == {
         "2025-03-03": "proven",
         "2025-03-04": "proven",
@@ -42,63 +76,62 @@ def test_each_day_has_a_state(each_world: World) -> None:
         "2025-03-06": "contradiction",
         "2025-03-07": "missing",
     }
+    two = [o.org_id for o in world.source.organizations[:2]]
     world.configure(devin_org_ids=f"{two[0]},{two[1]},org-new")
-    assert world.run("2025-03-07", "2025-03-07").success
+    assert world.load(LAST, LAST).success
     assert states(world)["2025-03-03"] == "partial"
 
 
-def test_what_to_do_has_the_command_and_is_empty_when_all_is_well(world: World) -> None:
+def test_what_to_do_has_the_command_and_is_empty_when_all_is_well(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
     world.configure(devin_start_date=f"{date.today() - timedelta(days=4)}")  # noqa: DTZ011  # a day off does no harm
     closed = status(world.settings, None).dimensions[ORGANIZATIONS].days
+    assert set(closed.values()) == {"missing"}
     first, last = f"{min(closed)}", f"{max(closed)}"
-    (advice,) = status(world.settings, None).to_do
+    (advice,) = to_do(world)
     assert advice.endswith(f"To load: devin-sessions backfill {first} {last}")
     assert world.run(first, last).success
-    assert status(world.settings, None).to_do == []
+    assert to_do(world) == []
+    for option in ([], ["--json"]):
+        assert in_this_process(capsys, world.environment, "status", *option)[0] == 0
     world.source.fail(status=404, org_id=world.source.organizations[0].org_id, times=None)
     world.run(first, last)
-    (advice,) = status(world.settings, None).to_do
+    (advice,) = to_do(world)
     assert world.source.organizations[0].org_id in advice
 
 
-def test_one_command_loads_several_ranges_of_missing_days(world: World) -> None:
-    assert world.run("2025-03-04", "2025-03-04").success
-    (advice,) = status(world.settings, None).to_do
+def test_one_command_loads_several_ranges_of_missing_days(loaded: World) -> None:
+    (advice,) = to_do(loaded)
     assert advice.endswith("devin-sessions backfill --missing")
 
 
-def test_the_command_given_for_a_contradiction_fixes_it(world: World) -> None:
-    days = world.days("2025-03-05", "2025-03-06")
-    lie = world.source.fail(
-        body=b'{"sessions_count": 0}', when=lambda a: not a.org_ids and a.start == days[0].start, times=None
-    )
-    world.source.add_sessions("org-unlisted", days[1].start, count=2)
-    assert world.run("2025-03-05", "2025-03-05").success
+def test_the_command_given_for_a_contradiction_fixes_it(loaded: World) -> None:
+    lie = lie_about(loaded, "2025-03-06")
+    assert loaded.load("2025-03-06", "2025-03-06").success
     lie.heal()
-    assert world.run("2025-03-06", "2025-03-06").success
 
     def contradicted() -> list[str]:
-        return [sentence for sentence in status(world.settings, None).to_do if sentence.startswith("Contradicted")]
+        return [sentence for sentence in to_do(loaded) if sentence.startswith("Contradicted")]
 
-    command = "devin-sessions backfill 2025-03-05 2025-03-05 --refresh"
-    assert contradicted() == [f"Contradicted: 2025-03-05. To read again: {command}"]
+    command = "devin-sessions backfill 2025-03-06 2025-03-06 --refresh"
+    assert contradicted() == [f"Contradicted: 2025-03-06. To read again: {command}"], "unattributed days are not"
     assert devin_sessions(*command.split()[1:])[0] == 0
     assert contradicted() == []
 
 
-def test_missing_days_per_user_are_reported_separately(world: World) -> None:
-    assert world.run(FIRST, LAST).success
-    world.configure(devin_user_ids="discover", devin_start_date=FIRST)
-    organizations, users = status(world.settings, None).to_do
+def test_missing_days_per_user_are_reported_separately(loaded: World) -> None:
+    loaded.configure(devin_user_ids="discover", devin_start_date=FIRST)
+    organizations, users = to_do(loaded)
     assert organizations.startswith("Missing: 2025-03-08…")
     assert users.startswith(f"Missing per user: {FIRST}…")
 
 
 def test_the_last_runs_are_listed_with_their_days_and_outcome(world: World) -> None:
     since = datetime.now(UTC)
-    assert world.run(FIRST, LAST).success
+    assert world.load(FIRST, LAST).success
     world.source.fail(status=503, times=None)
-    assert not world.run(FIRST, FIRST).success
+    assert not world.load(FIRST, FIRST).success
     failed, succeeded = status(world.settings, world.instance).runs
     assert (failed.outcome, failed.days) == ("failure", FIRST)
     assert (succeeded.outcome, succeeded.days) == ("success", f"{FIRST}…{LAST}")
@@ -112,74 +145,57 @@ def test_only_the_last_five_runs_of_the_job_are_listed(world: World) -> None:
     def another() -> None:
         """Nothing."""
 
+    job = world.definitions.resolve_job_def(JOB)
     for day in range(1, 8):
-        assert world.run(f"2025-03-0{day}", f"2025-03-0{day}").success
+        world.instance.create_run_for_job(job, tags=range_tags(f"2025-03-0{day}", f"2025-03-0{day}"))
     assert another.execute_in_process(instance=world.instance).success
     days = [run.days for run in status(world.settings, world.instance).runs]
     assert days == [f"2025-03-0{day}" for day in (7, 6, 5, 4, 3)]
 
 
-@pytest.mark.parametrize(("zone", "hour", "at"), [("UTC", "0", 2), ("Europe/Berlin", "22", 0), ("Asia/Tokyo", "8", 10)])
-def test_the_next_tick_is_that_of_the_schedule(world: World, zone: str, hour: str, at: int) -> None:
-    world.configure(devin_timezone=zone, devin_day_start_hour=hour)
-    tick = status(world.settings, None).next_tick
-    assert (tick.hour, tick.minute) == (at, 30)
-    assert timedelta(0) < tick - datetime.now(ZoneInfo(zone)) <= timedelta(days=1)
+def test_the_next_tick_is_that_of_the_schedule(world: World) -> None:
+    for zone, hour, at in (("UTC", "0", 2), ("Europe/Berlin", "22", 0), ("Asia/Tokyo", "8", 10)):
+        world.configure(devin_timezone=zone, devin_day_start_hour=hour)
+        tick = next_tick(world.settings, datetime.now(UTC))
+        assert (tick.hour, tick.minute) == (at, 30), zone
+        assert timedelta(0) < tick - datetime.now(ZoneInfo(zone)) <= timedelta(days=1), zone
+    before = next_tick(world.settings, datetime.now(UTC))
+    shown = status(world.settings, None).next_tick
+    assert before <= shown <= next_tick(world.settings, datetime.now(UTC))
 
 
-def test_programs_get_the_whole_status_as_json(world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    refused = world.source.organizations[0].org_id
-    world.source.fail(status=404, org_id=refused, times=None)
-    assert devin_sessions("backfill", FIRST, LAST)[0] == exit_codes.MISSING
-    code, shown = in_this_process(capsys, world.environment, "status", "--json")
+def test_programs_get_the_whole_status_as_json(loaded: World, capsys: pytest.CaptureFixture[str]) -> None:
+    refused = loaded.source.organizations[0].org_id
+    with loaded.database.transaction() as connection:
+        writes.store_availability(connection, ORGANIZATIONS, {refused: "2025-03-08: 404."}, (), datetime.now(UTC))
+    code, shown = in_this_process(capsys, loaded.environment, "status", "--json")
     whole = json.loads(shown)
     assert code == exit_codes.MISSING
     assert list(whole) == ["organizations", "runs", "schedule", "next_tick", "behind", "to_do"]
-    assert whole["behind"] == []
+    assert whole["behind"] == ["published_snapshot"]
     of_organizations = whole["organizations"]
-    assert of_organizations["days"][FIRST] == "partial"
-    assert (of_organizations["days_loaded"], of_organizations["days_reconciled"]) == (0, 0)
-    assert list(of_organizations["unavailable"]) == [refused]
-    assert "404" in of_organizations["unavailable"][refused]
+    assert (of_organizations["days"][FIRST], of_organizations["days"][THIRD]) == ("proven", "unattributed")
+    assert (of_organizations["days_loaded"], of_organizations["days_reconciled"]) == (5, 4)
+    assert of_organizations["unavailable"] == {refused: "2025-03-08: 404."}
     (run,) = whole["runs"]
     assert (run["days"], run["outcome"]) == (f"{FIRST}…{LAST}", "success")
     assert datetime.fromisoformat(run["started_at"]).utcoffset() == timedelta(0)
     assert run["seconds"] > 0
     assert datetime.fromisoformat(whole["next_tick"]) > datetime.now(UTC)
-    assert len(whole["to_do"]) == 2
+    assert len(whole["to_do"]) == 3, "days are missing, one organization is refused, and the snapshot is older"
 
 
-def test_people_see_what_is_loaded_the_last_runs_and_what_to_do(
-    world: World, capsys: pytest.CaptureFixture[str]
+def test_people_see_what_is_loaded_a_mark_for_each_day_the_last_runs_and_what_to_do(
+    loaded: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    third = world.days("2025-03-05", "2025-03-05")[0]
-    world.source.add_sessions("org-unlisted", third.start, count=2)
-    assert devin_sessions("backfill", FIRST, LAST)[0] == 0
-    code, shown = in_this_process(capsys, world.environment, "status")
+    code, shown = in_this_process(capsys, loaded.environment, "status")
     lines = [" ".join(line.replace("│", " ").split()) for line in shown.splitlines()]
     assert code == exit_codes.MISSING
     assert "days reconciled with the API's total 4 of 5" in lines
     assert any(f"{FIRST}…{LAST} success" in line for line in lines)
     assert any(line.startswith("Next run: ") for line in lines)
     assert "To load: devin-sessions backfill --missing" in " ".join(lines)
-
-
-def test_the_exit_code_is_0_when_there_is_nothing_to_do(world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    world.configure(devin_start_date=f"{date.today() - timedelta(days=3)}")  # noqa: DTZ011  # a day off does no harm
-    closed = status(world.settings, None).dimensions[ORGANIZATIONS].days
-    assert world.run(f"{min(closed)}", f"{max(closed)}").success
-    for option in ([], ["--json"]):
-        assert in_this_process(capsys, world.environment, "status", *option)[0] == 0
-
-
-def test_people_see_a_mark_for_each_day(world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    assert world.run("2025-03-03", "2025-03-07").success
-    _, shown = in_this_process(capsys, world.environment, "status")
     (march,) = (line for line in shown.splitlines() if line.strip().startswith("2025-03"))
-    assert march.split()[1] == "··■■■■■" + "·" * 24
-    assert "■ loaded and proven (5)" in shown
-
-
-def test_status_creates_no_files(world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    in_this_process(capsys, world.environment, "status")
-    assert list(Path(world.folder).iterdir()) == []
+    assert march.split()[1] == "··■■▲■■" + "·" * 24
+    assert "■ loaded and proven (4)" in shown
+    assert "▲ loaded, sessions unattributed (1)" in shown
