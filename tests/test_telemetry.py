@@ -1,4 +1,4 @@
-"""Metrics of real runs, sent to an OTLP/HTTP collector on this machine."""
+"""Metrics of real loads, sent to an OTLP/HTTP collector on this machine."""
 
 import queue
 import sys
@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
-from pipelines.loading.telemetry import SECONDS_TO_SEND
+from pipelines.loading.load_metrics import LoadMetrics
+from pipelines.loading.telemetry import SECONDS_TO_SEND, NotSent, send
 from tests.support.numbers import in_dagster, lines_of
 from tests.support.world import World
+from warehouse.dimensions import ORGANIZATIONS
 
 Points = dict[str, list[tuple[dict[str, str], Any]]]
 
@@ -47,6 +49,11 @@ class Collector(ThreadingHTTPServer):
                 found.setdefault(metric.name, []).append((attributes, value))
         return found
 
+    def resource(self) -> dict[str, str]:
+        """The attributes of the only request's resource."""
+        (request,) = self.received
+        return {a.key: a.value.string_value for a in request.resource_metrics[0].resource.attributes}
+
 
 class Receiver(BaseHTTPRequestHandler):
     server: Collector
@@ -71,21 +78,31 @@ class Receiver(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def collector(world: World) -> Iterator[Collector]:
+def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
     with Collector() as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        world.configure(otel_exporter_otlp_endpoint=server.url)
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", server.url)
+        monkeypatch.delenv("OTEL_SERVICE_NAME", raising=False)
         yield server
         server.shutdown()
         thread.join()
 
 
-def test_a_collector_gets_the_numbers_of_a_load(world: World, collector: Collector) -> None:
+@pytest.fixture
+def observed(world: World, collector: Collector) -> World:
+    """A world whose loads send their metrics to the collector."""
+    world.configure(otel_exporter_otlp_endpoint=collector.url)
+    return world
+
+
+def test_a_collector_gets_the_numbers_of_a_load_and_not_the_key(observed: World, collector: Collector) -> None:
+    world = observed
     world.configure(devin_max_tries="3", otel_exporter_otlp_headers="x-tenant=mine")
     world.source.fail(retry_after="0", when=lambda asked: asked.start is not None, times=2)
     world.source.add_sessions("org-hidden", world.days("2025-04-02", "2025-04-02")[0].start, count=4)
-    assert world.run("2025-04-01", "2025-04-04").success
+    assert world.load("2025-04-01", "2025-04-04").success
+    assert world.progress.result.warnings == []
     (numbers,) = in_dagster(world)
     points = collector.points()
     single = {name: found[0][1] for name, found in points.items() if len(found) == 1}
@@ -113,6 +130,7 @@ def test_a_collector_gets_the_numbers_of_a_load(world: World, collector: Collect
     assert 0 < durations.min <= numbers["latency_median_ms"] / 1000 <= durations.max < 10
     assert single["devin.sessions.load.duration"].sum == pytest.approx(numbers["seconds"], abs=0.001)
     assert collector.headers["x-tenant"] == "mine"
+    assert world.source.api_key not in str(collector.received) + str(collector.headers)
     assert (durations.explicit_bounds[0], durations.explicit_bounds[-1]) == (0.005, 10), "in seconds"
     units = {m.name: m.unit for m in collector.received[0].resource_metrics[0].scope_metrics[0].metrics}
     assert {name for name, unit in units.items() if unit == "s"} == {
@@ -122,9 +140,9 @@ def test_a_collector_gets_the_numbers_of_a_load(world: World, collector: Collect
     }
 
 
-def test_loads_per_user_and_per_organization_are_distinguished(world: World, collector: Collector) -> None:
-    world.configure(devin_user_ids="discover")
-    assert world.run("2025-04-01", "2025-04-01").success
+def test_loads_per_user_and_per_organization_are_distinguished(observed: World, collector: Collector) -> None:
+    observed.configure(devin_user_ids=observed.source.members[0].user_id)
+    assert observed.load("2025-04-01", "2025-04-01").success
     counted = {
         attribute.value.string_value
         for request in collector.received
@@ -138,53 +156,41 @@ def test_loads_per_user_and_per_organization_are_distinguished(world: World, col
 
 @pytest.mark.parametrize(
     ("variables", "name"),
-    [({}, "devin-session-metrics"), ({"otel_service_name": "nightly"}, "nightly")],
+    [({}, "devin-session-metrics"), ({"OTEL_SERVICE_NAME": "nightly"}, "nightly")],
 )
-def test_the_service_has_a_name(world: World, collector: Collector, variables: dict[str, str], name: str) -> None:
-    world.environment.delenv("OTEL_SERVICE_NAME", raising=False)
-    world.configure(**variables)
-    assert world.run("2025-04-01", "2025-04-01").success
-    (request,) = collector.received
-    resource = {a.key: a.value.string_value for a in request.resource_metrics[0].resource.attributes}
-    assert resource["service.name"] == name
-
-
-def test_unattributed_sessions_are_sent_as_a_negative_number_if_counts_exceed_the_total(
-    world: World, collector: Collector
+def test_the_service_has_a_name(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], name: str
 ) -> None:
-    zero = b'{"sessions_count": 0}'
-    world.source.fail(body=zero, when=lambda asked: not asked.org_ids and asked.start is not None, times=None)
-    world.run("2025-04-01", "2025-04-01")
-    ((_, unattributed),) = collector.points()["devin.sessions.unattributed"]
-    assert unattributed == -sum(world.truth("2025-04-01", "2025-04-01").values()) < 0
+    for variable, value in variables.items():
+        monkeypatch.setenv(variable, value)
+    send(LoadMetrics(days=1), ORGANIZATIONS)
+    assert collector.resource()["service.name"] == name
 
 
-def test_the_key_is_not_sent(world: World, collector: Collector) -> None:
-    assert world.run("2025-04-01", "2025-04-01").success
-    assert world.source.api_key not in str(collector.received) + str(collector.headers)
+def test_unattributed_sessions_are_sent_as_a_negative_number_if_counts_exceed_the_total(collector: Collector) -> None:
+    send(LoadMetrics(days=1, unattributed=-7), ORGANIZATIONS)
+    assert collector.points()["devin.sessions.unattributed"] == [({}, -7)]
 
 
-def test_a_collector_that_is_down_refuses_or_hangs_costs_seconds_and_a_warning_but_no_run(
-    world: World, collector: Collector
+def test_a_collector_that_is_down_refuses_or_hangs_costs_seconds_and_an_error_that_says_so(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def warnings_of_a_run() -> list[str]:
-        assert world.run("2025-04-01", "2025-04-01").success
-        return world.progress.result.warnings
-
-    assert warnings_of_a_run() == []
-    not_sent = ["No metrics were sent: the collector at OTEL_EXPORTER_OTLP_ENDPOINT did not accept them."]
+    not_sent = r"^No metrics were sent: the collector at OTEL_EXPORTER_OTLP_ENDPOINT did not accept them\.$"
     collector.status = 400
-    assert warnings_of_a_run() == not_sent
+    with pytest.raises(NotSent, match=not_sent):
+        send(LoadMetrics(days=1), ORGANIZATIONS)
     collector.hangs = True
-    assert warnings_of_a_run() == not_sent
+    with pytest.raises(NotSent, match=not_sent):
+        send(LoadMetrics(days=1), ORGANIZATIONS)
     assert collector.hung_for.get(timeout=60) < SECONDS_TO_SEND + 1.5
-    world.configure(otel_exporter_otlp_endpoint="http://127.0.0.1:9")
-    assert warnings_of_a_run() == not_sent
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(NotSent, match=not_sent):
+        send(LoadMetrics(days=1), ORGANIZATIONS)
 
 
-def test_a_backfill_reports_that_metrics_were_not_sent_and_continues(world: World, collector: Collector) -> None:
+def test_a_backfill_reports_that_metrics_were_not_sent_and_continues(observed: World, collector: Collector) -> None:
     collector.status = 400
-    world.configure(devin_log_format="json")
+    observed.configure(devin_log_format="json")
     code, out, err = lines_of("backfill", "2025-04-01", "2025-04-02")
     assert (code, [line["event"] for line in out[-2:]]) == (0, ["loaded", "check_warned"])
     assert (err[0]["event"], err[0]["level"]) == ("metrics_not_sent", "error")
@@ -193,19 +199,19 @@ def test_a_backfill_reports_that_metrics_were_not_sent_and_continues(world: Worl
     )
 
 
-def test_without_the_extra_a_warning_says_what_to_install(world: World, collector: Collector) -> None:
-    world.environment.setitem(sys.modules, "opentelemetry.sdk.metrics", None)
-    result = world.run("2025-04-01", "2025-04-01")
+def test_without_the_extra_a_warning_says_what_to_install(observed: World, collector: Collector) -> None:
+    observed.environment.setitem(sys.modules, "opentelemetry.sdk.metrics", None)
+    result = observed.load("2025-04-01", "2025-04-01")
     assert result.success
-    assert world.progress.result.warnings == [
+    assert observed.progress.result.warnings == [
         "No metrics are sent, because opentelemetry.sdk.metrics is not installed: pip install '.[otel]'"
     ]
-    logged = [e.user_message for e in world.instance.all_logs(result.run_id) if e.level == 30]
-    assert world.progress.result.warnings[0] in logged
+    logged = [e.user_message for e in observed.instance.all_logs(result.run_id) if e.level == 30]
+    assert observed.progress.result.warnings[0] in logged
     assert collector.received == []
 
 
-def test_without_an_endpoint_nothing_is_sent(world: World, collector: Collector) -> None:
-    world.configure(otel_exporter_otlp_endpoint="")
-    assert world.run("2025-04-01", "2025-04-01").success
-    assert (collector.received, world.progress.result.warnings) == ([], [])
+def test_without_an_endpoint_nothing_is_sent(observed: World, collector: Collector) -> None:
+    observed.configure(otel_exporter_otlp_endpoint="")
+    assert observed.load("2025-04-01", "2025-04-01").success
+    assert (collector.received, observed.progress.result.warnings) == ([], [])
