@@ -8,7 +8,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.loading.answers import DayAnswers, Errors
@@ -16,6 +16,7 @@ from pipelines.loading.block import Count
 from pipelines.loading.collect import collect_differenced, collect_direct
 from pipelines.loading.workers import Workers
 from pipelines.partitions import Day
+from tests.support.examples import examples
 
 FIRST = datetime(2025, 1, 1, tzinfo=UTC)
 ERRORS = Errors(refusals=(PermissionError,), temporary=(OSError,))
@@ -130,7 +131,7 @@ def worlds(draw: st.DrawFn) -> tuple[Source, list[str], dict[str, float], int]:
     return Source(cells, number_of_days), orgs, expected, draw(st.integers(1, 6))
 
 
-@settings(max_examples=300, deadline=None)
+@examples(25)
 @given(worlds())
 def test_while_the_source_is_consistent_every_cell_is_exact_and_questions_are_bounded(
     world: tuple[Source, list[str], dict[str, float], int],
@@ -152,7 +153,7 @@ def test_while_the_source_is_consistent_every_cell_is_exact_and_questions_are_bo
     assert sum(of_day.calls for of_day in answers) == pytest.approx(len(source.asked))
 
 
-@settings(max_examples=300, deadline=None)
+@examples(25)
 @given(worlds(), st.data())
 def test_when_the_source_changes_between_two_questions_each_cell_is_true_or_its_day_is_flagged(
     world: tuple[Source, list[str], dict[str, float], int], data: st.DataObject
@@ -172,7 +173,7 @@ def test_when_the_source_changes_between_two_questions_each_cell_is_true_or_its_
     assert len(source.asked) <= 2 * (len(orgs) * len(answers) + len(answers) + len(orgs) + 2)
 
 
-@settings(max_examples=300, deadline=None)
+@examples(25)
 @given(worlds(), st.randoms(use_true_random=False))
 def test_random_answers_cost_a_bounded_number_of_questions(
     world: tuple[Source, list[str], dict[str, float], int], dice: Random
@@ -407,7 +408,7 @@ def test_days_that_do_not_add_up_to_their_block_after_a_second_reading_are_a_con
     assert source.asked.count((first, number_of_days, ())) == 2, "it is read a second time, but not a third"
 
 
-@settings(max_examples=200, deadline=None)
+@examples(25)
 @given(worlds(), st.data())
 def test_direct_does_not_report_a_change_between_two_questions_as_a_contradiction(
     world: tuple[Source, list[str], dict[str, float], int], data: st.DataObject
@@ -431,6 +432,20 @@ def test_direct_reads_a_day_again_whose_cells_exceed_its_total() -> None:
     assert [of_day.rest for of_day in answers] == [0, 0, 0]
     again = [asked for asked in source.asked if source.asked.count(asked) > 1]
     assert set(again) == {(1, 2, ()), (1, 2, ("a",)), (1, 2, ("b",))}
+
+
+@ASK
+def test_cells_that_exceed_their_days_total_are_kept_and_their_excess_is_a_negative_rest(
+    ask: Callable[..., list[DayAnswers]],
+) -> None:
+    class Forgetful(Source):
+        async def __call__(self, start: datetime, end: datetime, org_ids: Sequence[str]) -> int:
+            number = await super().__call__(start, end, org_ids)
+            return 0 if self.asked[-1] == (1, 2, ()) else number
+
+    answers = ask(Forgetful({(org_id, day): 1 + day for org_id in "ab" for day in range(3)}, 3), ["a", "b"])
+    assert [of_day.counts for of_day in answers] == [{"a": 1 + day, "b": 1 + day} for day in range(3)]
+    assert [of_day.rest for of_day in answers] == [0, -4, 0]
 
 
 def test_days_around_one_that_fails_are_compared_with_their_own_totals() -> None:
