@@ -1,7 +1,6 @@
 """Counts per user beside those per organization, in both versions of the API, over real HTTP, DuckDB and runs."""
 
 import json
-import re
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
 
@@ -9,6 +8,7 @@ import dagster as dg
 import pytest
 import sqlalchemy as sa
 
+from pipelines.checks import CONTROL_TOTALS_AGREE, Verdict
 from pipelines.command import exit_codes
 from pipelines.partitions import closed_days, daily_partitions
 from pipelines.schedules import JOB, range_tags
@@ -18,14 +18,16 @@ from resources.sandbox.contract import (
     ORGANIZATIONS_PATH,
     SESSIONS_PATH,
     SESSIONS_PATH_V3,
+    Version,
 )
 from resources.sandbox.logged_request import LoggedRequest
 from resources.sandbox.server import Sandbox
 from tests.support.command import in_this_process
 from tests.support.event_log import OURS, instance_in
 from tests.support.world import World
-from warehouse import reads
-from warehouse.dimensions import ORGANIZATIONS, USERS, Dimension
+from warehouse import migrations, reads, writes
+from warehouse.dimensions import ORGANIZATIONS, USERS
+from warehouse.writes import Provenance, Reading
 
 PER_USER, PER_ORGANIZATION = dg.AssetKey(USERS.cells.name), dg.AssetKey(ORGANIZATIONS.cells.name)
 OF_USERS = [USERS.listed, USERS.cells]
@@ -99,38 +101,42 @@ def stored_in(world: World, *names: str) -> dict[str, list[tuple[object, ...]]]:
         }
 
 
-def test_without_the_setting_there_are_no_assets_of_users_and_none_is_counted(world: World) -> None:
+def test_without_the_setting_there_are_no_assets_of_users(world: World) -> None:
     def assets() -> set[str]:
         return {spec.key.to_user_string() for spec in world.definitions.resolve_all_asset_specs()}
 
     assert assets().isdisjoint({"users", "user_daily_sessions"})
-    assert world.run("2025-04-01", "2025-04-02").success
-    assert world.asked()
-    assert not [asked for asked in world.source.requests if asked.user_ids or asked.path == MEMBERS_PATH]
     world.configure(devin_user_ids="discover")
     assert assets() >= {"users", "user_daily_sessions"}
 
 
 @pytest.mark.parametrize(
-    ("first", "last", "fetch"),
-    [("2025-02-20", "2025-02-24", "direct"), ("2025-03-01", "2025-04-09", "auto")],
+    ("version", "first", "last", "fetch"),
+    [("v2", "2025-02-20", "2025-02-22", "direct"), ("v3", "2025-03-01", "2025-03-05", "auto")],
 )
-def test_the_warehouse_equals_the_api_user_by_user(world: World, first: str, last: str, fetch: str) -> None:
-    with Sandbox(organizations=3) as source:
+def test_the_warehouse_equals_the_api_user_by_user_even_if_the_api_has_only_one_version(
+    world: World, version: Version, first: str, last: str, fetch: str
+) -> None:
+    with Sandbox(organizations=3, versions=(version,)) as source:
         world.source = source
         world.configure(devin_api_url=source.url, devin_user_ids="discover", devin_fetch=fetch)
-        result = world.run(first, last)
+        world.configure(devin_api_key=source.api_key if version == "v2" else source.service_key)
+        result = world.load(first, last)
         assert result.success, world.failures(result)
-        truth = truth_of_users(world, first, last)
+        truth, days = truth_of_users(world, first, last), world.days(first, last)
         assert cells_of_users(world) == truth
         assert world.cells() == world.truth(first, last)
-        totals = {day.day: source.truth(day.start, day.end) for day in world.days(first, last)}
+        totals = {day.day: source.truth(day.start, day.end) for day in days}
         assert dict(world.rows("select day, sessions_count from daily_totals")) == totals
         everyone = len(source.members)
         assert set(
             world.rows("select * exclude (window_start, window_end, loaded_at, run_id) from user_daily_totals")
-        ) == {(day, total, total, 0, everyone, everyone, "v2") for day, total in totals.items()}
-        listed = {(member.user_id, member.created_at) for member in source.members}
+        ) == {(day, total, total, 0, everyone, everyone, version) for day, total in totals.items()}
+        assert api_versions(world) == {t.name: {day.day.day: {version} for day in days} for t in COUNTED_TABLES}
+        assert {asked.path.split("/")[1] for asked in source.requests} == {version}
+        names = {(o.org_id, o.org_name) for o in source.organizations}
+        assert set(world.rows("select org_id, org_name from organizations")) == names
+        listed = {(member.user_id, member.created_at if version == "v2" else None) for member in source.members}
         assert set(world.rows("select user_id, created_at from users")) == listed
         assert red(result, PER_USER) == red(result, PER_ORGANIZATION) == set()
         assert checks_of(result, PER_USER).keys() - checks_of(result, PER_ORGANIZATION).keys() == {
@@ -140,7 +146,7 @@ def test_the_warehouse_equals_the_api_user_by_user(world: World, first: str, las
         about_users = [asked for asked in questions(world) if asked.user_ids]
         if fetch == "direct":
             assert {(asked.start, asked.user_ids) for asked in about_users} == {
-                (day.start, (user_id,)) for day in world.days(first, last) for user_id in member_ids(source)
+                (day.start, (user_id,)) for day in days for user_id in member_ids(source)
             }
             assert len(about_users) == len(truth)
         else:
@@ -172,9 +178,9 @@ def test_sessions_of_an_unlisted_user_are_a_warning_that_says_whose_they_may_be(
     org_id = world.source.organizations[0].org_id
     world.source.add_sessions(org_id, datetime(2025, 4, 2, 12, tzinfo=UTC), count=3, user_id="service-user")
     world.configure(devin_user_ids="discover")
-    result = world.run("2025-04-01", "2025-04-03")
+    result = world.load("2025-04-02", "2025-04-02")
     assert result.success, world.failures(result)
-    assert cells_of_users(world) == truth_of_users(world, "2025-04-01", "2025-04-03")
+    assert cells_of_users(world) == truth_of_users(world, "2025-04-02", "2025-04-02")
     check = checks_of(result, PER_USER)["counts_sum_to_control_totals"]
     assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert check.description == (
@@ -187,22 +193,25 @@ def test_sessions_of_an_unlisted_user_are_a_warning_that_says_whose_they_may_be(
 
 
 def test_a_total_that_changed_between_counting_organizations_and_users_is_a_warning(world: World) -> None:
-    user_id = world.source.organizations[0].user_ids[0]
-    world.configure(devin_user_ids=user_id)
-    assert red(run_only(world, OF_BOTH, "2025-04-01", "2025-04-03"), PER_USER) == set()
-    world.source.add_sessions(world.source.organizations[0].org_id, datetime(2025, 4, 2, 12, tzinfo=UTC), count=2)
-    of_users_alone = run_only(world, OF_USERS, "2025-04-01", "2025-04-03")
-    assert of_users_alone.success
-    check = checks_of(of_users_alone, PER_USER)["control_totals_agree"]
-    assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
-    assert check.description == (
+    (day,) = world.days("2025-04-02", "2025-04-02")
+    by = Provenance("v2", datetime(2025, 4, 4, tzinfo=UTC), "run")
+
+    def agree(organizations: int, users: int) -> Verdict:
+        with world.database.transaction() as connection:
+            migrations.migrate(connection)
+            for dimension, total in ((ORGANIZATIONS, organizations), (USERS, users)):
+                read = Reading(day.day, day.start, day.end, total, {"id": total}, set(), expected=1)
+                writes.store_days(connection, dimension, [read], by)
+            return CONTROL_TOTALS_AGREE.judge(connection, USERS, world.settings)
+
+    assert agree(7, 7).passed
+    verdict = agree(7, 9)
+    assert (verdict.passed, verdict.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert verdict.sentence == (
         "The API's total changed between two readings of 2025-04-02. "
         "To read again: devin-sessions backfill 2025-04-02 2025-04-02 --refresh"
     )
-    assert red(of_users_alone, PER_USER) == {"control_totals_agree"}
-    of_both = run_only(world, OF_BOTH, "2025-04-01", "2025-04-03")
-    assert checks_of(of_both, PER_USER)["control_totals_agree"].passed
-    assert cells_of_users(world) == truth_of_users(world, "2025-04-01", "2025-04-03", [user_id])
+    assert agree(9, 9).passed
 
 
 def test_the_command_loads_users_for_days_that_were_loaded_without_them_and_status_shows_both(
@@ -216,10 +225,9 @@ def test_the_command_loads_users_for_days_that_were_loaded_without_them_and_stat
     with Sandbox(organizations=3, first_day=days[0] - timedelta(1)) as source:
         world.source = source
         world.configure(devin_api_url=source.url, devin_start_date=first)
-        code, shown = in_this_process(capsys, world.environment, "backfill", first, last)
-        assert code == 0, shown
-        assert "3 of 3 days loaded: " in shown
-        assert "per user" not in shown
+        assert world.run(first, last).success
+        assert world.asked()
+        assert not [asked for asked in source.requests if asked.user_ids or asked.path == MEMBERS_PATH]
         code, shown = in_this_process(capsys, world.environment, "status", "--json")
         assert (code, "users" in json.loads(shown)) == (0, False)
 
@@ -261,22 +269,22 @@ def test_a_refused_user_is_reported_and_retried_and_the_others_are_loaded(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     refused = world.source.organizations[3].user_ids[-1]
-    world.configure(devin_user_ids="discover")
-    assert run_only(world, OF_USERS, "2025-03-01", "2025-03-05").success
+    world.configure(devin_user_ids="discover", devin_fetch="differenced")
+    assert run_only(world, OF_USERS, "2025-03-01", "2025-03-02").success
     world.source.fail(status=404, when=lambda asked: refused in asked.user_ids, times=None)
-    result = run_only(world, OF_USERS, "2025-03-06", "2025-03-09")
+    result = run_only(world, OF_USERS, "2025-03-03", "2025-03-04")
     assert result.success, world.failures(result)
     assert [a for a in questions(world) if a.status == 404 and len(a.user_ids) > 1], (
         "it shared a question with quiet ones"
     )
-    truth = truth_of_users(world, "2025-03-01", "2025-03-09")
-    open_ = {(date(2025, 3, day), refused) for day in (6, 7, 8, 9)}
+    truth = truth_of_users(world, "2025-03-01", "2025-03-04")
+    open_ = {(date(2025, 3, day), refused) for day in (3, 4)}
     assert cells_of_users(world) == {cell: count for cell, count in truth.items() if cell not in open_}
     ((user_id, reason),) = world.rows(
         "select user_id, unavailable_reason from users where unavailable_since is not null or unavailable_reason <> ''"
     )
     assert user_id == refused
-    assert reason.startswith(f"2025-03-09: Counting sessions of user {refused} from ")
+    assert reason.startswith(f"2025-03-04: Counting sessions of user {refused} from ")
     assert "404" in reason
     checks = checks_of(result, PER_USER)
     check = checks["every_user_is_available"]
@@ -284,15 +292,15 @@ def test_a_refused_user_is_reported_and_retried_and_the_others_are_loaded(
     assert refused in str(check.description)
     assert not checks["every_cell_is_present"].passed, "a day that lacks a user is not complete"
     everyone = len(world.source.members)
-    assert set(world.rows("select users_expected, users_loaded from user_daily_totals where day > '2025-03-05'")) == {
+    assert set(world.rows("select users_expected, users_loaded from user_daily_totals where day > '2025-03-02'")) == {
         (everyone, everyone - 1)
     }
     code, shown = in_this_process(capsys, world.environment, "status")
     assert code == exit_codes.MISSING
-    assert f"Not counted: {refused}, refused on 2025-03-09" in shown
+    assert f"Not counted: {refused}, refused on 2025-03-04" in shown
 
     world.source.heal()
-    result = run_only(world, OF_USERS, "2025-03-06", "2025-03-09")
+    result = run_only(world, OF_USERS, "2025-03-03", "2025-03-04")
     assert checks_of(result, PER_USER)["every_user_is_available"].passed
     assert cells_of_users(world) == truth
 
@@ -314,10 +322,6 @@ def test_a_key_that_may_not_list_members_fails_with_the_setting_to_use_and_organ
         assert world.materialized_days() == {"2025-04-01", "2025-04-02", "2025-04-03"}
         assert red(result, PER_ORGANIZATION) == set()
         assert cells_of_users(world) == {}
-        user_id = member_ids(source)[0]
-        world.configure(devin_user_ids=user_id)
-        assert run_only(world, OF_USERS, "2025-04-01", "2025-04-03").success
-        assert cells_of_users(world) == truth_of_users(world, "2025-04-01", "2025-04-03", [user_id])
 
 
 def test_emails_and_names_of_members_are_nowhere_in_the_warehouse(world: World) -> None:
@@ -327,18 +331,19 @@ def test_emails_and_names_of_members_are_nowhere_in_the_warehouse(world: World) 
     for path, key in ((MEMBERS_PATH, world.source.api_key), (MEMBERS_PATH_V3, world.source.service_key)):
         world.configure(devin_api_key=key)
         world.source.requests.clear()
-        assert run_only(world, OF_USERS, "2025-04-01", "2025-04-01").success
+        assert run_only(world, [USERS.listed]).success
         assert path in {asked.path for asked in world.source.requests}
         stored = "\n".join(str(value) for rows in stored_in(world).values() for row in rows for value in row)
         assert all(user_id in stored for user_id in member_ids(world.source)), "every table was searched"
         assert not [text for text in private if text in stored]
 
 
-def test_a_warehouse_of_v2_refuses_a_key_of_v3_before_anything_is_counted(
+def test_a_warehouse_of_v2_refuses_a_key_of_v3_before_anything_is_counted_unless_a_change_of_version_is_allowed(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    world.configure(devin_user_ids=member_ids(world.source)[0])
-    assert run_only(world, OF_BOTH, "2025-04-01", "2025-04-02").success
+    user_id = member_ids(world.source)[0]
+    world.configure(devin_user_ids=user_id)
+    assert run_only(world, OF_BOTH, "2025-04-01", "2025-04-03").success
     before = stored_in(world, *(table.name for table in COUNTED_TABLES))
     world.source.requests.clear()
     world.configure(devin_api_key=world.source.service_key)
@@ -354,65 +359,30 @@ def test_a_warehouse_of_v2_refuses_a_key_of_v3_before_anything_is_counted(
     assert questions(world) == []
     assert stored_in(world, *(table.name for table in COUNTED_TABLES)) == before
 
-
-def test_if_a_change_of_version_is_allowed_each_row_has_the_version_it_was_last_read_from(
-    world: World, capsys: pytest.CaptureFixture[str]
-) -> None:
-    user_id = member_ids(world.source)[0]
-    world.configure(devin_user_ids=user_id, dagster_event_batch_size="1000")
-    assert run_only(world, OF_BOTH, "2025-04-01", "2025-04-03").success
-    world.configure(devin_api_key=world.source.service_key, devin_allow_version_change="true")
-    result = run_only(world, OF_BOTH, "2025-04-04", "2025-04-04")
+    world.configure(devin_allow_version_change="true")
+    result = run_only(world, OF_BOTH, "2025-04-03", "2025-04-04")
     assert result.success, world.failures(result)
-    by_day = {1: {"v2"}, 2: {"v2"}, 3: {"v2"}, 4: {"v3"}}
-    assert api_versions(world) == {table.name: by_day for table in COUNTED_TABLES}
-    cells = world.truth("2025-04-01", "2025-04-04")
-    cells_per_user = truth_of_users(world, "2025-04-01", "2025-04-04", [user_id])
-    assert (world.cells(), cells_of_users(world)) == (cells, cells_per_user)
-
-    code, shown = in_this_process(capsys, world.environment, "backfill", "2025-04-02", "2025-04-03", "--refresh")
-    assert code == 0, shown
-    of_organizations, of_users = re.findall(r"2 of 2 days loaded.*", shown)
-    assert "; 0 cells new, 0 changed, 10 unchanged; " in of_organizations
-    assert "; 0 cells new, 0 changed, 2 unchanged; " in of_users
-    by_day |= {2: {"v3"}, 3: {"v3"}}
-    assert api_versions(world) == {table.name: by_day for table in COUNTED_TABLES}
-    assert (world.cells(), cells_of_users(world)) == (cells, cells_per_user)
+    changes = [load.metrics.changes for load in world.progress.results]
+    assert sorted((c.inserted, c.changed, c.unchanged) for c in changes) == [(1, 0, 1), (5, 0, 5)]
+    by_day = {1: {"v2"}, 2: {"v2"}, 3: {"v3"}, 4: {"v3"}}
+    assert api_versions(world) == {table.name: by_day for table in COUNTED_TABLES}, (
+        "each row has the version that it was last read from"
+    )
+    assert world.cells() == world.truth("2025-04-01", "2025-04-04")
+    assert cells_of_users(world) == truth_of_users(world, "2025-04-01", "2025-04-04", [user_id])
 
 
-def test_an_api_that_has_only_v3_is_loaded_completely(world: World) -> None:
-    with Sandbox(organizations=3, versions=("v3",)) as source:
-        world.source = source
-        world.configure(devin_api_url=source.url, devin_api_key=source.service_key, devin_user_ids="discover")
-        result = world.run("2025-02-20", "2025-02-24")
-        assert result.success, world.failures(result)
-        assert world.cells() == world.truth("2025-02-20", "2025-02-24")
-        assert cells_of_users(world) == truth_of_users(world, "2025-02-20", "2025-02-24")
-        assert red(result, PER_USER) == red(result, PER_ORGANIZATION) == set()
-        assert api_versions(world) == {t.name: {day: {"v3"} for day in range(20, 25)} for t in COUNTED_TABLES}
-        assert {asked.path.split("/")[1] for asked in source.requests} == {"v3"}
-        names = {(o.org_id, o.org_name) for o in source.organizations}
-        assert set(world.rows("select org_id, org_name from organizations")) == names
-        assert set(world.rows("select user_id, created_at from users")) == {(id_, None) for id_ in member_ids(source)}
-
-
-@pytest.mark.parametrize("counted", [ORGANIZATIONS, USERS], ids=["organizations", "users"])
 def test_an_id_of_unknown_creation_is_missing_only_on_days_read_since_it_was_seen_or_if_it_is_chosen(
-    world: World, counted: Dimension
+    world: World,
 ) -> None:
-    if counted is USERS:
-        created = {member.user_id: member.created_at for member in world.source.members}
-        variable, everyone = "devin_user_ids", "discover"
-    else:
-        created = {organization.org_id: organization.created_at for organization in world.source.organizations}
-        variable, everyone = "devin_org_ids", ""
+    created = {organization.org_id: organization.created_at for organization in world.source.organizations}
     one, *others = created
     assert created[one]
-    for ids, day in ((one, "2025-02-01"), (everyone, "2025-03-01"), (one, "2025-03-02")):
-        world.configure(**{variable: ids})
-        assert run_only(world, [counted.listed, counted.cells], day, day).success
-    world.configure(**{variable: everyone})
-    assert run_only(world, [counted.listed]).success
+    for ids, day in ((one, "2025-02-01"), ("", "2025-03-01"), (one, "2025-03-02")):
+        world.configure(devin_org_ids=ids)
+        assert world.load(day, day).success
+    world.configure(devin_org_ids="")
+    assert run_only(world, [ORGANIZATIONS.listed]).success
 
     before_all_were_seen, since = world.days("2025-02-01", "2025-02-01") + world.days("2025-03-02", "2025-03-02")
     unknown = sum(created[id_] is None for id_ in others)
@@ -421,8 +391,8 @@ def test_an_id_of_unknown_creation_is_missing_only_on_days_read_since_it_was_see
     assert min(unknown, old, young) > 0
     assert unknown + old + young == len(others)
     with world.database.transaction(read_only=True) as connection:
-        missing_of_listed = reads.missing_cells(connection, counted)
-        missing_of_chosen = reads.missing_cells(connection, counted, tuple(created))
+        missing_of_listed = reads.missing_cells(connection, ORGANIZATIONS)
+        missing_of_chosen = reads.missing_cells(connection, ORGANIZATIONS, tuple(created))
     assert missing_of_listed == {before_all_were_seen.day: old, since.day: len(others)}
     assert missing_of_chosen == {before_all_were_seen.day: old + unknown, since.day: len(others)}
 
