@@ -4,21 +4,24 @@ import csv
 import io
 import json
 import re
-import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import duckdb
 import pytest
 
 from pipelines.command import exit_codes
 from resources.sandbox.contract import SESSIONS_PATH
-from tests.support.command import copy_of_the_project, devin_sessions, in_this_process, started
+from tests.support.command import devin_sessions, in_this_process
+from tests.support.here import Here, command_here
 from tests.support.published import files_of, snapshot_of
 from tests.support.world import World
 
 TOMORROW = (datetime.now(UTC) + timedelta(days=1)).date().isoformat()
+
+
+@pytest.fixture
+def here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Here:
+    return command_here(capsys, monkeypatch)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +57,7 @@ def test_wrong_use_is_explained_and_writes_nothing(
 
 
 def test_days_with_other_boundaries_are_refused_before_a_run(world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    world.run("2025-04-01", "2025-04-02")
+    world.load("2025-04-01", "2025-04-02")
     world.source.requests.clear()
     world.configure(devin_day_start_hour="8")
     code, shown = in_this_process(capsys, world.environment, "backfill", "2025-04-01", "2025-04-05")
@@ -77,20 +80,20 @@ def test_a_file_that_is_not_duckdb_is_refused_and_left_alone(world: World, capsy
         assert path.read_text(encoding="utf-8") == "dear diary"
 
 
-def test_from_the_first_load_to_sql(each_world: World) -> None:
-    code, out, err = devin_sessions("backfill", "2025-01-01", "2025-02-10")
-    sessions = sum(each_world.truth("2025-01-01", "2025-02-10").values())
+def test_from_the_first_load_to_sql(each_world: World, here: Here) -> None:
+    code, out, err = devin_sessions("backfill", "2025-01-01", "2025-02-02")
+    sessions = sum(each_world.truth("2025-01-01", "2025-02-02").values())
     assert code == 0, err
-    assert re.search(r"2025-01-31 stored: [\d,]+ of 205 cells", out), "plain lines instead of a progress bar"
-    assert f"41 of 41 days loaded: {sessions:,} sessions; 205 cells new, 0 changed, 0 unchanged; " in out
+    assert re.search(r"2025-01-31 stored: [\d,]+ of 165 cells", out), "plain lines instead of a progress bar"
+    assert f"33 of 33 days loaded: {sessions:,} sessions; 165 cells new, 0 changed, 0 unchanged; " in out
     assert f"; {len(each_world.source.requests)} calls (0 retries)" in out
-    assert each_world.cells() == each_world.truth("2025-01-01", "2025-02-10")
+    assert each_world.cells() == each_world.truth("2025-01-01", "2025-02-02")
 
     published = [path.stat() for path in files_of(each_world)]
-    code, out, err = devin_sessions("backfill", "2025-01-01", "2025-02-10")
+    code, out, err = devin_sessions("backfill", "2025-01-01", "2025-02-02")
     assert (code, err) == (0, "")
     assert out == (
-        "Nothing to do: 2025-01-01…2025-02-10 (41 days) already loaded. To read them again, add --refresh.\n"
+        "Nothing to do: 2025-01-01…2025-02-02 (33 days) already loaded. To read them again, add --refresh.\n"
     )
     assert [path.stat().st_ino for path in files_of(each_world)] == [file.st_ino for file in published]
 
@@ -101,7 +104,7 @@ def test_from_the_first_load_to_sql(each_world: World) -> None:
     assert "10 of 10 days loaded" in out
     assert "0 cells new, 1 changed, 49 unchanged" in out
 
-    code, out, _ = devin_sessions("status", "--json")
+    code, out, _ = here("status", "--json")
     assert code == exit_codes.MISSING, "history since DEVIN_START_DATE is not loaded"
     whole = json.loads(out)
     assert list(whole) == ["organizations", "runs", "schedule", "next_tick", "behind", "to_do"]
@@ -118,33 +121,33 @@ def test_from_the_first_load_to_sql(each_world: World) -> None:
         "days",
         "unavailable",
     ]
-    assert (status["first_day"], status["days_loaded"], status["days_reconciled"]) == ("2025-01-01", 41, 41)
+    assert (status["first_day"], status["days_loaded"], status["days_reconciled"]) == ("2025-01-01", 33, 33)
     assert (status["counted"], status["sessions_count"]) == (5, sessions + 2)
-    assert list(status["days"].values()).count("proven") == 41
+    assert list(status["days"].values()).count("proven") == 33
     assert [(run["days"], run["outcome"]) for run in whole["runs"]] == [
         ("2025-01-01…2025-01-10", "success"),
-        ("2025-01-01…2025-02-10", "success"),
+        ("2025-01-01…2025-02-02", "success"),
     ]
 
     each_world.configure(devin_start_date="2025-01-01")
-    code, out, _ = devin_sessions("status")
-    assert "41 of" in out
-    assert "devin-sessions backfill 2025-02-11" in out
+    code, out, _ = here("status")
+    assert "33 of" in out
+    assert "devin-sessions backfill 2025-02-03" in out
 
-    code, out, _ = devin_sessions("query", 'select \'a"b\' as "x,y", null as n, true as t, 1.5 as f', "--csv")
+    code, out, _ = here("query", 'select \'a"b\' as "x,y", null as n, true as t, 1.5 as f', "--csv")
     assert (code, list(csv.reader(io.StringIO(out)))) == (0, [["x,y", "n", "t", "f"], ['a"b', "", "true", "1.5"]])
-    code, out, _ = devin_sessions("query", "select org_id, sum(sessions_count) from daily_sessions group by 1")
+    code, out, _ = here("query", "select org_id, sum(sessions_count) from daily_sessions group by 1")
     assert code == 0
     assert all(o.org_id in out for o in each_world.source.organizations)
     tables = ("daily_sessions", "weekly_sessions", "monthly_sessions", "enterprise_sessions")
     sums = ", ".join(f"(select sum(sessions_count) from {table}) as {table}" for table in tables)
-    code, out, _ = devin_sessions("query", f"select {sums}", "--csv")
+    code, out, _ = here("query", f"select {sums}", "--csv")
     assert code == 0
     assert list(csv.reader(io.StringIO(out)))[1:] == [[str(sessions + 2)] * 4], "a query sees the latest load"
 
 
 def test_only_days_that_are_not_loaded_are_requested(world: World) -> None:
-    world.run("2025-04-03", "2025-04-05")
+    world.load("2025-04-03", "2025-04-05")
     world.source.requests.clear()
     code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-08")
     assert code == 0, err
@@ -158,7 +161,7 @@ def test_an_organization_added_to_the_setting_is_loaded_for_days_that_were_loade
 ) -> None:
     first, second = (o.org_id for o in world.source.organizations[:2])
     world.configure(devin_org_ids=first)
-    world.run("2025-04-01", "2025-04-03")
+    world.load("2025-04-01", "2025-04-03")
     world.configure(devin_org_ids=f"{first},{second}")
     code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-03")
     assert code == 0, err
@@ -179,15 +182,21 @@ def test_missing_days_are_reported_and_stored_ones_are_in_the_rollups(world: Wor
     assert {row[0] for row in world.rows("select day from enterprise_sessions")} == loaded
 
 
-def test_a_refused_organization_keeps_the_exit_code_at_1_until_its_counts_are_loaded(world: World) -> None:
+def test_a_refused_organization_is_reported_with_exit_code_1_until_its_counts_are_loaded(
+    world: World, here: Here
+) -> None:
     refused = world.source.organizations[1].org_id
     world.source.fail(status=404, body=b'{"detail": "no such organization"}', org_id=refused, times=None)
     command = ("backfill", "2025-04-01", "2025-04-05")
-    code, _, err = devin_sessions(*command)
+    code, out, err = devin_sessions(*command)
     assert code == exit_codes.MISSING
-    assert f"The API refused to count 1 organization: {refused} on 2025-04-05" in err
+    assert "5 of 5 days loaded" in out, "the others are loaded"
+    assert f"Check failed: The API refused to count 1 organization: {refused} on 2025-04-05" in err
+    assert "or remove deleted ones from DEVIN_ORG_IDS." in err
     still_to_load = "Still to load: 2025-04-01…2025-04-05 (5 days). Run the same command again: devin-sessions backfill"
     assert still_to_load in err
+    code, out, _ = here("status")
+    assert (code, f"Not counted: {refused}" in out) == (exit_codes.MISSING, True)
 
     world.source.requests.clear()
     code, out, err = devin_sessions(*command)
@@ -228,19 +237,6 @@ def test_days_that_do_not_add_up_are_stored_and_reported_with_exit_code_1(world:
     assert (code, err) == (0, "")
 
 
-def test_a_refused_organization_is_reported_and_the_others_are_loaded(world: World) -> None:
-    refused = world.source.organizations[1].org_id
-    world.source.fail(status=404, org_id=refused, times=None)
-    code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-05")
-    assert code == exit_codes.MISSING
-    assert "5 of 5 days loaded" in out
-    assert f"Check failed: The API refused to count 1 organization: {refused} on 2025-04-05" in err
-    assert "or remove deleted ones from DEVIN_ORG_IDS." in err
-    code, out, _ = devin_sessions("status")
-    assert code == exit_codes.MISSING
-    assert f"Not counted: {refused}" in out
-
-
 def test_a_check_that_only_warns_is_a_note_and_not_an_error(world: World) -> None:
     org_id = world.source.organizations[0].org_id
     world.source.add_sessions("org-unlisted", datetime(2025, 4, 1, 12, tzinfo=UTC), count=2)
@@ -277,13 +273,13 @@ def test_checks_are_reported_as_they_are_after_the_last_of_several_runs(world: W
     ids=str,
 )
 def test_a_home_that_dagster_cannot_use_is_refused_in_a_sentence(
-    world: World, tmp_path: Path, command: list[str], home: str
+    world: World, here: Here, tmp_path: Path, command: list[str], home: str
 ) -> None:
     file = tmp_path / "file"
     file.write_text("mine")
     chosen = {"relative": "data/elsewhere", "file": str(file), "in a file": str(file / "dagster")}[home]
     world.configure(dagster_home=chosen)
-    code, _, err = devin_sessions(*command)
+    code, _, err = here(*command)
     assert code == exit_codes.WRONG_USE
     (message,) = err.splitlines()
     assert message.startswith(f"DAGSTER_HOME={chosen} ")
@@ -303,10 +299,10 @@ def test_a_wrong_key_stops_the_load_at_once_and_the_message_names_the_variable_t
     assert not (world.folder / "warehouse.duckdb").exists()
 
 
-def test_status_works_and_says_so_if_dagster_cannot_use_its_home(world: World) -> None:
-    assert world.run("2025-04-01", "2025-04-02").success
+def test_status_works_and_says_so_if_dagster_cannot_use_its_home(world: World, here: Here) -> None:
+    assert world.load("2025-04-01", "2025-04-02").success
     world.configure(dagster_home="data/elsewhere")
-    code, out, err = devin_sessions("status")
+    code, out, err = here("status")
     assert (code, err) == (exit_codes.MISSING, "")
     assert "2 of" in out
     assert "DAGSTER_HOME=data/elsewhere is refused: Dagster needs an absolute path" in out
@@ -321,48 +317,9 @@ def test_an_unreachable_api_is_explained(world: World) -> None:
     assert "no request succeeded for" in err
 
 
-def test_the_demo_shows_tables_and_touches_only_its_own_directory(world: World) -> None:
-    project = copy_of_the_project(world.folder / "project")
-    (project / ".env").write_text(
-        "DEVIN_API_KEY=apk_user_real\nDEVIN_ORG_IDS=org-real\nWAREHOUSE_URL=duckdb:///data/real.duckdb\n"
-        "DEVIN_LOG_FORMAT=json\n",
-        encoding="utf-8",
-    )
-    (project / ".env").chmod(0o600)
-    for name in (
-        "DEVIN_API_KEY",
-        "DEVIN_API_URL",
-        "DEVIN_ORG_IDS",
-        "DEVIN_LOG_FORMAT",
-        "WAREHOUSE_URL",
-        "DAGSTER_HOME",
-    ):
-        world.environment.delenv(name)
-    code, out, err = started("demo", "--days", "35", "--organizations", "3", cwd=project)
-    assert (code, err) == (0, "")
-    for part in ("35 of 35", "Top organizations", "Last weeks", "demo --ui", "What to try next"):
-        assert part in out
-    assert sorted(entry.name for entry in (project / "data").iterdir()) == ["demo"]
-    with duckdb.connect(str(project / "data/demo/warehouse.duckdb"), read_only=True) as connection:
-        days = connection.sql("select count(*), max(day) from daily_totals").fetchone()
-    assert days == (35, datetime.now(UTC).date() - timedelta(days=1)) or datetime.now(UTC).hour == 0
-
-    query = next(line.strip() for line in out.splitlines() if "query" in line)
-    variable, _, words = query.partition(" ")
-    shown = subprocess.run(
-        f"{variable} {sys.executable} -m pipelines {words[words.index('query') :]}",
-        shell=True,
-        cwd=project,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "trailing_7_day_count" in shown.stdout
-
-
-def test_a_probe_that_cannot_reach_the_api_fails(world: World) -> None:
+def test_a_probe_that_cannot_reach_the_api_fails(world: World, here: Here) -> None:
     world.configure(devin_api_url="http://127.0.0.1:1")
-    code, out, _ = devin_sessions("probe", "--until", "2025-04-03")
+    code, out, _ = here("probe", "--until", "2025-04-03")
     assert (code, "unknown" in out) == (exit_codes.MISSING, True)
 
 

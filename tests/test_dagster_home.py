@@ -2,7 +2,7 @@
 
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from datetime import date
 from pathlib import Path
@@ -10,20 +10,42 @@ from pathlib import Path
 import pytest
 
 from pipelines.command import exit_codes
+from pipelines.command.dagster_home import open_instance
+from pipelines.settings import PROJECT
+from resources.sandbox.server import Sandbox
 from tests.support.command import devin_sessions
 from tests.support.disks import KB, disk_at
-from tests.support.world import World
+from tests.support.here import Here, command_here
+from tests.support.world import World, new_world
 
 RECORD = "Dagster's record of runs in {home} can't be used: "
 FILES = ["history/runs.db", "history/runs/index.db", "schedules/schedules.db"]
 
 
-@pytest.fixture
-def home(world: World) -> Iterator[Path]:
-    """The directory of Dagster's record of runs, with one run in it."""
-    code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-01")
+@pytest.fixture(scope="module")
+def after_one_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All the files of a warehouse in which one day was loaded, with Dagster's record of that run."""
+    folder = tmp_path_factory.mktemp("after-one-run")
+    with (
+        Sandbox(organizations=5) as source,
+        pytest.MonkeyPatch.context() as environment,
+        new_world(source, folder, environment, f"duckdb:///{folder}/warehouse.duckdb"),
+    ):
+        code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-01")
     assert code == 0, err
-    yield world.folder / "dagster"
+    return folder
+
+
+@pytest.fixture
+def home(world: World, after_one_run: Path) -> Path:
+    """The directory of Dagster's record of runs, with one run in it."""
+    shutil.copytree(after_one_run, world.folder, symlinks=True, dirs_exist_ok=True)
+    return world.folder / "dagster"
+
+
+@pytest.fixture
+def here(world: World, capsys: pytest.CaptureFixture[str]) -> Here:
+    return command_here(capsys, world.environment)
 
 
 def garbage(path: Path) -> None:
@@ -43,40 +65,42 @@ def truncated(path: Path) -> None:
 @pytest.mark.parametrize("damage", [garbage, directory, truncated])
 @pytest.mark.parametrize("file", FILES)
 def test_a_damaged_file_is_reported_and_affects_only_the_record_of_runs(
-    world: World, home: Path, file: str, damage: Callable[[Path], None]
+    world: World, home: Path, here: Here, file: str, damage: Callable[[Path], None]
 ) -> None:
     damage(home / file)
-    code, out, err = devin_sessions("backfill", "2025-04-02", "2025-04-02")
+    code, out, err = here("backfill", "2025-04-02", "2025-04-02")
     assert (code, out) == (exit_codes.WRONG_USE, "")
     assert err.startswith(RECORD.format(home=home))
     assert "The warehouse is not affected" in err and f"mv {home} {home}.damaged" in err
     assert err.count("\n") == 1, "one sentence"
-    code, out, err = devin_sessions("status")
+    code, out, err = here("status")
     assert (code, err) == (exit_codes.MISSING, "")
     assert RECORD.format(home=home) in out and "days loaded" in out and "Missing: " in out
-    code, out, err = devin_sessions("query", "select count(*) from daily_sessions", "--csv")
-    assert (code, err) == (0, "")
+    assert here("query", "select count(*) as n from daily_sessions", "--csv") == (0, "n\n5\n", "")
     assert world.cells() == world.truth("2025-04-01", "2025-04-01")
 
-    shutil.move(home, f"{home}.damaged")  # as the message says
+
+def test_a_record_that_was_moved_aside_as_the_message_says_is_begun_again(world: World, home: Path) -> None:
+    shutil.move(home, f"{home}.damaged")
     code, _, err = devin_sessions("backfill", "2025-04-02", "2025-04-02")
     assert (code, err) == (0, "")
     assert world.cells() == world.truth("2025-04-01", "2025-04-02")
 
 
 @pytest.mark.parametrize("text", ["- a list\n", "telemtry:\n  enabled: false\n", "a: [\n", "\x80"])
-def test_a_damaged_configuration_is_reported_with_its_path(home: Path, text: str) -> None:
+def test_a_damaged_configuration_is_reported_with_its_path(home: Path, here: Here, text: str) -> None:
     configuration = home / "dagster.yaml"
     configuration.unlink()
     configuration.write_text(text, encoding="latin-1")
-    code, out, err = devin_sessions("backfill", "2025-04-02", "2025-04-02")
+    code, out, err = here("backfill", "2025-04-02", "2025-04-02")
     assert (code, out) == (exit_codes.WRONG_USE, "")
     assert err.startswith(f"Dagster's configuration {configuration} can't be used: ")
     assert err.count("\n") == 1, "one sentence"
-    code, out, _ = devin_sessions("status")
+    code, out, _ = here("status")
     assert (code, f"{configuration} can't be used" in out) == (exit_codes.MISSING, True)
     configuration.unlink()
-    assert devin_sessions("backfill", "2025-04-02", "2025-04-02")[0] == 0
+    with open_instance() as instance:
+        assert len(instance.get_runs()) == 1, "without it, the project's own configuration is used"
 
 
 def dangling(configuration: Path) -> None:
@@ -92,18 +116,18 @@ def empty(configuration: Path) -> None:
 @pytest.mark.parametrize("damage", [dangling, empty])
 def test_an_empty_configuration_is_linked_again(home: Path, damage: Callable[[Path], None]) -> None:
     damage(home / "dagster.yaml")
-    code, _, err = devin_sessions("backfill", "2025-04-02", "2025-04-02")
-    assert (code, "Telemetry" in err) == (0, False)
-    assert (home / "dagster.yaml").resolve(strict=True).name == "dagster.yaml"
+    with open_instance() as instance:
+        assert not instance.telemetry_enabled
+    assert (home / "dagster.yaml").resolve(strict=True) == PROJECT / "dagster.yaml"
 
 
-def test_a_locked_file_is_reported_and_status_works(world: World, home: Path) -> None:
+def test_a_locked_file_is_reported_and_status_works(home: Path, here: Here) -> None:
     with closing(sqlite3.connect(home / FILES[0])) as other:
         other.execute("begin exclusive")
         code, _, err = devin_sessions("backfill", "2025-04-02", "2025-04-02")
         assert code in (exit_codes.MISSING, exit_codes.WRONG_USE)
         assert "database is locked" in err and "Another process has it locked" in err
-        assert "days loaded" in devin_sessions("status")[1]
+        assert "days loaded" in here("status")[1]
 
 
 def test_a_full_disk_is_reported_and_what_was_stored_is_kept(world: World, home: Path) -> None:
@@ -124,16 +148,16 @@ def test_a_full_disk_is_reported_and_what_was_stored_is_kept(world: World, home:
         assert world.cells() == world.truth("2025-04-01", "2025-06-30")
 
 
-def test_a_read_only_home_is_reported_and_status_and_query_work(world: World, home: Path) -> None:
+def test_a_read_only_home_is_reported_and_status_and_query_work(world: World, home: Path, here: Here) -> None:
     moved = world.folder / "disk"
     with disk_at(moved) as disk:
         shutil.copytree(home, moved / "dagster", symlinks=True)
         world.configure(dagster_home=str(moved / "dagster"))
         with disk.read_only():
-            code, _, err = devin_sessions("backfill", "2025-04-02", "2025-04-02")
+            code, _, err = here("backfill", "2025-04-02", "2025-04-02")
             assert (code, err.count("\n")) == (exit_codes.WRONG_USE, 1)
             assert "Fix the permissions of that directory" in err
-            assert "days loaded" in devin_sessions("status")[1]
-            assert devin_sessions("query", "select 1")[0] == 0
-            code, _, err = devin_sessions("ui", "--port", "0")
+            assert "days loaded" in here("status")[1]
+            assert here("query", "select 1")[0] == 0
+            code, _, err = here("ui", "--port", "0")
             assert (code, err.startswith("Dagster's record of runs")) == (exit_codes.WRONG_USE, True)

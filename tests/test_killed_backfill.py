@@ -6,12 +6,15 @@ import select
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
+from pathlib import Path
 
 import dagster as dg
 import pytest
 
-from tests.support.command import devin_sessions, start
+from tests.support.begun import begin, wait_until_shown
+from tests.support.command import devin_sessions
+from tests.support.forks import Command
 from tests.support.held import Held
 from tests.support.published import snapshot_of, sums
 from tests.support.waiting import wait_until
@@ -25,48 +28,45 @@ from tests.support.world import World
 )
 def test_after_a_kill_the_same_command_continues_where_it_stopped(each_world: World, how: signal.Signals) -> None:
     world = each_world
-    third_block = Held(world, datetime(2025, 1, 1, tzinfo=UTC) + timedelta(days=62))
-    process = start("backfill", "2025-01-01", "2025-04-01")
-    assert third_block.reached.wait(60)
-    # The third block is requested only after the second is complete, so both are stored once a day of the second is.
-    assert process.stdout is not None
-    stored = [next(process.stdout), next(process.stdout)]
-    assert "2025-03-03 stored" in stored[1]
-    process.send_signal(how)
-    out, err = process.communicate(timeout=60)
-    assert "Traceback" not in err
+    second_block = Held(world, datetime(2025, 2, 1, tzinfo=UTC))
+    command = begin(world, "backfill", "2025-01-01", "2025-02-04")
+    assert second_block.reached.wait(60)
+    wait_until_shown(world, "2025-01-31 stored")
+    command.send(how)
+    ended = command.ended()
+    assert "Traceback" not in ended.errors
     if how is signal.SIGINT:
-        assert process.returncode == 130
-        assert "62 of 91 days loaded" in out
-        assert "Interrupted. Still to load: 2025-03-04…2025-04-01" in err
-    assert world.cells() == world.truth("2025-01-01", "2025-03-03")
+        assert ended.code == 130
+        assert "31 of 35 days loaded" in ended.output
+        assert "Interrupted. Still to load: 2025-02-01…2025-02-04" in ended.errors
+    assert world.cells() == world.truth("2025-01-01", "2025-01-31")
 
     world.source.heal()
     world.source.requests.clear()
-    code, out, err = devin_sessions("backfill", "2025-01-01", "2025-04-01")
+    code, out, err = devin_sessions("backfill", "2025-01-01", "2025-02-04")
     assert code == 0, err
-    assert "29 of 29 days loaded" in out
-    assert min(q.start for q in world.asked() if q.start) == third_block.since, "stored days are not requested again"
-    assert world.cells() == world.truth("2025-01-01", "2025-04-01")
+    assert "4 of 4 days loaded" in out
+    assert min(q.start for q in world.asked() if q.start) == second_block.since, "stored days are not requested again"
+    assert world.cells() == world.truth("2025-01-01", "2025-02-04")
     assert {row[0] for row in world.rows("select day from enterprise_sessions")} == {d for d, _ in world.cells()}
     with dg.DagsterInstance.get() as instance:
-        ended = [run.status for run in instance.get_runs()]
+        statuses = [run.status for run in instance.get_runs()]
     status = dg.DagsterRunStatus
     expected = status.CANCELED if how is signal.SIGINT else status.FAILURE
-    assert ended == [status.SUCCESS, expected], "no run appears to run for ever"
+    assert statuses == [status.SUCCESS, expected], "no run appears to run for ever"
 
 
 @contextmanager
-def full_pipe() -> Iterator[int]:
-    """The writing end of a full pipe: a process that writes to it blocks."""
-    reading, writing = os.pipe()
-    os.set_blocking(writing, False)
+def full_pipe(path: Path) -> Iterator[None]:
+    """A full pipe at this path: a process that writes to it blocks."""
+    os.mkfifo(path)
+    reading = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    writing = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
     try:
         with contextlib.suppress(BlockingIOError):
             while True:
                 os.write(writing, b" " * 4096)
-        os.set_blocking(writing, True)
-        yield writing
+        yield
     finally:
         os.close(writing)
         os.close(reading)
@@ -75,12 +75,13 @@ def full_pipe() -> Iterator[int]:
 def test_the_same_command_builds_the_rollups_and_the_snapshot_that_a_kill_prevented(each_world: World) -> None:
     each_world.run("2025-04-01", "2025-04-03")
     before = sums(each_world)
-    with full_pipe() as blocked:
+    blocked = each_world.folder / "blocked"
+    with full_pipe(blocked):
         # It blocks when it has stored the days and prints that; rollups and snapshot come after that.
-        process = start("backfill", "2025-04-01", "2025-04-05", stdout=blocked)
+        command = begin(each_world, "backfill", "2025-04-01", "2025-04-05", output=blocked)
         wait_until(lambda: len(each_world.cells()) == 25, "the days are stored")
-        process.kill()
-        process.communicate(timeout=60)
+        command.kill()
+        assert command.is_running(60) is False
     now = sum(each_world.truth("2025-04-01", "2025-04-05").values())
     assert sums(each_world) == before | {"daily_sessions": now}
 
@@ -97,17 +98,17 @@ def test_after_a_kill_during_the_snapshot_the_old_one_is_whole_and_the_same_comm
 ) -> None:
     world.run("2025-04-01", "2025-04-03")
     before = sums(world)
-    process = start("backfill", "2025-04-01", "2025-04-05")
     # A pipe in place of the unfinished copy: once it has data, copying has begun, and it can't hold the whole copy.
     snapshot = snapshot_of(world)
     unfinished = snapshot.with_name(f".{snapshot.name}.unfinished")
     os.mkfifo(unfinished)
     reading = os.open(unfinished, os.O_RDONLY | os.O_NONBLOCK)
+    command = begin(world, "backfill", "2025-04-01", "2025-04-05")
     try:
         assert select.select([reading], [], [], 60)[0], "the snapshot is copied"
-        process.kill()
-        process.communicate(timeout=60)
     finally:
+        command.kill()
+        command.ended()
         os.close(reading)
     unfinished.unlink()
     unfinished.write_bytes(b"a part")
@@ -122,10 +123,13 @@ def test_after_a_kill_during_the_snapshot_the_old_one_is_whole_and_the_same_comm
 
 
 def test_two_backfills_at_once_both_succeed_and_store_nothing_twice(each_world: World) -> None:
-    both = [start("backfill", "2025-01-01", "2025-02-15") for _ in range(2)]
-    for process in both:
-        _, err = process.communicate(timeout=120)
-        assert process.returncode == 0, err
-        assert "Traceback" not in err
-    assert each_world.cells() == each_world.truth("2025-01-01", "2025-02-15")
+    arguments = ("backfill", "2025-01-01", "2025-02-04", "--refresh")
+    # Not `begin`: each of the two may be the one that creates Dagster's home.
+    outputs = [each_world.folder / name for name in ("one", "other")]
+    both = [Command(arguments, os.environ, output) for output in outputs]
+    for ended in [command.ended(120) for command in both]:
+        assert ended.code == 0, ended.output
+        assert "35 of 35 days loaded" in ended.output
+        assert "Traceback" not in ended.output
+    assert each_world.cells() == each_world.truth("2025-01-01", "2025-02-04")
     assert set(sums(each_world).values()) == {sum(each_world.cells().values())}

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipelines.command import cli
@@ -24,6 +24,7 @@ from resources.outage import Waiting
 from resources.sandbox.logged_request import LoggedRequest
 from resources.sandbox.server import Sandbox
 from tests.support.client import END, KEY, NOW, SAFETY_SECONDS, START, api, count, using
+from tests.support.examples import examples
 from tests.support.http import http, raw
 from tests.support.world import World
 
@@ -161,7 +162,7 @@ def test_a_retry_after_date_is_compared_with_the_responses_own_date(monkeypatch:
 
     with raw(lambda head, send: send(answers[-1])) as server:
         # Each load ends at its first response, so each needs its own client.
-        @settings(max_examples=40, deadline=None)
+        @examples(15)
         @given(moments, st.integers(1, 10**7))
         @example(datetime(1990, 1, 1, tzinfo=UTC), 1)
         def ask(now: datetime, seconds: int) -> None:
@@ -232,14 +233,14 @@ def test_a_wait_is_in_the_runs_log(world: World, monkeypatch: pytest.MonkeyPatch
     world.configure(devin_patience_seconds="60")
     path = "/v2/enterprise/metrics/sessions"
     world.source.fail(status=503, path=path, times=3)
-    result = world.run("2025-02-01", "2025-02-01")
+    result = world.load("2025-02-01", "2025-02-01")
     assert result.success, world.failures(result)
     logged = [entry.user_message for entry in world.instance.all_logs(result.run_id)]
     assert any(message.startswith("Waiting: the API returned 503") for message in logged)
 
 
 def test_a_load_that_runs_out_of_patience_keeps_what_is_stored_and_has_no_second_pass(world: World) -> None:
-    second_block = world.days("2025-02-01", "2025-03-31")[31].start
+    second_block = world.days("2025-02-01", "2025-03-06")[31].start
     down: list[LoggedRequest] = []
 
     def is_down(asked: LoggedRequest) -> bool:
@@ -249,7 +250,7 @@ def test_a_load_that_runs_out_of_patience_keeps_what_is_stored_and_has_no_second
 
     world.source.fail(status=503, when=is_down, times=None)
     world.configure(devin_fetch="direct")
-    result = world.run("2025-02-01", "2025-03-31")
+    result = world.load("2025-02-01", "2025-03-06")
     assert not result.success
     assert "no request succeeded for" in world.failures(result)
     assert "DEVIN_PATIENCE_SECONDS=1" in world.failures(result)

@@ -18,7 +18,7 @@ from warehouse.writes import Entry
 
 SCRIPT = PROJECT / "docs" / "postgresql-roles.sql"
 WRITER, ANALYST = "devin_writer", "devin_analyst"
-DAYS = [date(2025, 1, 1) + timedelta(days=n) for n in range(40)]
+DAYS = [date(2025, 1, 1) + timedelta(days=n) for n in range(10)]
 RELATIONS = sorted(r.name for r in (*tables.metadata.sorted_tables, *tables.views.sorted_tables))
 
 
@@ -49,19 +49,22 @@ def load(writer: Database, count: int = 3) -> None:
             rebuild(connection, table.name)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def url(postgresql: PostgreSQL) -> str:
-    """A new database in which the superuser has run the script."""
+    """A database in which the superuser has run the script and the writer has filled the warehouse.
+
+    The tests share it: whatever they try to change is refused, or undone by the test.
+    """
     url = postgresql.database()
     run_script(url)
+    load(as_role(url, WRITER))
+    load(as_role(url, WRITER), count=4)
     return url
 
 
 @pytest.fixture
 def analyst(url: str) -> Database:
-    """The warehouse as the analyst sees it, after the writer has filled it."""
-    load(as_role(url, WRITER))
-    load(as_role(url, WRITER), count=4)
+    """The warehouse as the analyst sees it."""
     return as_role(url, ANALYST)
 
 
@@ -138,7 +141,7 @@ def test_a_warehouse_filled_by_another_user_can_be_read_at_once_and_handed_over_
     assert counts(as_role(url, ANALYST))["session_revisions"] == len(DAYS)
 
 
-def test_the_writer_creates_the_warehouse_and_owns_what_it_created(url: str, analyst: Database) -> None:
+def test_the_writer_creates_the_warehouse_and_owns_what_it_created(url: str) -> None:
     with Database(url=url).transaction(read_only=True) as connection:
         owners = connection.execute(
             sa.text(
@@ -165,9 +168,13 @@ def test_the_analyst_reads_what_the_writer_creates_or_recreates_later(url: str, 
         connection.execute(sa.text("create view seen_later as select one + 1 as two from made_later"))
         connection.execute(sa.text("drop view reconciliation"))
         tables.create(connection)
-    with analyst.transaction(read_only=True) as connection:
-        assert connection.execute(sa.text("select one, two from made_later cross join seen_later")).one() == (1, 2)
-    assert counts(analyst)["reconciliation"] == len(DAYS)
+    try:
+        with analyst.transaction(read_only=True) as connection:
+            assert connection.execute(sa.text("select one, two from made_later cross join seen_later")).one() == (1, 2)
+        assert counts(analyst)["reconciliation"] == len(DAYS)
+    finally:
+        with as_role(url, WRITER).transaction() as connection:
+            connection.execute(sa.text("drop table made_later cascade"))
 
 
 CHANGES = [
@@ -205,11 +212,11 @@ def test_the_analyst_cannot_grant_access_to_others(url: str, analyst: Database) 
     assert permissions() == before
 
 
-@pytest.mark.parametrize("view", sorted(tables.views.tables))
 @pytest.mark.parametrize("change", ["drop view {}", "create or replace view {} as select 1 as day", "delete from {}"])
-def test_the_analyst_cannot_change_any_view(analyst: Database, view: str, change: str) -> None:
-    reason = refused(analyst, change.format(view))
-    assert any(why in reason for why in ("permission denied", "must be owner", "cannot delete from view"))
+def test_the_analyst_cannot_change_any_view(analyst: Database, change: str) -> None:
+    for view in sorted(tables.views.tables):
+        reason = refused(analyst, change.format(view))
+        assert any(why in reason for why in ("permission denied", "must be owner", "cannot delete from view")), view
 
 
 @pytest.mark.parametrize(

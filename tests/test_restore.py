@@ -3,10 +3,8 @@
 import gzip
 import os
 import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
@@ -14,9 +12,13 @@ import pytest
 
 from pipelines.command import exit_codes
 from pipelines.settings import PROJECT
+from resources.database import Database
 from resources.sandbox.server import Sandbox
 from tests.support.command import devin_sessions
+from tests.support.forks import Command
+from tests.support.here import Here, command_here
 from tests.support.postgresql import PostgreSQL
+from tests.support.processes import another_process
 from tests.support.published import (
     BLOCK,
     CELLS,
@@ -84,6 +86,11 @@ def loaded(world: World, three_weeks: Path) -> World:
     return world
 
 
+@pytest.fixture
+def here(world: World, capsys: pytest.CaptureFixture[str]) -> Here:
+    return command_here(capsys, world.environment)
+
+
 DAMAGE: dict[str, Callable[[Path], object]] = {
     "its header": lambda path: flip_a_bit(path, 100),
     "its counts": lambda path: damage_rows(path, CELLS),
@@ -97,17 +104,27 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("spoil", DAMAGE.values(), ids=DAMAGE)
-def test_a_restored_warehouse_is_what_it_was_before_the_damage(loaded: World, spoil: Callable[[Path], None]) -> None:
+def test_a_restored_warehouse_is_what_it_was_before_the_damage(
+    loaded: World, here: Here, spoil: Callable[[Path], None]
+) -> None:
     path = loaded.database.path
     before, mode = all_of(path), path.stat().st_mode
     spoil(path)
     damaged = path.read_bytes() if path.exists() else None
-    code, out, err = devin_sessions("restore")
+    code, out, err = here("restore")
     assert (code, err) == (0, "")
     assert f"Restored the warehouse {path} from " in out
     assert all_of(path) == before
     assert path.stat().st_mode == mode
     assert [file.read_bytes() for file in asides(loaded)] == ([damaged] if damaged is not None else [])
+
+
+@pytest.mark.parametrize("damage", ["its counts", "its keys"])
+def test_a_warehouse_restored_from_its_copy_or_its_own_rows_loads_further_days(
+    loaded: World, here: Here, damage: str
+) -> None:
+    DAMAGE[damage](loaded.database.path)
+    assert here("restore")[0] == 0
     code, out, err = devin_sessions("backfill", FIRST, "2025-02-12")
     assert (code, err) == (0, "")
     assert "2 of 2 days loaded" in out
@@ -115,24 +132,20 @@ def test_a_restored_warehouse_is_what_it_was_before_the_damage(loaded: World, sp
     assert len(set(sums(loaded).values())) == 1
 
 
-def test_days_read_after_the_copy_are_kept_if_only_keys_or_rollups_are_damaged(loaded: World) -> None:
+def test_days_read_after_the_copy_are_kept_if_only_keys_or_rollups_are_damaged(loaded: World, here: Here) -> None:
     path = loaded.database.path
-    published = snapshot_of(loaded).read_bytes()
-    assert loaded.run("2025-02-11", "2025-02-12").success
-    snapshot_of(loaded).write_bytes(published)
+    assert loaded.load("2025-02-11", "2025-02-12").success
     spoil_keys(path)
-    code, out, _ = devin_sessions("restore")
+    code, out, _ = here("restore")
     assert code == 0
     assert "from its own rows, as of" in out
     assert loaded.cells() == loaded.truth(FIRST, "2025-02-12")
 
 
-def test_days_read_after_the_copy_are_listed_with_the_command_that_reads_them(loaded: World) -> None:
-    published = snapshot_of(loaded).read_bytes()
-    assert loaded.run("2025-02-11", "2025-02-12").success
-    snapshot_of(loaded).write_bytes(published)
+def test_days_read_after_the_copy_are_listed_with_the_command_that_reads_them(loaded: World, here: Here) -> None:
+    assert loaded.load("2025-02-11", "2025-02-12").success
     blank(loaded.database.path)
-    code, out, _ = devin_sessions("restore")
+    code, out, _ = here("restore")
     assert (code, "from the published copy, as of" in out) == (0, True)
     assert "To read the last ones again: devin-sessions backfill " in out
     assert "2025-02-11…" in out and "To load: devin-sessions backfill --missing" in out
@@ -141,7 +154,7 @@ def test_days_read_after_the_copy_are_listed_with_the_command_that_reads_them(lo
 
 @pytest.mark.parametrize("spoil", [blank, spoil_keys], ids=["from the copy", "from its own rows"])
 def test_files_from_before_a_table_was_renamed_become_a_current_warehouse(
-    loaded: World, spoil: Callable[[Path], None]
+    loaded: World, here: Here, spoil: Callable[[Path], None]
 ) -> None:
     path = loaded.database.path
     before = all_of(path)
@@ -152,17 +165,17 @@ def test_files_from_before_a_table_was_renamed_become_a_current_warehouse(
             connection.execute(f"create or replace view calendar as {calendar}")
             connection.execute("update warehouse_version set version = 4")
     spoil(path)
-    code, out, err = devin_sessions("restore")
+    code, out, err = here("restore")
     assert (code, err) == (0, "")
     assert f"Restored the warehouse {path} from " in out
     assert all_of(path) == before
 
 
-def test_without_a_copy_the_warehouse_is_restored_from_parquet(loaded: World) -> None:
+def test_without_a_copy_the_warehouse_is_restored_from_parquet(loaded: World, here: Here) -> None:
     before = all_of(loaded.database.path)
     loaded.database.path.unlink()
     blank(snapshot_of(loaded))
-    code, out, err = devin_sessions("restore")
+    code, out, err = here("restore")
     assert (code, err) == (0, "")
     assert "from the Parquet files, as of" in out
     after = all_of(loaded.database.path)
@@ -173,20 +186,24 @@ def test_without_a_copy_the_warehouse_is_restored_from_parquet(loaded: World) ->
     assert after == before
 
 
+def damage_everything(world: World, name: str, copy_of: str | None) -> None:
+    """Empty the warehouse, damage this table of its copy or else empty that too, and damage this Parquet file."""
+    blank(world.database.path)
+    if copy_of:
+        damage_rows(snapshot_of(world), copy_of)
+    else:
+        blank(snapshot_of(world))
+    file = month_of(world, name) if name[0] == "2" else parquet_of(world) / f"{name}.parquet"
+    flip_a_bit(file, file.stat().st_size // 3)
+
+
 @pytest.mark.parametrize("name", ["organizations", "daily_totals", "session_revisions", "2025-01", "2025-02"])
 @pytest.mark.parametrize("copy_of", [None, "daily_totals", CELLS])
-def test_what_cannot_be_restored_is_reported_and_its_days_are_loaded_again(
-    loaded: World, name: str, copy_of: str | None
+def test_what_cannot_be_restored_is_reported_and_none_of_its_days_is_there_in_part(
+    loaded: World, here: Here, name: str, copy_of: str | None
 ) -> None:
-    blank(loaded.database.path)
-    snapshot = snapshot_of(loaded)
-    if copy_of:
-        damage_rows(snapshot, copy_of)
-    else:
-        blank(snapshot)
-    file = month_of(loaded, name) if name[0] == "2" else parquet_of(loaded) / f"{name}.parquet"
-    flip_a_bit(file, file.stat().st_size // 3)
-    code, out, err = devin_sessions("restore")
+    damage_everything(loaded, name, copy_of)
+    code, out, err = here("restore")
     truth = loaded.truth(FIRST, LAST)
     is_lost = copy_of is None or (copy_of == CELLS) == (name[0] == "2") == (name != copy_of)
     if copy_of == "daily_totals":
@@ -197,21 +214,30 @@ def test_what_cannot_be_restored_is_reported_and_its_days_are_loaded_again(
     assert cells.items() <= truth.items()
     assert {day for day, _ in cells} == {day for (day,) in loaded.rows("select day from daily_totals")}
     assert len(cells) == 5 * len({day for day, _ in cells}), "no day is there in part"
+    assert is_lost or cells == truth
+
+
+@pytest.mark.parametrize(
+    ("name", "copy_of"),
+    [("organizations", None), ("daily_totals", None), ("2025-01", CELLS), ("organizations", CELLS)],
+)
+def test_the_next_backfill_loads_the_days_that_were_not_restored_and_publishes_everything_again(
+    loaded: World, here: Here, name: str, copy_of: str | None
+) -> None:
+    damage_everything(loaded, name, copy_of)
+    here("restore")
     code, _, err = devin_sessions("backfill", FIRST, LAST)
     assert (code, err) == (0, "")
-    assert loaded.cells() == truth
+    assert loaded.cells() == loaded.truth(FIRST, LAST)
     assert len(set(sums(loaded).values())) == 1
 
 
-def test_a_copy_from_an_older_release_is_migrated(world: World) -> None:
-    assert world.run("2025-04-01", "2025-04-01").success
-    shutil.rmtree(snapshot_of(world).parent)
+def test_a_copy_from_an_older_release_is_migrated(world: World, here: Here) -> None:
     snapshot_of(world).parent.mkdir()
     with gzip.open(PROJECT / "tests" / "warehouse_v1" / "warehouse.duckdb.gz") as old:
         snapshot_of(world).write_bytes(old.read())
     before = relations(snapshot_of(world))
-    world.database.path.unlink()
-    code, _, err = devin_sessions("restore")
+    code, _, err = here("restore")
     assert (code, err) == (0, "")
     after = relations(world.database.path)
     for table in ("daily_sessions", "daily_totals", "weekly_sessions", "enterprise_sessions"):
@@ -219,10 +245,10 @@ def test_a_copy_from_an_older_release_is_migrated(world: World) -> None:
     assert after["session_grid"] != []
 
 
-def test_an_intact_warehouse_is_left_alone_and_a_damaged_copy_set_aside(loaded: World) -> None:
+def test_an_intact_warehouse_is_left_alone_and_a_damaged_copy_set_aside(loaded: World, here: Here) -> None:
     before = loaded.database.path.read_bytes()
     damage_rows(snapshot_of(loaded), CELLS)
-    code, out, _ = devin_sessions("restore")
+    code, out, _ = here("restore")
     assert code == 0
     assert "Nothing to restore: all of the warehouse" in out
     assert "The published copy is damaged (IO Error: Corrupt database file" in out
@@ -231,72 +257,78 @@ def test_an_intact_warehouse_is_left_alone_and_a_damaged_copy_set_aside(loaded: 
     assert all_of(snapshot_of(loaded)) == all_of(loaded.database.path)
 
 
-def test_if_nothing_is_published_nothing_is_changed(loaded: World) -> None:
+def test_if_nothing_is_published_nothing_is_changed(loaded: World, here: Here) -> None:
     blank(loaded.database.path)
     shutil.rmtree(snapshot_of(loaded).parent)
-    code, _, err = devin_sessions("restore")
+    code, _, err = here("restore")
     assert code == exit_codes.MISSING
     assert "can't be restored" in err and "devin-sessions backfill --missing" in err
     assert loaded.database.path.read_bytes() == b""
     assert asides(loaded) == []
 
 
-def test_a_restore_waits_for_a_run_that_has_the_file_open_and_then_reports_it(loaded: World, tmp_path: Path) -> None:
+@dataclass(frozen=True)
+class Impatient(Database):
+    """A database whose lock is waited for only briefly."""
+
+    lock_timeout_seconds: float = 0.2
+
+
+def test_a_restore_waits_for_a_run_that_has_the_file_open_and_then_reports_it(loaded: World, here: Here) -> None:
     path = loaded.database.path
-    hold = f"import duckdb, sys; c = duckdb.connect({str(path)!r}); print('open', flush=True); sys.stdin.read()"
-    command = [sys.executable, "-c", hold]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout and other.stdout.readline() == "open\n"
-        code, _, err = devin_sessions("restore")
-        other.communicate("")
+    loaded.environment.setattr("pipelines.command.restore.Database", Impatient)
+    with another_process() as other:
+        assert other.open(path) == "done"
+        code, _, err = here("restore")
     assert code == exit_codes.MISSING
-    assert f"The warehouse {path} is locked by another process" in err
+    assert f"The warehouse {path} is locked by another process, and still was after 0.2 s" in err
 
 
-def test_a_restore_that_was_killed_between_its_last_steps_is_completed_by_the_next(loaded: World) -> None:
+def test_a_restore_that_was_killed_between_its_last_steps_is_completed_by_the_next(loaded: World, here: Here) -> None:
     path = loaded.database.path
     before = all_of(path)
     spoil_keys(path)
     killed = path.with_name(f"{path.name}.damaged-20250101T000000")
     killed.hardlink_to(path)  # all that it had done, except the last step
-    code, _, err = devin_sessions("restore")
+    code, _, err = here("restore")
     assert (code, err) == (0, "")
     assert all_of(path) == before
     assert len(asides(loaded)) == 1 and not killed.exists()
 
 
-def test_a_restore_that_is_killed_leaves_the_old_file_or_the_new(loaded: World) -> None:
+def test_a_restore_that_is_killed_leaves_the_old_file_or_the_new(loaded: World, here: Here) -> None:
     path = loaded.database.path
     before = all_of(path)
     damage_rows(path, CELLS)
     damaged = path.read_bytes()
-    command = [sys.executable, "-m", "pipelines", "restore"]
-    process = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while not list(loaded.folder.glob(".restoring-*/new.duckdb")) and process.poll() is None:
+    command = Command(("restore",), os.environ, loaded.folder / "output")
+    while not list(loaded.folder.glob(".restoring-*/new.duckdb")) and command.is_running(0.001):
         pass
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    command.kill()
+    command.ended()
     assert path.read_bytes() == damaged or all_of(path) == before
-    code, _, err = devin_sessions("restore")
+    code, _, err = here("restore")
     assert (code, err) == (0, "")
     assert all_of(path) == before
 
 
-def test_a_warehouse_on_a_server_is_restored_from_its_own_backup(world: World, postgresql: PostgreSQL) -> None:
+def test_a_warehouse_on_a_server_is_restored_from_its_own_backup(
+    world: World, here: Here, postgresql: PostgreSQL
+) -> None:
     world.configure(warehouse_url=postgresql.database())
-    code, _, err = devin_sessions("restore")
+    code, _, err = here("restore")
     assert code == exit_codes.MISSING
     assert "is on a server. Restore it from your own backup, such as one made with pg_dump" in err
 
 
-def test_query_and_backfill_report_a_damaged_file_and_the_command_that_restores_it(loaded: World) -> None:
+def test_query_and_backfill_report_a_damaged_file_and_the_command_that_restores_it(loaded: World, here: Here) -> None:
     damage_rows(loaded.database.path, CELLS)
     damage_rows(snapshot_of(loaded), CELLS)
     for path, command in (
         (snapshot_of(loaded), ["query", "select sum(sessions_count) from daily_sessions"]),
         (loaded.database.path, ["backfill", FIRST, LAST, "--refresh"]),
     ):
-        code, _, err = devin_sessions(*command)
+        code, _, err = here(*command)
         assert code == exit_codes.MISSING
         assert f"The DuckDB file {path} is damaged (IO Error: Corrupt database file" in err
         assert "devin-sessions restore" in err

@@ -27,7 +27,14 @@ from tests.support.promised import check_loaded, check_report, check_ui, days, t
 from tests.support.typed import COMMANDS, NOT_RUN, TOKEN, Part
 
 TODAY = datetime.now(UTC).date()
-YESTERDAY = f"{TODAY - timedelta(days=1)}"
+
+
+def ago(days: int) -> str:
+    """The day this many days ago."""
+    return f"{TODAY - timedelta(days)}"
+
+
+YESTERDAY = ago(1)
 
 FOLLOWED: list[Part] = []
 Test = Callable[..., None]
@@ -68,13 +75,23 @@ FIRST_HOUR = "docs/first-hour.md"
 def test_a_clone_becomes_a_report_of_sandbox_data_without_a_key(person: Person) -> None:
     (part,) = person.parts
     demo = Sandbox(organizations=12)
+    variables = person.clone / ".env"
+    variables.write_text("DEVIN_LOG_FORMAT=json\n", encoding="utf-8")
+    variables.chmod(0o600)
+    elsewhere = {"DEVIN_API_KEY": "apk_user_real", "DEVIN_ORG_IDS": "org-real"}
+    person.sets(variables, **elsewhere, WAREHOUSE_URL="duckdb:///data/real.duckdb")
 
     def look(line: str) -> None:
-        with person.runs(line) as running:
-            check_ui(running, url_of(person, FIRST_HOUR), loaded=90)
+        with person.runs(f"{line} --days 14") as running:
+            check_ui(running, url_of(person, FIRST_HOUR), loaded=14)
 
     person.follows(part, {"devin-sessions demo --ui": look})
-    assert "90 of 90" in person.outputs["make demo"]
+    shown_by_demo = person.outputs["make demo"]
+    for promised in ("90 of 90", "Top organizations", "Last weeks", "What to try next", "demo --ui"):
+        assert promised in shown_by_demo
+    (exported,) = (name.removeprefix("export ") for name in person.outputs if name.startswith("export "))
+    first_query = next(name for name in person.outputs if name.startswith("devin-sessions query "))
+    assert re.search(rf"^  {exported} \S*{re.escape(first_query)}$", shown_by_demo, re.MULTILINE)
     check_report(person.clone / "data/demo/published/report.html", demo, YESTERDAY)
     recent, verdicts = (table(said) for name, said in person.outputs.items() if " query " in name)
     assert len(recent) == 7
@@ -82,16 +99,12 @@ def test_a_clone_becomes_a_report_of_sandbox_data_without_a_key(person: Person) 
         row["day"]: str(truth(demo, row["day"])) for row in recent
     }
     assert verdicts == [{"verdict": "proven", "days": "90"}]
-    (sql,) = blocks(PROJECT / "README.md", "sql")
-    shown = table(
-        person.types(f'WAREHOUSE_URL=duckdb:///data/demo/warehouse.duckdb .venv/bin/devin-sessions query "{sql}"')
-    )
     monday = TODAY - timedelta(days=TODAY.weekday() + 7)
     counts = {o.org_name: truth(demo, monday, o.org_id, days=7) for o in demo.organizations}
     largest = sorted(counts, key=lambda name: -counts[name])[:5]
-    assert [(row["week"], row["org_name"], row["sessions_count"]) for row in shown] == [
-        (f"{monday}", name.replace(",", ""), f"{counts[name]}") for name in largest
-    ]
+    (sql,) = blocks(PROJECT / "README.md", "sql")
+    with duckdb.connect(str(person.clone / "data/demo/published/devin_sessions.duckdb"), read_only=True) as connection:
+        assert connection.sql(sql).fetchall() == [(monday, name, counts[name]) for name in largest]
     assert [entry.name for entry in (person.clone / "data").iterdir()] == ["demo"], "nothing else is touched"
 
 
@@ -112,7 +125,8 @@ def test_a_key_becomes_a_nightly_schedule(person: Person, source: Sandbox) -> No
     person.follows(KEY)
     assert variables.stat().st_mode & 0o777 == 0o600
     assert "DEVIN_API_KEY=\n" in variables.read_text(encoding="utf-8")
-    first = "2025-06-01"
+    first, week, later = ago(30), (ago(29), ago(23)), ago(22)
+    person.rewritten |= {"2025-06-02": week[0], "2025-06-08": week[1], "2025-06-30": ago(8)}
     person.sets(variables, DEVIN_API_KEY=source.api_key, DEVIN_API_URL=source.url, DEVIN_START_DATE=first)
 
     person.follows(PROBE)
@@ -121,13 +135,15 @@ def test_a_key_becomes_a_nightly_schedule(person: Person, source: Sandbox) -> No
     assert not published.exists()
 
     def look_before_all_is_loaded(line: str) -> str:
-        check_loaded(published / "devin_sessions.duckdb", source, "2025-06-02", "2025-06-08")
-        return person.types(line, code=1)
+        check_loaded(published / "devin_sessions.duckdb", source, *week)
+        return person.asks(line, code=1)
 
-    person.follows(HISTORY, {"devin-sessions status": look_before_all_is_loaded})
-    loaded = len(days(first, YESTERDAY))
-    assert f"Missing: 2025-06-01, 2025-06-09…{YESTERDAY}" in person.outputs["devin-sessions status"]
-    assert f"{loaded - 7} of {loaded - 7} days loaded" in person.outputs["devin-sessions backfill --missing"]
+    person.follows(
+        HISTORY, {"devin-sessions status": look_before_all_is_loaded, "devin-sessions backfill --missing": person.asks}
+    )
+    assert f"Missing: {first}, {later}…{YESTERDAY}" in person.outputs["devin-sessions status"]
+    assert "Next run: " in person.outputs["devin-sessions status"]
+    assert "23 of 23 days loaded" in person.outputs["devin-sessions backfill --missing"]
     check_loaded(published / "devin_sessions.duckdb", source, first, YESTERDAY)
 
     person.follows(NUMBERS)
@@ -141,13 +157,9 @@ def test_a_key_becomes_a_nightly_schedule(person: Person, source: Sandbox) -> No
         str(truth(source, row["week"], row["org_id"], days=7)) for row in whole
     ]
     check_report(published / "report.html", source, YESTERDAY)
-
-    def look(line: str) -> None:
-        with person.runs(line) as running:
-            check_ui(running, url_of(person, FIRST_HOUR), loaded)
-
-    person.follows(NIGHTLY, {"devin-sessions ui": look})
-    assert "Next run: " in person.types(".venv/bin/devin-sessions status")
+    person.follows(NIGHTLY)
+    assert person.types("make --dry-run dev").split() == [".venv/bin/devin-sessions", "ui"], "so it is the same"
+    assert url_of(person, FIRST_HOUR) == url_of(person, README)
 
 
 # The README
@@ -166,45 +178,50 @@ def test_the_readme_leads_from_a_key_to_sql(person: Person, source: Sandbox) -> 
     person.follows(START)
     assert all(f"make {target}" in person.outputs["make help"] for target in ("demo", "test", "dev", "check"))
 
+    # The year and the month of the pages, in fewer days.
+    first, last = ago(40), ago(8)
+    person.rewritten |= {"2025-01-01": first, "2025-12-31": last, "2025-01-31": ago(35)}
+
     def set_key(line: str) -> None:
         person.types(line)
-        person.sets(person.clone / ".env", DEVIN_API_KEY=source.api_key, DEVIN_API_URL=source.url)
+        own = {"DEVIN_API_KEY": source.api_key, "DEVIN_API_URL": source.url, "DEVIN_START_DATE": first}
+        person.sets(person.clone / ".env", **own)
 
     def look(line: str) -> None:
         with person.runs(line) as running:
-            check_ui(running, url_of(person, README), loaded=365)
+            check_ui(running, url_of(person, README), loaded=33)
 
     person.follows(
         REAL_USE,
-        {"cp .env.example .env": set_key, "devin-sessions status": partial(person.types, code=1), "make dev": look},
+        {"cp .env.example .env": set_key, "devin-sessions status": partial(person.asks, code=1), "make dev": look},
     )
-    assert "365 of 365 days loaded" in person.outputs["devin-sessions backfill 2025-01-01 2025-12-31"]
-    assert "Missing: 2026-01-01…" in person.outputs["devin-sessions status"]
-    check_loaded(person.clone / snapshot, source, "2025-01-01", "2025-12-31")
-    check_report(published / "report.html", source, "2025-12-31")
+    assert "33 of 33 days loaded" in person.outputs["devin-sessions backfill 2025-01-01 2025-12-31"]
+    assert f"Missing: {ago(7)}…{YESTERDAY}" in person.outputs["devin-sessions status"]
+    check_loaded(person.clone / snapshot, source, first, last)
+    check_report(published / "report.html", source, last)
 
     (person.programs / "duckdb").symlink_to(Path(sys.prefix) / "bin" / "duckdb")
     asked = "select count(*) from daily_totals; delete from daily_totals;"
     shell = f"duckdb -readonly {snapshot}"
     person.follows(IN_SQL, {shell: partial(person.types, answers=asked, code=1)})
-    assert "365" in person.outputs[shell]
+    assert "33" in person.outputs[shell]
     assert "attached in read-only mode" in person.outputs[shell]
     (recent,) = (table(said) for name, said in person.outputs.items() if "limit 14" in name)
     assert [(row["day"], row["sessions_count"]) for row in recent] == [
-        (f"{day}", str(truth(source, day))) for day in reversed(days("2025-12-18", "2025-12-31"))
+        (f"{day}", str(truth(source, day))) for day in reversed(days(first, last)[-14:])
     ]
     with (person.clone / "daily_sessions.csv").open(encoding="utf-8") as file:
         cells = list(csv.DictReader(file))
-    assert len(cells) == 365 * len(source.organizations)
-    whole_year = truth(source, "2025-01-01", days=365)
-    assert sum(int(cell["sessions_count"]) for cell in cells) == whole_year
+    assert len(cells) == 33 * len(source.organizations)
+    whole_time = truth(source, first, days=33)
+    assert sum(int(cell["sessions_count"]) for cell in cells) == whole_time
     (of_parquet,) = (said for name, said in person.outputs.items() if name.startswith("duckdb -c"))
-    assert re.search(rf" {whole_year} ", of_parquet)
+    assert re.search(rf" {whole_time} ", of_parquet)
 
     person.follows(SPREADSHEETS)
     with (person.clone / "monthly_sessions.csv").open(encoding="utf-8-sig") as file:
-        assert sum(int(row["sessions_count"]) for row in csv.DictReader(file)) == whole_year
-    person.follows(WRONG_USE)
+        assert sum(int(row["sessions_count"]) for row in csv.DictReader(file)) == whole_time
+    person.follows(WRONG_USE, {"devin-sessions backfill 2025-01-01 2025-01-31": person.asks})
     assert "Nothing to do" in person.outputs["devin-sessions backfill 2025-01-01 2025-01-31"]
 
     def use_sandbox(line: str) -> None:
@@ -212,7 +229,7 @@ def test_the_readme_leads_from_a_key_to_sql(person: Person, source: Sandbox) -> 
             running.wait_for(lambda: "DAGSTER_HOME" in running.output)
             for export in re.findall(r"^  (export .*)$", running.output, re.MULTILINE):
                 person.types(export)
-            person.types(".venv/bin/devin-sessions probe")
+            person.asks(".venv/bin/devin-sessions probe")
         assert re.search(r"Stopped after [1-9]\d* requests\.", running.output)
 
     person.follows(WITHOUT_A_KEY, {"devin-sessions sandbox": use_sandbox})
@@ -308,7 +325,7 @@ def test_a_server_is_set_up_watched_backed_up_and_upgraded(person: Person, sourc
     ):
         check_ui(webserver, url_of(person, DEPLOYMENT), loaded=20)
 
-    assert "Next run: " in person.types("as_service devin-sessions status")
+    assert "Next run: " in person.outputs["as_service devin-sessions status"]
 
     def modes() -> set[tuple[bool, int]]:
         paths = [state / "published", *(state / "published").rglob("*")]
@@ -333,12 +350,12 @@ def test_a_server_is_set_up_watched_backed_up_and_upgraded(person: Person, sourc
         restored = connection.execute("select count(*) from daily_totals").fetchone()
     assert restored == (20,), "restore had rebuilt it before the backup took its place"
     assert warehouse.stat().st_mode & 0o777 == 0o600
-    assert "1 of 1 days loaded" in person.types("as_service devin-sessions backfill --missing")
+    before_the_upgrade = warehouse.read_bytes()
+    person.follows(UPGRADE)
+    assert (state.with_name("state.before") / "warehouse.duckdb").read_bytes() == before_the_upgrade
+    assert "1 of 1 days loaded" in person.outputs["as_service devin-sessions backfill --missing"]
     check_loaded(snapshot, source, first, YESTERDAY)
     assert modes() == {(True, 0o2750), (False, 0o640)}, "a replaced file keeps its readers"
-    person.follows(UPGRADE)
-    assert "Nothing to do" in person.outputs["as_service devin-sessions backfill --missing"]
-    assert (state.with_name("state.before") / "warehouse.duckdb").read_bytes() == warehouse.read_bytes()
 
 
 WHOLE_SERVER = Part(DEPLOYMENT, "The first load", but="as_service devin-sessions probe")
@@ -366,7 +383,7 @@ def test_a_server_keeps_its_warehouse_on_postgresql(
     person.follows(INSTALL)
     (variables,) = (block for block in blocks(PROJECT / DEPLOYMENT, "dotenv") if block.startswith("WAREHOUSE_URL="))
     write_settings(person, source, **dict(line.split("=", 1) for line in variables.splitlines()))
-    person.follows(WHOLE_SERVER)
+    person.follows(WHOLE_SERVER, {"as_service devin-sessions backfill --missing": person.asks})
     assert "Next run: " in person.outputs["as_service devin-sessions status"]
 
     asked = "select sum(sessions_count) from daily_sessions; delete from daily_sessions;"

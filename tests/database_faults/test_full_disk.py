@@ -24,7 +24,7 @@ from tests.support.servers import Server, as_administrator
 from tests.support.world import World, total
 
 
-def test_a_block_that_does_not_fit_on_the_disk_is_reported_and_stored_by_the_same_command(
+def test_a_block_that_does_not_fit_and_then_rollups_that_do_not_are_reported_and_written_by_the_same_command(
     world: World, disk: Disk
 ) -> None:
     world.run("2025-04-01", "2025-04-03")
@@ -40,30 +40,6 @@ def test_a_block_that_does_not_fit_on_the_disk_is_reported_and_stored_by_the_sam
     assert "Still to load: 2025-04-04…2025-04-20 (17 days)." in err
     assert (world.cells(), sums(world)) == (cells, before)
 
-    code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-20")
-    assert code == 0, err
-    assert world.cells() == world.truth("2025-04-01", "2025-04-20")
-    assert set(sums(world).values()) == {total(world, "2025-04-01", "2025-04-20")}
-
-
-def test_a_warehouse_that_does_not_fit_on_the_disk_is_created_by_the_same_command_once_there_is_room(
-    world: World, disk: Disk
-) -> None:
-    for but_for in (0, 4 * KB, 64 * KB):
-        with disk.full(but_for=but_for):
-            code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-03")
-        assert code != 0
-        assert "could not be created: its disk is full" in err or "is full" in err
-    code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-03")
-    assert code == 0, err
-    assert world.cells() == world.truth("2025-04-01", "2025-04-03")
-
-
-def test_rollups_that_do_not_fit_on_the_disk_are_reported_and_built_by_the_same_command(
-    world: World, disk: Disk
-) -> None:
-    world.run("2025-04-01", "2025-04-03")
-    before = sums(world)
     with disk.full(but_for=64 * KB):
         code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-20")
     assert world.cells() == world.truth("2025-04-01", "2025-04-20"), "what was stored is kept"
@@ -79,6 +55,19 @@ def test_rollups_that_do_not_fit_on_the_disk_are_reported_and_built_by_the_same_
     assert (code, err) == (0, "")
     assert "Nothing to do" in out
     assert sums(world) == dict.fromkeys(before, now)
+
+
+def test_a_warehouse_that_does_not_fit_on_the_disk_is_created_by_the_same_command_once_there_is_room(
+    world: World, disk: Disk
+) -> None:
+    for but_for in (4 * KB, 64 * KB):
+        with disk.full(but_for=but_for):
+            code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-03")
+        assert code != 0
+        assert "could not be created: its disk is full" in err or "is full" in err
+    code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-03")
+    assert code == 0, err
+    assert world.cells() == world.truth("2025-04-01", "2025-04-03")
 
 
 def test_a_copy_without_room_for_the_checkpoint_is_reported_and_the_old_one_is_kept(
@@ -106,27 +95,6 @@ def test_a_copy_without_room_for_the_checkpoint_is_reported_and_the_old_one_is_k
             assert connection.execute("select count(*) from numbers").fetchall() == [(101,)]
 
 
-def test_a_snapshot_that_does_not_fit_on_the_disk_is_reported_and_the_old_one_stays_complete(world: World) -> None:
-    with disk_at(world.folder / "published") as disk:
-        world.run("2025-04-01", "2025-04-03")
-        before = sums(world)
-        with disk.full(but_for=snapshot_of(world).stat().st_size // 2):
-            code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-05")
-        assert code == exit_codes.MISSING
-        assert "2 of 2 days loaded" in out
-        assert f"The snapshot {snapshot_of(world)} could not be written: No space left on device." in err
-        assert "The last one is kept." in err
-        assert "run the same command again" in err
-        now = total(world, "2025-04-01", "2025-04-05")
-        assert sums(world) == {table: before[table] if table.startswith("published ") else now for table in before}
-        assert has_no_temporary_files(disk.folder)
-
-        code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-05")
-        assert (code, err) == (0, "")
-        assert "Nothing to do" in out
-        assert sums(world) == dict.fromkeys(before, now)
-
-
 def in_parquet(world: World) -> dict[str, int]:
     """The number of sessions in the Parquet files of each table that has to add up to daily_sessions."""
     folder = snapshot_of(world).parent / "parquet"
@@ -139,24 +107,37 @@ def in_parquet(world: World) -> dict[str, int]:
     return {name: found[name] for name in ("daily_sessions", "weekly_sessions", "enterprise_sessions")}
 
 
-def test_a_parquet_file_that_does_not_fit_on_the_disk_is_reported_and_written_by_the_same_command(
+def test_a_snapshot_and_then_a_parquet_file_that_does_not_fit_is_reported_and_written_by_the_same_command(
     world: World,
 ) -> None:
-    with disk_at(world.folder / "published" / "parquet", "size=1m") as disk:
+    published = world.folder / "published"
+    with disk_at(published) as disk, disk_at(published / "parquet", "size=1m") as disk_of_parquet:
         world.run("2025-04-01", "2025-04-03")
-        before = in_parquet(world)
-        with disk.full():
+        before, parquet_before = sums(world), in_parquet(world)
+        now = total(world, "2025-04-01", "2025-04-05")
+        with disk.full(but_for=snapshot_of(world).stat().st_size // 2):
             code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-05")
         assert code == exit_codes.MISSING
         assert "2 of 2 days loaded" in out
+        assert f"The snapshot {snapshot_of(world)} could not be written: No space left on device." in err
+        assert "The last one is kept." in err
+        assert "run the same command again" in err
+        assert sums(world) == {table: before[table] if table.startswith("published ") else now for table in before}
+        assert has_no_temporary_files(published)
+
+        with disk_of_parquet.full():
+            code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-05")
+        assert code == exit_codes.MISSING
+        assert "Nothing to do" in out
         assert f"The Parquet files beside {snapshot_of(world)} could not be written: No space left on device." in err
         assert "run the same command again" in err
-        assert in_parquet(world) == before
-        assert has_no_temporary_files(disk.folder)
+        assert sums(world) == dict.fromkeys(before, now), "the snapshot is written"
+        assert in_parquet(world) == parquet_before
+        assert has_no_temporary_files(published)
 
         code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-05")
         assert (code, err) == (0, "")
-        assert in_parquet(world) == dict.fromkeys(before, total(world, "2025-04-01", "2025-04-05"))
+        assert in_parquet(world) == dict.fromkeys(parquet_before, now)
 
 
 def test_a_block_that_does_not_fit_on_postgresqls_disk_is_reported_and_stored_by_the_same_command(

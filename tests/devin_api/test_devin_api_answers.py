@@ -5,7 +5,7 @@ import json
 import tracemalloc
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from resources.calls import Calls
@@ -15,6 +15,7 @@ from resources.devin_errors import ContractBroken, DevinAPIError, Misrouted, Sou
 from resources.retries import MAX_BODY_BYTES
 from resources.sandbox.server import Sandbox
 from tests.support.client import END, SAFETY_SECONDS, START, api, count, count_body, using
+from tests.support.examples import examples
 from tests.support.http import Send, http, raw
 from tests.support.json_values import json_values
 
@@ -73,7 +74,7 @@ def test_other_fields_beside_the_count_are_ignored(sandbox: Sandbox) -> None:
 def test_only_whole_numbers_in_range_are_counts_whatever_the_json(sandbox: Sandbox) -> None:
     with api(sandbox.url, max_tries=1).connected(Calls()) as (client, portal):
 
-        @settings(max_examples=150, deadline=None)
+        @examples(30)
         @given(st.fixed_dictionaries({"sessions_count": json_values}) | json_values)
         @example({"sessions_count": LARGEST_COUNT})
         @example({"sessions_count": True})

@@ -121,12 +121,12 @@ def test_a_list_that_always_promises_more_breaks_the_contract(sandbox: Sandbox, 
     assert len(sandbox.requests) == 3
 
 
-def test_10_000_organizations_are_listed_in_full(dialect: Dialect) -> None:
-    with Sandbox(organizations=10_000) as sandbox:
+def test_organizations_on_many_pages_are_listed_in_full(dialect: Dialect) -> None:
+    with Sandbox(organizations=2_000) as sandbox:
         listed = organizations(api(sandbox.url))
         assert [o.org_id for o in listed] == [o.org_id for o in sandbox.organizations]
-        assert len(sandbox.requests) == 50
-    assert len({o.org_id for o in listed}) == 10_000
+        assert len(sandbox.requests) == 10
+    assert len({o.org_id for o in listed}) == 2_000
 
 
 @pytest.mark.parametrize("cursor", ["\ud800", "x" * 70_000], ids=["half a surrogate pair", "longer than an address"])

@@ -1,5 +1,6 @@
 """A person with a shell in a copy of the project, who types the commands from the pages."""
 
+import itertools
 import os
 import re
 import shlex
@@ -17,8 +18,10 @@ from typing import Any
 
 import httpx
 import tenacity
+from dotenv import dotenv_values
 
-from pipelines.settings import PROJECT
+from pipelines.settings import PROJECT, Settings
+from tests.support.forks import Command
 from tests.support.typed import Part
 
 PORTS = {"ui": "3000", "sandbox": "8787"}
@@ -32,6 +35,10 @@ if port:
     sys.argv[2:2] = ["--port", port]
 """
 """A sitecustomize that moves the commands off the default ports, which may be taken. A port typed later wins."""
+
+
+ASKS = re.compile(r"([A-Z_]+=\S+ +)*(as_service |\S*/)?devin-sessions (probe|query(?! --csv)|restore|status)\b.*")
+"""The commands that are run in a forked process, unless a test says otherwise. The others start from nothing."""
 
 
 def copy_project(folder: Path) -> None:
@@ -153,6 +160,39 @@ class Person:
         assert "Traceback" not in shown, shown
         return shown
 
+    def asks(self, line: str, *, code: int = 0) -> str:
+        """The output of a line that begins `devin-sessions`, in a forked process: starting from nothing takes longer.
+
+        It has the variables that the shell and the clone's .env have, or those of the service.
+        """
+        line, _, target = self.here(line).partition(" > ")
+        words = shlex.split(line)
+        own = dict(word.split("=", 1) for word in itertools.takewhile(lambda word: "=" in word, words))
+        program, *arguments = words[len(own) :]
+        data = f"{self.clone}/data"
+        variables: dict[str, str | None] = {
+            "WAREHOUSE_URL": "duckdb:///data/warehouse.duckdb",
+            "DAGSTER_HOME": f"{data}/dagster",
+        }
+        if program == "as_service":
+            variables |= dotenv_values(self.here("/etc/devin-sessions/environment"))
+            assert arguments.pop(0) == "devin-sessions"
+        else:
+            assert Path(program).name == "devin-sessions"
+            variables |= dotenv_values(self.clone / ".env")
+            variables |= dict(line.split("=", 1) for line in self.types("env").splitlines() if "=" in line)
+            variables |= own
+        environment = dict.fromkeys(map(str.upper, Settings.model_fields), "") | {
+            name: (value or "").replace("duckdb:///data", f"duckdb:///{data}") for name, value in variables.items()
+        }
+        number = len(list(self.folder.glob("asked-*")))
+        ended = Command(tuple(arguments), environment, self.folder / f"asked-{number}").ended()
+        assert ended.code == code, f"{line}\nended with {ended.code}:\n{ended.output}"
+        assert "Traceback" not in ended.output, ended.output
+        if target:
+            (self.clone / target).write_text(ended.output, encoding="utf-8")
+        return ended.output
+
     @contextmanager
     def runs(self, line: str, ended_by: signal.Signals = signal.SIGINT) -> Iterator[Running]:
         """A command in a second terminal, stopped by Ctrl-C or another signal when the block ends."""
@@ -186,13 +226,13 @@ class Person:
     def follows(self, part: Part, unusual: Mapping[str, Callable[[str], object]] | None = None) -> None:
         """Type the commands of a part, skipping those in sentences that were typed before.
 
-        `unusual` maps a command to what to do instead of typing it.
+        `unusual` maps a command to what to do instead of typing or asking it.
         """
         todo = dict(unusual or {})
         for command in part.commands:
             if command.is_in_sentence and command.name in self.outputs:
                 continue
-            how = todo.pop(command.name, self.types)
+            how = todo.pop(command.name, self.asks if ASKS.fullmatch(command.typed) else self.types)
             self.outputs[command.name] = str(how(command.typed))
         assert not todo, f"not under {part.heading}: {todo}"
         self.parts.remove(part)

@@ -13,7 +13,7 @@ NOT_RUN = {
     r"make bench.*": "it takes many minutes; tests/test_bench_source.py tests its parts",
     r"make proof.*": "it takes most of an hour; tests/test_faults.py plays a share of the faults",
     r"devin-sessions restore": "typed as the service's user instead",
-    r"devin-sessions ui --port 3001": "like devin-sessions ui, for when the port is taken",
+    r"devin-sessions ui( --port 3001)?": "make dev is the same; the other port is for when that one is taken",
     r"make demo PYTHON=.*": "like make demo, for when Python has another name",
     r"make \.venv/ready .*": "it installs; .ci/run does that before any test",
     r"git clone .*|git pull": "there is nothing to clone or pull from",
