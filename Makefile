@@ -14,7 +14,7 @@ test: .venv/ready  ## Run every test
 	$(BIN)/python -m pytest
 
 proof: .venv/ready  ## Run every fault, lie, kill and broken disk, and print one table (PROOF=--quick for a part)
-	$(if $(PROOF),,EXAMPLES=13 $(BIN)/python -m pytest --timeout=7200 tests/test_model.py tests/test_reads.py tests/writes)
+	$(if $(PROOF),,EXAMPLES=13 $(BIN)/python -m pytest --timeout=7200 $$(grep -rl "support.examples import" tests))
 	$(BIN)/python -m tests.faults $(PROOF)
 
 bench: .venv/ready  ## Measure calls, speed, memory and recovery, and print one table (BENCH=--quick for a short run)
