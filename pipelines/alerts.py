@@ -15,7 +15,7 @@ from dagster._core.storage.asset_check_execution_record import (
     AssetCheckExecutionRecord,
     AssetCheckExecutionRecordStatus,
 )
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from pipelines.failures import UNUSABLE_WAREHOUSE, failure_message, is_interrupt
 from pipelines.ledger import open_read_only
@@ -68,7 +68,7 @@ class Reported(BaseModel):
 class Memory(BaseModel):
     """What the sensor keeps from tick to tick: the open problems by name, and the messages not delivered yet."""
 
-    told: dict[str, Reported] = {}
+    open: dict[str, Reported] = Field(default={}, alias="told")  # the name in stored cursors
     unsent: list[str] = []
 
 
@@ -88,28 +88,28 @@ def alerts_sensor(
     def alerts(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         memory = Memory.model_validate_json(context.cursor) if context.cursor else Memory()
         now = datetime.now(UTC)
-        known = [run_id for reported in memory.told.values() for run_id in reported.run_ids]
+        known = [run_id for reported in memory.open.values() for run_id in reported.run_ids]
         failed = FailedRuns(context.instance, settings, watched_assets | watched_checks)
         problems = [*failed.problems(known, now), *red_checks(context.instance, watched_checks)]
-        new = [problem for problem in problems if problem.name not in memory.told]
-        resolved = memory.told.keys() - {problem.name for problem in problems}
+        new = [problem for problem in problems if problem.name not in memory.open]
+        resolved = memory.open.keys() - {problem.name for problem in problems}
         # Messages that cannot be sent now wait in the cursor, so that none is lost.
         memory.unsent += [
             *map(_new_message, new),
             *(
                 _resolved_message(name, reported.since, now)
-                for name, reported in memory.told.items()
+                for name, reported in memory.open.items()
                 if name in resolved
             ),
         ]
-        memory.told = {
-            problem.name: Reported(since=memory.told.get(problem.name, problem).since, run_ids=problem.run_ids)
+        memory.open = {
+            problem.name: Reported(since=memory.open.get(problem.name, problem).since, run_ids=problem.run_ids)
             for problem in problems
         }
         outcome = _deliver(memory.unsent, context)
         return dg.SensorResult(
-            skip_reason=f"Open problems: {', '.join(memory.told) or 'none'}. {outcome}",
-            cursor=memory.model_dump_json(),
+            skip_reason=f"Open problems: {', '.join(memory.open) or 'none'}. {outcome}",
+            cursor=memory.model_dump_json(by_alias=True),
         )
 
     return alerts

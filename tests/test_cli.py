@@ -11,8 +11,7 @@ import pytest
 
 from pipelines.command import exit_codes
 from resources.sandbox.contract import SESSIONS_PATH
-from tests.support.command import devin_sessions, in_this_process
-from tests.support.here import Here, command_here
+from tests.support.command import Here, command_here, devin_sessions, in_this_process
 from tests.support.published import files_of, snapshot_of
 from tests.support.world import World
 

@@ -12,11 +12,9 @@ import pytest
 from pipelines.command import exit_codes
 from pipelines.command.dagster_home import open_instance
 from pipelines.settings import PROJECT
-from resources.sandbox.server import Sandbox
-from tests.support.command import devin_sessions
+from tests.support.command import Here, command_here, devin_sessions
 from tests.support.disks import KB, disk_at
-from tests.support.here import Here, command_here
-from tests.support.world import World, new_world
+from tests.support.world import World, template_world
 
 RECORD = "Dagster's record of runs in {home} can't be used: "
 FILES = ["history/runs.db", "history/runs/index.db", "schedules/schedules.db"]
@@ -26,11 +24,7 @@ FILES = ["history/runs.db", "history/runs/index.db", "schedules/schedules.db"]
 def after_one_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All the files of a warehouse in which one day was loaded, with Dagster's record of that run."""
     folder = tmp_path_factory.mktemp("after-one-run")
-    with (
-        Sandbox(organizations=5) as source,
-        pytest.MonkeyPatch.context() as environment,
-        new_world(source, folder, environment, f"duckdb:///{folder}/warehouse.duckdb"),
-    ):
+    with template_world(folder):
         code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-01")
     assert code == 0, err
     return folder

@@ -19,11 +19,10 @@ import pytest
 
 from pipelines.assets.published_snapshot import PUBLISHED_SNAPSHOT
 from pipelines.schedules import JOB
-from resources.sandbox.server import Sandbox
 from tests.support.analyst import analyst
 from tests.support.postgresql import PostgreSQL
 from tests.support.published import CELLS, damage_rows, flip_a_bit, month_of, parquet_of, relations, snapshot_of
-from tests.support.world import World, new_world
+from tests.support.world import World, template_world
 from warehouse import tables
 
 FIRST, LAST = "2025-01-30", "2025-03-02"
@@ -100,11 +99,7 @@ def no_file_beyond(size: int) -> Iterator[None]:
 def first_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """The files of a run from FIRST to LAST without a umask, and the metadata that it recorded."""
     folder = tmp_path_factory.mktemp("first-run")
-    with (
-        Sandbox(organizations=5) as source,
-        pytest.MonkeyPatch.context() as environment,
-        new_world(source, folder, environment, f"duckdb:///{folder}/warehouse.duckdb") as world,
-    ):
+    with template_world(folder) as world:
         before = os.umask(0)
         try:
             result = world.run(FIRST, LAST)

@@ -16,7 +16,6 @@ from pipelines.command import cli, exit_codes
 from pipelines.command.query import run_query
 from resources.sandbox.contract import ORGANIZATIONS_PATH
 from resources.sandbox.logged_request import LoggedRequest
-from resources.sandbox.server import Sandbox
 from tests.support.command import devin_sessions, in_this_process, start
 from tests.support.forks import Command
 from tests.support.loads import fill
@@ -24,7 +23,7 @@ from tests.support.postgresql import PostgreSQL
 from tests.support.processes import another_process
 from tests.support.published import snapshot_of
 from tests.support.shared import rolled_back
-from tests.support.world import World, new_world
+from tests.support.world import World, template_world
 
 COUNT = ["query", "select count(*) as n from daily_sessions", "--csv"]
 
@@ -33,12 +32,7 @@ COUNT = ["query", "select count(*) as n from daily_sessions", "--csv"]
 def two_days(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The files of a run over two days."""
     folder = tmp_path_factory.mktemp("two-days")
-    url = f"duckdb:///{folder}/warehouse.duckdb"
-    with (
-        Sandbox(organizations=5) as source,
-        pytest.MonkeyPatch.context() as environment,
-        new_world(source, folder, environment, url) as world,
-    ):
+    with template_world(folder) as world:
         assert world.run("2025-04-01", "2025-04-02").success
     return folder
 

@@ -18,6 +18,7 @@ from pipelines.report.activity import read_activity
 from resources.database import Database
 from resources.sandbox.server import Sandbox
 from tests.support.examples import examples
+from tests.support.shared import empty
 from warehouse import migrations, rollups, tables, writes
 from warehouse.dimensions import ORGANIZATIONS
 from warehouse.writes import Entry, Provenance, Reading
@@ -90,10 +91,7 @@ class Page:
     """The contents of a report page, extracted from its HTML."""
 
     def __init__(self, database: Database, loaded: Loaded) -> None:
-        with database.transaction() as connection:
-            for table in reversed(tables.metadata.sorted_tables):
-                if table is not tables.warehouse_version:
-                    connection.execute(sa.delete(table))
+        empty(database)
         with database.transaction() as connection:
             writes.store_listed(
                 connection, ORGANIZATIONS, [Entry(o, NAMES[o], CREATED[o]) for o in IDS], midnight(FIRST)

@@ -13,10 +13,8 @@ import pytest
 from pipelines.command import exit_codes
 from pipelines.settings import PROJECT
 from resources.database import Database
-from resources.sandbox.server import Sandbox
-from tests.support.command import devin_sessions
+from tests.support.command import Here, command_here, devin_sessions
 from tests.support.forks import Command
-from tests.support.here import Here, command_here
 from tests.support.postgresql import PostgreSQL
 from tests.support.processes import another_process
 from tests.support.published import (
@@ -31,7 +29,7 @@ from tests.support.published import (
     snapshot_of,
     sums,
 )
-from tests.support.world import World, new_world
+from tests.support.world import World, template_world
 from warehouse import tables
 
 FIRST, LAST = "2025-01-20", "2025-02-10"
@@ -69,12 +67,7 @@ def blank(path: Path) -> None:
 def three_weeks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The files of a load of three weeks, published."""
     folder = tmp_path_factory.mktemp("three-weeks")
-    url = f"duckdb:///{folder}/warehouse.duckdb"
-    with (
-        Sandbox(organizations=5) as source,
-        pytest.MonkeyPatch.context() as environment,
-        new_world(source, folder, environment, url) as world,
-    ):
+    with template_world(folder) as world:
         assert world.run(FIRST, LAST).success
     return folder
 

@@ -14,9 +14,8 @@ from pipelines.command import exit_codes
 from pipelines.command.status import status
 from pipelines.schedules import JOB, next_tick, range_tags
 from resources.sandbox.faults import Fault
-from resources.sandbox.server import Sandbox
 from tests.support.command import devin_sessions, in_this_process
-from tests.support.world import World, new_world
+from tests.support.world import World, template_world
 from warehouse import writes
 from warehouse.dimensions import ORGANIZATIONS
 from warehouse.reads import DayState
@@ -28,13 +27,8 @@ FIRST, THIRD, LAST = "2025-03-03", "2025-03-05", "2025-03-07"
 def five_days(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The files of a backfill of five days: the third has sessions of an organization that is not listed."""
     folder = tmp_path_factory.mktemp("five-days")
-    url = f"duckdb:///{folder}/warehouse.duckdb"
-    with (
-        Sandbox(organizations=5) as source,
-        pytest.MonkeyPatch.context() as environment,
-        new_world(source, folder, environment, url) as world,
-    ):
-        source.add_sessions("org-unlisted", world.days(THIRD, THIRD)[0].start, count=2)
+    with template_world(folder) as world:
+        world.source.add_sessions("org-unlisted", world.days(THIRD, THIRD)[0].start, count=2)
         assert devin_sessions("backfill", FIRST, LAST)[0] == 0
     return folder
 

@@ -25,9 +25,8 @@ from resources.database import Database
 from resources.database_errors import WarehouseError
 from resources.sandbox.logged_request import LoggedRequest
 from tests.support.begun import begin, wait_until_shown
-from tests.support.command import devin_sessions, in_this_process
+from tests.support.command import command_here, devin_sessions, in_this_process
 from tests.support.disks import Disk, disk_at
-from tests.support.here import command_here
 from tests.support.published import files_of, has_no_temporary_files, in_snapshot, snapshot_of, sums
 from tests.support.servers import Server, as_administrator
 from tests.support.waiting import wait_until

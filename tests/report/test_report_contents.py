@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from pipelines.report.activity import MOST_ORGS, MOST_SMALL_MULTIPLES
 from resources.database import Database
 from tests.support.report import LAST, UNKNOWN, Look, fill, quality_rows, write_report
+from tests.support.shared import empty
 from warehouse import tables, writes
 from warehouse.dimensions import ORGANIZATIONS
 
@@ -121,10 +122,7 @@ def test_the_report_shows_one_organization_or_a_thousand(
 
 def test_charts_can_be_drawn_for_any_length_of_history(database: Database, tmp_path: Path, look: Look) -> None:
     for days in (1, 2, 8, 400):
-        with database.transaction() as connection:
-            for table in reversed(tables.metadata.sorted_tables):
-                if table is not tables.warehouse_version:
-                    connection.execute(sa.delete(table))
+        empty(database)
         fill(database, {"a": list(range(days))})
         looked = look(write_report(database, tmp_path))
         assert looked.console == [], days

@@ -18,13 +18,12 @@ from playwright.sync_api import Browser
 from pipelines.assets.activity_report import ACTIVITY_REPORT
 from pipelines.command import exit_codes
 from pipelines.report import page as report
-from resources.sandbox.server import Sandbox
 from tests.support.browser import chromium_if_needed
 from tests.support.command import devin_sessions
 from tests.support.forks import Command, make_home
 from tests.support.processes import another_process
 from tests.support.report import Look, run_report_alone
-from tests.support.world import World, new_world
+from tests.support.world import World, template_world
 from warehouse import tables
 
 
@@ -86,11 +85,7 @@ def test_a_run_writes_a_page_with_the_warehouses_numbers_and_every_chart(each_wo
 def two_days(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The files of a run over two days."""
     folder = tmp_path_factory.mktemp("two-days")
-    with (
-        Sandbox(organizations=5) as source,
-        pytest.MonkeyPatch.context() as environment,
-        new_world(source, folder, environment, f"duckdb:///{folder}/warehouse.duckdb") as world,
-    ):
+    with template_world(folder) as world:
         world.configure(devin_start_date="2025-04-01", devin_report_path=str(page_of(world)))
         assert world.run("2025-04-01", "2025-04-02").success
     return folder

@@ -5,13 +5,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pipelines.command import cli
 from pipelines.settings import PROJECT
-from tests.support.forks import Command, make_home
+from tests.support.forks import Command, make_missing_home
 
 
 def start(*arguments: str, cwd: Path = PROJECT, stdout: int = subprocess.PIPE) -> subprocess.Popen[str]:
@@ -21,9 +22,7 @@ def start(*arguments: str, cwd: Path = PROJECT, stdout: int = subprocess.PIPE) -
 
 def devin_sessions(*arguments: str) -> tuple[int, str, str]:
     """Exit code, standard output and standard error of one command in a forked process of its own."""
-    home = Path(os.environ.get("DAGSTER_HOME", ""))
-    if arguments[:1] == ("backfill",) and home.is_absolute() and home.parent.is_dir() and not home.exists():
-        make_home(home)
+    make_missing_home(arguments)
     with tempfile.TemporaryDirectory(prefix="devin-sessions-") as directory:
         out, err = Path(directory, "out"), Path(directory, "err")
         ended = Command(arguments, os.environ, out, err).ended(within=120)
@@ -44,12 +43,42 @@ def in_this_process(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str
 ) -> tuple[int, str]:
     """Exit code and everything shown, for commands that run nothing."""
-    monkeypatch.setattr(sys, "argv", ["devin-sessions", *arguments])
+    code, out, err = _run_here(capsys, monkeypatch, arguments)
+    return code, out + err
+
+
+Here = Callable[..., tuple[int, str, str]]
+"""Takes the command's arguments; returns its exit code, standard output and standard error."""
+
+
+def command_here(capsys: pytest.CaptureFixture[str], environment: pytest.MonkeyPatch) -> Here:
+    """Runs commands in this process, which costs a fraction of a process of their own.
+
+    Signals, exit handlers and what a process inherits need one of its own.
+    """
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        for name in ("DAGSTER_DISABLE_TELEMETRY", "DAGSTER_EVENT_BATCH_SIZE"):
+            environment.setenv(name, "")  # so that what the command sets is undone after the test
+            environment.delenv(name)
+        make_missing_home(arguments)
+        capsys.readouterr()
+        code, out, err = _run_here(capsys, environment, arguments)
+        assert "Traceback" not in err, err
+        return code, out, err
+
+    return run
+
+
+def _run_here(
+    capsys: pytest.CaptureFixture[str], environment: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> tuple[int, str, str]:
+    environment.setattr(sys, "argv", ["devin-sessions", *arguments])
     with pytest.raises(SystemExit) as stopped:
         cli.main()
     shown = capsys.readouterr()
     code = stopped.value.code
-    return (code if isinstance(code, int) else 0), shown.out + shown.err
+    return (code if isinstance(code, int) else 0), shown.out, shown.err
 
 
 def copy_of_the_project(folder: Path) -> Path:

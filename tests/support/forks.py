@@ -131,6 +131,13 @@ def make_home(home: Path) -> None:
     shutil.copytree(_empty_home(), home, symlinks=True)
 
 
+def make_missing_home(arguments: tuple[str, ...]) -> None:
+    """Make the one in DAGSTER_HOME if it does not exist and the command would make it, as `backfill` does."""
+    home = Path(os.environ.get("DAGSTER_HOME", ""))
+    if arguments[:1] == ("backfill",) and home.is_absolute() and home.parent.is_dir() and not home.exists():
+        make_home(home)
+
+
 def _main(arguments: tuple[str, ...], environment: Mapping[str, str], output: Path, errors: Path | None = None) -> None:
     # As a shell starts a command: without what the fork inherited.
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -136,6 +136,17 @@ def new_world(source: Sandbox, folder: Path, environment: pytest.MonkeyPatch, wa
         yield World(source, folder, environment, instance)
 
 
+@contextmanager
+def template_world(folder: Path) -> Iterator[World]:
+    """A world on DuckDB outside any test. What it leaves in this directory is for tests to copy into their own."""
+    with (
+        Sandbox(organizations=5) as source,
+        pytest.MonkeyPatch.context() as environment,
+        new_world(source, folder, environment, Database.url_of(folder / "warehouse.duckdb")) as world,
+    ):
+        yield world
+
+
 def total(world: World, first: str, last: str) -> int:
     return sum(world.truth(first, last).values())
 
