@@ -1,5 +1,6 @@
 """Fixtures for tests that need an API, a warehouse and runs between them, all local and real."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -11,8 +12,29 @@ from resources.database import Database
 from resources.sandbox.server import Sandbox
 from tests.support.certificate import self_signed
 from tests.support.postgresql import PostgreSQL
+from tests.support.warehouse import migrated
 from tests.support.world import World, new_world
-from warehouse import migrations
+
+_MEMORY = Path("/dev/shm")
+_NEEDED_BYTES = 4 * 1024**3
+_LONGEST = ("test_walkthrough.py", "test_webserver.py", "test_ui.py", "test_follow.py")
+
+
+def pytest_configure() -> None:
+    """Keep temporary files in memory if the machine has room: on a disk, tests wait for it half of their time."""
+    if "TMPDIR" not in os.environ and _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > _NEEDED_BYTES:
+        os.environ["TMPDIR"] = str(_MEMORY)
+        tempfile.tempdir = None  # where it may have looked before
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Two workers per core: tests wait for servers, processes and clocks."""
+    return 2 * (os.cpu_count() or 1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest tests, so that none of them is the last to end."""
+    items.sort(key=lambda item: item.path.name not in _LONGEST)
 
 
 @pytest.fixture
@@ -54,10 +76,7 @@ def warehouse_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[st
 @pytest.fixture
 def database(warehouse_url: str) -> Database:
     """A warehouse without rows."""
-    database = Database(url=warehouse_url)
-    with database.transaction() as connection:
-        migrations.migrate(connection)
-    return database
+    return migrated(Database(url=warehouse_url))
 
 
 @pytest.fixture

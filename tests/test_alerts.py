@@ -1,13 +1,11 @@
 """The sensor `alerts` over real runs, and what a real receiver gets from it."""
 
 import logging
-import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -20,12 +18,11 @@ from pipelines.loading.progress import Progress
 from pipelines.partitions import closed_days, daily_partitions
 from pipelines.schedules import JOB, range_tags
 from resources import webhook
-from resources.database import Database
 from resources.webhook import Undelivered, send
 from tests.support.command import in_this_process
 from tests.support.receiver import Receiver
+from tests.support.warehouse import make_missing_warehouse
 from tests.support.world import World
-from warehouse import migrations
 
 TOTALS_SUM = "Check counts_sum_to_control_totals of daily_sessions"
 BLOCKS_ADD_UP = "Check blocks_add_up of daily_sessions"
@@ -83,19 +80,10 @@ class Watch:
         self.world.source.fail(times=None, when=lambda asked: asked.start == day.start, **how)
 
 
-@pytest.fixture(scope="module")
-def empty_warehouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The file of a warehouse without rows, which takes longer to create than to copy."""
-    path = tmp_path_factory.mktemp("empty") / "warehouse.duckdb"
-    with Database(url=Database.url_of(path)).transaction() as connection:
-        migrations.migrate(connection)
-    return path
-
-
 @pytest.fixture
-def watch(world: World, receiver: Receiver, empty_warehouse: Path) -> Watch:
+def watch(world: World, receiver: Receiver) -> Watch:
     """Six closed days of history, none of them loaded."""
-    shutil.copy(empty_warehouse, world.database.path)
+    make_missing_warehouse(world.database)
     start = (datetime.now(UTC) - timedelta(days=6)).date()
     world.configure(devin_alert_webhook_url=receiver.url, devin_start_date=start.isoformat(), devin_fetch="direct")
     return Watch(world, receiver, [day.isoformat() for day in closed_days(daily_partitions(world.settings))])

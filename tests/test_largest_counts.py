@@ -8,8 +8,9 @@ from pipelines.command.status import status
 from pipelines.definitions import definitions_for
 from pipelines.loading.progress import Progress
 from tests.support.published import in_snapshot
+from tests.support.warehouse import migrated
 from tests.support.world import World
-from warehouse import migrations, writes
+from warehouse import writes
 from warehouse.dimensions import ORGANIZATIONS
 from warehouse.tables import LARGEST_COUNT
 from warehouse.writes import Entry, Provenance, Reading
@@ -24,8 +25,7 @@ def test_the_largest_counts_are_rolled_up_published_and_reported(each_world: Wor
     world.configure(devin_report_path=f"{world.folder}/report.html")
     at = datetime(2026, 6, 1, tzinfo=UTC)
     ids = [f"org-{number:04}" for number in range(ORGANIZATIONS_COUNTED)]
-    with world.database.transaction() as connection:
-        migrations.migrate(connection)
+    with migrated(world.database).transaction() as connection:
         found = [Entry(id_, id_) for id_ in ids]
         writes.store_listed(connection, ORGANIZATIONS, found, at)
         writes.store_expected_days(connection, FIRST, FIRST + timedelta(days=DAYS - 1))

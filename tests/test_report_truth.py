@@ -3,7 +3,7 @@
 import html
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -19,7 +19,8 @@ from resources.database import Database
 from resources.sandbox.server import Sandbox
 from tests.support.examples import examples
 from tests.support.shared import empty
-from warehouse import migrations, rollups, tables, writes
+from tests.support.warehouse import migrated
+from warehouse import rollups, tables, writes
 from warehouse.dimensions import ORGANIZATIONS
 from warehouse.writes import Entry, Provenance, Reading
 
@@ -80,11 +81,8 @@ def loads(draw: st.DrawFn) -> Loaded:
 
 
 @pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
-    database = Database(url=f"duckdb:///{tmp_path_factory.mktemp('warehouse')}/warehouse.duckdb")
-    with database.transaction() as connection:
-        migrations.migrate(connection)
-    yield database
+def database(tmp_path_factory: pytest.TempPathFactory) -> Database:
+    return migrated(Database(url=Database.url_of(tmp_path_factory.mktemp("warehouse") / "warehouse.duckdb")))
 
 
 class Page:

@@ -8,8 +8,8 @@ import pytest
 
 from pipelines.partitions import closed_days, daily_partitions
 from tests.support.loads import fill
+from tests.support.warehouse import migrated
 from tests.support.world import World
-from warehouse import migrations
 
 
 def tick(world: World, at: datetime) -> list[dg.RunRequest]:
@@ -27,8 +27,7 @@ def days_of(request: dg.RunRequest) -> tuple[str, str]:
 @pytest.fixture
 def empty_warehouse(world: World) -> None:
     """A warehouse without rows: without a file, each tick would create one in memory."""
-    with world.database.transaction() as connection:
-        migrations.migrate(connection)
+    migrated(world.database)
 
 
 @pytest.mark.usefixtures("empty_warehouse")

@@ -24,8 +24,9 @@ from resources.sandbox.logged_request import LoggedRequest
 from resources.sandbox.server import Sandbox
 from tests.support.command import in_this_process
 from tests.support.event_log import OURS, instance_in
+from tests.support.warehouse import migrated
 from tests.support.world import World
-from warehouse import migrations, reads, writes
+from warehouse import reads, writes
 from warehouse.dimensions import ORGANIZATIONS, USERS
 from warehouse.writes import Provenance, Reading
 
@@ -197,8 +198,7 @@ def test_a_total_that_changed_between_counting_organizations_and_users_is_a_warn
     by = Provenance("v2", datetime(2025, 4, 4, tzinfo=UTC), "run")
 
     def agree(organizations: int, users: int) -> Verdict:
-        with world.database.transaction() as connection:
-            migrations.migrate(connection)
+        with migrated(world.database).transaction() as connection:
             for dimension, total in ((ORGANIZATIONS, organizations), (USERS, users)):
                 read = Reading(day.day, day.start, day.end, total, {"id": total}, set(), expected=1)
                 writes.store_days(connection, dimension, [read], by)

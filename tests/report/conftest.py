@@ -3,7 +3,6 @@
 tests/test_activity.py reads the numbers of the report from both databases, so the pages here are of DuckDB.
 """
 
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import datetime
@@ -16,7 +15,7 @@ from playwright.sync_api import Browser
 from resources.database import Database
 from tests.support.browser import chromium_if_needed
 from tests.support.report import LoadedPage, Look, fill, write_report
-from warehouse import migrations
+from tests.support.warehouse import migrated
 
 
 @pytest.fixture(scope="module")
@@ -55,29 +54,16 @@ def look(browser: Callable[[], Browser]) -> Iterator[Look]:
         yield open_page
 
 
-@pytest.fixture(scope="session")
-def empty_warehouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The file of a warehouse without rows."""
-    path = tmp_path_factory.mktemp("empty") / "warehouse.duckdb"
-    with Database(url=f"duckdb:///{path}").transaction() as connection:
-        migrations.migrate(connection)
-    return path
-
-
-def _copied(warehouse: Path, folder: Path) -> Database:
-    return Database(url=f"duckdb:///{shutil.copy(warehouse, folder)}")
-
-
 @pytest.fixture
-def database(empty_warehouse: Path, tmp_path: Path) -> Database:
+def database(tmp_path: Path) -> Database:
     """A warehouse without rows."""
-    return _copied(empty_warehouse, tmp_path)
+    return migrated(Database(url=Database.url_of(tmp_path / "warehouse.duckdb")))
 
 
 @pytest.fixture(scope="session")
-def five_weeks(empty_warehouse: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def five_weeks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report on five weeks of one organization, last read at 2025-06-19 00:05 UTC."""
     folder = tmp_path_factory.mktemp("five-weeks")
-    database = _copied(empty_warehouse, folder)
+    database = migrated(Database(url=Database.url_of(folder / "warehouse.duckdb")))
     fill(database, {"a": [3, 1, 5, 2, 0, 0, 4] * 5})
     return write_report(database, folder)

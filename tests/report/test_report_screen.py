@@ -1,7 +1,6 @@
 """The report on any screen, light or dark, with or without a mouse."""
 
 import re
-import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pytest
 
 from resources.database import Database
 from tests.support.report import LAST, LoadedPage, Look, fill, write_report
+from tests.support.warehouse import migrated
 from warehouse import writes
 from warehouse.dimensions import ORGANIZATIONS
 
@@ -57,10 +57,10 @@ def contrast(one: str, other: str) -> float:
 
 
 @pytest.fixture(scope="module")
-def two_organizations(empty_warehouse: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def two_organizations(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report with a day that is not loaded, and with passed and failed checks."""
     folder = tmp_path_factory.mktemp("two-organizations")
-    database = Database(url=f"duckdb:///{shutil.copy(empty_warehouse, folder)}")
+    database = migrated(Database(url=Database.url_of(folder / "warehouse.duckdb")))
     counts = [3, 1, 5, 2, 0, 0, 4] * 3 + [None] + [3, 1, 5, 2, 0, 0, 4] * 3
     fill(database, {"a": counts, "b": counts}, unattributed=1)
     return write_report(database, folder)

@@ -16,9 +16,15 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 _FORKS = multiprocessing.get_context("forkserver")
-# All but the first are what a run imports only when it needs them.
+# Between the first and the last: what a run imports only when it needs it.
 _FORKS.set_forkserver_preload(
-    ["pipelines.command.cli", "duckdb_sqlalchemy", "psycopg", "pyarrow.dataset", "dagster._core.storage.runs", "upath"]
+    [
+        "pipelines.command.cli",
+        *("anyio.streams.tls", "certifi", "duckdb_sqlalchemy", "fsspec.implementations.local", "psycopg"),
+        *("pyarrow.dataset", "upath.implementations.local", "uvicorn.loops.auto"),
+        *("dagster._core.storage.legacy_storage", "dagster._core.storage.runs", "dagster._core.storage.schedules"),
+        "tests.support.frozen",
+    ]
 )
 
 MOST_SECONDS = 60.0

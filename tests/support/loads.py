@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from pipelines.partitions import Day, closed_days, daily_partitions
+from tests.support.warehouse import migrated
 from tests.support.world import World
-from warehouse import migrations, rollups, tables, writes
+from warehouse import rollups, tables, writes
 from warehouse.dimensions import USERS, Dimension
 from warehouse.writes import Entry, Provenance, Reading
 
@@ -14,8 +15,7 @@ def fill(world: World, first: str, last: str) -> None:
     """Store what a run over these days would, as the settings say: from the sandbox's sessions, but not its answers."""
     settings, now = world.settings, datetime.now(UTC)
     days = world.days(first, last)
-    with world.database.transaction() as connection:
-        migrations.migrate(connection)
+    with migrated(world.database).transaction() as connection:
         writes.store_expected_days(connection, settings.devin_start_date, closed_days(daily_partitions(settings))[-1])
         for dimension in settings.dimensions:
             entries = _listed(world, dimension)

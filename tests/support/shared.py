@@ -8,7 +8,8 @@ import sqlalchemy as sa
 
 from resources.database import Database
 from tests.support.postgresql import PostgreSQL
-from warehouse import migrations, tables
+from tests.support.warehouse import migrated
+from warehouse import tables
 
 DATABASES = ["duckdb", "postgresql"]
 
@@ -24,10 +25,7 @@ def new_warehouse(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
     else:
         server: PostgreSQL = request.getfixturevalue("postgresql")
         url = server.database(unprivileged=True)
-    database = Database(url=url)
-    with database.transaction() as connection:
-        migrations.migrate(connection)
-    return database
+    return migrated(Database(url=url))
 
 
 @contextmanager

@@ -1,12 +1,43 @@
-"""Reads and rebuilds the tables of a warehouse."""
+"""Creates warehouses without rows, and reads and rebuilds the tables of a warehouse."""
 
+import atexit
+import shutil
+import tempfile
 from datetime import date
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
+from resources.database import Database
 from tests.support.rows import SETTLED_AFTER_DAYS
-from warehouse import rollups, tables
+from warehouse import migrations, rollups, tables
+
+
+@cache
+def _empty_file() -> Path:
+    """A DuckDB file without rows: creating its tables takes as long as loading some days."""
+    folder = Path(tempfile.mkdtemp(prefix="empty-warehouse-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    path = folder / "warehouse.duckdb"
+    with Database(url=Database.url_of(path)).transaction() as connection:
+        migrations.migrate(connection)
+    return path
+
+
+def make_missing_warehouse(database: Database) -> Database:
+    """Create the warehouse that a first run would create, if it is a file in an existing directory. Returns it."""
+    if database.is_file and database.path.parent.is_dir() and not database.path.exists():
+        shutil.copy(_empty_file(), database.path)
+    return database
+
+
+def migrated(database: Database) -> Database:
+    """The same database, with this release's tables."""
+    with make_missing_warehouse(database).transaction() as connection:
+        migrations.migrate(connection)
+    return database
 
 
 def stored(connection: sa.Connection) -> dict[tuple[date, str], int]:

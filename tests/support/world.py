@@ -1,9 +1,10 @@
 """A sandbox, a warehouse and a Dagster instance, with which a test runs the real job."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from resources.database import Database
 from resources.sandbox.contract import SESSIONS_PATH
 from resources.sandbox.logged_request import LoggedRequest
 from resources.sandbox.server import Sandbox
+from tests.support.warehouse import make_missing_warehouse
 from warehouse.dimensions import DIMENSIONS
 
 
@@ -30,8 +32,13 @@ class World:
     source: Sandbox
     folder: Path
     environment: pytest.MonkeyPatch
-    instance: dg.DagsterInstance
+    closing: ExitStack
     progress: Progress = field(default_factory=Progress)
+
+    @cached_property
+    def instance(self) -> dg.DagsterInstance:
+        """Where runs in this process are recorded."""
+        return self.closing.enter_context(dg.DagsterInstance.ephemeral())
 
     def configure(self, **variables: str) -> None:
         """Set environment variables, named in lower case."""
@@ -70,6 +77,7 @@ class World:
     def _run(
         self, definitions: dg.Definitions, tags: dict[str, Any], assets: list[dg.AssetKey] | None = None
     ) -> dg.ExecuteInProcessResult:
+        make_missing_warehouse(self.database)
         return definitions.resolve_job_def(JOB).execute_in_process(
             instance=self.instance,
             tags=tags,
@@ -132,8 +140,8 @@ def new_world(source: Sandbox, folder: Path, environment: pytest.MonkeyPatch, wa
     environment.setenv("WAREHOUSE_URL", warehouse_url)
     environment.setenv("DAGSTER_HOME", str(folder / "dagster"))
     environment.setenv("DEVIN_REPORT_PATH", "off")
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield World(source, folder, environment, instance)
+    with ExitStack() as closing:
+        yield World(source, folder, environment, closing)
 
 
 @contextmanager
