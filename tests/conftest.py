@@ -45,12 +45,12 @@ def sandbox() -> Iterator[Sandbox]:
 
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[PostgreSQL]:
-    folder = tempfile.mkdtemp(prefix="postgresql-")
-    server = PostgreSQL(folder)
+    directory = tempfile.mkdtemp(prefix="postgresql-")
+    server = PostgreSQL(directory)
     server.disable_fsync()
     yield server
     server.server.stop()
-    shutil.rmtree(folder)
+    shutil.rmtree(directory)
 
 
 @pytest.fixture(scope="session")

@@ -365,7 +365,7 @@ def test_neither_the_key_nor_the_address_is_in_a_message_a_log_a_cursor_or_a_def
 ) -> None:
     caplog.set_level(logging.DEBUG)
     key = "apk_user_top-secret-key"
-    in_the_way = watch.world.folder / key
+    in_the_way = watch.world.directory / key
     in_the_way.write_text("not a directory")
     watch.world.configure(
         devin_api_key=key, devin_org_ids="org-1", warehouse_url=f"duckdb:///{in_the_way}/warehouse.duckdb"

@@ -51,7 +51,7 @@ def test_wrong_use_is_explained_and_writes_nothing(
     assert code == exit_codes.WRONG_USE
     assert sentence in shown.replace("\n", " ")
     assert "secret" not in shown
-    assert list(world.folder.iterdir()) == []
+    assert list(world.directory.iterdir()) == []
     assert world.source.requests == []
 
 
@@ -67,7 +67,7 @@ def test_days_with_other_boundaries_are_refused_before_a_run(world: World, capsy
 
 def test_a_file_that_is_not_duckdb_is_refused_and_left_alone(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     for path, commands in (
-        (world.folder / "warehouse.duckdb", (["status"], ["backfill", "2025-04-01", "2025-04-05"])),
+        (world.directory / "warehouse.duckdb", (["status"], ["backfill", "2025-04-01", "2025-04-05"])),
         (snapshot_of(world), (["query", "select 1"],)),
     ):
         path.parent.mkdir(exist_ok=True)
@@ -295,7 +295,7 @@ def test_a_wrong_key_stops_the_load_at_once_and_the_message_names_the_variable_t
     assert code == exit_codes.MISSING
     assert "DEVIN_API_KEY is not accepted" in err
     assert len(world.source.requests) == 1
-    assert not (world.folder / "warehouse.duckdb").exists()
+    assert not (world.directory / "warehouse.duckdb").exists()
 
 
 def test_status_works_and_says_so_if_dagster_cannot_use_its_home(world: World, here: Here) -> None:

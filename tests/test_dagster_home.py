@@ -23,18 +23,18 @@ FILES = ["history/runs.db", "history/runs/index.db", "schedules/schedules.db"]
 @pytest.fixture(scope="module")
 def after_one_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All the files of a warehouse in which one day was loaded, with Dagster's record of that run."""
-    folder = tmp_path_factory.mktemp("after-one-run")
-    with template_world(folder):
+    directory = tmp_path_factory.mktemp("after-one-run")
+    with template_world(directory):
         code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-01")
     assert code == 0, err
-    return folder
+    return directory
 
 
 @pytest.fixture
 def home(world: World, after_one_run: Path) -> Path:
     """The directory of Dagster's record of runs, with one run in it."""
-    shutil.copytree(after_one_run, world.folder, symlinks=True, dirs_exist_ok=True)
-    return world.folder / "dagster"
+    shutil.copytree(after_one_run, world.directory, symlinks=True, dirs_exist_ok=True)
+    return world.directory / "dagster"
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def garbage(path: Path) -> None:
     path.write_bytes(b"\x80: [garbage" * 1000)
 
 
-def directory(path: Path) -> None:
+def replaced_by_directory(path: Path) -> None:
     path.unlink()
     path.mkdir()
 
@@ -56,7 +56,7 @@ def truncated(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:5000])
 
 
-@pytest.mark.parametrize("damage", [garbage, directory, truncated])
+@pytest.mark.parametrize("damage", [garbage, replaced_by_directory, truncated])
 @pytest.mark.parametrize("file", FILES)
 def test_a_damaged_file_is_reported_and_affects_only_the_record_of_runs(
     world: World, home: Path, here: Here, file: str, damage: Callable[[Path], None]
@@ -125,7 +125,7 @@ def test_a_locked_file_is_reported_and_status_works(home: Path, here: Here) -> N
 
 
 def test_a_full_disk_is_reported_and_what_was_stored_is_kept(world: World, home: Path) -> None:
-    moved = world.folder / "disk"
+    moved = world.directory / "disk"
     with disk_at(moved, "size=4m") as disk:
         shutil.copytree(home, moved / "dagster", symlinks=True)
         world.configure(dagster_home=str(moved / "dagster"))
@@ -143,7 +143,7 @@ def test_a_full_disk_is_reported_and_what_was_stored_is_kept(world: World, home:
 
 
 def test_a_read_only_home_is_reported_and_status_and_query_work(world: World, home: Path, here: Here) -> None:
-    moved = world.folder / "disk"
+    moved = world.directory / "disk"
     with disk_at(moved) as disk:
         shutil.copytree(home, moved / "dagster", symlinks=True)
         world.configure(dagster_home=str(moved / "dagster"))

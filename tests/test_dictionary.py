@@ -61,9 +61,9 @@ def test_every_table_view_and_column_is_on_the_page_with_a_query() -> None:
 
 
 def test_the_files_that_the_page_and_the_sql_page_link_to_exist() -> None:
-    for folder, text in ((PROJECT / "docs", dictionary.as_markdown()), (PROJECT / "docs", SQL_PAGE)):
+    for directory, text in ((PROJECT / "docs", dictionary.as_markdown()), (PROJECT / "docs", SQL_PAGE)):
         for target in re.findall(r"\]\(([^)#]+)\)", text):
-            assert "://" in target or (folder / target).exists(), f"{target} does not exist"
+            assert "://" in target or (directory / target).exists(), f"{target} does not exist"
 
 
 def test_the_page_is_written_to_a_file_or_to_standard_output(
@@ -148,7 +148,7 @@ def test_the_commands_of_the_sql_page_run_on_the_snapshot_and_the_parquet_files(
         assert code == 0, f"{arguments}: {shown}"
         assert shown.count("\n") >= first, f"{arguments}: {shown}"
 
-    published = world.folder / "published"
+    published = world.directory / "published"
     assert commands_of_the_page("duckdb -readonly ") == [["data/published/devin_sessions.duckdb"]]
     ((sql,),) = commands_of_the_page("duckdb -c ")
     sessions = sum(world.truth("2025-04-15", "2025-05-04").values())

@@ -99,7 +99,7 @@ def test_a_day_loaded_in_the_ui_reaches_rollups_snapshot_and_report(reported: Wo
     for table in ROLLUPS:
         assert in_snapshot(world, f"select sum(sessions_count)::bigint from {table}") == [(expected,)]
     assert DAY in report.read_text(encoding="utf-8")
-    with dg.DagsterInstance.from_config(str(world.folder / "dagster")) as instance:
+    with dg.DagsterInstance.from_config(str(world.directory / "dagster")) as instance:
         own, loading = (run for run in instance.get_runs())
     assert own.tags["dagster/sensor_name"] == SENSOR
     assert {key.to_user_string() for key in own.asset_selection or ()} == {*EVERYTHING}
@@ -201,7 +201,7 @@ def test_status_reports_what_is_behind_and_the_command_that_catches_up(
 
 def test_on_a_server_only_the_rollups_and_the_report_can_be_behind(each_world: World) -> None:
     world = each_world
-    world.configure(devin_report_path=f"{world.folder}/report.html")
+    world.configure(devin_report_path=f"{world.directory}/report.html")
     assert behind(world.settings).assets == []
     assert run_of(world, LOADED, DAY)
     everything = EVERYTHING if world.settings.published_snapshot else [*ROLLUPS, "activity_report"]

@@ -75,7 +75,7 @@ def full_pipe(path: Path) -> Iterator[None]:
 def test_the_same_command_builds_the_rollups_and_the_snapshot_that_a_kill_prevented(each_world: World) -> None:
     each_world.run("2025-04-01", "2025-04-03")
     before = sums(each_world)
-    blocked = each_world.folder / "blocked"
+    blocked = each_world.directory / "blocked"
     with full_pipe(blocked):
         # It blocks when it has stored the days and prints that; rollups and snapshot come after that.
         command = begin(each_world, "backfill", "2025-04-01", "2025-04-05", output=blocked)
@@ -125,7 +125,7 @@ def test_after_a_kill_during_the_snapshot_the_old_one_is_whole_and_the_same_comm
 def test_two_backfills_at_once_both_succeed_and_store_nothing_twice(each_world: World) -> None:
     arguments = ("backfill", "2025-01-01", "2025-02-04", "--refresh")
     # Not `begin`: each of the two may be the one that creates Dagster's home.
-    outputs = [each_world.folder / name for name in ("one", "other")]
+    outputs = [each_world.directory / name for name in ("one", "other")]
     both = [Command(arguments, os.environ, output) for output in outputs]
     for ended in [command.ended(120) for command in both]:
         assert ended.code == 0, ended.output

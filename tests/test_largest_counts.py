@@ -22,7 +22,7 @@ FIRST = date(2025, 1, 1)
 
 def test_the_largest_counts_are_rolled_up_published_and_reported(each_world: World) -> None:
     world = each_world
-    world.configure(devin_report_path=f"{world.folder}/report.html")
+    world.configure(devin_report_path=f"{world.directory}/report.html")
     at = datetime(2026, 6, 1, tzinfo=UTC)
     ids = [f"org-{number:04}" for number in range(ORGANIZATIONS_COUNTED)]
     with migrated(world.database).transaction() as connection:

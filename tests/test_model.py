@@ -52,7 +52,7 @@ class Warehouse(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = tempfile.TemporaryDirectory(prefix="model-")
+        self.directory = tempfile.TemporaryDirectory(prefix="model-")
         self.environment = pytest.MonkeyPatch()
         self.last = datetime.now(UTC).date() - timedelta(days=1)
         self.days = [self.last - timedelta(days=n) for n in reversed(range(DAYS))]
@@ -78,7 +78,7 @@ class Warehouse(RuleBasedStateMachine):
             "DEVIN_START_DATE": f"{self.days[0]}",
             "DEVIN_REPORT_PATH": "off",
             "WAREHOUSE_URL": self.url,
-            "DAGSTER_HOME": f"{self.folder.name}/dagster",
+            "DAGSTER_HOME": f"{self.directory.name}/dagster",
         }.items():
             self.environment.setenv(name, value)
         self.instance = dg.DagsterInstance.ephemeral()
@@ -87,11 +87,11 @@ class Warehouse(RuleBasedStateMachine):
         self.instance.dispose()
         self.source.stop()
         self.environment.undo()
-        self.folder.cleanup()
+        self.directory.cleanup()
 
     @property
     def url(self) -> str:
-        return f"duckdb:///{self.folder.name}/warehouse/warehouse.duckdb"
+        return f"duckdb:///{self.directory.name}/warehouse/warehouse.duckdb"
 
     def _listing(self, asked: LoggedRequest, page: Any) -> Any:
         created_at = "2020-01-01T00:00:00Z"  # so that one listed late is missing on every day
@@ -139,7 +139,7 @@ class Warehouse(RuleBasedStateMachine):
 
     def stored(self) -> Stored:
         """What the warehouse holds now."""
-        return Stored(self.url, Path(self.folder.name, "copy.duckdb"))
+        return Stored(self.url, Path(self.directory.name, "copy.duckdb"))
 
     @initialize()
     def first_load(self) -> None:
@@ -191,7 +191,7 @@ class Warehouse(RuleBasedStateMachine):
         self.source.faults.insert(0, self.source.faults.pop())  # before refusals
         self.commands += 1
         arguments = ("backfill", f"{days[0]}", f"{days[-1]}", *["--refresh"] * refresh)
-        command = Command(arguments, os.environ, Path(self.folder.name, f"output-{self.commands}"))
+        command = Command(arguments, os.environ, Path(self.directory.name, f"output-{self.commands}"))
         while command.is_running(0.005) and not reached.is_set():
             pass
         command.kill()
@@ -208,9 +208,9 @@ class Warehouse(RuleBasedStateMachine):
             }
             became = self.cells | {(day, id_): n for (day, id_), n in to_be.items() if day in is_new}
             self._become(became, self.totals | {day: totals[day] for day in is_new})
-        snapshot = Path(self.folder.name, "warehouse", "published", "devin_sessions.duckdb")
+        snapshot = Path(self.directory.name, "warehouse", "published", "devin_sessions.duckdb")
         if snapshot.exists():
-            published = Stored(f"duckdb:///{snapshot}", Path(self.folder.name, "copy.duckdb")).cells
+            published = Stored(f"duckdb:///{snapshot}", Path(self.directory.name, "copy.duckdb")).cells
             assert published in (self.published, self.cells)
             self.published = published
 
@@ -304,8 +304,8 @@ class Warehouse(RuleBasedStateMachine):
     def rollups_are_sums_and_the_snapshot_is_what_was_published(self) -> None:
         if not self.is_behind and self.cells:
             assert self.stored().rollup_differences() == []
-            snapshot = Path(self.folder.name, "warehouse", "published", "devin_sessions.duckdb")
-            copy = Path(self.folder.name, "copy.duckdb")
+            snapshot = Path(self.directory.name, "warehouse", "published", "devin_sessions.duckdb")
+            copy = Path(self.directory.name, "copy.duckdb")
             assert Stored(f"duckdb:///{snapshot}", copy).cells == self.published
 
 

@@ -274,7 +274,7 @@ def test_in_json_each_line_is_an_object_and_the_last_about_the_load_has_the_numb
 
 
 def test_in_json_each_line_is_written_at_once(in_json: World) -> None:
-    file = in_json.folder / "out"
+    file = in_json.directory / "out"
     set_output(json_lines=True)
     with file.open("w", encoding="utf-8") as buffered, in_json.environment.context() as environment:
         environment.setattr(sys, "stdout", buffered)
@@ -285,8 +285,8 @@ def test_in_json_each_line_is_written_at_once(in_json: World) -> None:
 
 def test_in_json_an_interrupt_cuts_no_line(in_json: World) -> None:
     second_block = Held(in_json, datetime(2025, 5, 2, tzinfo=UTC))
-    make_home(in_json.folder / "dagster")
-    out, err = in_json.folder / "out", in_json.folder / "err"
+    make_home(in_json.directory / "dagster")
+    out, err = in_json.directory / "out", in_json.directory / "err"
     command = Command(("backfill", FIRST, "2025-05-02"), os.environ, out, err)
     assert second_block.reached.wait(60)
     wait_until(out.read_text, "a line is written while the API does not respond")
@@ -301,10 +301,10 @@ def test_in_json_an_interrupt_cuts_no_line(in_json: World) -> None:
 
 
 def test_in_json_there_is_no_bar_on_a_terminal_either(in_json: World) -> None:
-    make_home(in_json.folder / "dagster")
+    make_home(in_json.directory / "dagster")
     terminal, its_other_end = pty.openpty()
     arguments = ("backfill", "2025-04-01", "2025-04-02")
-    command = Command(arguments, os.environ, Path(os.ttyname(its_other_end)), in_json.folder / "err")
+    command = Command(arguments, os.environ, Path(os.ttyname(its_other_end)), in_json.directory / "err")
     shown = b""
     while command.is_running(0.05) or select.select([terminal], [], [], 0)[0]:
         if select.select([terminal], [], [], 0)[0]:
@@ -358,7 +358,7 @@ def test_in_json_a_refusal_is_an_object_too(
 
 
 def test_an_env_file_can_ask_for_json_too(in_json: World, capsys: pytest.CaptureFixture[str]) -> None:
-    file = in_json.folder / ".env"
+    file = in_json.directory / ".env"
     file.write_text("DEVIN_LOG_FORMAT=json\nDEVIN_TIMEZONE=Mars\n", encoding="utf-8")
     file.chmod(0o600)
     in_json.environment.setattr("pipelines.settings.ENV_FILE", file)
@@ -380,7 +380,7 @@ def test_in_json_a_warning_of_a_library_is_an_object_too(in_json: World, capsys:
 
 
 def test_in_json_an_unexpected_error_is_an_object_too(in_json: World) -> None:
-    broken = in_json.folder / "broken"
+    broken = in_json.directory / "broken"
     broken.mkdir()
     (broken / "duckdb_sqlalchemy.py").write_text("raise RuntimeError('this installation is broken')")
     in_json.environment.setenv("PYTHONPATH", str(broken))

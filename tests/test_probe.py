@@ -246,4 +246,4 @@ def test_the_command_shows_findings_and_fails_if_one_is_bad(
     else:
         assert ("bad" in shown) == bool(code)
         assert ("DEVIN_FETCH=direct" in shown) == bool(code)
-    assert not list(world.folder.glob("*.duckdb*")), "nothing is stored"
+    assert not list(world.directory.glob("*.duckdb*")), "nothing is stored"

@@ -98,8 +98,8 @@ def no_file_beyond(size: int) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def first_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """The files of a run from FIRST to LAST without a umask, and the metadata that it recorded."""
-    folder = tmp_path_factory.mktemp("first-run")
-    with template_world(folder) as world:
+    directory = tmp_path_factory.mktemp("first-run")
+    with template_world(directory) as world:
         before = os.umask(0)
         try:
             result = world.run(FIRST, LAST)
@@ -107,13 +107,13 @@ def first_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str,
             os.umask(before)
         assert result.success, world.failures(result)
         assert metadata_of(result)["snapshot"] == str(snapshot_of(world))
-    return folder, metadata_of(result)
+    return directory, metadata_of(result)
 
 
 @pytest.fixture
 def published(world: World, first_run: tuple[Path, dict[str, Any]]) -> World:
     """A world of its own with those files."""
-    shutil.copytree(first_run[0], world.folder, dirs_exist_ok=True)
+    shutil.copytree(first_run[0], world.directory, dirs_exist_ok=True)
     return world
 
 
@@ -388,4 +388,4 @@ def test_on_a_server_there_is_nothing_to_publish(world: World, postgresql: Postg
     assert result.success, world.failures(result)
     assert world.cells() == world.truth("2025-02-01", "2025-02-02")
     assert world.settings.published_snapshot is None
-    assert not list(world.folder.rglob("published"))
+    assert not list(world.directory.rglob("published"))

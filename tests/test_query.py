@@ -31,16 +31,16 @@ COUNT = ["query", "select count(*) as n from daily_sessions", "--csv"]
 @pytest.fixture(scope="module")
 def two_days(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The files of a run over two days."""
-    folder = tmp_path_factory.mktemp("two-days")
-    with template_world(folder) as world:
+    directory = tmp_path_factory.mktemp("two-days")
+    with template_world(directory) as world:
         assert world.run("2025-04-01", "2025-04-02").success
-    return folder
+    return directory
 
 
 @pytest.fixture
 def loaded(world: World, two_days: Path) -> World:
     """A world of its own with those files."""
-    shutil.copytree(two_days, world.folder, dirs_exist_ok=True)
+    shutil.copytree(two_days, world.directory, dirs_exist_ok=True)
     return world
 
 
@@ -146,7 +146,7 @@ def test_without_a_warehouse_query_and_status_say_so_and_create_none(
     code, shown = in_this_process(capsys, world.environment, "status")
     assert code == exit_codes.MISSING
     assert "0 of" in shown
-    assert list(world.folder.iterdir()) == []
+    assert list(world.directory.iterdir()) == []
 
 
 def test_an_empty_postgresql_database_stays_empty_after_a_query_and_status(
@@ -243,7 +243,7 @@ def test_a_user_with_power_over_the_servers_machine_is_refused(
     on_postgresql: World, power: str, postgresql: PostgreSQL, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world = on_postgresql
-    made = world.folder / "made"
+    made = world.directory / "made"
     harm = ("query", f"copy (select 1) to program 'touch {made}'")
     code, shown = in_this_process(capsys, world.environment, *harm)
     assert (code, "permission denied" in shown) == (exit_codes.WRONG_USE, True)

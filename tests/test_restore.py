@@ -49,7 +49,7 @@ def spoil_keys(path: Path) -> None:
 
 
 def asides(world: World) -> list[Path]:
-    return sorted(world.folder.glob("warehouse.duckdb.damaged-*[0-9]"))
+    return sorted(world.directory.glob("warehouse.duckdb.damaged-*[0-9]"))
 
 
 def all_of(path: Path) -> dict[str, list[tuple[object, ...]]]:
@@ -66,16 +66,16 @@ def blank(path: Path) -> None:
 @pytest.fixture(scope="module")
 def three_weeks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The files of a load of three weeks, published."""
-    folder = tmp_path_factory.mktemp("three-weeks")
-    with template_world(folder) as world:
+    directory = tmp_path_factory.mktemp("three-weeks")
+    with template_world(directory) as world:
         assert world.run(FIRST, LAST).success
-    return folder
+    return directory
 
 
 @pytest.fixture
 def loaded(world: World, three_weeks: Path) -> World:
     """A world of its own with those files."""
-    shutil.copytree(three_weeks, world.folder, dirs_exist_ok=True)
+    shutil.copytree(three_weeks, world.directory, dirs_exist_ok=True)
     return world
 
 
@@ -294,8 +294,8 @@ def test_a_restore_that_is_killed_leaves_the_old_file_or_the_new(loaded: World, 
     before = all_of(path)
     damage_rows(path, CELLS)
     damaged = path.read_bytes()
-    command = Command(("restore",), os.environ, loaded.folder / "output")
-    while not list(loaded.folder.glob(".restoring-*/new.duckdb")) and command.is_running(0.001):
+    command = Command(("restore",), os.environ, loaded.directory / "output")
+    while not list(loaded.directory.glob(".restoring-*/new.duckdb")) and command.is_running(0.001):
         pass
     command.kill()
     command.ended()

@@ -87,7 +87,7 @@ def test_days_that_lack_an_organization_are_caught_up_too(world: World) -> None:
 
 
 def test_with_an_unusable_warehouse_a_run_is_requested_and_fails_with_the_reason(world: World) -> None:
-    warehouse = world.folder / "warehouse.duckdb"
+    warehouse = world.directory / "warehouse.duckdb"
     warehouse.write_text("not a database")
     at = datetime(2025, 6, 12, 2, 30, tzinfo=ZoneInfo("UTC"))
     (request,) = tick(world, at)

@@ -46,7 +46,7 @@ QUESTION = {
 def test_neither_the_key_nor_the_password_is_ever_printed_stored_or_served(
     with_password: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with_password.configure(devin_report_path=str(with_password.folder / "report.html"))
+    with_password.configure(devin_report_path=str(with_password.directory / "report.html"))
     code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-02")
     assert code == 0, err
     with_password.source.fail(status=503, path=SESSIONS_PATH, times=None)
@@ -58,7 +58,7 @@ def test_neither_the_key_nor_the_password_is_ever_printed_stored_or_served(
     for command in (["status"], ["query", "nothing"], ["query", "select 1/0"]):
         out += in_this_process(capsys, with_password.environment, *command)[1]
     printed = (out + err + more_out + more_err + by_the_ui + json.dumps(answer)).encode()
-    kept = b"".join(path.read_bytes() for path in with_password.folder.rglob("*") if path.is_file())
+    kept = b"".join(path.read_bytes() for path in with_password.directory.rglob("*") if path.is_file())
     assert b"daily_sessions" in kept
     assert b"Devin sessions" in kept
     for secret in (PASSWORD, with_password.source.api_key):
@@ -74,7 +74,7 @@ def test_neither_the_key_nor_the_password_is_ever_printed_stored_or_served(
     resources = {r["name"]: r["configuredValues"] for r in answer["allTopLevelResourceDetailsOrError"]["results"]}
     assert "database" in resources
     assert not any(resources.values()), "run config cannot change them, and the UI shows none of their values"
-    assert (with_password.folder / "dagster" / "dagster.yaml").resolve() == PROJECT / "dagster.yaml"
+    assert (with_password.directory / "dagster" / "dagster.yaml").resolve() == PROJECT / "dagster.yaml"
 
 
 def written_forms(secret: str) -> set[bytes]:
@@ -85,7 +85,7 @@ def written_forms(secret: str) -> set[bytes]:
 
 
 def test_a_key_file_that_others_can_read_is_reported(world: World) -> None:
-    project = copy_of_the_project(world.folder / "project")
+    project = copy_of_the_project(world.directory / "project")
     file = project / ".env"
     file.write_text("DEVIN_LOG_FORMAT=text\n")
     file.chmod(0o640)

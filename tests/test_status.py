@@ -26,17 +26,17 @@ FIRST, THIRD, LAST = "2025-03-03", "2025-03-05", "2025-03-07"
 @pytest.fixture(scope="module")
 def five_days(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The files of a backfill of five days: the third has sessions of an organization that is not listed."""
-    folder = tmp_path_factory.mktemp("five-days")
-    with template_world(folder) as world:
+    directory = tmp_path_factory.mktemp("five-days")
+    with template_world(directory) as world:
         world.source.add_sessions("org-unlisted", world.days(THIRD, THIRD)[0].start, count=2)
         assert devin_sessions("backfill", FIRST, LAST)[0] == 0
-    return folder
+    return directory
 
 
 @pytest.fixture
 def loaded(world: World, five_days: Path) -> World:
     """A world of its own with those files."""
-    shutil.copytree(five_days, world.folder, dirs_exist_ok=True)
+    shutil.copytree(five_days, world.directory, dirs_exist_ok=True)
     return world
 
 

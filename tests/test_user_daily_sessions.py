@@ -402,7 +402,7 @@ def test_after_a_run_that_failed_on_one_day_exactly_the_stored_days_are_material
     world.configure(devin_user_ids=",".join(chosen), devin_fetch="direct", dagster_event_batch_size="1000")
     bad = datetime(2025, 4, 3, tzinfo=UTC)
     world.source.fail(status=503, when=lambda a: a.start == bad and chosen[1] in a.user_ids, times=None)
-    with instance_in(world.folder / "dagster", OURS) as instance:
+    with instance_in(world.directory / "dagster", OURS) as instance:
         world.instance = instance
         result = run_only(world, OF_USERS, "2025-04-01", "2025-04-05")
         assert not result.success

@@ -263,7 +263,7 @@ exec env -i "PATH=$PATH" HOME=/nonexistent "PYTHONPATH=$PYTHONPATH" "${variables
 
 def serve(person: Person, source: Sandbox) -> Path:
     """Prepare the person's machine so that the project can be deployed without root. Returns the state directory."""
-    state, settings, backup = (person.folder / name for name in ("state", "settings", "backup"))
+    state, settings, backup = (person.directory / name for name in ("state", "settings", "backup"))
     backup.mkdir()
     user, group = pwd.getpwuid(os.getuid()).pw_name, grp.getgrgid(os.getgid()).gr_name
     person.rewritten |= {

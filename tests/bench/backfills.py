@@ -97,12 +97,12 @@ def kill(sizes: Sizes) -> list[Row]:
 
 def _killed_and_repeated(world: World, it: Source, moment: int) -> Finished:
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+        directory = Path(name)
         it.reset()
-        with started(backfill_arguments(world), folder, it.url) as process:
+        with started(backfill_arguments(world), directory, it.url) as process:
             while not it.wait_for_calls(moment, timeout=5):
                 if process.poll() is not None:
-                    raise Failed(f"it ended before call {moment:,}: {end_of_output(folder)}")
+                    raise Failed(f"it ended before call {moment:,}: {end_of_output(directory)}")
             process.send_signal(signal.SIGKILL)
             process.wait()
-        return run(backfill_arguments(world), folder, it)
+        return run(backfill_arguments(world), directory, it)

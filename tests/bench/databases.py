@@ -29,15 +29,15 @@ atexit.register(_until_exit.close)
 
 @cache
 def _postgresql() -> PostgreSQL:
-    folder = _until_exit.enter_context(tempfile.TemporaryDirectory(prefix="bench-postgresql-"))
-    server = PostgreSQL(folder)
+    directory = _until_exit.enter_context(tempfile.TemporaryDirectory(prefix="bench-postgresql-"))
+    server = PostgreSQL(directory)
     _until_exit.callback(server.server.stop)
     return server
 
 
-def _new_url(kind: str, folder: Path) -> str:
-    """The URL of a new warehouse: a file in `folder`, or a database on the benchmark's own server."""
-    return f"duckdb:///{folder}/warehouse.duckdb" if kind == "DuckDB" else _postgresql().database()
+def _new_url(kind: str, directory: Path) -> str:
+    """The URL of a new warehouse: a file in `directory`, or a database on the benchmark's own server."""
+    return f"duckdb:///{directory}/warehouse.duckdb" if kind == "DuckDB" else _postgresql().database()
 
 
 @contextmanager
@@ -70,7 +70,7 @@ _COUNT = "greatest(0, (d.number * 7919 + o.number * 104729) % 1000003 * 48271 % 
 class History:
     """A warehouse in which every organization has a count on every day, except the most recent days."""
 
-    folder: Path
+    directory: Path
     url: str
     org_ids: Sequence[str]
     days: Sequence[date]
@@ -88,7 +88,7 @@ class History:
     @property
     def snapshot(self) -> Path:
         """The path of that snapshot."""
-        return self.folder / "published" / "devin_sessions.duckdb"
+        return self.directory / "published" / "devin_sessions.duckdb"
 
 
 @cache
@@ -97,11 +97,11 @@ def history(kind: str, cells: int, nights: int, seed: int) -> History:
 
     Its first organizations are those of any world with this seed.
     """
-    folder = Path(_until_exit.enter_context(tempfile.TemporaryDirectory(prefix="bench-history-")))
+    directory = Path(_until_exit.enter_context(tempfile.TemporaryDirectory(prefix="bench-history-")))
     last_day = datetime.now(UTC).date() - timedelta(nights + 1)
     days = [FIRST_DAY + timedelta(n) for n in range((last_day - FIRST_DAY).days + 1)]
     org_ids = World(round(cells / len(days)), 1, seed=seed).org_ids
-    made = History(folder, _new_url(kind, folder), org_ids, days)
+    made = History(directory, _new_url(kind, directory), org_ids, days)
     with _doing(f"{kind}: {made.cells:,} cells of {len(org_ids):,} organizations on {len(days):,} days"):
         _fill(made)
     return made

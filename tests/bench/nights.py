@@ -67,14 +67,14 @@ def _night(day: date, url: str, it: Source) -> _Night:
         "DEVIN_ORG_IDS": ",".join(it.world.org_ids),
     }
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+        directory = Path(name)
         began = time.perf_counter()
-        with started(["-m", "pipelines", "backfill", str(day), str(day)], folder, it.url, more=settings) as process:
+        with started(["-m", "pipelines", "backfill", str(day), str(day)], directory, it.url, more=settings) as process:
             process.wait()
             seconds = time.perf_counter() - began
         if process.returncode:
-            raise Failed(f"exit code {process.returncode}: {end_of_output(folder)}")
-        publishing = _seconds_of_step(folder / "dagster", "published_snapshot")
+            raise Failed(f"exit code {process.returncode}: {end_of_output(directory)}")
+        publishing = _seconds_of_step(directory / "dagster", "published_snapshot")
     return _Night(seconds, publishing, _wrong_cells(url, day, it.world))
 
 

@@ -34,7 +34,7 @@ class Failed(Exception):
 
 
 def _environment(
-    folder: Path, url: str, connections: int | None, more: Mapping[str, str] | None = None
+    directory: Path, url: str, connections: int | None, more: Mapping[str, str] | None = None
 ) -> dict[str, str]:
     """This process's environment without the user's settings, plus what the measurement needs."""
     names = {*dotenv_values(PROJECT / ".env"), *(name for name in os.environ if name.startswith("DEVIN_"))}
@@ -43,8 +43,8 @@ def _environment(
         **dict.fromkeys(names, ""),
         "DEVIN_API_URL": url,
         "DEVIN_API_KEY": KEY,
-        "WAREHOUSE_URL": f"duckdb:///{folder}/warehouse.duckdb",
-        "DAGSTER_HOME": str(folder / "dagster"),
+        "WAREHOUSE_URL": f"duckdb:///{directory}/warehouse.duckdb",
+        "DAGSTER_HOME": str(directory / "dagster"),
         "DEVIN_MAX_CONNECTIONS": str(connections or ""),
         **(more or {}),
     }
@@ -58,17 +58,17 @@ def backfill_arguments(world: World) -> list[str]:
 @contextmanager
 def started(
     arguments: Sequence[str],
-    folder: Path,
+    directory: Path,
     url: str,
     connections: int | None = None,
     more: Mapping[str, str] | None = None,
 ) -> "Iterator[subprocess.Popen[bytes]]":
-    """A Python process of the project, killed when the block ends if still running. Its output goes to `folder`."""
-    with (folder / "output.txt").open("ab") as output:
+    """A Python process of the project, killed when the block ends if still running. Its output goes to `directory`."""
+    with (directory / "output.txt").open("ab") as output:
         process = subprocess.Popen(
             [sys.executable, *arguments],
             cwd=PROJECT,
-            env=_environment(folder, url, connections, more),
+            env=_environment(directory, url, connections, more),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -81,20 +81,20 @@ def started(
             process.wait()
 
 
-def run(arguments: Sequence[str], folder: Path, source: Source, connections: int | None = None) -> Finished:
+def run(arguments: Sequence[str], directory: Path, source: Source, connections: int | None = None) -> Finished:
     """Run a process to its end, and compare what it stored with the world. Raises Failed unless it exits with 0.
 
     `seen` counts from the source's last reset.
     """
     began = time.perf_counter()
-    with started(arguments, folder, source.url, connections) as process:
+    with started(arguments, directory, source.url, connections) as process:
         # wait4 returns the usage of this child; getrusage would return the maximum over all children.
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - began
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise Failed(f"exit code {process.returncode}: {end_of_output(folder)}")
-    return Finished(seconds, usage.ru_maxrss / 1024, source.counters(), _cells_wrong(folder, source.world))
+        raise Failed(f"exit code {process.returncode}: {end_of_output(directory)}")
+    return Finished(seconds, usage.ru_maxrss / 1024, source.counters(), _cells_wrong(directory, source.world))
 
 
 def load(world: World, source: Source, connections: int | None = None) -> Finished:
@@ -104,14 +104,14 @@ def load(world: World, source: Source, connections: int | None = None) -> Finish
         return run(backfill_arguments(world), Path(name), source, connections)
 
 
-def end_of_output(folder: Path) -> str:
+def end_of_output(directory: Path) -> str:
     """The end of what the process of this directory printed."""
-    return (folder / "output.txt").read_text(errors="replace").strip()[-1500:]
+    return (directory / "output.txt").read_text(errors="replace").strip()[-1500:]
 
 
-def _cells_wrong(folder: Path, world: World) -> int:
+def _cells_wrong(directory: Path, world: World) -> int:
     """How many cells and daily totals are missing from the warehouse, extra, or different from the world."""
-    with duckdb.connect(str(folder / "warehouse.duckdb"), read_only=True) as connection:
+    with duckdb.connect(str(directory / "warehouse.duckdb"), read_only=True) as connection:
         cells = connection.execute("select day, org_id, sessions_count from daily_sessions").fetchall()
         totals = connection.execute("select day, sessions_count from daily_totals").fetchall()
     stored = {(day, org_id): count for day, org_id, count in cells}

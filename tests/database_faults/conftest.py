@@ -15,16 +15,16 @@ from tests.support.world import World
 @pytest.fixture(scope="module")
 def server(postgresql: PostgreSQL) -> Iterator[Server]:
     """A server for these tests alone, started after the shared one: the first decides where servers keep their lock."""
-    folder = tempfile.mkdtemp(prefix="postgresql-")
-    server = Server(folder)
+    directory = tempfile.mkdtemp(prefix="postgresql-")
+    server = Server(directory)
     yield server
     server.control("stop", "-m", "immediate")
-    shutil.rmtree(folder)
+    shutil.rmtree(directory)
 
 
 @pytest.fixture
 def disk(world: World) -> Iterator[Disk]:
     """A small disk with the warehouse and everything published."""
-    with disk_at(world.folder / "disk") as disk:
-        world.configure(warehouse_url=f"duckdb:///{disk.folder}/warehouse.duckdb")
+    with disk_at(world.directory / "disk") as disk:
+        world.configure(warehouse_url=f"duckdb:///{disk.directory}/warehouse.duckdb")
         yield disk

@@ -38,7 +38,7 @@ from tests.support.world import World, total
 def test_a_copy_to_a_read_only_disk_is_reported_and_the_old_one_is_kept(tmp_path: Path) -> None:
     database = Database(url=f"duckdb:///{tmp_path}/warehouse.duckdb")
     with disk_at(tmp_path / "disk") as disk:
-        copy = disk.folder / "copy.duckdb"
+        copy = disk.directory / "copy.duckdb"
         for number in (1, 2):
             with database.transaction() as connection:
                 connection.exec_driver_sql(f"create table numbers_{number} (number integer)")
@@ -55,7 +55,7 @@ def test_a_warehouse_on_a_read_only_disk_can_be_read_and_a_backfill_says_why_it_
     world: World, disk: Disk, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world.run("2025-04-01", "2025-04-03")
-    kept = {path: path.read_bytes() for path in disk.folder.rglob("*") if path.is_file()}
+    kept = {path: path.read_bytes() for path in disk.directory.rglob("*") if path.is_file()}
     with disk.read_only():
         code, shown = in_this_process(capsys, world.environment, "query", "select count(*) from daily_sessions")
         assert (code, "15" in shown) == (0, True)
@@ -65,7 +65,7 @@ def test_a_warehouse_on_a_read_only_disk_can_be_read_and_a_backfill_says_why_it_
         assert code == exit_codes.WRONG_USE
         assert f"The warehouse {world.database.path} cannot be opened: " in err
         assert "Read-only file system" in err
-    assert {path: path.read_bytes() for path in disk.folder.rglob("*") if path.is_file()} == kept
+    assert {path: path.read_bytes() for path in disk.directory.rglob("*") if path.is_file()} == kept
 
 
 def test_a_warehouse_that_cannot_be_created_is_reported(world: World, disk: Disk) -> None:
@@ -76,19 +76,19 @@ def test_a_warehouse_that_cannot_be_created_is_reported(world: World, disk: Disk
     assert "Read-only file system" in err
     assert "0 of 2 days loaded" in out
     assert "Still to load: 2025-04-01…2025-04-02" in err
-    assert list(disk.folder.iterdir()) == []
+    assert list(disk.directory.iterdir()) == []
 
 
 def test_a_directory_without_permission_is_reported(world: World) -> None:
     # Root may write everywhere, but nobody can in /proc.
-    folder = Path("/proc/self") if os.geteuid() == 0 else world.folder / "locked"
+    directory = Path("/proc/self") if os.geteuid() == 0 else world.directory / "locked"
     if os.geteuid():
-        folder.mkdir()
-        folder.chmod(stat.S_IRUSR | stat.S_IXUSR)
-    world.configure(warehouse_url=f"duckdb:///{folder}/data/warehouse.duckdb")
+        directory.mkdir()
+        directory.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    world.configure(warehouse_url=f"duckdb:///{directory}/data/warehouse.duckdb")
     code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-02")
     assert code == exit_codes.MISSING
-    assert f"Cannot create directory {folder}/data: " in err
+    assert f"Cannot create directory {directory}/data: " in err
     assert "Check its permissions, or WAREHOUSE_URL." in err
 
 
@@ -100,7 +100,7 @@ def test_a_damaged_snapshot_is_reported_and_regenerated_by_the_same_command_once
     code, shown = in_this_process(capsys, world.environment, "query", "select count(*) from daily_sessions")
     assert code == exit_codes.MISSING
     assert str(snapshot_of(world)) in shown
-    snapshot_of(world).rename(world.folder / "moved away")
+    snapshot_of(world).rename(world.directory / "moved away")
     code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-02")
     assert (code, err) == (0, "")
     assert in_snapshot(world, "select count(*) from daily_sessions") == [(10,)]
@@ -156,7 +156,7 @@ def test_a_server_that_is_down_is_reported(world: World, capsys: pytest.CaptureF
         port = free.getsockname()[1]
     # DuckDB downloads its MotherDuck extension: the proxy makes that unreachable too.
     world.configure(
-        warehouse_url=where.format(port=port), http_proxy=f"http://127.0.0.1:{port}", home=str(world.folder)
+        warehouse_url=where.format(port=port), http_proxy=f"http://127.0.0.1:{port}", home=str(world.directory)
     )
     for command in (["status"], ["query", "select 1"], ["backfill", "2025-04-01", "2025-04-02"]):
         code, shown = in_this_process(capsys, world.environment, *command)
@@ -229,4 +229,4 @@ def test_two_runs_that_dagsters_own_command_starts_at_once_both_succeed_and_coun
     assert world.cells() == world.truth("2025-04-01", "2025-04-10")
     assert set(sums(world).values()) == {total(world, "2025-04-01", "2025-04-10")}
     assert files_of(world)
-    assert has_no_temporary_files(world.folder / "published")
+    assert has_no_temporary_files(world.directory / "published")

@@ -74,7 +74,7 @@ def test_a_copy_without_room_for_the_checkpoint_is_reported_and_the_old_one_is_k
     tmp_path: Path,
 ) -> None:
     with disk_at(tmp_path / "disk") as disk:
-        database, copy = Database(url=f"duckdb:///{disk.folder}/warehouse.duckdb"), disk.folder / "copy.duckdb"
+        database, copy = Database(url=f"duckdb:///{disk.directory}/warehouse.duckdb"), disk.directory / "copy.duckdb"
         with database.transaction() as connection:
             connection.exec_driver_sql("create table numbers as select 1 as number")
         database.copy_to(copy)
@@ -97,12 +97,12 @@ def test_a_copy_without_room_for_the_checkpoint_is_reported_and_the_old_one_is_k
 
 def in_parquet(world: World) -> dict[str, int]:
     """The number of sessions in the Parquet files of each table that has to add up to daily_sessions."""
-    folder = snapshot_of(world).parent / "parquet"
+    directory = snapshot_of(world).parent / "parquet"
     found: dict[str, int] = {}
-    for path in sorted(folder.rglob("*.parquet")):
+    for path in sorted(directory.rglob("*.parquet")):
         table = pq.read_table(path)
         if "sessions_count" in table.column_names:
-            name = path.parent.name if path.parent != folder else path.stem
+            name = path.parent.name if path.parent != directory else path.stem
             found[name] = found.get(name, 0) + sum(table.column("sessions_count").to_pylist())
     return {name: found[name] for name in ("daily_sessions", "weekly_sessions", "enterprise_sessions")}
 
@@ -110,7 +110,7 @@ def in_parquet(world: World) -> dict[str, int]:
 def test_a_snapshot_and_then_a_parquet_file_that_does_not_fit_is_reported_and_written_by_the_same_command(
     world: World,
 ) -> None:
-    published = world.folder / "published"
+    published = world.directory / "published"
     with disk_at(published) as disk, disk_at(published / "parquet", "size=1m") as disk_of_parquet:
         world.run("2025-04-01", "2025-04-03")
         before, parquet_before = sums(world), in_parquet(world)
@@ -143,11 +143,11 @@ def test_a_snapshot_and_then_a_parquet_file_that_does_not_fit_is_reported_and_wr
 def test_a_block_that_does_not_fit_on_postgresqls_disk_is_reported_and_stored_by_the_same_command(
     world: World, server: Server
 ) -> None:
-    folder = Path(tempfile.mkdtemp(prefix="tablespace-"))
+    directory = Path(tempfile.mkdtemp(prefix="tablespace-"))
     try:
-        folder.chmod(0o755)
-        with disk_at(folder, f"size=40m,uid={server.data.stat().st_uid},mode=0700") as disk:
-            url = database_in_tablespace(server, folder)
+        directory.chmod(0o755)
+        with disk_at(directory, f"size=40m,uid={server.data.stat().st_uid},mode=0700") as disk:
+            url = database_in_tablespace(server, directory)
             world.configure(warehouse_url=url)
             world.run("2025-04-01", "2025-04-03")
             cells, before = world.cells(), sums(world)
@@ -167,14 +167,14 @@ def test_a_block_that_does_not_fit_on_postgresqls_disk_is_reported_and_stored_by
             assert set(sums(world).values()) == {total(world, "2025-04-01", "2025-04-30")}
             drop_tablespace(server, url)
     finally:
-        folder.rmdir()
+        directory.rmdir()
 
 
-def database_in_tablespace(server: Server, folder: Path) -> str:
+def database_in_tablespace(server: Server, directory: Path) -> str:
     url = sa.make_url(server.database())
     name = f"on_small_disk_{url.database}"
     for statement in (
-        f"create tablespace small_disk location '{folder}'",
+        f"create tablespace small_disk location '{directory}'",
         f"create database {name} tablespace small_disk",
     ):
         as_administrator(url.render_as_string(hide_password=False), statement)

@@ -40,12 +40,12 @@ def main() -> int:
     }
     console = Console(stderr=True)
     with (
-        tempfile.TemporaryDirectory(prefix="faults-", ignore_cleanup_errors=True) as folder,
+        tempfile.TemporaryDirectory(prefix="faults-", ignore_cleanup_errors=True) as directory,
         contextlib.ExitStack() as on_exit,
     ):
         server = None
         if any(case.database == "postgresql" for case in wanted.values()):
-            server = PostgreSQL(folder)
+            server = PostgreSQL(directory)
             on_exit.callback(server.server.stop)  # even after an interrupt
             server.disable_fsync()
         # Each worker is a process, so that its fork server and its sandbox share no interpreter with those of others.

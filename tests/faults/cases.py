@@ -44,13 +44,13 @@ class Case:
         """Play it, on this PostgreSQL database if it needs one."""
         verdict = Verdict(self.family, self.name, may_miss=self.may_miss)
         with (
-            tempfile.TemporaryDirectory(prefix="fault-", ignore_cleanup_errors=True) as folder,
+            tempfile.TemporaryDirectory(prefix="fault-", ignore_cleanup_errors=True) as directory,
             make_source(seed, self.days, self.organizations) as source,
         ):
-            url = postgresql_url or f"duckdb:///{folder}/warehouse/warehouse.duckdb"
-            stage = Stage(verdict, source, Path(folder), url, self.days, self.settings, self.version)
+            url = postgresql_url or f"duckdb:///{directory}/warehouse/warehouse.duckdb"
+            stage = Stage(verdict, source, Path(directory), url, self.days, self.settings, self.version)
             if self.has_home:
-                make_home(Path(folder, "dagster"))
+                make_home(Path(directory, "dagster"))
             self.play(stage)
             stage.close()
         if self.undetectable:

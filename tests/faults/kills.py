@@ -74,9 +74,9 @@ def _at_random(share: float) -> Callable[[Stage], Moment]:
     return prepare
 
 
-def _state_of_files(folder: Path) -> object:
+def _state_of_files(directory: Path) -> object:
     found = {}
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(directory.rglob("*")):
         try:
             about = path.stat()
         except FileNotFoundError:
@@ -85,14 +85,14 @@ def _state_of_files(folder: Path) -> object:
     return found
 
 
-def _at_change(number: int, folder: Callable[[Stage], Path]) -> Callable[[Stage], Moment]:
+def _at_change(number: int, directory: Callable[[Stage], Path]) -> Callable[[Stage], Moment]:
     """The moment at which a directory's files have changed this number of times."""
 
     def prepare(stage: Stage) -> Moment:
         def moment(stage: Stage, command: Command) -> bool:
-            before, changes = _state_of_files(folder(stage)), 0
+            before, changes = _state_of_files(directory(stage)), 0
             while command.is_running():
-                now = _state_of_files(folder(stage))
+                now = _state_of_files(directory(stage))
                 changes += now != before
                 before = now
                 if changes >= number:
@@ -105,16 +105,16 @@ def _at_change(number: int, folder: Callable[[Stage], Path]) -> Callable[[Stage]
     return prepare
 
 
-def _warehouse_folder(stage: Stage) -> Path:
+def _warehouse_directory(stage: Stage) -> Path:
     return Path(str(sa.make_url(stage.warehouse_url).database)).parent
 
 
 def _published(stage: Stage) -> Path:
-    return _warehouse_folder(stage) / "published"
+    return _warehouse_directory(stage) / "published"
 
 
 def _home(stage: Stage) -> Path:
-    return stage.folder / "dagster"
+    return stage.directory / "dagster"
 
 
 def _connected(stage: Stage) -> "psycopg.Connection[Any]":
@@ -196,7 +196,7 @@ def cases(seed: int) -> Iterator[Case]:
             when = dice.random()
             moments.append((f"at {when:.0%} of the time", name, _at_random(when)))
     for number in range(1, 22):
-        moments.append((f"at write {number}", "duckdb", _at_change(number, _warehouse_folder)))
+        moments.append((f"at write {number}", "duckdb", _at_change(number, _warehouse_directory)))
     for number in range(1, 13):
         moments.append((f"at publication's write {number}", "duckdb", _at_change(number, _published)))
     for number in range(1, 13):

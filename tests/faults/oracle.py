@@ -147,13 +147,13 @@ class Stage:
         self,
         verdict: Verdict,
         source: Sandbox,
-        folder: Path,
+        directory: Path,
         warehouse_url: str,
         days: int,
         settings: Mapping[str, str],
         version: Literal["v2", "v3"] = "v2",
     ) -> None:
-        self.verdict, self.source, self.folder, self.warehouse_url = verdict, source, folder, warehouse_url
+        self.verdict, self.source, self.directory, self.warehouse_url = verdict, source, directory, warehouse_url
         self.version = version
         self.last = datetime.now(UTC).date() - timedelta(days=1)
         self.first = self.last - timedelta(days=days - 1)
@@ -174,7 +174,7 @@ class Stage:
             "DEVIN_API_URL": self.source.url,
             "DEVIN_API_KEY": key,
             "WAREHOUSE_URL": self.warehouse_url,
-            "DAGSTER_HOME": str(self.folder / "dagster"),
+            "DAGSTER_HOME": str(self.directory / "dagster"),
             "DEVIN_START_DATE": f"{self.first}",
             "DEVIN_REPORT_PATH": "off",
             "DAGSTER_DISABLE_TELEMETRY": "yes",
@@ -187,15 +187,15 @@ class Stage:
         self._commands += 1
         environment = self.environment(is_impatient=is_impatient)
         environment |= {name.upper(): value for name, value in variables.items()}
-        return Command(arguments, environment, self.folder / f"output-{self._commands}")
+        return Command(arguments, environment, self.directory / f"output-{self._commands}")
 
     def sibling(self) -> "Stage":
         """A stage with the same sandbox but a separate warehouse and home, for a load that is not judged."""
-        folder = self.folder / "sibling"
-        folder.mkdir()
-        url = f"duckdb:///{folder}/warehouse.duckdb"
+        directory = self.directory / "sibling"
+        directory.mkdir()
+        url = f"duckdb:///{directory}/warehouse.duckdb"
         verdict = Verdict(self.verdict.family, self.verdict.name)
-        return Stage(verdict, self.source, folder, url, len(self.days), self._settings, self.version)
+        return Stage(verdict, self.source, directory, url, len(self.days), self._settings, self.version)
 
     def wait_for_signal_handlers(self, command: Command) -> None:
         """Wait until the command has opened its output, and with that reset its signal handlers."""
@@ -250,7 +250,7 @@ class Stage:
 
     def stored(self) -> Stored:
         """What the warehouse holds now."""
-        return Stored(self.warehouse_url, self.folder / "copy.duckdb")
+        return Stored(self.warehouse_url, self.directory / "copy.duckdb")
 
     def is_readable(self) -> bool:
         """Whether every stored cell can be read and is true."""
@@ -324,15 +324,15 @@ class Stage:
         """A sentence for each published copy, the snapshot and the Parquet files, that differs from what is stored."""
         if not self.warehouse_url.startswith("duckdb"):
             return []
-        folder = Path(str(sa.make_url(self.warehouse_url).database)).parent / "published"
-        snapshot = folder / "devin_sessions.duckdb"
+        directory = Path(str(sa.make_url(self.warehouse_url).database)).parent / "published"
+        snapshot = directory / "devin_sessions.duckdb"
         if not snapshot.exists():
             return ["there is no snapshot"]
         found = []
-        if Stored(f"duckdb:///{snapshot}", self.folder / "copy.duckdb").cells != stored.cells:
+        if Stored(f"duckdb:///{snapshot}", self.directory / "copy.duckdb").cells != stored.cells:
             found.append("the snapshot differs from the warehouse")
         with duckdb.connect() as connection:
-            files = f"{folder}/parquet/daily_sessions/**/*.parquet"
+            files = f"{directory}/parquet/daily_sessions/**/*.parquet"
             try:
                 rows = connection.execute("select day, org_id, sessions_count from read_parquet(?)", [files]).fetchall()
             except duckdb.Error as error:

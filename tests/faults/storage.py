@@ -26,21 +26,21 @@ Fault = Callable[[Path], AbstractContextManager[bool]]
 
 
 @contextmanager
-def _disk(folder: Path) -> Iterator[bool]:
-    folder.mkdir(parents=True, exist_ok=True)
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", SIZE_OF_A_DISK, "tmpfs", folder], capture_output=True)
+def _disk(directory: Path) -> Iterator[bool]:
+    directory.mkdir(parents=True, exist_ok=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", SIZE_OF_A_DISK, "tmpfs", directory], capture_output=True)
     try:
         yield mounted.returncode == 0
     finally:
         if mounted.returncode == 0:
-            subprocess.run(["umount", "--lazy", folder], check=True)
+            subprocess.run(["umount", "--lazy", directory], check=True)
 
 
 def _full(but_for: int) -> Fault:
     @contextmanager
-    def full(folder: Path) -> Iterator[bool]:
-        ballast = folder / "ballast"
-        room = shutil.disk_usage(folder).free
+    def full(directory: Path) -> Iterator[bool]:
+        ballast = directory / "ballast"
+        room = shutil.disk_usage(directory).free
         ballast.write_bytes(b"\0" * max(0, room - but_for))
         try:
             yield True
@@ -51,12 +51,12 @@ def _full(but_for: int) -> Fault:
 
 
 @contextmanager
-def _read_only(folder: Path) -> Iterator[bool]:
-    subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
+def _read_only(directory: Path) -> Iterator[bool]:
+    subprocess.run(["mount", "-o", "remount,ro", directory], check=True)
     try:
         yield True
     finally:
-        subprocess.run(["mount", "-o", "remount,rw", folder], check=True)
+        subprocess.run(["mount", "-o", "remount,rw", directory], check=True)
 
 
 def warehouse(stage: Stage) -> Path:
@@ -67,19 +67,19 @@ def warehouse(stage: Stage) -> Path:
 FOLDERS: dict[str, Callable[[Stage], Path]] = {
     "the warehouse": lambda stage: warehouse(stage).parent,
     "what is published": lambda stage: warehouse(stage).parent / "published",
-    "Dagster's home": lambda stage: stage.folder / "dagster",
+    "Dagster's home": lambda stage: stage.directory / "dagster",
 }
 
 
-def _on_a_disk(folder: Callable[[Stage], Path], fault: Fault, *, is_loaded: bool) -> Callable[[Stage], None]:
+def _on_a_disk(directory: Callable[[Stage], Path], fault: Fault, *, is_loaded: bool) -> Callable[[Stage], None]:
     def play(stage: Stage) -> None:
-        with _disk(folder(stage)) as is_there:
+        with _disk(directory(stage)) as is_there:
             if not is_there:
                 stage.verdict.may_miss = True
                 return
             if is_loaded:
                 _load(stage)
-            with fault(folder(stage)) as stage.verdict.fired:
+            with fault(directory(stage)) as stage.verdict.fired:
                 stage.judge(stage.run(*stage.backfill, *["--refresh"] * is_loaded))
             stage.judge_healed()
 
@@ -107,7 +107,7 @@ def _locked(stage: Stage) -> None:
 def _locked_record(name: str) -> Callable[[Stage], None]:
     def play(stage: Stage) -> None:
         _load(stage)
-        path = next((stage.folder / "dagster").rglob(name))
+        path = next((stage.directory / "dagster").rglob(name))
         connection = sqlite3.connect(path, isolation_level=None)
         connection.execute("begin exclusive")
         try:
@@ -189,14 +189,14 @@ def _damaged_file(pattern: str, damage: Callable[[Path, random.Random], None], s
     def play(stage: Stage) -> None:
         _load(stage)
         dice = random.Random(seed)
-        paths = sorted(path for path in stage.folder.glob(pattern) if path.is_file())
+        paths = sorted(path for path in stage.directory.glob(pattern) if path.is_file())
         path = dice.choice(paths)
         before = path.read_bytes()
         damage(path, dice)
         stage.verdict.fired = path.read_bytes() != before
         stage.judge(stage.run(*stage.backfill, "--refresh"))
         if "dagster" in pattern:
-            shutil.rmtree(stage.folder / "dagster")
+            shutil.rmtree(stage.directory / "dagster")
         stage.judge_healed("--refresh")
 
     return play
@@ -204,11 +204,11 @@ def _damaged_file(pattern: str, damage: Callable[[Path, random.Random], None], s
 
 def cases(seed: int) -> Iterator[Case]:
     """Each fault of a disk, and each file damaged in each way."""
-    for name, folder in FOLDERS.items():
+    for name, directory in FOLDERS.items():
         for but_for in (0, 64 * KB, 1024 * KB):
             for is_loaded in (False, True):
                 words = f"{name} on a disk with {but_for // KB} KB left, {'loaded' if is_loaded else 'new'}"
-                play = _on_a_disk(folder, _full(but_for), is_loaded=is_loaded)
+                play = _on_a_disk(directory, _full(but_for), is_loaded=is_loaded)
                 yield Case(
                     "storage",
                     words,
@@ -218,7 +218,7 @@ def cases(seed: int) -> Iterator[Case]:
                 )
         for is_loaded in (False, True):
             words = f"{name} on a read-only disk, {'loaded' if is_loaded else 'new'}"
-            yield Case("storage", words, _on_a_disk(folder, _read_only, is_loaded=is_loaded), has_home=False)
+            yield Case("storage", words, _on_a_disk(directory, _read_only, is_loaded=is_loaded), has_home=False)
     yield Case("storage", "the warehouse locked by another program", _locked)
     for record in ("runs.db", "index.db", "schedules.db"):
         yield Case("storage", f"Dagster's {record} locked by another program", _locked_record(record))

@@ -63,7 +63,7 @@ def database(tmp_path: Path) -> Database:
 @pytest.fixture(scope="session")
 def five_weeks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report on five weeks of one organization, last read at 2025-06-19 00:05 UTC."""
-    folder = tmp_path_factory.mktemp("five-weeks")
-    database = migrated(Database(url=Database.url_of(folder / "warehouse.duckdb")))
+    directory = tmp_path_factory.mktemp("five-weeks")
+    database = migrated(Database(url=Database.url_of(directory / "warehouse.duckdb")))
     fill(database, {"a": [3, 1, 5, 2, 0, 0, 4] * 5})
-    return write_report(database, folder)
+    return write_report(database, directory)

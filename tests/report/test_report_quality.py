@@ -27,7 +27,7 @@ def browser() -> Iterator[Callable[[], Browser]]:
 def test_the_page_shows_the_results_of_the_checks_of_the_same_run(world: World, look: Look) -> None:
     last = datetime.now(UTC).date() - timedelta(days=1)
     first = last - timedelta(days=5)
-    path = world.folder / "page" / "report.html"
+    path = world.directory / "page" / "report.html"
     world.configure(devin_start_date=f"{first}", devin_report_path=str(path))
     at = datetime(first.year, first.month, first.day, 12, tzinfo=UTC)
     busiest = world.source.organizations[0].org_id
@@ -42,7 +42,7 @@ def test_the_page_shows_the_results_of_the_checks_of_the_same_run(world: World, 
             for evaluation in result.get_asset_check_evaluations()
             if evaluation.check_name != "list_is_whole"
         }
-        pages[state] = path.rename(world.folder / f"{state}.html"), checked
+        pages[state] = path.rename(world.directory / f"{state}.html"), checked
 
     assert world.load(f"{first}", f"{first}").success
     run("gap")
@@ -138,7 +138,7 @@ def test_without_javascript_the_age_is_a_time_without_a_verdict(five_weeks: Path
 def test_every_command_on_the_page_is_accepted(world: World) -> None:
     last = datetime.now(UTC).date() - timedelta(days=1)
     first = last - timedelta(days=9)
-    path = world.folder / "page" / "report.html"
+    path = world.directory / "page" / "report.html"
     world.configure(devin_start_date=f"{first}", devin_report_path=str(path))
     found: set[str] = set()
 

@@ -38,7 +38,7 @@ FIRST, LAST = "2025-02-25", "2025-04-10"
 
 
 def test_a_run_writes_a_page_with_the_warehouses_numbers_and_every_chart(each_world: World, look: Look) -> None:
-    path = each_world.folder / "published" / "report.html"
+    path = each_world.directory / "published" / "report.html"
     each_world.configure(devin_start_date=FIRST, devin_report_path=str(path))
     result = each_world.run(FIRST, LAST)
     assert result.success, each_world.failures(result)
@@ -84,23 +84,23 @@ def test_a_run_writes_a_page_with_the_warehouses_numbers_and_every_chart(each_wo
 @pytest.fixture(scope="module")
 def two_days(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The files of a run over two days."""
-    folder = tmp_path_factory.mktemp("two-days")
-    with template_world(folder) as world:
+    directory = tmp_path_factory.mktemp("two-days")
+    with template_world(directory) as world:
         world.configure(devin_start_date="2025-04-01", devin_report_path=str(page_of(world)))
         assert world.run("2025-04-01", "2025-04-02").success
-    return folder
+    return directory
 
 
 @pytest.fixture
 def reported(world: World, two_days: Path) -> World:
     """A world of its own with those files."""
-    shutil.copytree(two_days, world.folder, dirs_exist_ok=True)
+    shutil.copytree(two_days, world.directory, dirs_exist_ok=True)
     world.configure(devin_start_date="2025-04-01", devin_report_path=str(page_of(world)))
     return world
 
 
 def page_of(world: World) -> Path:
-    return world.folder / "page" / "report.html"
+    return world.directory / "page" / "report.html"
 
 
 def test_before_the_first_load_there_is_a_page_but_no_picture(world: World) -> None:
@@ -115,7 +115,7 @@ def test_before_the_first_load_there_is_a_page_but_no_picture(world: World) -> N
 
 
 def test_the_report_follows_the_snapshot_or_on_a_server_the_rollups(each_world: World) -> None:
-    each_world.configure(devin_report_path=str(each_world.folder / "report.html"), devin_user_ids="discover")
+    each_world.configure(devin_report_path=str(each_world.directory / "report.html"), devin_user_ids="discover")
     graph = each_world.definitions.resolve_asset_graph()
     rollups = {rollup.name for rollup in tables.ROLLUPS} | {"user_daily_sessions"}
     parents = {key.to_user_string() for key in graph.get(ACTIVITY_REPORT).parent_keys}
@@ -141,8 +141,8 @@ def test_while_a_page_is_written_no_other_process_can_publish(world: World) -> N
     os.mkfifo(unfinished)  # after a few kilobytes, the writer waits for the reader
     world.configure(devin_report_path=str(path))
     reader = os.open(unfinished, os.O_RDONLY | os.O_NONBLOCK)
-    make_home(world.folder / "dagster")
-    command = Command(("backfill", "2025-04-01", "2025-04-01"), os.environ, world.folder / "output")
+    make_home(world.directory / "dagster")
+    command = Command(("backfill", "2025-04-01", "2025-04-01"), os.environ, world.directory / "output")
     with os.fdopen(reader, "rb") as page:
         assert select.select([page], [], [], 60)[0], "it is being written"
         with pytest.raises(Timeout):

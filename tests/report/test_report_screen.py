@@ -59,11 +59,11 @@ def contrast(one: str, other: str) -> float:
 @pytest.fixture(scope="module")
 def two_organizations(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report with a day that is not loaded, and with passed and failed checks."""
-    folder = tmp_path_factory.mktemp("two-organizations")
-    database = migrated(Database(url=Database.url_of(folder / "warehouse.duckdb")))
+    directory = tmp_path_factory.mktemp("two-organizations")
+    database = migrated(Database(url=Database.url_of(directory / "warehouse.duckdb")))
     counts = [3, 1, 5, 2, 0, 0, 4] * 3 + [None] + [3, 1, 5, 2, 0, 0, 4] * 3
     fill(database, {"a": counts, "b": counts}, unattributed=1)
-    return write_report(database, folder)
+    return write_report(database, directory)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

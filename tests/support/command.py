@@ -81,10 +81,10 @@ def _run_here(
     return (code if isinstance(code, int) else 0), shown.out, shown.err
 
 
-def copy_of_the_project(folder: Path) -> Path:
-    """The code in a folder of its own, so that its data/ and .env are not this checkout's."""
+def copy_of_the_project(directory: Path) -> Path:
+    """The code in a directory of its own, so that its data/ and .env are not this checkout's."""
     for name in ("pipelines", "resources", "warehouse"):
-        shutil.copytree(PROJECT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(PROJECT / name, directory / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("dagster.yaml", "workspace.yaml"):
-        shutil.copy(PROJECT / name, folder)
-    return folder
+        shutil.copy(PROJECT / name, directory)
+    return directory

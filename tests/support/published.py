@@ -28,7 +28,7 @@ def in_snapshot(world: World, sql: str) -> list[tuple[object, ...]]:
 
 def files_of(world: World) -> list[Path]:
     """The published files: with a DuckDB warehouse, the snapshot and the Parquet files."""
-    return sorted(path for path in (world.folder / "published").rglob("*") if path.is_file())
+    return sorted(path for path in (world.directory / "published").rglob("*") if path.is_file())
 
 
 def sums(world: World) -> dict[str, int]:
@@ -42,8 +42,8 @@ def sums(world: World) -> dict[str, int]:
     return found
 
 
-def has_no_temporary_files(folder: Path) -> bool:
-    return not [path for path in folder.rglob(".*") if path.is_file()]
+def has_no_temporary_files(directory: Path) -> bool:
+    return not [path for path in directory.rglob(".*") if path.is_file()]
 
 
 def parquet_of(world: World) -> Path:

@@ -142,13 +142,13 @@ def fill(
             rollups.rebuild(connection, rollup, settled_after_days=settled_after_days)
 
 
-def write_report(database: Database, folder: Path) -> Path:
+def write_report(database: Database, directory: Path) -> Path:
     """Write the report on what is stored, and return its path."""
     with database.transaction(read_only=True) as connection:
         shown = read_activity(connection)
         first = shown.days[0].day if shown.days else LAST
         found = [*checks.verdicts(connection, Settings(devin_start_date=first))]
-    path = folder / "report.html"
+    path = directory / "report.html"
     path.write_text(report.as_page(shown, found, report.library()), encoding="utf-8")
     return path
 

@@ -10,9 +10,9 @@ from tests.support.postgresql import PostgreSQL
 class Server(PostgreSQL):
     """A PostgreSQL server that can be restarted."""
 
-    def __init__(self, folder: str) -> None:
-        super().__init__(folder)
-        self.data = Path(folder, "data")
+    def __init__(self, directory: str) -> None:
+        super().__init__(directory)
+        self.data = Path(directory, "data")
 
     def control(self, *arguments: str) -> None:
         """Run pg_ctl as the server's user."""

@@ -18,9 +18,9 @@ from warehouse import migrations, rollups, tables
 @cache
 def _empty_file() -> Path:
     """A DuckDB file without rows: creating its tables takes as long as loading some days."""
-    folder = Path(tempfile.mkdtemp(prefix="empty-warehouse-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    path = folder / "warehouse.duckdb"
+    directory = Path(tempfile.mkdtemp(prefix="empty-warehouse-"))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    path = directory / "warehouse.duckdb"
     with Database(url=Database.url_of(path)).transaction() as connection:
         migrations.migrate(connection)
     return path

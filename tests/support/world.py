@@ -30,7 +30,7 @@ class World:
     """One test's own sandbox, warehouse and Dagster instance."""
 
     source: Sandbox
-    folder: Path
+    directory: Path
     environment: pytest.MonkeyPatch
     closing: ExitStack
     progress: Progress = field(default_factory=Progress)
@@ -129,7 +129,7 @@ class World:
 
 
 @contextmanager
-def new_world(source: Sandbox, folder: Path, environment: pytest.MonkeyPatch, warehouse_url: str) -> Iterator[World]:
+def new_world(source: Sandbox, directory: Path, environment: pytest.MonkeyPatch, warehouse_url: str) -> Iterator[World]:
     """A world whose files are in this directory, with the settings of one that gives up on a request soon."""
     for name in Settings.model_fields:
         environment.setenv(name.upper(), "")
@@ -138,19 +138,19 @@ def new_world(source: Sandbox, folder: Path, environment: pytest.MonkeyPatch, wa
     environment.setenv("DEVIN_MAX_TRIES", "1")
     environment.setenv("DEVIN_PATIENCE_SECONDS", "1")
     environment.setenv("WAREHOUSE_URL", warehouse_url)
-    environment.setenv("DAGSTER_HOME", str(folder / "dagster"))
+    environment.setenv("DAGSTER_HOME", str(directory / "dagster"))
     environment.setenv("DEVIN_REPORT_PATH", "off")
     with ExitStack() as closing:
-        yield World(source, folder, environment, closing)
+        yield World(source, directory, environment, closing)
 
 
 @contextmanager
-def template_world(folder: Path) -> Iterator[World]:
+def template_world(directory: Path) -> Iterator[World]:
     """A world on DuckDB outside any test. What it leaves in this directory is for tests to copy into their own."""
     with (
         Sandbox(organizations=5) as source,
         pytest.MonkeyPatch.context() as environment,
-        new_world(source, folder, environment, Database.url_of(folder / "warehouse.duckdb")) as world,
+        new_world(source, directory, environment, Database.url_of(directory / "warehouse.duckdb")) as world,
     ):
         yield world
 
