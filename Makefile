@@ -10,8 +10,9 @@ help:  ## List the targets
 demo: .venv/ready  ## Load 90 days of invented sessions into data/demo and show the result
 	@$(BIN)/devin-sessions demo
 
+# Python writes its bytecode even if the environment says not to: the tests start the project's code many times.
 test: .venv/ready  ## Run every test
-	$(BIN)/python -m pytest
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
 
 proof: .venv/ready  ## Run every fault, lie, kill and broken disk, and print one table (PROOF=--quick for a part)
 	$(if $(PROOF),,EXAMPLES=13 $(BIN)/python -m pytest --timeout=7200 $$(grep -rl "support.examples import" tests))
