@@ -159,6 +159,13 @@ def test_a_rollup_that_fails_stops_neither_the_others_nor_what_is_published(repo
     assert behind(world.settings).rollups == ["monthly_sessions"]
     published = ["published_snapshot", "activity_report"]
     assert daemon.tick() == [published], "a failed rollup is not retried for ever"
+    snapshot = world.settings.published_snapshot
+    assert snapshot
+    snapshot.parent.write_text("in the way")
+    assert not follow_up(world, published)
+    assert daemon.tick() == [], "nor is publishing"
+    assert daemon.skipped == "Still behind: monthly_sessions, published_snapshot, activity_report."
+    snapshot.parent.unlink()
     assert follow_up(world, published)
     assert daemon.tick() == []
     assert daemon.skipped == "Still behind: monthly_sessions."

@@ -147,7 +147,8 @@ def test_a_pause_within_patience_is_kept_and_reported(source: Sandbox) -> None:
     waits: list[Waiting] = []
     calls.watchers.append(waits.append)
     count(api(source.url, patience_seconds=SAFETY_SECONDS), calls)
-    assert [round(wait.until - wait.since) for wait in waits] == [1, 1, 2]
+    lengths = [wait.until - wait.since for wait in waits]
+    assert all(length > least for length, least in zip(lengths, [0.9, 0.9, 1.9], strict=True))
     assert all("429 (Too Many Requests)" in str(wait) for wait in waits)
     assert calls.waited > 0.9
 
