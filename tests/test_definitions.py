@@ -43,6 +43,18 @@ def test_no_dagster_resource_holds_the_key(world: World) -> None:
         assert getattr(resource, "devin_api_key", None) is None
 
 
+def test_no_run_config_changes_where_a_resource_reads_or_writes(world: World) -> None:
+    job = world.definitions.resolve_job_def(JOB)
+    resources = dict(job.resource_defs)
+    assert resources.pop("io_manager") is dg.mem_io_manager, "it ignores every config and writes nothing"
+    assert {"database", "devin_api", "settings"} <= set(resources)
+    assert dg.validate_run_config(job, {})
+    for name in resources:
+        for setting in ("base_dir", "url", "base_url"):
+            with pytest.raises(dg.DagsterInvalidConfigError):
+                dg.validate_run_config(job, {"resources": {name: {"config": {setting: "/elsewhere"}}}})
+
+
 def test_one_job_holds_every_asset_and_check(world: World) -> None:
     job = world.definitions.resolve_job_def(JOB)
     assert {key.to_user_string() for key in job.asset_layer.executable_asset_keys} == {*ASSETS, "published_snapshot"}

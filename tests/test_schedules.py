@@ -9,7 +9,7 @@ import pytest
 from pipelines.partitions import closed_days, daily_partitions
 from tests.support.loads import fill
 from tests.support.warehouse import migrated
-from tests.support.world import World
+from tests.support.world import World, single_day_requests
 
 
 def tick(world: World, at: datetime) -> list[dg.RunRequest]:
@@ -81,9 +81,13 @@ def test_days_that_lack_an_organization_are_caught_up_too(world: World) -> None:
     two = [o.org_id for o in world.source.organizations[:2]]
     world.configure(devin_org_ids=two[0], devin_lookback_days="1", devin_catch_up_days="4")
     fill(world, "2025-06-08", "2025-06-11")
-    world.configure(devin_org_ids=",".join(two))
-    at = datetime(2025, 6, 12, 2, 30, tzinfo=ZoneInfo("UTC"))
-    assert [days_of(request) for request in tick(world, at)] == [("2025-06-08", "2025-06-11")]
+    world.configure(devin_org_ids=",".join(two), devin_fetch="direct")
+    (request,) = tick(world, datetime(2025, 6, 12, 2, 30, tzinfo=ZoneInfo("UTC")))
+    assert days_of(request) == ("2025-06-08", "2025-06-11")
+    assert world.run_with_tags(dict(request.tags)).success
+    asked = [(asked.org_ids, asked.start.day) for asked in single_day_requests(world) if asked.org_ids and asked.start]
+    added, before = (two[1],), (two[0],)
+    assert sorted(asked) == sorted([*((added, day) for day in (8, 9, 10, 11)), (before, 11)]), "all on the last day"
 
 
 def test_with_an_unusable_warehouse_a_run_is_requested_and_fails_with_the_reason(world: World) -> None:
