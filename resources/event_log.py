@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,6 +25,7 @@ class BatchingSqliteEventLogStorage(SqliteEventLogStorage):
 
     def __init__(self, inst_data: ConfigurableClassData | None = None) -> None:
         self._held = threading.local()
+        self._has_tables = False
         self._inst_data = inst_data  # the rest waits for the instance, which knows its directory
 
     @classmethod
@@ -37,13 +39,29 @@ class BatchingSqliteEventLogStorage(SqliteEventLogStorage):
     def register_instance(self, instance: dg.DagsterInstance) -> None:
         super().__init__(str(Path(instance.root_directory, "history", "runs")), self._inst_data)
         super().register_instance(instance)
-        with self.index_connection():  # creates the tables, unless another process has
-            # Stock gives a thread only one connection at a time, but a batch needs both files at once.
-            self._index = sa.create_engine(
-                self.conn_string_for_shard("index"),
-                poolclass=sa.NullPool,
-                connect_args={"timeout": SQLITE_BUSY_TIMEOUT_SECONDS},
-            )
+        with super().index_connection():  # creates the tables, unless another process has
+            self._has_tables = True
+
+    @cached_property
+    def _index(self) -> sa.Engine:
+        return sa.create_engine(
+            self.conn_string_for_shard("index"),
+            poolclass=sa.NullPool,
+            connect_args={"timeout": SQLITE_BUSY_TIMEOUT_SECONDS},
+        )
+
+    @contextmanager
+    def index_connection(self) -> Iterator[sa.Connection]:
+        """A transaction on the file of all runs.
+
+        Stock makes a new engine for each, which compiles every statement again.
+        """
+        if not self._has_tables:
+            with super().index_connection() as connection:
+                yield connection
+            return
+        with self._db_lock, self._index.begin() as connection:
+            yield connection
 
     def check_writable(self, seconds: float) -> None:
         """Wait up to `seconds` for any other program that is writing. Raises SQLAlchemy's OperationalError.
@@ -84,6 +102,7 @@ class BatchingSqliteEventLogStorage(SqliteEventLogStorage):
             super().store_event_batch(events)  # those go into only one of the two files
             return
         (run_id,) = {event.run_id for event in events}
+        # Stock gives a thread only one connection at a time, but a batch needs both files at once.
         with self.run_connection(run_id) as run_log, self._index.begin() as index:
             ids: list[int] = []
             for event in events:
