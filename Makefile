@@ -2,17 +2,22 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps
 
-.PHONY: help demo test proof bench check dev docs screenshots format lock clean
+.PHONY: help demo test walkthrough proof bench check dev docs screenshots format lock clean
 
 help:  ## List the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 22
 
 demo: .venv/ready  ## Load 90 days of invented sessions into data/demo and show the result
 	@$(BIN)/devin-sessions demo
 
 # Python writes its bytecode even if the environment says not to: the tests start the project's code many times.
-test: .venv/ready  ## Run every test
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
+test walkthrough: export PYTHONDONTWRITEBYTECODE =
+
+test: .venv/ready  ## Run every test, except those of make walkthrough
+	$(BIN)/python -m pytest --ignore=tests/test_walkthrough.py
+
+walkthrough: .venv/ready  ## Follow the documentation as a person would: type its commands and check what it promises
+	$(BIN)/python -m pytest --numprocesses=0 tests/test_walkthrough.py
 
 proof: .venv/ready  ## Run every fault, lie, kill and broken disk, and print one table (PROOF=--quick for a part)
 	$(if $(PROOF),,EXAMPLES=13 $(BIN)/python -m pytest --timeout=7200 $$(grep -rl "support.examples import" tests))

@@ -7,9 +7,9 @@ from pipelines.settings import PROJECT
 from tests.support.pages import NAMES, text
 
 NOT_RUN = {
-    r"make test": "it runs this test",
+    r"make test|make walkthrough": "the latter runs this test, and the former all others",
     r"\.venv/bin/python -m pytest .*": "it runs tests like this one",
-    r"make check|dg check defs": ".ci/run runs it, after the tests",
+    r"make check|dg check defs": ".ci/run runs it, beside the tests",
     r"make bench.*": "it takes many minutes; tests/test_bench_source.py tests its parts",
     r"make proof.*": "it takes most of an hour; tests/test_faults.py plays a share of the faults",
     r"devin-sessions restore": "typed as the service's user instead",
