@@ -19,7 +19,7 @@ from pipelines.loading.load_metrics import LoadMetrics
 from pipelines.loading.progress import Progress, log_waits
 from pipelines.loading.readings import as_reading
 from pipelines.loading.workers import Workers
-from pipelines.partitions import Day, as_days, closed_days, day_before, format_days
+from pipelines.partitions import Day, as_days, closed_days, day_before
 from pipelines.schedules import COMPLETE_BEFORE
 from pipelines.settings import Settings
 from resources.database import Database
@@ -72,7 +72,7 @@ def load_partitions(
         complete_before = context.run.tags.get(COMPLETE_BEFORE, "")
         to_complete = {day for day in lacking if day in loaded or day.isoformat() < complete_before}
         load.run(days, ids, {day: lacking[day] for day in to_complete}, refused)
-        problem = load.describe_missing()
+        problem = load.result.describe_missing()
     except KNOWN as error:
         problem = str(error)
     except BaseException:  # an interrupt too: its stored days must show in Dagster
@@ -149,7 +149,7 @@ class Load:
             some = {day: wanted_ids for day, wanted_ids in wanted.items() if day.day in to_complete}
             self._load(wanted | self._without_refused(some, refused, fetcher), fetcher)
             if self.result.missing:
-                self.context.log.warning(f"Retrying incomplete days. {self.describe_missing()}")
+                self.context.log.warning(f"Retrying incomplete days. {self.result.describe_missing()}")
             again = {day: wanted_ids for day, wanted_ids in wanted.items() if day.day in self.result.missing}
             lacking_days = [day for day in wanted if day.day in self.result.lacking and day not in again]
             some = {day: sorted(self.result.lacking[day.day] - fetcher.refused) for day in lacking_days}
@@ -312,15 +312,3 @@ class Load:
             except telemetry.NotSent as error:
                 self.context.log.warning(str(error))
                 self.result.warnings.append(str(error))
-
-    def describe_missing(self) -> str:
-        """The missing days and the reasons, one line per kind of failure; empty if no day is missing."""
-        if not self.result.missing:
-            return ""
-        reasons: dict[str, list[date]] = {}
-        for day, error in self.result.missing.items():
-            reasons.setdefault(type(error).__name__, []).append(day)
-        lines = [f"{format_days(days)}: {self.result.missing[days[0]]}" for days in reasons.values()]
-        return "\n".join(
-            [f"Not loaded: {format_days(sorted(self.result.missing))}. Everything else is stored.", *lines]
-        )

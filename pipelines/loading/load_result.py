@@ -6,6 +6,7 @@ from functools import reduce
 from operator import add
 
 from pipelines.loading.load_metrics import LoadMetrics
+from pipelines.partitions import format_days
 
 
 @dataclass
@@ -44,6 +45,16 @@ class LoadResult:
         self.lacking.pop(day, None)
         if ids:
             self.lacking[day] = ids
+
+    def describe_missing(self) -> str:
+        """The missing days and the reasons, one line per kind of failure; empty if no day is missing."""
+        if not self.missing:
+            return ""
+        reasons: dict[str, list[date]] = {}
+        for day, error in self.missing.items():
+            reasons.setdefault(type(error).__name__, []).append(day)
+        lines = [f"{format_days(days)}: {self.missing[days[0]]}" for days in reasons.values()]
+        return "\n".join([f"Not loaded: {format_days(sorted(self.missing))}. Everything else is stored.", *lines])
 
     def __add__(self, later: "LoadResult") -> "LoadResult":
         complete = later.complete
