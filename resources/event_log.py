@@ -25,7 +25,6 @@ class BatchingSqliteEventLogStorage(SqliteEventLogStorage):
 
     def __init__(self, inst_data: ConfigurableClassData | None = None) -> None:
         self._held = threading.local()
-        self._has_tables = False
         self._inst_data = inst_data  # the rest waits for the instance, which knows its directory
 
     @classmethod
@@ -39,8 +38,8 @@ class BatchingSqliteEventLogStorage(SqliteEventLogStorage):
     def register_instance(self, instance: dg.DagsterInstance) -> None:
         super().__init__(str(Path(instance.root_directory, "history", "runs")), self._inst_data)
         super().register_instance(instance)
-        with super().index_connection():  # creates the tables, unless another process has
-            self._has_tables = True
+        with super().index_connection():
+            pass  # it creates the tables, unless another process has
 
     @cached_property
     def _index(self) -> sa.Engine:
@@ -56,10 +55,6 @@ class BatchingSqliteEventLogStorage(SqliteEventLogStorage):
 
         Stock makes a new engine for each, which compiles every statement again.
         """
-        if not self._has_tables:
-            with super().index_connection() as connection:
-                yield connection
-            return
         with self._db_lock, self._index.begin() as connection:
             yield connection
 

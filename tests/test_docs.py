@@ -208,6 +208,7 @@ def test_no_line_is_too_wide_and_no_path_of_a_machine_is_shown(page: Path) -> No
         assert wide == []
     absolute = set(re.findall(r"(?<![\w./:<>(){}*~-])/(\w+)", text(page)))
     assert absolute <= {"opt", "etc", "var", "usr", "dev", "bin", "nonexistent", "v2"}, "only a server's or the API's"
+    # Nor where the line above does not look, such as in an address.
     assert not re.search(r"/root/|/tmp/|/home/\w", text(page))
 
 

@@ -34,8 +34,10 @@ def make_missing_warehouse(database: Database) -> Database:
 
 
 def migrated(database: Database) -> Database:
-    """The same database, with this release's tables."""
-    with make_missing_warehouse(database).transaction() as connection:
+    """The same database, with this release's tables. A file that exists already must have them."""
+    if database.is_file:
+        return make_missing_warehouse(database)
+    with database.transaction() as connection:
         migrations.migrate(connection)
     return database
 
