@@ -1,7 +1,6 @@
 """A database that cannot be opened says why in one line."""
 
 import contextlib
-import socket
 import sqlite3
 from pathlib import Path
 
@@ -12,11 +11,11 @@ import sqlalchemy as sa
 from resources.database import Database
 from resources.database_errors import WarehouseDamaged, WarehouseError, WarehouseLocked
 from tests.support.databases import PASSWORD, database_at, insert, numbers, refusal
+from tests.support.ports import free_port
 
 
 def test_a_server_that_is_down_is_reported() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     message = refusal(
         f"postgresql+psycopg://writer:{PASSWORD.replace('@', '%40').replace('/', '%2F')}@127.0.0.1:{port}/db"
     )

@@ -6,7 +6,6 @@ one are skipped.
 
 import json
 import os
-import socket
 import stat
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from resources.sandbox.logged_request import LoggedRequest
 from tests.support.begun import begin, wait_until_shown
 from tests.support.command import command_here, devin_sessions, in_this_process
 from tests.support.disks import Disk, disk_at
+from tests.support.ports import free_port
 from tests.support.published import files_of, has_no_temporary_files, in_snapshot, snapshot_of, sums
 from tests.support.servers import Server, as_administrator
 from tests.support.waiting import wait_until
@@ -152,8 +152,7 @@ def test_a_server_restart_in_the_middle_of_a_block_costs_one_retry(world: World,
 
 @pytest.mark.parametrize("where", ["postgresql+psycopg://writer@127.0.0.1:{port}/sessions", "duckdb:///md:sessions"])
 def test_a_server_that_is_down_is_reported(world: World, capsys: pytest.CaptureFixture[str], where: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     # DuckDB downloads its MotherDuck extension: the proxy makes that unreachable too.
     world.configure(
         warehouse_url=where.format(port=port), http_proxy=f"http://127.0.0.1:{port}", home=str(world.directory)

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from dotenv import dotenv_values
 
 from pipelines.settings import PROJECT, Settings
 from tests.support.forks import Command
+from tests.support.ports import free_port
 from tests.support.typed import Part
 
 PORTS = {"ui": "3000", "sandbox": "8787"}
@@ -55,12 +56,6 @@ def copy_project(directory: Path) -> None:
     for stamp in ("installed", "ready"):
         (directory / ".venv" / stamp).unlink(missing_ok=True)
         (directory / ".venv" / stamp).touch()
-
-
-def free_ports(*usual: str) -> dict[str, str]:
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in usual]
-        return dict(zip(usual, (str(one.getsockname()[1]) for one in sockets), strict=True))
 
 
 def patiently(**options: Any) -> tenacity.Retrying:
@@ -99,7 +94,7 @@ class Person:
 
     directory: Path
     parts: list[Part]
-    ports: dict[str, str] = field(default_factory=lambda: free_ports(*PORTS.values()))
+    ports: dict[str, str] = field(default_factory=lambda: {usual: str(free_port()) for usual in PORTS.values()})
     rewritten: dict[str, str] = field(default_factory=dict)
     outputs: dict[str, str] = field(default_factory=dict)
 

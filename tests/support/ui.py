@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -20,6 +19,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from pipelines.command.demo import DIRECTORY
 from pipelines.settings import PROJECT
+from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 from warehouse import tables
 
@@ -33,8 +33,7 @@ def dagster_ui(environment: Mapping[str, str], output: IO[str] | int | None = No
 
     Its output goes to `output`, by default to the caller's.
     """
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "pipelines", "ui", "--port", str(port)]
     process = subprocess.Popen(
         command, cwd=PROJECT, env={**os.environ, **environment}, start_new_session=True, stdout=output, stderr=output
@@ -73,8 +72,7 @@ def ui_ended_by(number: signal.Signals) -> Iterator[EndingUI]:
 
     A UI takes long to start, so no test starts one for each signal: each UI that a test needs ends by another one.
     """
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "pipelines", "ui", "--port", str(port)]
     # Every process that is started holds the pipe open, so the output ends when the last of them has ended.
     process = subprocess.Popen(
