@@ -2,22 +2,27 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps
 
-.PHONY: help demo test walkthrough proof bench check dev docs screenshots format lock clean
+.PHONY: help install demo test walkthrough wheel proof bench check dev docs screenshots format lock clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 22
 
-demo: .venv/ready  ## Load 90 days of invented sessions into data/demo and show the result
+install: .venv/installed  ## Install what a server needs into .venv, without the tools for development
+
+demo: .venv/installed  ## Load 90 days of invented sessions into data/demo and show the result
 	@$(BIN)/devin-sessions demo
 
 # Python writes its bytecode even if the environment says not to: the tests start the project's code many times.
-test walkthrough: export PYTHONDONTWRITEBYTECODE =
+test walkthrough wheel: export PYTHONDONTWRITEBYTECODE =
 
-test: .venv/ready  ## Run every test, except those of make walkthrough
-	$(BIN)/python -m pytest --ignore=tests/test_walkthrough.py
+test: .venv/ready  ## Run every test, except those of make walkthrough and make wheel
+	$(BIN)/python -m pytest --ignore=tests/test_walkthrough.py --ignore=tests/test_wheel.py
 
 walkthrough: .venv/ready  ## Follow the documentation as a person would: type its commands and check what it promises
 	$(BIN)/python -m pytest --numprocesses=0 tests/test_walkthrough.py
+
+wheel: .venv/ready  ## Build the wheel, install it for another user with each Python that is here, and use it
+	$(BIN)/python -m pytest --numprocesses=0 tests/test_wheel.py
 
 proof: .venv/ready  ## Run every fault, lie, kill and broken disk, and print one table (PROOF=--quick for a part)
 	$(if $(PROOF),,EXAMPLES=13 $(BIN)/python -m pytest --timeout=7200 $$(grep -rl "support.examples import" tests))
@@ -34,7 +39,7 @@ check: .venv/ready  ## Check formatting, lint and types, and that Dagster loads 
 	$(BIN)/mypy
 	$(BIN)/dg check defs
 
-dev: .venv/ready  ## Start the Dagster UI with the daemon that runs the schedule; the instance is under data/
+dev: .venv/installed  ## Start the Dagster UI with the daemon that runs the schedule; the instance is under data/
 	@$(BIN)/devin-sessions ui
 
 docs: .venv/ready  ## Generate docs/data-dictionary.md from the tables and docs/settings.md from the settings
@@ -48,16 +53,18 @@ format: .venv/ready  ## Format the code and fix what lint can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# The lock has hashes but no index URL, so it installs from any index.
-lock: .venv/ready  ## Pin the newest allowed versions in requirements.lock
-	$(BIN)/uv pip compile --quiet --upgrade pyproject.toml --extra dev --universal --python-version 3.11 \
-		--generate-hashes --no-emit-index-url --no-header --output-file requirements.lock
+# The locks have hashes but no index URL, so they install from any index. The second one holds all of the first.
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--no-header --no-emit-package devin-session-metrics pyproject.toml
+lock: .venv/ready  ## Pin the newest allowed versions in requirements.lock and requirements-dev.lock
+	$(LOCK) --upgrade --extra server --output-file requirements.lock
+	$(LOCK) --upgrade --extra dev --constraint requirements.lock --output-file requirements-dev.lock
 
 clean:  ## Remove the installation and the caches, but no data
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
 
-# The lock is complete and hashed, so pip resolves nothing; it has the build backend, so pip fetches nothing else.
-.venv/installed: requirements.lock
+# The locks are complete and hashed, so pip resolves nothing; they have the build backend, so pip fetches nothing else.
+.venv/locked: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed. If it has another name here: make PYTHON=python3.12 …"; exit 1; }
 	@echo "Installing into .venv (once, about a minute)"
@@ -66,6 +73,11 @@ clean:  ## Remove the installation and the caches, but no data
 	@$(PIP) --require-hashes -r requirements.lock
 	@touch $@
 
-.venv/ready: .venv/installed pyproject.toml
+.venv/installed: .venv/locked pyproject.toml
 	@$(PIP) --no-build-isolation --editable .
+	@touch $@
+
+.venv/ready: .venv/installed requirements-dev.lock
+	@echo "Adding the tools for tests and development"
+	@$(PIP) --require-hashes -r requirements-dev.lock
 	@touch $@

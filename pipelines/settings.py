@@ -18,16 +18,12 @@ from dotenv import load_dotenv
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from pipelines import home
 from resources.addresses import check_url, check_webhook
 from resources.database import Database
 from resources.database_secrets import is_on_this_machine
 from resources.devin_key import check_key, version_for
 from warehouse.dimensions import DIMENSIONS, Dimension
-
-PROJECT = Path(__file__).resolve().parents[1]
-"""The project's directory. Relative paths in settings start here, whatever the working directory is."""
-
-ENV_FILE = PROJECT / ".env"
 
 DISCOVER = "discover"
 
@@ -169,9 +165,15 @@ class Settings(BaseSettings):
         "`make` installs. Unset: none.",
         "an http:// or https:// address without user and password",
     )
+    devin_home: Path | None = _setting(
+        None,
+        "Directory for everything that no other setting places: the warehouse, its published copies, Dagster's record "
+        "of runs, and a `.env` file. Unset: `data` in a checkout, otherwise the user's data directory.",
+        "an absolute path of a directory; `~` is your home directory",
+    )
     warehouse_url: str = _setting(
-        "duckdb:///data/warehouse.duckdb",
-        "The warehouse. A relative path starts in the project's directory.",
+        "",
+        "The warehouse. Unset: the file `warehouse.duckdb` in `DEVIN_HOME`.",
         "a DuckDB file as duckdb:///path/to/file.duckdb, a MotherDuck database as duckdb:///md:name, or a PostgreSQL "
         "database as postgresql+psycopg://user:password@host/database",
     )
@@ -179,8 +181,8 @@ class Settings(BaseSettings):
     devin_report_path: Path | None = _setting(
         None,
         "File to which the activity report is written; `off` for none. Unset: `published/report.html` next to the "
-        "warehouse's file, or in `data/` if the warehouse is on a server.",
-        "off, or a path that ends in .html; a relative path starts in the project's directory",
+        "warehouse's file, or in `DEVIN_HOME` if the warehouse is on a server.",
+        "off, or a path that ends in .html",
     )
     devin_alert_webhook_url: SecretStr | None = _setting(
         None,
@@ -250,9 +252,18 @@ class Settings(BaseSettings):
             raise ValueError("not an address")
         return url
 
+    @field_validator("devin_home", mode="before")
+    @classmethod
+    def _usable_home(cls, value: object) -> object:
+        return home.checked(value) if isinstance(value, str) else value
+
     @field_validator("warehouse_url")
     @classmethod
-    def _usable_warehouse(cls, value: str) -> str:
+    def _usable_warehouse(cls, value: str, info: ValidationInfo) -> str:
+        if "devin_home" not in info.data:  # it is refused itself
+            return value
+        if not value:
+            return Database.url_of(home.home() / "warehouse.duckdb")
         try:
             url = sa.make_url(value)
         except sa.exc.ArgumentError:
@@ -275,19 +286,15 @@ class Settings(BaseSettings):
             if url.query or not re.fullmatch(r"md:[A-Za-z0-9_]+", url.database):
                 raise ValueError("not the name of a database; the token belongs in MOTHERDUCK_TOKEN")
             return url.render_as_string(hide_password=False)
-        try:
-            path = PROJECT / Path(url.database).expanduser()
-            is_directory = path.is_dir()
-        except (OSError, RuntimeError):
-            raise ValueError("not a valid path") from None
-        if is_directory:
-            raise ValueError("this is a directory; give a file in it")
-        return url.set(database=str(path)).render_as_string(hide_password=False)
+        return url.set(database=str(_file_of(url.database))).render_as_string(hide_password=False)
 
     @field_validator("devin_report_path")
     @classmethod
-    def _html_file(cls, path: Path | None) -> Path | None:
-        if path not in (None, Path("off")) and (path.suffix != ".html" or (PROJECT / path).is_dir()):
+    def _html_file(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+        if path is None or path == Path("off") or "devin_home" not in info.data:
+            return path
+        path = home.start_of_relative_paths() / path
+        if path.suffix != ".html" or path.is_dir():
             raise ValueError("not a path that ends in .html")
         return path
 
@@ -303,9 +310,9 @@ class Settings(BaseSettings):
         if self.devin_report_path == Path("off"):
             return None
         if self.devin_report_path:
-            return PROJECT / self.devin_report_path
+            return self.devin_report_path
         snapshot = self.published_snapshot
-        return (snapshot.parent if snapshot else PROJECT / "data" / "published") / "report.html"
+        return (snapshot.parent if snapshot else home.home() / "published") / "report.html"
 
     @property
     def dimensions(self) -> list[Dimension]:
@@ -332,11 +339,11 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls) -> "Settings":
-        """The settings of this process. A `.env` file in the project's directory fills in what the environment lacks.
+        """The settings of this process. The `.env` files of `home.env_files` fill in what the environment lacks.
 
         Raises SettingsRefused with each invalid variable, its value (never a secret) and what is allowed.
         """
-        _read_env_file()
+        _read_env_files()
         try:
             return cls()
         except ValidationError as error:
@@ -345,23 +352,39 @@ class Settings(BaseSettings):
 
 def logs_json() -> bool:
     """Whether DEVIN_LOG_FORMAT is `json`, for messages about settings that are refused."""
-    _read_env_file()
+    _read_env_files()
     return os.environ.get("DEVIN_LOG_FORMAT") == "json"
 
 
-def env_file_warning() -> str:
-    """The warning to show if other users of this machine can read `.env`; empty if they can't."""
+def env_file_warnings() -> list[str]:
+    """What to say of the `.env` files: those that other users of this machine can read, and one that is not read."""
+    warnings = [
+        f"Other users of this machine can read {path} and the key in it. To prevent that: chmod 600 {path}"
+        for path in home.env_files()
+        if os.name == "posix" and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
+    ]
+    if foreign := home.foreign_env_file():
+        warnings.append(
+            f"{foreign} is not read: it belongs to {home.owner(foreign)}, and could send your key elsewhere. If you "
+            f"trust it, copy it to a directory of your own and run the command there."
+        )
+    return warnings
+
+
+def _read_env_files() -> None:
+    for path in home.env_files():
+        load_dotenv(path, override=False)
+
+
+def _file_of(database: str) -> Path:
     try:
-        mode = ENV_FILE.stat().st_mode
-    except FileNotFoundError:
-        return ""
-    if os.name != "posix" or not mode & (stat.S_IRWXG | stat.S_IRWXO):
-        return ""
-    return f"Other users of this machine can read {ENV_FILE} and the key in it. To prevent that: chmod 600 {ENV_FILE}"
-
-
-def _read_env_file() -> None:
-    load_dotenv(ENV_FILE, override=False)
+        path = home.start_of_relative_paths() / Path(database).expanduser()
+        is_directory = path.is_dir()
+    except (OSError, RuntimeError):
+        raise ValueError("not a valid path") from None
+    if is_directory:
+        raise ValueError("this is a directory; give a file in it")
+    return path
 
 
 def _split(value: object, pattern: str, noun: str) -> object:

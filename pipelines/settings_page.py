@@ -30,6 +30,7 @@ SUBJECTS = {
         "devin_patience_seconds",
     ],
     "Where results go": [
+        "devin_home",
         "warehouse_url",
         "devin_report_path",
         "devin_alert_webhook_url",
@@ -42,9 +43,16 @@ SUBJECTS = {
 _PREFACE = """\
 # Settings
 
-Every setting is an environment variable. A `.env` file in the project's directory fills in what the environment does
-not set; an empty variable counts as unset. A value that is not allowed stops the program before it does anything, with
-a message that gives the variable and the allowed values. You need to set only `DEVIN_API_KEY`.
+Every setting is an environment variable; an empty one counts as unset. A value that is not allowed stops the program
+before it does anything, with a message that gives the variable and the allowed values. You need to set only
+`DEVIN_API_KEY`.
+
+`.env` files fill in what the environment does not set: first the nearest one from the working directory upwards, then
+the checkout's, then the one in `DEVIN_HOME`. The nearest one is skipped if it belongs to another user. Dagster's own
+commands, such as `dagster asset list` or `dg check defs`, also read a `.env` in the directory in which you type them,
+and there the file takes precedence over the environment.
+
+A relative path in a setting starts in the checkout; if you set `DEVIN_HOME`, or without a checkout, it starts there.
 
 `make docs` generates this page from `pipelines/settings.py`; do not edit it.
 """
@@ -54,7 +62,7 @@ _OTHERS = """
 
 | variable | default | meaning |
 |---|---|---|
-| `DAGSTER_HOME` | `data/dagster` | Absolute path of the directory in which Dagster keeps its record of runs. |
+| `DAGSTER_HOME` | `dagster` in `DEVIN_HOME` | Directory of Dagster's record of runs, as an absolute path. |
 | `MOTHERDUCK_TOKEN` | none | Token for a warehouse on MotherDuck. |
 | `HTTPS_PROXY`, `NO_PROXY` | none | Proxy for requests to the API and the webhook, and the hosts to reach without it. |
 | `OTEL_EXPORTER_OTLP_HEADERS` and others | none | Standard variables of the OpenTelemetry SDK. |
@@ -76,7 +84,7 @@ def _section(subject: str, names: list[str]) -> str:
 
 
 def _format_default(default: object) -> str:
-    if default in (None, ()):
+    if default in (None, (), ""):
         return "none"
     if isinstance(default, bool):
         return f"`{default}`".lower()

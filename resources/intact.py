@@ -5,6 +5,7 @@ can hang or crash DuckDB, so the file is read in a process of its own.
 """
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +17,9 @@ import duckdb
 
 _SECONDS, _SECONDS_PER_MEGABYTE = 60.0, 0.5  # reading takes 0.001 s per megabyte, and the keys 0.1 s
 _KEYS = "keys"
+# On Linux, what this process runs, even if its path was replaced by an upgrade or is in a directory that only root may
+# search.
+_THIS_PYTHON = "/proc/self/exe"
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,13 @@ def read_through(path: Path, *, with_keys: bool = False) -> Found:
     command = [sys.executable, "-m", __name__, str(path), *([_KEYS] if with_keys else [])]
     patience = _SECONDS + path.stat().st_size / 1e6 * _SECONDS_PER_MEGABYTE
     # In a session of its own: Ctrl-C is for the caller, which then ends this process.
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True) as child:
+    with subprocess.Popen(
+        command,
+        executable=_THIS_PYTHON if os.path.exists(_THIS_PYTHON) else None,  # noqa: PTH110
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as child:
         try:
             output, _ = child.communicate(timeout=patience)
             end = f"DuckDB exited with code {child.returncode} while reading it" if child.returncode else ""

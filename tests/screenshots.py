@@ -5,8 +5,8 @@ Loads the demo, then opens its report and Dagster's asset graph in a headless br
 
 import subprocess
 
-from pipelines.command.demo import DIRECTORY
-from pipelines.settings import PROJECT
+from pipelines.command.demo import directory
+from pipelines.home import PROJECT
 from tests.support.browser import chromium
 from tests.support.ui import dagster_ui, load_the_demo, patient_page, see_the_graph
 
@@ -19,7 +19,7 @@ def main() -> None:
     PICTURES.mkdir(parents=True, exist_ok=True)
     with chromium() as browser:
         page = browser.new_page(viewport={"width": 1000, "height": 1150})
-        page.goto((DIRECTORY / "published" / "report.html").as_uri())
+        page.goto((directory() / "published" / "report.html").as_uri())
         page.wait_for_selector("html[data-drawn]")
         page.screenshot(path=PICTURES / "report.png")
         with dagster_ui(over_the_demo, subprocess.DEVNULL) as url:

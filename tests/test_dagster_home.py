@@ -11,7 +11,7 @@ import pytest
 
 from pipelines.command import exit_codes
 from pipelines.command.dagster_home import open_instance
-from pipelines.settings import PROJECT
+from pipelines.home import PROJECT
 from tests.support.command import Here, command_here, devin_sessions
 from tests.support.disks import KB, disk_at
 from tests.support.world import World, template_world
@@ -97,22 +97,55 @@ def test_a_damaged_configuration_is_reported_with_its_path(home: Path, here: Her
         assert len(instance.get_runs()) == 1, "without it, the project's own configuration is used"
 
 
-def dangling(configuration: Path) -> None:
-    configuration.unlink()
-    configuration.symlink_to("/nowhere/dagster.yaml")
+def dangling(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/nowhere/dagster.yaml")
 
 
-def empty(configuration: Path) -> None:
-    configuration.unlink()
-    configuration.touch()
+def empty(path: Path) -> None:
+    path.unlink()
+    path.touch()
 
 
-@pytest.mark.parametrize("damage", [dangling, empty])
-def test_an_empty_configuration_is_linked_again(home: Path, damage: Callable[[Path], None]) -> None:
-    damage(home / "dagster.yaml")
+def linked_by_an_older_release(path: Path) -> None:
+    path.rename(path.with_suffix(".old"))
+    path.with_suffix(".old").write_text("# Configures this project's Dagster instance. `devin-sessions` links it.\n")
+    path.symlink_to(path.with_suffix(".old"))
+
+
+def written_by_an_older_release(path: Path) -> None:
+    path.write_text(path.read_text().splitlines()[0] + "\ntelemetry: {enabled: true}\n")
+
+
+@pytest.mark.parametrize("before", [dangling, empty, linked_by_an_older_release, written_by_an_older_release])
+@pytest.mark.parametrize("name", ["dagster.yaml", "workspace.yaml"])
+def test_a_missing_or_older_configuration_is_replaced_by_the_projects_own(
+    home: Path, name: str, before: Callable[[Path], None]
+) -> None:
+    ours = (home / name).read_bytes()
+    before(home / name)
     with open_instance() as instance:
         assert not instance.telemetry_enabled
-    assert (home / "dagster.yaml").resolve(strict=True) == PROJECT / "dagster.yaml"
+    assert not (home / name).is_symlink()
+    assert (home / name).read_bytes() == ours
+
+
+@pytest.mark.parametrize("is_linked", [False, True])
+def test_a_configuration_of_ones_own_is_kept(home: Path, is_linked: bool) -> None:
+    configuration, own = home / "dagster.yaml", home / "own.yaml"
+    own.write_text("".join(configuration.read_text().splitlines(keepends=True)[1:]) + "concurrency: {}\n")
+    configuration.unlink()
+    configuration.symlink_to(own) if is_linked else own.rename(configuration)
+    text = configuration.read_text()
+    with open_instance():
+        pass
+    assert configuration.read_text() == text
+    assert configuration.is_symlink() is is_linked
+
+
+def test_the_workspace_that_the_ui_uses_is_the_checkouts() -> None:
+    ours = (PROJECT / "pipelines" / "command" / "workspace.yaml").read_text()
+    assert ours.split("\n", 1)[1] == (PROJECT / "workspace.yaml").read_text()
 
 
 def test_a_locked_file_is_reported_and_status_works(home: Path, here: Here) -> None:

@@ -11,7 +11,7 @@ import duckdb
 import pytest
 import sqlalchemy as sa
 
-from pipelines.settings import PROJECT
+from pipelines.home import PROJECT
 from resources.database import Database
 from resources.database_errors import WarehouseError
 from tests.support.command import in_this_process

@@ -23,9 +23,10 @@ from dagster_webserver.cli import dagster_webserver
 
 from pipelines.command import cli
 from pipelines.command.dagster_home import dagster_home
+from pipelines.home import PROJECT
 from pipelines.loading.changed_settings import Incompatible, refuse_other_days
 from pipelines.partitions import as_days, daily_partitions
-from pipelines.settings import PROJECT, Settings
+from pipelines.settings import Settings
 from resources.sandbox.server import Sandbox
 from tests.support.loads import fill, fill_all_tables
 from tests.support.messages import sentences
@@ -100,7 +101,7 @@ def test_every_make_target_on_the_pages_exists() -> None:
                 name, is_variable, _ = word.partition("=")
                 assert f"$({name})" in makefile if is_variable else word in targets, f"{page.name}: make {word}"
                 shown.add(name)
-    assert {"demo", "test", "check", "dev", ".venv/ready", "PYTHON"} <= shown
+    assert {"demo", "test", "check", "dev", "install", "PYTHON"} <= shown
 
 
 @pytest.fixture
@@ -443,7 +444,7 @@ def test_dagster_on_postgresql_is_set_up_with_the_matching_library() -> None:
     shown = safe_load_yaml(block)
     name = shown["storage"]["postgres"]["postgres_url"]["env"]
     assert f"\n   {name}=postgresql+psycopg2://" in text(DEPLOYMENT)
-    ours = safe_load_yaml(text(PROJECT / "dagster.yaml"))
+    ours = safe_load_yaml(text(PROJECT / "pipelines" / "command" / "dagster.yaml"))
     ours.pop("event_log_storage")
     assert shown == ours | {"storage": shown["storage"]}
     major, minor, patch = importlib.metadata.version("dagster").split(".")

@@ -15,7 +15,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from pipelines.settings import PROJECT
+from pipelines.home import PROJECT
 from tests.support.begun import begin
 from tests.support.command import start
 from tests.support.held import Gate, Held

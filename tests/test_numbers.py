@@ -361,7 +361,7 @@ def test_an_env_file_can_ask_for_json_too(in_json: World, capsys: pytest.Capture
     file = in_json.directory / ".env"
     file.write_text("DEVIN_LOG_FORMAT=json\nDEVIN_TIMEZONE=Mars\n", encoding="utf-8")
     file.chmod(0o600)
-    in_json.environment.setattr("pipelines.settings.ENV_FILE", file)
+    in_json.environment.chdir(file.parent)
     for name in ("DEVIN_LOG_FORMAT", "DEVIN_TIMEZONE"):
         in_json.environment.delenv(name)
     code, shown = in_this_process(capsys, in_json.environment, "backfill", "2025-04-01", "2025-04-02")

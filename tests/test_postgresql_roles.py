@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from pipelines.settings import PROJECT
+from pipelines.home import PROJECT
 from resources.database import Database
 from tests.support.postgresql import PostgreSQL
 from tests.support.rows import NOW, reading, store

@@ -11,7 +11,7 @@ import duckdb
 import pytest
 
 from pipelines.command import exit_codes
-from pipelines.settings import PROJECT
+from pipelines.home import PROJECT
 from resources.database import Database
 from tests.support.command import Here, command_here, devin_sessions
 from tests.support.forks import Command

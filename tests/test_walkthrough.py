@@ -18,7 +18,7 @@ import duckdb
 import pytest
 import sqlalchemy as sa
 
-from pipelines.settings import PROJECT
+from pipelines.home import PROJECT
 from resources.sandbox.server import Sandbox
 from tests.support.pages import NAMES, blocks, environment_file, text, units
 from tests.support.person import Person
@@ -316,7 +316,7 @@ def test_a_server_is_set_up_watched_backed_up_and_upgraded(person: Person, sourc
     person.follows(FIRST_LOAD)
     check_loaded(snapshot, source, first, YESTERDAY)
     check_report(state / "published/report.html", source, YESTERDAY)
-    assert (state / "dagster/dagster.yaml").resolve() == person.clone / "dagster.yaml"
+    assert (state / "dagster/workspace.yaml").read_bytes().endswith((person.clone / "workspace.yaml").read_bytes())
     assert not (person.clone / "data").exists()
 
     with (

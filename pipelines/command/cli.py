@@ -36,7 +36,7 @@ from pipelines.command.screen import (
 from pipelines.command.status import status
 from pipelines.definitions import devin_api_for
 from pipelines.partitions import as_days, closed_days, daily_partitions
-from pipelines.settings import Settings, env_file_warning, logs_json
+from pipelines.settings import Settings, env_file_warnings, logs_json
 from resources.calls import Calls
 from resources.devin_key import KEY_VARIABLE
 
@@ -60,8 +60,8 @@ def main() -> None:
     set_output(json_lines=is_json)
     try:
         interrupts.set_last_words(last_words)
-        if warning := env_file_warning():
-            complain(warning, "env_file_exposed")
+        for warning in env_file_warnings():
+            complain(warning, "env_file")
         # In standalone mode Typer prints errors itself, and not as JSON.
         sys.exit(app(standalone_mode=not is_json))
     except Exception as error:

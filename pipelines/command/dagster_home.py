@@ -18,7 +18,8 @@ from dagster_shared.check import CheckError
 from filelock import FileLock
 
 from pipelines.assets.published_snapshot import PUBLISHED_SNAPSHOT
-from pipelines.settings import PROJECT
+from pipelines.home import home as data_home
+from resources.files import replacing
 
 _NO_OUTPUT_CAPTURE = {
     "compute_logs": {
@@ -43,10 +44,15 @@ _CONFIGURATION_ERRORS = (
 )
 
 
-def dagster_home() -> Path:
-    """The instance's directory: DAGSTER_HOME, by default data/dagster.
+CONFIGURATION, WORKSPACE = "dagster.yaml", "workspace.yaml"
+_OURS = b"# Written by devin-sessions"
+_OURS_WHEN_LINKED = b"# Configures this project's Dagster instance"  # a release of before linked its own file
 
-    Creates it and links the project's dagster.yaml into it if necessary. Raises HomeUnusable.
+
+def dagster_home() -> Path:
+    """The instance's directory, created if it doesn't exist: DAGSTER_HOME, by default `dagster` in the home.
+
+    Raises HomeUnusable.
     """
     home = _home()
     os.environ["DAGSTER_HOME"] = str(home)
@@ -54,16 +60,10 @@ def dagster_home() -> Path:
     os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "1000")  # only then does Dagster store events in batches
     try:
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        configuration = home / "dagster.yaml"
-        is_dangling = configuration.is_symlink() and not configuration.exists()
-        if is_dangling or (configuration.is_file() and not configuration.stat().st_size):
-            configuration.unlink()  # Dagster would use its own defaults, which include telemetry
-        with contextlib.suppress(FileExistsError):  # from an earlier start, or one at the same time
-            configuration.symlink_to(PROJECT / "dagster.yaml")
     except OSError as error:
         raise HomeUnusable(
             f"DAGSTER_HOME={home} cannot hold Dagster's record of runs: {error.strerror}. Set it to a directory you "
-            "can write to, or unset it to use data/dagster."
+            "can write to."
         ) from error
     return home
 
@@ -75,12 +75,24 @@ def home_exists() -> bool:
 
 
 def _home() -> Path:
-    home = Path(os.environ.get("DAGSTER_HOME") or PROJECT / "data" / "dagster")
+    named = os.environ.get("DAGSTER_HOME")
+    home = Path(os.path.expanduser(named)) if named else data_home() / "dagster"  # noqa: PTH111
     if not home.is_absolute():
         raise HomeUnusable(
             f"DAGSTER_HOME={home} is refused: Dagster needs an absolute path, such as {Path.cwd() / home}."
         )
     return home
+
+
+def _place(name: str, home: Path) -> None:
+    """Copy the project's own file into the home, unless there is one that the user made."""
+    path, ours = home / name, Path(__file__).with_name(name).read_bytes()
+    # If it were missing or empty, Dagster would use its own defaults, which include telemetry.
+    present = path.read_bytes() if path.exists() else b""
+    is_ours = not present or present.startswith(_OURS) or (path.is_symlink() and present.startswith(_OURS_WHEN_LINKED))
+    if is_ours and (present != ours or path.is_symlink()):
+        with replacing(path) as file:
+            file.write(ours)
 
 
 @contextlib.contextmanager
@@ -94,14 +106,16 @@ def open_instance(*, for_the_ui: bool = False) -> Iterator[dg.DagsterInstance]:
     with contextlib.ExitStack() as stack:
         # Dagster creates its tables when it first opens the directory, and fails if another process does so meanwhile.
         with using_run_record(), FileLock(dagster_home() / "opening.lock"):
+            for name in (CONFIGURATION, WORKSPACE):
+                _place(name, _home())
             try:
                 reference = InstanceRef.from_dir(str(_home()), overrides={} if for_the_ui else _NO_OUTPUT_CAPTURE)
                 instance = stack.enter_context(dg.DagsterInstance.from_ref(reference))
             except _CONFIGURATION_ERRORS as error:
                 raise HomeUnusable(
-                    f"Dagster's configuration {_home() / 'dagster.yaml'} can't be used: {_in_one_line(error)}. This "
+                    f"Dagster's configuration {_home() / CONFIGURATION} can't be used: {_in_one_line(error)}. This "
                     "affects the record of runs, not the warehouse. Fix that file, or delete it: the next command "
-                    "will link the project's own in its place."
+                    "will put the project's own in its place."
                 ) from error
             instance.get_runs(limit=1)
             instance.all_instigator_state()

@@ -14,14 +14,20 @@ from pipelines.command import runs
 from pipelines.command.dagster_home import open_instance
 from pipelines.command.screen import LiveProgress, complain, say, set_output, show_coverage, show_table
 from pipelines.definitions import definitions_for
+from pipelines.home import home, start_of_relative_paths
 from pipelines.partitions import closed_days, daily_partitions
-from pipelines.settings import PROJECT, Settings
+from pipelines.settings import Settings
 from resources.database import Database
 from resources.sandbox.server import Sandbox
 from warehouse import reads
 from warehouse.dimensions import ORGANIZATIONS
 
-DIRECTORY = PROJECT / "data" / "demo"
+_OWN_FILES = ("warehouse.duckdb", "warehouse.duckdb.wal", "published", "dagster")
+
+
+def directory() -> Path:
+    """Where the demo's warehouse, snapshot, report and record of runs are."""
+    return home() / "demo"
 
 
 def run_demo(days: int, organizations: int, *, with_ui: bool) -> None:
@@ -29,7 +35,7 @@ def run_demo(days: int, organizations: int, *, with_ui: bool) -> None:
 
     Exits with 1 if a run fails.
     """
-    shutil.rmtree(DIRECTORY, ignore_errors=True)
+    _remove_last_demo()
     today = datetime.now(UTC).date()
     first_day = today - timedelta(days=days)
     with Sandbox(organizations=organizations) as source:
@@ -37,10 +43,11 @@ def run_demo(days: int, organizations: int, *, with_ui: bool) -> None:
             devin_api_url=source.url,
             devin_api_key=source.api_key,
             devin_start_date=first_day.isoformat(),
-            warehouse_url=f"duckdb:///{DIRECTORY}/warehouse.duckdb",
+            devin_home=str(home()),
+            warehouse_url=Database.url_of(directory() / "warehouse.duckdb"),
         )
         set_output(json_lines=False)
-        os.environ["DAGSTER_HOME"] = str(DIRECTORY / "dagster")
+        os.environ["DAGSTER_HOME"] = str(directory() / "dagster")
         settings = Settings.load()
         say(f"Using the sandbox instead of the Devin API. Loading {days} days of {organizations} organizations.")
         closed = closed_days(daily_partitions(settings))
@@ -58,6 +65,15 @@ def run_demo(days: int, organizations: int, *, with_ui: bool) -> None:
             subprocess.run([sys.executable, "-m", "pipelines", "ui"], check=False)
         else:
             _show_next_steps()
+
+
+def _remove_last_demo() -> None:
+    """Remove what a demo writes, and nothing else that may be in its directory."""
+    for path in (directory() / name for name in _OWN_FILES):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _use_only(**values: str) -> None:
@@ -89,15 +105,23 @@ def _show(settings: Settings) -> None:
 
 
 def _show_next_steps() -> None:
-    command = Path(sys.executable).parent / "devin-sessions"
-    program = command.relative_to(Path.cwd()) if command.is_relative_to(Path.cwd()) else command
+    program = _from_here(Path(sys.executable).parent / "devin-sessions")
+    warehouse = (directory() / "warehouse.duckdb").relative_to(start_of_relative_paths())
+    steps = {
+        _from_here(directory() / "published" / "report.html"): "the report, to open in a browser",
+        f"{program} demo --ui": "the same data in the Dagster UI",
+        "README.md, “Real use”": "from a key to a nightly schedule",
+    }
     say("What to try next:")
-    in_the_ui, report = f"{program} demo --ui", f"{(DIRECTORY / 'published' / 'report.html').relative_to(PROJECT)}"
-    width = max(map(len, (in_the_ui, report)))
-    say(f"  {report:{width}}   the report, to open in a browser")
-    say(f"  {in_the_ui:{width}}   the same data in the Dagster UI")
-    say(f"  {'README.md, “Real use”':{width}}   from a key to a nightly schedule")
+    width = max(map(len, steps))
+    for step, what in steps.items():
+        say(f"  {step:{width}}   {what}")
     say(
-        f"  WAREHOUSE_URL=duckdb:///{DIRECTORY.relative_to(PROJECT)}/warehouse.duckdb "
+        f"  WAREHOUSE_URL=duckdb:///{warehouse} "
         f'{program} query "select * from enterprise_sessions order by day desc limit 7"'
     )
+
+
+def _from_here(path: Path) -> str:
+    """The path as it can be typed in the working directory."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

@@ -1,14 +1,15 @@
 """Runs of the job in this process, recorded in the Dagster instance like any other run."""
 
-import os
-import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 from dagster._core.utils import make_new_run_id
+from filelock import FileLock, Timeout
 
 from pipelines.assets.activity_report import ACTIVITY_REPORT
 from pipelines.assets.published_snapshot import PUBLISHED_SNAPSHOT
@@ -24,8 +25,6 @@ from warehouse.dimensions import Dimension
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 _LOCK_TIMEOUT_SECONDS = 10.0
-
-_HOST, _PID = "devin-sessions/host", "devin-sessions/process"
 
 
 @dataclass
@@ -99,13 +98,13 @@ def _run(definitions: dg.Definitions, instance: dg.DagsterInstance, **options: A
     # Dagster records an interrupted run as failed, unless its cancellation was requested.
     instance.add_event_listener(run_id, lambda entry: _request_cancellation(instance, entry))
     try:
-        with using_run_record():
+        with using_run_record(), _marked_as_alive(instance, run_id):
             result = definitions.resolve_job_def(JOB).execute_in_process(
                 instance=instance,
                 run_id=run_id,
                 run_config=_QUIET,
                 raise_on_error=False,
-                **options | {"tags": options.get("tags", {}) | _this_process()},
+                **options,
             )
     except HomeUnusable as error:
         return Outcome([str(error)])
@@ -147,18 +146,47 @@ def failed_checks(outcomes: Iterable[Outcome], severity: dg.AssetCheckSeverity) 
     return list(dict.fromkeys(check.description or check.check_name for check in failed))
 
 
-def _this_process() -> dict[str, str]:
-    return {_HOST: socket.gethostname(), _PID: str(os.getpid())}
+# Each run of a process like this one keeps a file here locked, which tells others that it is alive. A process id would
+# not do: in the next container it belongs to another process.
+_ALIVE = "alive"
+
+
+def _alive(instance: dg.DagsterInstance) -> Path:
+    return Path(instance.root_directory) / _ALIVE
+
+
+@contextmanager
+def _marked_as_alive(instance: dg.DagsterInstance, run_id: str) -> Iterator[None]:
+    directory = _alive(instance)
+    directory.mkdir(exist_ok=True, mode=0o700)
+    mark = FileLock(directory / run_id)
+    with _between_marks(directory):
+        mark.acquire()
+    try:
+        yield
+    finally:
+        with _between_marks(directory):
+            Path(mark.lock_file).unlink(missing_ok=True)
+            mark.release()
+
+
+def _between_marks(directory: Path) -> FileLock:
+    """Held while a mark is made, removed or looked for, since between its creation and its lock it looks dead."""
+    return FileLock(directory.with_name(f"{directory.name}.lock"))
 
 
 def _close_dead_runs(instance: dg.DagsterInstance) -> None:
-    """Mark runs as failed whose process on this machine is gone: otherwise they would appear to run for ever."""
-    here = {_HOST: socket.gethostname()}
-    begun = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
-    for run in instance.get_runs(dg.RunsFilter(statuses=begun, tags=here)):
-        try:
-            os.kill(int(run.tags[_PID]), 0)
-        except ProcessLookupError:
-            instance.report_run_failed(run, "The process of this run was killed. What it stored is kept.")
-        except PermissionError:
-            continue
+    """Mark runs as failed whose process is gone: otherwise they would appear to run for ever."""
+    directory = _alive(instance)
+    if not directory.is_dir():
+        return
+    with _between_marks(directory):
+        for path in directory.iterdir():
+            try:
+                with FileLock(path, timeout=0):
+                    run = instance.get_run_by_id(path.name)
+                    if run and not run.is_finished:
+                        instance.report_run_failed(run, "The process of this run was killed. What it stored is kept.")
+                    path.unlink()
+            except (Timeout, PermissionError):  # it is alive, or another user's
+                continue

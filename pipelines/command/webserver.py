@@ -25,11 +25,10 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from pipelines.settings import PROJECT
+from pipelines.command.dagster_home import WORKSPACE
 
 ADDRESS = "127.0.0.1"
 HOSTS = (ADDRESS, "localhost")
-WORKSPACE = PROJECT / "workspace.yaml"
 _SHUTDOWN_SECONDS = 5
 _DAEMON_SHUTDOWN_SECONDS = 60  # the daemon stops its own children first
 
@@ -80,12 +79,13 @@ def serve(instance: dg.DagsterInstance, port: int) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))  # so that the children are stopped too
+    workspace = str(Path(instance.root_directory) / WORKSPACE)
     instance.optimize_for_webserver(statement_timeout=15_000, pool_recycle=3_600, max_overflow=20)
     try:
         with (
             _listening(port) as listening,
-            _daemon() as daemon,
-            WorkspaceProcessContext(instance, WorkspaceFileTarget(paths=[str(WORKSPACE)])) as context,
+            _daemon(workspace) as daemon,
+            WorkspaceProcessContext(instance, WorkspaceFileTarget(paths=[workspace])) as context,
         ):
             app = guarded(DagsterWebserver(context).create_asgi_app())
             server = uvicorn.Server(
@@ -118,12 +118,12 @@ def _listening(port: int) -> socket.socket:
 
 
 @contextmanager
-def _daemon() -> Iterator[subprocess.Popen[bytes]]:
+def _daemon(workspace: str) -> Iterator[subprocess.Popen[bytes]]:
     """Dagster's daemon, which runs the schedule and the sensors, until the block ends."""
-    program = str(Path(sys.executable).parent / "dagster-daemon")
+    program = [sys.executable, "-m", "dagster._daemon"]  # its script may be elsewhere, as after pip install --target
     # In its own process group, so that Ctrl-C in a terminal doesn't stop the daemon's code server while a tick uses
     # it. The signal below stops the ticks first.
-    process = subprocess.Popen([program, "run", "--workspace", str(WORKSPACE)], process_group=0)
+    process = subprocess.Popen([*program, "run", "--workspace", workspace], process_group=0)
     try:
         yield process
     finally:

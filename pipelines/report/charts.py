@@ -9,9 +9,11 @@ from dataclasses import asdict, dataclass
 from datetime import date
 from typing import Any
 
-import altair as alt
-
+from pipelines.home import with_a_home_directory
 from pipelines.report.activity import EnterpriseDay, RecentOrganization
+
+with with_a_home_directory():  # Altair looks for it when it is imported
+    import altair as alt
 
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")

@@ -24,11 +24,12 @@ def library() -> str:
     import vl_convert as vlc  # here: no other command or run should wait for it
 
     versions = (vlc.get_vega_version(), vlc.get_vegalite_versions()[-1], vlc.get_vega_embed_version())
-    kept = user_cache_path("devin-sessions") / f"vega-{'-'.join(versions)}.js"
-    with suppress(OSError):  # not there yet, or not readable
-        return kept.read_text(encoding="utf-8")
+    name = f"vega-{'-'.join(versions)}.js"
+    # A user without a home, or without permissions in it, has no cache and bundles every time.
+    with suppress(OSError, RuntimeError):
+        return (user_cache_path("devin-sessions") / name).read_text(encoding="utf-8")
     script = vlc.javascript_bundle(_GLOBALS).replace("</script", "<\\/script")
-    with suppress(OSError), replacing(kept) as file:  # a user without a home has no cache and bundles every time
+    with suppress(OSError, RuntimeError), replacing(user_cache_path("devin-sessions") / name) as file:
         file.write(script.encode())
     return script
 

@@ -18,8 +18,8 @@ import pytest
 import sqlalchemy as sa
 
 from pipelines.command import dagster_home, exit_codes
+from pipelines.home import PROJECT
 from pipelines.schedules import JOB, range_tags
-from pipelines.settings import PROJECT
 from resources.database import Database
 from resources.database_errors import WarehouseError
 from resources.sandbox.logged_request import LoggedRequest

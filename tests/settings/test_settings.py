@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from pipelines import settings_page
-from pipelines.settings import PROJECT, Settings
+from pipelines.home import PROJECT
+from pipelines.settings import Settings
 from tests.support.variables import SECRET, VARIABLES, load, refusal
 
 # Defaults
@@ -37,6 +38,7 @@ def test_an_empty_variable_means_the_default() -> None:
         "devin_fetch": "auto",
         "devin_log_format": "text",
         "otel_exporter_otlp_endpoint": None,
+        "devin_home": None,
         "warehouse_url": f"duckdb:///{PROJECT}/data/warehouse.duckdb",
         "devin_report_path": None,
         "devin_alert_webhook_url": None,
@@ -66,6 +68,7 @@ def test_each_variable_sets_its_setting(monkeypatch: pytest.MonkeyPatch, tmp_pat
         devin_fetch="differenced",
         devin_log_format="json",
         otel_exporter_otlp_endpoint="http://localhost:4318",
+        devin_home=str(tmp_path),
         warehouse_url=f"duckdb:///{tmp_path}/warehouse.duckdb",
         devin_report_path=f"{tmp_path}/page.html",
         devin_alert_webhook_url=f" https://hooks.example.com/{SECRET}?a=b ",
@@ -94,6 +97,7 @@ def test_each_variable_sets_its_setting(monkeypatch: pytest.MonkeyPatch, tmp_pat
         "devin_fetch": "differenced",
         "devin_log_format": "json",
         "otel_exporter_otlp_endpoint": "http://localhost:4318",
+        "devin_home": tmp_path,
         "warehouse_url": f"duckdb:///{tmp_path}/warehouse.duckdb",
         "devin_report_path": tmp_path / "page.html",
     }
@@ -124,7 +128,8 @@ DATE = "a date such as 2025-01-01, from 2020-01-01 up to yesterday"
 TIMEZONE = "an IANA name such as UTC or Europe/Berlin"
 COLLECTOR = "an http:// or https:// address without user and password"
 SECONDS = "a number of seconds above 0, up to 600"
-PAGE = "off, or a path that ends in .html; a relative path starts in the project's directory"
+PAGE = "off, or a path that ends in .html"
+HOME = "an absolute path of a directory; `~` is your home directory"
 DATABASES = (
     "a DuckDB file as duckdb:///path/to/file.duckdb, a MotherDuck database as duckdb:///md:name, or a PostgreSQL "
     "database as postgresql+psycopg://user:password@host/database"
@@ -164,6 +169,7 @@ DATABASES = (
             for value in ("localhost:4318", "ftp://a", "https://", "true")
         ),
         ("otel_exporter_otlp_endpoint", "http:///v1/metrics", COLLECTOR),
+        *(("devin_home", value, HOME) for value in ("data", "./data", "~no-such-user/data", "/etc/hostname")),
         *(("warehouse_url", value, DATABASES) for value in ("warehouse.duckdb", "duckdb://", "duckdb:///")),
         *(("warehouse_url", value, DATABASES) for value in ("duckdb:///:memory:", "sqlite:///a.db", "duckdb://host/a")),
         *(("warehouse_url", value, DATABASES) for value in ("duckdb:///~no-such-user/a.duckdb", "postgresql://h/db")),
@@ -330,7 +336,6 @@ def test_the_page_has_a_row_of_four_cells_for_every_variable() -> None:
     assert defaults["`DEVIN_API_KEY`"] == "none"
     assert defaults["`DEVIN_ALLOW_VERSION_CHANGE`"] == "`false`"
     assert defaults["`DEVIN_TIMEOUT_SECONDS`"] == "`30`"
-    assert defaults["`WAREHOUSE_URL`"] == "`duckdb:///data/warehouse.duckdb`"
 
 
 def test_the_page_is_written_to_a_file_or_to_standard_output(

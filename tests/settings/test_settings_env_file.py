@@ -1,4 +1,4 @@
-"""The project's `.env` file fills in what the environment lacks."""
+"""Where data goes, and which `.env` files fill in what the environment lacks."""
 
 import json
 import os
@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.command import copy_of_the_project
-from tests.support.variables import SECRET, VARIABLES
+from tests.support.command import copy_of_the_project, started
+from tests.support.variables import SECRET, VARIABLES, refusal
 
 
 @pytest.fixture
@@ -25,9 +25,11 @@ def project(tmp_path: Path) -> Path:
 def load_in(project: Path, working_directory: Path, variables: Mapping[str, str]) -> dict[str, Any]:
     """The settings that a new process loads if its environment has these variables and no other settings."""
     code = (
-        "import json, os; from pipelines.settings import PROJECT, Settings; s = Settings.load(); "
+        "import json, os; from pipelines.home import PROJECT; from pipelines.settings import Settings; "
+        "from pipelines.command.dagster_home import dagster_home; "
+        "s = Settings.load(); "
         "print(json.dumps({'project': str(PROJECT), 'key': os.environ.get('DEVIN_API_KEY'), "
-        "**s.model_dump(mode='json')}))"
+        "'report': str(s.published_report), 'dagster_home': str(dagster_home()), **s.model_dump(mode='json')}))"
     )
     environment = {name: value for name, value in os.environ.items() if name not in VARIABLES}
     done = subprocess.run(
@@ -44,7 +46,7 @@ def load_in(project: Path, working_directory: Path, variables: Mapping[str, str]
     return loaded
 
 
-def test_the_projects_env_file_fills_in_only_what_the_environment_lacks(project: Path, tmp_path: Path) -> None:
+def test_an_env_file_fills_in_only_what_the_environment_lacks(project: Path, tmp_path: Path) -> None:
     (project / ".env").write_text(
         f"DEVIN_API_KEY=apk_user_{SECRET}\n"
         "DEVIN_TIMEZONE=Asia/Tokyo\n"
@@ -52,16 +54,43 @@ def test_the_projects_env_file_fills_in_only_what_the_environment_lacks(project:
         "DEVIN_MAX_TRIES=7\n"
         "WAREHOUSE_URL=duckdb:///from_file.duckdb\n"
     )
-    (tmp_path / ".env").write_text("DEVIN_DAY_START_HOUR=23\n")
     loaded = load_in(project, tmp_path, {"DEVIN_TIMEZONE": "Europe/Berlin", "DEVIN_MAX_TRIES": ""})
     assert loaded["devin_timezone"] == "Europe/Berlin"
     assert loaded["devin_max_tries"] == 5
     assert loaded["devin_org_ids"] == ["org-1", "org-2"]
     assert loaded["warehouse_url"] == f"duckdb:///{project}/from_file.duckdb"
-    # The `.env` in the working directory is ignored.
-    assert loaded["devin_day_start_hour"] == 0
     # The API client reads the key from the environment.
     assert loaded["key"] == f"apk_user_{SECRET}"
+
+
+def test_the_nearest_env_file_comes_before_the_checkouts_and_that_before_the_homes(
+    project: Path, tmp_path: Path
+) -> None:
+    below = tmp_path / "somewhere" / "below"
+    below.mkdir(parents=True)
+    hours, home = ["DEVIN_DAY_START_HOUR=1\n", "DEVIN_MAX_TRIES=2\n", "DEVIN_LOOKBACK_DAYS=4\n"], project / "data"
+    home.mkdir()
+    (tmp_path / ".env").write_text("DEVIN_CATCH_UP_DAYS=9\n")
+    (tmp_path / "somewhere" / ".env").write_text(hours[0])
+    (project / ".env").write_text(hours[0].replace("1", "2") + hours[1])
+    (home / ".env").write_text("".join(hours).replace("1", "3").replace("=2", "=3"))
+    loaded = load_in(project, below, {})
+    assert loaded["devin_day_start_hour"] == 1
+    assert loaded["devin_max_tries"] == 2
+    assert loaded["devin_lookback_days"] == 4
+    assert loaded["devin_catch_up_days"] == 35, "only the nearest of those upwards is read"
+
+
+def test_an_env_file_above_the_working_directory_that_another_user_owns_is_not_read(
+    project: Path, tmp_path: Path
+) -> None:
+    (tmp_path / ".env").write_text("DEVIN_API_URL=https://elsewhere.example.com\n")
+    for owner, is_read in ((None, True), (1234, False)):
+        if owner:
+            os.chown(tmp_path / ".env", owner, owner)
+        assert (load_in(project, tmp_path, {})["devin_api_url"] == "https://elsewhere.example.com") is is_read
+    _, _, shown = started("--help", cwd=tmp_path, PYTHONPATH=str(project))
+    assert f"{tmp_path / '.env'} is not read: it belongs to the user with id 1234" in shown
 
 
 def test_without_variables_and_without_an_env_file_every_setting_is_its_default(project: Path, tmp_path: Path) -> None:
@@ -70,3 +99,31 @@ def test_without_variables_and_without_an_env_file_every_setting_is_its_default(
     assert loaded["devin_api_url"] == "https://api.devin.ai"
     assert loaded["devin_start_date"] == "2025-01-01"
     assert loaded["warehouse_url"] == f"duckdb:///{project}/data/warehouse.duckdb"
+
+
+def test_devin_home_holds_all_data_and_relative_paths_start_there(project: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / ".env").write_text("DEVIN_REPORT_PATH=web/page.html\n")
+    loaded = load_in(project, tmp_path, {"DEVIN_HOME": str(home)})
+    assert loaded["warehouse_url"] == f"duckdb:///{home}/warehouse.duckdb"
+    assert loaded["report"] == f"{home}/web/page.html"
+    assert loaded["dagster_home"] == f"{home}/dagster"
+    loaded = load_in(project, tmp_path, {"DEVIN_HOME": "~/mine", "HOME": str(home), "DEVIN_REPORT_PATH": ""})
+    assert loaded["report"] == f"{home}/mine/published/report.html"
+
+
+def test_an_installation_without_a_checkout_uses_the_users_data_directory(project: Path, tmp_path: Path) -> None:
+    (project / "pyproject.toml").unlink()
+    loaded = load_in(project, tmp_path, {"HOME": str(tmp_path), "XDG_DATA_HOME": ""})
+    home = tmp_path / ".local" / "share" / "devin-sessions"
+    assert loaded["warehouse_url"] == f"duckdb:///{home}/warehouse.duckdb"
+    assert loaded["dagster_home"] == f"{home}/dagster"
+    relative = load_in(project, tmp_path, {"HOME": str(tmp_path), "XDG_DATA_HOME": "", "DEVIN_REPORT_PATH": "a.html"})
+    assert relative["report"] == f"{home}/a.html"
+
+
+def test_a_bad_home_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    message = refusal(monkeypatch, devin_home="data", warehouse_url="", devin_report_path="a.html")
+    assert message.startswith("DEVIN_HOME='data' is refused (not an absolute path)")
+    assert "\n" not in message

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from pipelines.settings import PROJECT, Settings
+from pipelines.home import PROJECT
+from pipelines.settings import Settings
 from tests.support.variables import SECRET, load, refusal, warehouse_path
 
 

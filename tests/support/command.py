@@ -5,19 +5,22 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
 from pipelines.command import cli
-from pipelines.settings import PROJECT
+from pipelines.home import PROJECT
 from tests.support.forks import Command, make_missing_home
 
 
-def start(*arguments: str, cwd: Path = PROJECT, stdout: int = subprocess.PIPE) -> subprocess.Popen[str]:
+def start(
+    *arguments: str, cwd: Path = PROJECT, stdout: int = subprocess.PIPE, variables: Mapping[str, str] | None = None
+) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "pipelines", *arguments]
-    return subprocess.Popen(command, cwd=cwd, text=True, stdout=stdout, stderr=subprocess.PIPE)
+    environment = {**os.environ, **(variables or {})}
+    return subprocess.Popen(command, cwd=cwd, env=environment, text=True, stdout=stdout, stderr=subprocess.PIPE)
 
 
 def devin_sessions(*arguments: str) -> tuple[int, str, str]:
@@ -31,9 +34,9 @@ def devin_sessions(*arguments: str) -> tuple[int, str, str]:
     return ended.code, ended.output, ended.errors
 
 
-def started(*arguments: str, cwd: Path = PROJECT) -> tuple[int, str, str]:
-    """The same of a command that is started from nothing, as a shell does it."""
-    process = start(*arguments, cwd=cwd)
+def started(*arguments: str, cwd: Path = PROJECT, **variables: str) -> tuple[int, str, str]:
+    """The same of a command that is started from nothing, as a shell does it, with these variables set."""
+    process = start(*arguments, cwd=cwd, variables=variables)
     out, err = process.communicate(timeout=120)
     assert "Traceback" not in err, err
     return process.returncode, out, err
@@ -85,6 +88,5 @@ def copy_of_the_project(directory: Path) -> Path:
     """The code in a directory of its own, so that its data/ and .env are not this checkout's."""
     for name in ("pipelines", "resources", "warehouse"):
         shutil.copytree(PROJECT / name, directory / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("dagster.yaml", "workspace.yaml"):
-        shutil.copy(PROJECT / name, directory)
+    shutil.copy(PROJECT / "pyproject.toml", directory)
     return directory

@@ -4,7 +4,7 @@ import configparser
 import re
 from pathlib import Path
 
-from pipelines.settings import PROJECT
+from pipelines.home import PROJECT
 
 DOCS = PROJECT / "docs"
 PAGES = [PROJECT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(DOCS.glob("*.md"))

@@ -20,7 +20,8 @@ import httpx
 import tenacity
 from dotenv import dotenv_values
 
-from pipelines.settings import PROJECT, Settings
+from pipelines.home import PROJECT
+from pipelines.settings import Settings
 from tests.support.forks import Command
 from tests.support.ports import free_port
 from tests.support.typed import Part
@@ -53,7 +54,7 @@ def copy_project(directory: Path) -> None:
     (directory / ".venv").mkdir()
     for entry in Path(sys.prefix).iterdir():
         (directory / ".venv" / entry.name).symlink_to(entry)
-    for stamp in ("installed", "ready"):
+    for stamp in ("locked", "installed", "ready"):
         (directory / ".venv" / stamp).unlink(missing_ok=True)
         (directory / ".venv" / stamp).touch()
 

@@ -9,7 +9,7 @@ from typing import Any
 import duckdb
 import httpx
 
-from pipelines.settings import PROJECT
+from pipelines.home import PROJECT
 from resources.sandbox.server import Sandbox
 from tests.support.pages import text
 from tests.support.person import Person, Running

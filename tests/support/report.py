@@ -12,10 +12,11 @@ from playwright.sync_api import Page
 
 from pipelines import checks
 from pipelines.assets.activity_report import ACTIVITY_REPORT
+from pipelines.home import PROJECT
 from pipelines.report import page as report
 from pipelines.report.activity import read_activity
 from pipelines.schedules import JOB
-from pipelines.settings import PROJECT, Settings
+from pipelines.settings import Settings
 from resources.database import Database
 from tests.support.world import World
 from warehouse import rollups, tables, writes

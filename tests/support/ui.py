@@ -17,8 +17,8 @@ from typing import IO
 import tenacity
 from playwright.sync_api import Browser, Page, expect
 
-from pipelines.command.demo import DIRECTORY
-from pipelines.settings import PROJECT
+from pipelines.command.demo import directory
+from pipelines.home import PROJECT
 from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 from warehouse import tables
@@ -93,7 +93,7 @@ def ui_ended_by(number: signal.Signals) -> Iterator[EndingUI]:
         daemons = "Instance is configured with the following daemons"
         wait_until(lambda: any(daemons in line for line in ui.printed), "the daemon runs")
         yield ui
-        groups = [os.getpgid(daemon) for daemon in _started_by(process.pid, "dagster-daemon")]
+        groups = [os.getpgid(daemon) for daemon in _started_by(process.pid, "dagster._daemon")]
     except BaseException:
         process.send_signal(signal.SIGINT)
         process.wait(ENDING_SECONDS)
@@ -120,8 +120,8 @@ def load_the_demo(days: int, organizations: int) -> dict[str, str]:
     amount = ["--days", str(days), "--organizations", str(organizations)]
     subprocess.run([*command, *amount], cwd=PROJECT, check=True, stdout=subprocess.DEVNULL)
     return {
-        "WAREHOUSE_URL": f"duckdb:///{DIRECTORY}/warehouse.duckdb",
-        "DAGSTER_HOME": str(DIRECTORY / "dagster"),
+        "WAREHOUSE_URL": f"duckdb:///{directory()}/warehouse.duckdb",
+        "DAGSTER_HOME": str(directory() / "dagster"),
         "DEVIN_START_DATE": str(datetime.now(UTC).date() - timedelta(days=days)),
     }
 
