@@ -17,6 +17,7 @@ from dagster._core.storage.asset_check_execution_record import (
 )
 from pydantic import BaseModel, Field
 
+from pipelines.asset_keys import asset_key
 from pipelines.failures import UNUSABLE_WAREHOUSE, failure_message, is_interrupt
 from pipelines.ledger import open_read_only
 from pipelines.partitions import format_days
@@ -251,7 +252,7 @@ class FailedRuns:
         found: dict[Piece, float] = {}
         with suppress(*UNUSABLE_WAREHOUSE), open_read_only(database) as connection:
             for dimension in self.settings.dimensions:
-                key = dg.AssetKey(dimension.cells.name)
+                key = asset_key(self.settings, dimension.cells.name)
                 read = reads.last_read(connection, dimension)
                 found |= {(key, day.isoformat()): read_at.timestamp() for day, read_at in read.items()}
         return found

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from pipelines.assets.activity_report import ACTIVITY_REPORT
-from pipelines.assets.published_snapshot import PUBLISHED_SNAPSHOT
+from pipelines.asset_keys import ACTIVITY_REPORT, PUBLISHED_SNAPSHOT
 from pipelines.ledger import open_read_only
 from pipelines.settings import Settings
 from resources.database import Database
@@ -55,8 +54,8 @@ def _behind(connection: sa.Connection, database: Database, settings: Settings) -
         days = read[ORGANIZATIONS]
         written = max(days).timestamp() if days else 0.0
     published = {
-        PUBLISHED_SNAPSHOT.to_user_string(): [snapshot, snapshot.parent / "parquet" / parquet.SUMS] if snapshot else [],
-        ACTIVITY_REPORT.to_user_string(): [report] if report else [],
+        PUBLISHED_SNAPSHOT: [snapshot, snapshot.parent / "parquet" / parquet.SUMS] if snapshot else [],
+        ACTIVITY_REPORT: [report] if report else [],
     }
     late = [name for name, paths in published.items() if any(_is_older(path, written) for path in paths)]
     return Behind(rollups, late, stored_at)

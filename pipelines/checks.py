@@ -8,6 +8,7 @@ import dagster as dg
 import sqlalchemy as sa
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
+from pipelines.asset_keys import asset_key
 from pipelines.loading.counted_ids import LIST_IS_WHOLE
 from pipelines.partitions import closed_days, daily_partitions, format_days
 from pipelines.settings import Settings
@@ -40,7 +41,7 @@ class Claim:
     title: str
     description: str
     judge: Judge
-    also: tuple[dg.AssetKey, ...] = ()
+    also: tuple[str, ...] = ()
 
 
 def claims_of(dimension: Dimension) -> list[Claim]:
@@ -88,17 +89,17 @@ def claims_of(dimension: Dimension) -> list[Claim]:
     return [*claims, CONTROL_TOTALS_AGREE] if dimension.is_extra else claims
 
 
-def checks_of(dimension: Dimension) -> list[dg.AssetChecksDefinition]:
+def checks_of(settings: Settings, dimension: Dimension) -> list[dg.AssetChecksDefinition]:
     """The checks of the asset that holds the cells of `dimension`."""
-    return [_as_check(claim, dimension) for claim in claims_of(dimension)]
+    return [_as_check(settings, claim, dimension) for claim in claims_of(dimension)]
 
 
-def _as_check(claim: Claim, dimension: Dimension) -> dg.AssetChecksDefinition:
+def _as_check(settings: Settings, claim: Claim, dimension: Dimension) -> dg.AssetChecksDefinition:
     @dg.asset_check(
-        asset=dg.AssetKey(dimension.cells.name),
+        asset=asset_key(settings, dimension.cells.name),
         name=claim.name,
         description=claim.description,
-        additional_deps=claim.also or None,
+        additional_deps=[asset_key(settings, name) for name in claim.also] or None,
     )
     def check(database: dg.ResourceParam[Database], settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
         with database.transaction(read_only=True) as connection:
@@ -124,7 +125,7 @@ def listing_verdicts(instance: dg.DagsterInstance, settings: Settings) -> Iterat
     """The title of each list's check, and its last recorded verdict; nothing for a check that has none."""
     ended = {AssetCheckExecutionRecordStatus.SUCCEEDED, AssetCheckExecutionRecordStatus.FAILED}
     for dimension in settings.dimensions:
-        key = dg.AssetCheckKey(dg.AssetKey(dimension.listed.name), LIST_IS_WHOLE)
+        key = dg.AssetCheckKey(asset_key(settings, dimension.listed.name), LIST_IS_WHOLE)
         for result in instance.event_log_storage.get_asset_check_execution_history(key, 1, status=ended):
             if result.event and result.event.dagster_event:
                 found = result.event.dagster_event.asset_check_evaluation_data
@@ -277,7 +278,7 @@ CONTROL_TOTALS_AGREE = Claim(
     "Users and organizations",
     "Each day's total was the same when users and when organizations were counted.",
     _control_totals_agree,
-    also=(dg.AssetKey(ORGANIZATIONS.cells.name),),
+    also=(ORGANIZATIONS.cells.name,),
 )
 
 

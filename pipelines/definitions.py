@@ -7,11 +7,11 @@ import dagster as dg
 from pipelines.alerts import alerts_sensor
 from pipelines.assets.activity_report import activity_report_asset
 from pipelines.assets.daily_sessions import daily_sessions_asset
-from pipelines.assets.organizations import organizations
+from pipelines.assets.organizations import organizations_asset
 from pipelines.assets.published_snapshot import published_snapshot_asset
-from pipelines.assets.rollups import ROLLUPS
+from pipelines.assets.rollups import rollup_assets
 from pipelines.assets.user_daily_sessions import user_daily_sessions_asset
-from pipelines.assets.users import users
+from pipelines.assets.users import users_asset
 from pipelines.checks import checks_of
 from pipelines.follow import follow_sensor
 from pipelines.loading.progress import Progress
@@ -23,23 +23,30 @@ from resources.devin_api import DevinAPI
 from warehouse.dimensions import ORGANIZATIONS, USERS
 
 
-def definitions_for(settings: Settings, progress: Progress) -> dg.Definitions:
-    """The code location for these settings; each load reports to `progress`."""
+def definitions_for(settings: Settings, progress: Progress | None = None) -> dg.Definitions:
+    """The code location for these settings; each load reports to `progress`, if anyone wants to know.
+
+    For a Dagster of your own, see docs/own-dagster.md. The key and the database's password are not in the definitions:
+    what sends them reads them from the environment.
+    """
     partitions = daily_partitions(settings)
     # For each dimension: its assets up to the counts, and the last ones, which publishing waits for.
     assets_of = {
-        ORGANIZATIONS: ([organizations, daily_sessions_asset(partitions)], ROLLUPS),
-        USERS: ([users], [user_daily_sessions_asset(partitions)]),
+        ORGANIZATIONS: (
+            [organizations_asset(settings), daily_sessions_asset(settings, partitions)],
+            rollup_assets(settings),
+        ),
+        USERS: ([users_asset(settings)], [user_daily_sessions_asset(settings, partitions)]),
     }
     chosen = [assets_of[dimension] for dimension in settings.dimensions]
     assets = [asset for before, after in chosen for asset in (*before, *after)]
     last = [asset.key for _, after in chosen for asset in after]
-    checks = [check for dimension in settings.dimensions for check in checks_of(dimension)]
+    checks = [check for dimension in settings.dimensions for check in checks_of(settings, dimension)]
     if settings.published_snapshot:
-        assets.append(published_snapshot_asset(last))
+        assets.append(published_snapshot_asset(settings, last))
         last = [assets[-1].key]
     if settings.published_report:
-        assets.append(activity_report_asset(last))
+        assets.append(activity_report_asset(settings, last))
     sensors = [follow_sensor(settings)]
     if settings.devin_alert_webhook_url:
         sensors.append(alerts_sensor(assets, checks, settings))
@@ -50,7 +57,7 @@ def definitions_for(settings: Settings, progress: Progress) -> dg.Definitions:
         schedules=[daily_refresh_schedule(assets, partitions, settings)],
         resources={
             "settings": _fixed(settings.model_copy(update=dict.fromkeys(SECRETS))),  # read where they are sent
-            "progress": _fixed(progress),
+            "progress": _fixed(progress or Progress()),
             "devin_api": _fixed(devin_api_for(settings)),
             "database": _fixed(Database(url=settings.warehouse_url)),
             # Assets pass no values on; the default one writes files to a directory that a run's config may choose.
@@ -84,4 +91,4 @@ def defs() -> dg.Definitions:
     """What the Dagster webserver, daemon and runs load, with the environment's settings."""
     # Dagster warns at each start that single-run backfills are beta; the tests check that they work.
     warnings.filterwarnings("ignore", category=dg.BetaWarning)
-    return definitions_for(Settings.load(), Progress())
+    return definitions_for(Settings.load())

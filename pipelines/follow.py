@@ -10,6 +10,7 @@ import dagster as dg
 from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 from dagster._core.storage.dagster_run import FINISHED_STATUSES, NOT_FINISHED_STATUSES
 
+from pipelines.asset_keys import asset_key, is_any_ours
 from pipelines.behind import behind
 from pipelines.failures import UNUSABLE_WAREHOUSE
 from pipelines.schedules import JOB
@@ -19,6 +20,7 @@ from warehouse.tables import ROLLUPS
 SENSOR = "loaded_days_follow"
 QUIET = timedelta(seconds=10)  # one backfill, or one command, may pause that long between two of its runs
 _SLACK = timedelta(minutes=5)  # a run's record may be written some time after the run ended
+_RECENT_RUNS = 100  # in an instance of several code locations, the last one may be another's
 _OWN = "dagster/sensor_name"
 _UNFINISHED_BACKFILLS = [BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING, BulkActionStatus.FAILING]
 
@@ -40,9 +42,9 @@ def follow_sensor(settings: Settings, quiet: timedelta = QUIET) -> dg.SensorDefi
     def loaded_days_follow(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         until = datetime.now(UTC) - quiet
         since = datetime.fromisoformat(context.cursor) if context.cursor else None
-        if _is_busy(context.instance):
+        if _is_busy(context.instance, settings):
             return dg.SensorResult(skip_reason="A run or a backfill is in progress.")
-        ended = _ended(context.instance, since)
+        ended = _ended(context.instance, settings, since)
         if any(_end(record) > until for record in ended):
             return dg.SensorResult(skip_reason="A run ended just now; another may follow at once.")
         if since and not ended:
@@ -53,7 +55,7 @@ def follow_sensor(settings: Settings, quiet: timedelta = QUIET) -> dg.SensorDefi
             context.log.warning(str(error))
             return dg.SensorResult(skip_reason=str(error))  # the cursor stays, so the next tick looks again
         own = [record.dagster_run for record in ended if record.dagster_run.tags.get(_OWN) == SENSOR]
-        rollups = {dg.AssetKey(rollup.name) for rollup in ROLLUPS}
+        rollups = {asset_key(settings, rollup.name) for rollup in ROLLUPS}
         if not since or len(own) < len(ended):
             wanted = found.assets
         elif any(rollups & set(run.asset_selection or ()) for run in own):
@@ -64,24 +66,34 @@ def follow_sensor(settings: Settings, quiet: timedelta = QUIET) -> dg.SensorDefi
             still = f"Still behind: {', '.join(found.assets)}." if found.assets else "Nothing is behind."
             return dg.SensorResult(skip_reason=still, cursor=until.isoformat())
         request = dg.RunRequest(
-            run_key=ended[0].dagster_run.run_id if ended else None, asset_selection=[*map(dg.AssetKey, wanted)]
+            run_key=ended[0].dagster_run.run_id if ended else None,
+            asset_selection=[asset_key(settings, name) for name in wanted],
         )
         return dg.SensorResult(run_requests=[request], cursor=until.isoformat())
 
     return loaded_days_follow
 
 
-def _is_busy(instance: dg.DagsterInstance) -> bool:
-    backfills = instance.get_backfills(filters=BulkActionsFilter(statuses=_UNFINISHED_BACKFILLS), limit=1)
-    return bool(backfills or instance.get_run_records(dg.RunsFilter(statuses=NOT_FINISHED_STATUSES), limit=1))
+def _is_busy(instance: dg.DagsterInstance, settings: Settings) -> bool:
+    backfills = instance.get_backfills(filters=BulkActionsFilter(statuses=_UNFINISHED_BACKFILLS))
+    runs = instance.get_run_records(dg.RunsFilter(statuses=NOT_FINISHED_STATUSES))
+    return any(is_any_ours(settings, backfill.asset_selection) for backfill in backfills) or any(
+        _is_ours(record, settings) for record in runs
+    )
 
 
-def _ended(instance: dg.DagsterInstance, since: datetime | None) -> list[dg.RunRecord]:
-    """The runs that ended after `since`, newest first; the last one if `since` is None."""
-    if since is None:
-        return [*instance.get_run_records(dg.RunsFilter(statuses=FINISHED_STATUSES), limit=1)]
-    updated = dg.RunsFilter(statuses=FINISHED_STATUSES, updated_after=since - _SLACK)
-    return [record for record in instance.get_run_records(updated) if _end(record) > since]
+def _ended(instance: dg.DagsterInstance, settings: Settings, since: datetime | None) -> list[dg.RunRecord]:
+    """The runs that ended after `since`, newest first; a last one, if there is any, if `since` is None."""
+    ended = dg.RunsFilter(statuses=FINISHED_STATUSES, updated_after=since - _SLACK if since else None)
+    records = instance.get_run_records(ended, limit=None if since else _RECENT_RUNS)
+    ours = [record for record in records if _is_ours(record, settings)]
+    return [record for record in ours if _end(record) > since] if since else ours[:1]
+
+
+def _is_ours(record: dg.RunRecord, settings: Settings) -> bool:
+    """Whether this is a run of the job, or of any of its assets: an instance may have other code locations too."""
+    run = record.dagster_run
+    return run.job_name == JOB or is_any_ours(settings, run.asset_selection)
 
 
 def _end(record: dg.RunRecord) -> datetime:

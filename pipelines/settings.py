@@ -154,6 +154,12 @@ class Settings(BaseSettings):
         "totals, `auto` is `direct` for up to `DEVIN_LOOKBACK_DAYS` days and `differenced` for more.",
         "auto, direct or differenced",
     )
+    devin_asset_prefix: Annotated[tuple[str, ...], NoDecode] = _setting(
+        (),
+        "Prefix of the keys of all assets, for a Dagster in which other assets have the same names. Set it before the "
+        "first run: Dagster takes assets with another prefix for new ones. Unset: none.",
+        "letters, digits and underscores, with a `/` between parts",
+    )
     devin_log_format: Literal["text", "json"] = _setting(
         "text",
         "What `devin-sessions` prints: sentences, or one JSON object per line, with numbers as fields.",
@@ -229,6 +235,15 @@ class Settings(BaseSettings):
         if isinstance(user_ids, tuple) and DISCOVER in user_ids and len(user_ids) > 1:
             raise ValueError(f"{DISCOVER} cannot be combined with ids")
         return user_ids
+
+    @field_validator("devin_asset_prefix", mode="before")
+    @classmethod
+    def _split_prefix(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        if not re.fullmatch(r"\w+(/\w+)*", value, re.ASCII):
+            raise ValueError("not a prefix")
+        return tuple(value.split("/"))
 
     @field_validator("devin_start_date")
     @classmethod

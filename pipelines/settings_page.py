@@ -34,6 +34,7 @@ SUBJECTS = {
         "warehouse_url",
         "devin_report_path",
         "devin_alert_webhook_url",
+        "devin_asset_prefix",
         "devin_log_format",
         "otel_exporter_otlp_endpoint",
     ],

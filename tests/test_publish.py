@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.assets.published_snapshot import PUBLISHED_SNAPSHOT
+from pipelines.asset_keys import PUBLISHED_SNAPSHOT
 from pipelines.schedules import JOB
 from tests.support.analyst import analyst
 from tests.support.postgresql import PostgreSQL
@@ -33,7 +33,7 @@ def publish(world: World) -> dg.ExecuteInProcessResult:
     """Run the last asset alone."""
     return world.definitions.resolve_job_def(JOB).execute_in_process(
         instance=world.instance,
-        asset_selection=[PUBLISHED_SNAPSHOT],
+        asset_selection=[dg.AssetKey(PUBLISHED_SNAPSHOT)],
         run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
         raise_on_error=False,
     )
@@ -41,7 +41,7 @@ def publish(world: World) -> dg.ExecuteInProcessResult:
 
 def metadata_of(result: dg.ExecuteInProcessResult) -> dict[str, Any]:
     """The metadata that the run recorded for the snapshot."""
-    (event,) = result.asset_materializations_for_node(PUBLISHED_SNAPSHOT.to_python_identifier())
+    (event,) = result.asset_materializations_for_node(PUBLISHED_SNAPSHOT)
     return {name: value.value for name, value in event.metadata.items()}
 
 
@@ -383,7 +383,7 @@ def test_parquet_files_that_cannot_be_written_fail_the_run_and_the_snapshot_is_n
 
 def test_on_a_server_there_is_nothing_to_publish(world: World, postgresql: PostgreSQL) -> None:
     world.configure(warehouse_url=postgresql.database(unprivileged=True))
-    assert PUBLISHED_SNAPSHOT not in world.definitions.resolve_asset_graph().get_all_asset_keys()
+    assert dg.AssetKey(PUBLISHED_SNAPSHOT) not in world.definitions.resolve_asset_graph().get_all_asset_keys()
     result = world.run("2025-02-01", "2025-02-02")
     assert result.success, world.failures(result)
     assert world.cells() == world.truth("2025-02-01", "2025-02-02")

@@ -5,6 +5,7 @@ from typing import Any
 
 import dagster as dg
 
+from pipelines.asset_keys import ACTIVITY_REPORT, asset_key
 from pipelines.assets.catalogue import GROUP, OWNERS
 from pipelines.assets.published_snapshot import publishing
 from pipelines.checks import listing_verdicts, verdicts
@@ -16,13 +17,12 @@ from pipelines.settings import Settings
 from resources.database import Database
 from resources.files import replacing
 
-ACTIVITY_REPORT = dg.AssetKey("activity_report")
 
-
-def activity_report_asset(deps: Sequence[dg.AssetKey]) -> dg.AssetsDefinition:
+def activity_report_asset(settings: Settings, deps: Sequence[dg.AssetKey]) -> dg.AssetsDefinition:
     """The asset, rebuilt after each run of `deps`."""
 
     @dg.asset(
+        key=asset_key(settings, ACTIVITY_REPORT),
         group_name=GROUP,
         owners=OWNERS,
         kinds={"html"},

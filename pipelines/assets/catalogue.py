@@ -7,7 +7,9 @@ import dagster as dg
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
+from pipelines.asset_keys import asset_key
 from pipelines.loading.counted_ids import LIST_IS_WHOLE
+from pipelines.settings import Settings
 from warehouse.dimensions import Dimension
 
 GROUP = "devin_sessions"
@@ -15,7 +17,9 @@ _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]  # for type nam
 OWNERS = ["team:data-platform"]
 
 
-def table_asset(table: sa.Table, *kinds: str, **options: Any) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
+def table_asset(
+    settings: Settings, table: sa.Table, *kinds: str, **options: Any
+) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
     """`dg.asset` for the function that fills `table`, with the table's name, description and column schema."""
     columns = [
         dg.TableColumn(
@@ -27,7 +31,7 @@ def table_asset(table: sa.Table, *kinds: str, **options: Any) -> Callable[[Calla
         for column in table.columns
     ]
     decorate: Callable[[Callable[..., Any]], dg.AssetsDefinition] = dg.asset(
-        name=table.name,
+        key=asset_key(settings, table.name),
         description=table.comment,
         group_name=GROUP,
         owners=OWNERS,
@@ -41,12 +45,12 @@ def table_asset(table: sa.Table, *kinds: str, **options: Any) -> Callable[[Calla
     return decorate
 
 
-def listed_asset(dimension: Dimension) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
+def listed_asset(settings: Settings, dimension: Dimension) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
     """The asset that lists which ids are counted, with the check that the API's list does not contradict itself."""
     name = dimension.listed.name
     whole = dg.AssetCheckSpec(
         LIST_IS_WHOLE,
-        asset=name,
+        asset=asset_key(settings, name),
         description=f"The API's list of {name} agrees with its own total and has each of them once.",
     )
-    return table_asset(dimension.listed, "python", "api", check_specs=[whole])
+    return table_asset(settings, dimension.listed, "python", "api", check_specs=[whole])

@@ -12,22 +12,27 @@ from warehouse.dimensions import ORGANIZATIONS
 from warehouse.writes import Entry
 
 
-@listed_asset(ORGANIZATIONS)
-def organizations(
-    context: dg.AssetExecutionContext,
-    settings: dg.ResourceParam[Settings],
-    devin_api: dg.ResourceParam[DevinAPI],
-    database: dg.ResourceParam[Database],
-    progress: dg.ResourceParam[Progress],
-) -> dg.MaterializeResult:  # type: ignore[type-arg]  # with checks, Dagster accepts only the bare type
-    """Those in DEVIN_ORG_IDS, or every organization that the API lists."""
-    return store_listing(
-        ORGANIZATIONS,
-        DevinClient.organizations,
-        lambda organization: Entry(organization.org_id, organization.org_name, organization.created_at),
-        context=context,
-        settings=settings,
-        devin_api=devin_api,
-        database=database,
-        progress=progress,
-    )
+def organizations_asset(settings: Settings) -> dg.AssetsDefinition:
+    """The asset, with the check of the API's list."""
+
+    @listed_asset(settings, ORGANIZATIONS)
+    def organizations(
+        context: dg.AssetExecutionContext,
+        settings: dg.ResourceParam[Settings],
+        devin_api: dg.ResourceParam[DevinAPI],
+        database: dg.ResourceParam[Database],
+        progress: dg.ResourceParam[Progress],
+    ) -> dg.MaterializeResult:  # type: ignore[type-arg]  # with checks, Dagster accepts only the bare type
+        """Those in DEVIN_ORG_IDS, or every organization that the API lists."""
+        return store_listing(
+            ORGANIZATIONS,
+            DevinClient.organizations,
+            lambda organization: Entry(organization.org_id, organization.org_name, organization.created_at),
+            context=context,
+            settings=settings,
+            devin_api=devin_api,
+            database=database,
+            progress=progress,
+        )
+
+    return organizations

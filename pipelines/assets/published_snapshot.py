@@ -7,6 +7,7 @@ from pathlib import Path
 import dagster as dg
 from filelock import FileLock
 
+from pipelines.asset_keys import PUBLISHED_SNAPSHOT, asset_key
 from pipelines.assets.catalogue import GROUP, OWNERS
 from pipelines.failures import known_errors_fail_the_step, unwritten_files_fail_the_step
 from pipelines.settings import Settings
@@ -15,8 +16,6 @@ from resources.files import replacing
 from warehouse import parquet
 
 _LOCK_TIMEOUT_SECONDS = 600  # another run may be publishing
-
-PUBLISHED_SNAPSHOT = dg.AssetKey("published_snapshot")
 
 
 @contextmanager
@@ -27,10 +26,11 @@ def publishing(directory: Path) -> Iterator[None]:
         yield
 
 
-def published_snapshot_asset(deps: Sequence[dg.AssetKey]) -> dg.AssetsDefinition:
+def published_snapshot_asset(settings: Settings, deps: Sequence[dg.AssetKey]) -> dg.AssetsDefinition:
     """The asset, rebuilt after each run of `deps`."""
 
     @dg.asset(
+        key=asset_key(settings, PUBLISHED_SNAPSHOT),
         group_name=GROUP,
         owners=OWNERS,
         kinds={"duckdb", "parquet"},

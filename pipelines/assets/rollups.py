@@ -5,6 +5,7 @@ import textwrap
 import dagster as dg
 import sqlalchemy as sa
 
+from pipelines.asset_keys import asset_key
 from pipelines.assets.catalogue import table_asset
 from pipelines.behind import CATCH_UP
 from pipelines.failures import known_errors_fail_the_step
@@ -12,10 +13,13 @@ from pipelines.settings import Settings
 from resources.database import Database
 from warehouse import migrations, rollups, tables
 
-DAILY_SESSIONS = dg.AssetKey(tables.daily_sessions.name)
+
+def rollup_assets(settings: Settings) -> list[dg.AssetsDefinition]:
+    """The assets, each downstream of `daily_sessions`."""
+    return [_rollup_asset(settings, rollup) for rollup in tables.ROLLUPS]
 
 
-def rollup_asset(rollup: sa.Table) -> dg.AssetsDefinition:
+def _rollup_asset(settings: Settings, rollup: sa.Table) -> dg.AssetsDefinition:
     """The asset that updates `rollup` for the days loaded since it was last built."""
 
     def built(database: dg.ResourceParam[Database], settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[None]:
@@ -36,7 +40,4 @@ def rollup_asset(rollup: sa.Table) -> dg.AssetsDefinition:
             ) from error
         return dg.MaterializeResult(metadata={"rows_built": rows_built})
 
-    return table_asset(rollup, deps=[DAILY_SESSIONS])(built)
-
-
-ROLLUPS = [rollup_asset(rollup) for rollup in tables.ROLLUPS]
+    return table_asset(settings, rollup, deps=[asset_key(settings, tables.daily_sessions.name)])(built)

@@ -2,8 +2,8 @@
 
 import dagster as dg
 
+from pipelines.asset_keys import asset_key
 from pipelines.assets.catalogue import table_asset
-from pipelines.assets.users import users
 from pipelines.loading.load import load_partitions
 from pipelines.loading.progress import Progress
 from pipelines.settings import Settings
@@ -12,16 +12,17 @@ from resources.devin_api import DevinAPI
 from warehouse.dimensions import USERS
 
 
-def user_daily_sessions_asset(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDefinition:
+def user_daily_sessions_asset(settings: Settings, partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDefinition:
     """The asset over these days. One run loads any set of them, each with its own window."""
 
     @table_asset(
+        settings,
         USERS.cells,
         "python",
         "api",
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
-        deps=[users],
+        deps=[asset_key(settings, USERS.listed.name)],
     )
     def user_daily_sessions(
         context: dg.AssetExecutionContext,

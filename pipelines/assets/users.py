@@ -12,22 +12,27 @@ from warehouse.dimensions import USERS
 from warehouse.writes import Entry
 
 
-@listed_asset(USERS)
-def users(
-    context: dg.AssetExecutionContext,
-    settings: dg.ResourceParam[Settings],
-    devin_api: dg.ResourceParam[DevinAPI],
-    database: dg.ResourceParam[Database],
-    progress: dg.ResourceParam[Progress],
-) -> dg.MaterializeResult:  # type: ignore[type-arg]  # with checks, Dagster accepts only the bare type
-    """Those in DEVIN_USER_IDS, or every user that the API lists."""
-    return store_listing(
-        USERS,
-        DevinClient.users,
-        lambda user: Entry(user.user_id, created_at=user.created_at),
-        context=context,
-        settings=settings,
-        devin_api=devin_api,
-        database=database,
-        progress=progress,
-    )
+def users_asset(settings: Settings) -> dg.AssetsDefinition:
+    """The asset, with the check of the API's list."""
+
+    @listed_asset(settings, USERS)
+    def users(
+        context: dg.AssetExecutionContext,
+        settings: dg.ResourceParam[Settings],
+        devin_api: dg.ResourceParam[DevinAPI],
+        database: dg.ResourceParam[Database],
+        progress: dg.ResourceParam[Progress],
+    ) -> dg.MaterializeResult:  # type: ignore[type-arg]  # with checks, Dagster accepts only the bare type
+        """Those in DEVIN_USER_IDS, or every user that the API lists."""
+        return store_listing(
+            USERS,
+            DevinClient.users,
+            lambda user: Entry(user.user_id, created_at=user.created_at),
+            context=context,
+            settings=settings,
+            devin_api=devin_api,
+            database=database,
+            progress=progress,
+        )
+
+    return users

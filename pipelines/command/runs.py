@@ -11,8 +11,7 @@ import dagster as dg
 from dagster._core.utils import make_new_run_id
 from filelock import FileLock, Timeout
 
-from pipelines.assets.activity_report import ACTIVITY_REPORT
-from pipelines.assets.published_snapshot import PUBLISHED_SNAPSHOT
+from pipelines.asset_keys import ACTIVITY_REPORT, PUBLISHED_SNAPSHOT
 from pipelines.command import interrupts
 from pipelines.command.dagster_home import HomeUnusable, using_run_record
 from pipelines.failures import failure_message, is_interrupt
@@ -29,11 +28,11 @@ _LOCK_TIMEOUT_SECONDS = 10.0
 
 @dataclass
 class Outcome:
-    """How one run ended: failures as messages, the assets that failed, and the results of its checks."""
+    """How one run ended: failures as messages, the steps that failed, and the results of its checks."""
 
     failures: list[str] = field(default_factory=list)
     checks: dict[dg.AssetCheckKey, dg.AssetCheckEvaluation] = field(default_factory=dict)
-    failed: set[dg.AssetKey] = field(default_factory=set)
+    failed: set[str] = field(default_factory=set)
     is_interrupted: bool = False
 
 
@@ -60,7 +59,8 @@ def run_range(
     except HomeUnusable as error:
         return Outcome([str(error)])
     downstream = _downstream(definitions, dimension)
-    selection = [dg.AssetKey(dimension.listed.name), dg.AssetKey(dimension.cells.name), *downstream]
+    keys = _keys(definitions)
+    selection = [keys[dimension.listed.name], keys[dimension.cells.name], *downstream]
     loads_before = len(progress.results)
     complete_before = None if refresh else last + timedelta(days=1)
     tags = range_tags(first.isoformat(), last.isoformat(), complete_before)
@@ -78,16 +78,21 @@ def run_downstream(definitions: dg.Definitions, instance: dg.DagsterInstance, di
     """
     selection = _downstream(definitions, dimension)
     outcome = _run(definitions, instance, asset_selection=selection) if selection else Outcome()
-    published = [key for key in selection if key in (PUBLISHED_SNAPSHOT, ACTIVITY_REPORT)]
-    if outcome.failures and outcome.failed.isdisjoint(published) and published:
+    published = [key for key in selection if key.path[-1] in (PUBLISHED_SNAPSHOT, ACTIVITY_REPORT)]
+    if published and outcome.failures and outcome.failed.isdisjoint(key.to_python_identifier() for key in published):
         outcome.failures += _run(definitions, instance, asset_selection=published).failures
     return outcome
 
 
 def _downstream(definitions: dg.Definitions, dimension: Dimension) -> list[dg.AssetKey]:
-    rollups = [dg.AssetKey(rollup.name) for rollup in dimension.rollups]
-    defined = definitions.resolve_asset_graph().get_all_asset_keys()
-    return [*rollups, *(key for key in (PUBLISHED_SNAPSHOT, ACTIVITY_REPORT) if key in defined)]
+    keys = _keys(definitions)
+    names = [*(rollup.name for rollup in dimension.rollups), PUBLISHED_SNAPSHOT, ACTIVITY_REPORT]
+    return [keys[name] for name in names if name in keys]
+
+
+def _keys(definitions: dg.Definitions) -> dict[str, dg.AssetKey]:
+    """The assets' keys by their names, which a prefix may precede."""
+    return {key.path[-1]: key for key in definitions.resolve_asset_graph().get_all_asset_keys()}
 
 
 def _run(definitions: dg.Definitions, instance: dg.DagsterInstance, **options: Any) -> Outcome:
@@ -114,7 +119,7 @@ def _run(definitions: dg.Definitions, instance: dg.DagsterInstance, **options: A
                 outcome.is_interrupted = True
                 continue
             outcome.failures.append(failure_message(event, result.run_id))
-            outcome.failed.add(dg.AssetKey(event.step_key or ""))
+            outcome.failed.add(event.step_key or "")
     for check in result.get_asset_check_evaluations():
         outcome.checks[check.asset_check_key] = check
     outcome.is_interrupted |= not result.success and bool(interrupts.received())

@@ -15,7 +15,7 @@ import pytest
 from filelock import FileLock, Timeout
 from playwright.sync_api import Browser
 
-from pipelines.assets.activity_report import ACTIVITY_REPORT
+from pipelines.asset_keys import ACTIVITY_REPORT
 from pipelines.command import exit_codes
 from pipelines.report import page as report
 from tests.support.browser import chromium_if_needed
@@ -118,7 +118,7 @@ def test_the_report_follows_the_snapshot_or_on_a_server_the_rollups(each_world: 
     each_world.configure(devin_report_path=str(each_world.directory / "report.html"), devin_user_ids="discover")
     graph = each_world.definitions.resolve_asset_graph()
     rollups = {rollup.name for rollup in tables.ROLLUPS} | {"user_daily_sessions"}
-    parents = {key.to_user_string() for key in graph.get(ACTIVITY_REPORT).parent_keys}
+    parents = {key.to_user_string() for key in graph.get(dg.AssetKey(ACTIVITY_REPORT)).parent_keys}
     assert parents == ({"published_snapshot"} if each_world.database.is_file else rollups)
 
 

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from playwright.sync_api import Page
 
 from pipelines import checks
-from pipelines.assets.activity_report import ACTIVITY_REPORT
+from pipelines.asset_keys import ACTIVITY_REPORT
 from pipelines.home import PROJECT
 from pipelines.report import page as report
 from pipelines.report.activity import read_activity
@@ -158,7 +158,7 @@ def run_report_alone(world: World) -> dg.ExecuteInProcessResult:
     """Run only the last asset."""
     return world.definitions.resolve_job_def(JOB).execute_in_process(
         instance=world.instance,
-        asset_selection=[ACTIVITY_REPORT],
+        asset_selection=[dg.AssetKey(ACTIVITY_REPORT)],
         run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
         raise_on_error=False,
     )

@@ -1,0 +1,28 @@
+"""The keys under which Dagster knows the assets: their names, after the prefix in DEVIN_ASSET_PREFIX."""
+
+from collections.abc import Iterable
+
+import dagster as dg
+
+from pipelines.settings import Settings
+from warehouse import tables
+from warehouse.dimensions import DIMENSIONS
+
+PUBLISHED_SNAPSHOT, ACTIVITY_REPORT = "published_snapshot", "activity_report"
+
+_NAMES = {
+    *(table.name for dimension in DIMENSIONS for table in (dimension.listed, dimension.cells)),
+    *(rollup.name for rollup in tables.ROLLUPS),
+    PUBLISHED_SNAPSHOT,
+    ACTIVITY_REPORT,
+}
+
+
+def asset_key(settings: Settings, name: str) -> dg.AssetKey:
+    """The key of the asset with this name."""
+    return dg.AssetKey([*settings.devin_asset_prefix, name])
+
+
+def is_any_ours(settings: Settings, keys: Iterable[dg.AssetKey] | None) -> bool:
+    """Whether an asset of this project is among `keys`: an instance may have other code locations too."""
+    return not {asset_key(settings, name) for name in _NAMES}.isdisjoint(keys or ())
