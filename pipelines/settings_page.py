@@ -65,7 +65,10 @@ _OTHERS = """
 |---|---|---|
 | `DAGSTER_HOME` | `dagster` in `DEVIN_HOME` | Directory of Dagster's record of runs, as an absolute path. |
 | `MOTHERDUCK_TOKEN` | none | Token for a warehouse on MotherDuck. |
-| `HTTPS_PROXY`, `NO_PROXY` | none | Proxy for requests to the API and the webhook, and the hosts to reach without it. |
+| `HTTPS_PROXY`, `ALL_PROXY` | none | Proxy for requests to the API and the webhook: `http://user:password@host:port`. |
+| `NO_PROXY` | none | What to reach without the proxy: hosts, `.domains`, address blocks, or `*`, separated by commas. |
+| `SSL_CERT_FILE`, `SSL_CERT_DIR` | the machine's | Certificate authorities to trust, instead of those of the machine. |
+| `REQUESTS_CA_BUNDLE`, `CURL_CA_BUNDLE` | none | The same, if neither of the former is set. |
 | `OTEL_EXPORTER_OTLP_HEADERS` and others | none | Standard variables of the OpenTelemetry SDK. |
 """
 

@@ -84,7 +84,7 @@ class Response:
         if kind != "application/json" and not kind.endswith("+json"):
             return False
         try:
-            return isinstance(json.loads(self.body), dict)
+            return isinstance(parse_json(self.body), dict)
         except (ValueError, RecursionError):
             return False
 
@@ -105,12 +105,39 @@ _HINTS = {
 _DEFAULT_HINT = "Check DEVIN_API_URL and the proxy, and ask your network administrator."
 
 
+class SelfContradiction(ValueError):
+    """A JSON object has a key more than once, with different values. The message is part of a sentence."""
+
+
+def parse_json(body: bytes) -> Any:
+    """The JSON value in `body`, in any of Unicode's encodings, with or without a byte order mark.
+
+    Unlike `json.loads`, refuses objects that have a key twice with two values, of which only the last would be seen.
+    Raises SelfContradiction, another ValueError, or RecursionError.
+    """
+    return json.loads(body, object_pairs_hook=_object)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        for key, value in pairs:
+            if repr(value) != repr(found[key]):
+                raise SelfContradiction(f"it has {_quoted(key)} more than once, with different values")
+    return found
+
+
 def parse_response(response: Response, request: Request, version: V2 | V3) -> dict[str, Any]:
     """The body's JSON object if the status is 200. Raises TransientFailure, or the DevinAPIError that fits."""
     description, status, body = request.description, response.status, response.body
     if status == 200:
         try:
-            answer = json.loads(body)
+            answer = parse_json(body)
+        except SelfContradiction as error:
+            raise ContractBroken(
+                f"{description}: the API's response contradicts itself: {error}. None of it was stored. "
+                "Ask the API's owner."
+            ) from None
         except (ValueError, RecursionError):
             message = f"the API returned 200 with a body that is not JSON: {_error_detail(body)}"
             raise TransientFailure(message) from None
@@ -266,6 +293,8 @@ def _parse_http_date(value: str) -> datetime | None:
 def _error_detail(body: bytes) -> str:
     """The error message in a body, in parentheses and short enough for a sentence; empty if there is none."""
     text = body.decode("utf-8", "replace")
+    if b"\0" in body or text.count("\N{REPLACEMENT CHARACTER}") > len(text) // 10:
+        return f"({len(body):,} bytes that are not text)"
     try:
         answer = json.loads(body)
         detail = answer.get("detail") or answer["title"]

@@ -15,6 +15,7 @@ from anyio.from_thread import BlockingPortal
 from httpx_aiohttp import AiohttpTransport
 
 from resources.addresses import check_url
+from resources.authorities import AuthoritiesRefused, tls_context
 from resources.calls import Calls
 from resources.devin_answers import (
     Listed,
@@ -26,12 +27,12 @@ from resources.devin_answers import (
     parse_count,
     parse_page,
 )
-from resources.devin_errors import ContractBroken, Rejected, Unauthorized
+from resources.devin_errors import ContractBroken, NetworkRefused, Rejected, Unauthorized
 from resources.devin_key import DEFAULT_URL, KEY_VARIABLE, key_from_environment, refuse_other_address, version_for
 from resources.devin_versions import V2, V3, Listing, VersionName, WindowEnd, zulu
 from resources.pace import Pace
 from resources.portal import blocking_portal
-from resources.proxies import proxy_for
+from resources.proxies import ProxyRefused, proxy_for
 from resources.retries import Retries, RetryRules
 
 MAX_LISTED = 100_000
@@ -62,19 +63,23 @@ class DevinAPI:
     async def connect(self, calls: Calls) -> "AsyncIterator[DevinClient]":
         """A client for one event loop, which records its requests in `calls`.
 
-        Raises Unauthorized if no usable key is set, or if the key is not for this address.
+        Raises Unauthorized if no usable key is set, or if the key is not for this address, and NetworkRefused if the
+        environment's proxy or certificate authorities can't be used.
         """
         url = check_url(self.base_url)
         refuse_other_address(url)
         key, version = self._key_and_version()
-        tls = httpx.create_ssl_context()
+        try:
+            tls, proxy = tls_context(), proxy_for(url)
+        except (AuthoritiesRefused, ProxyRefused) as error:
+            raise NetworkRefused(str(error)) from None
         async with httpx.AsyncClient(
             base_url=url,
-            transport=AiohttpTransport(client=partial(self._session, tls), verify=tls, proxy=proxy_for(url)),
+            transport=AiohttpTransport(client=partial(self._session, tls), verify=tls, proxy=proxy),
             headers={
                 "Authorization": f"Bearer {key}",
                 "Accept": "application/json",
-                # With compression, the size limit would not hold for the decompressed body.
+                # Compression would save nothing: a count has some 25 bytes.
                 "Accept-Encoding": "identity",
             },
             # httpx keeps cookies of its own besides aiohttp's jar; this jar accepts none.

@@ -6,6 +6,7 @@ DevinAPIError         a request without a usable response
 ├── Unavailable       no one: try again later
 ├── SourceDown        no one: the load stopped, run it again later
 ├── Misrouted         the user: something other than the API responds at its address
+├── NetworkRefused    the user: a variable about proxies or certificates has a value that can't be used
 └── ContractBroken    the API's owner: the response breaks the contract
 """
 
@@ -36,6 +37,10 @@ class SourceDown(DevinAPIError):
 
 class Misrouted(DevinAPIError):
     """Something other than the API responds at its address. Stop: the user must fix the address or the network."""
+
+
+class NetworkRefused(DevinAPIError):
+    """A variable of the environment about proxies or certificates can't be used. Nothing was sent."""
 
 
 class ContractBroken(DevinAPIError):

@@ -8,6 +8,8 @@ import aiohttp
 import httpx
 
 from resources.calls import MOST_LATENCIES, Calls
+from resources.compression import CannotDecompress, decompressed
+from resources.connecting import lasting_reason
 from resources.devin_answers import (
     Request,
     Response,
@@ -16,8 +18,8 @@ from resources.devin_answers import (
     parse_retry_after,
     sanitized,
 )
-from resources.devin_errors import ContractBroken, DevinAPIError, Rejected, SourceDown, Unavailable
-from resources.devin_versions import V2, V3, Params
+from resources.devin_errors import ContractBroken, DevinAPIError, Misrouted, Rejected, SourceDown, Unavailable
+from resources.devin_versions import V2, V3
 from resources.outage import GaveUp, Outage, TransientFailure, make_waiting
 from resources.pace import Pace, RefusalTracker
 
@@ -163,7 +165,7 @@ class Retries:
 
     async def _try_once(self, request: Request) -> dict[str, Any]:
         """Make one try. Raises TransientFailure if another may succeed."""
-        response = await self._send(request.path, request.params)
+        response = await self._send(request)
         try:
             answer = parse_response(response, request, self.version)
         except (Rejected, ContractBroken):
@@ -177,7 +179,7 @@ class Retries:
         self.calls.waiting = None
         self.pace.record_answer()
 
-    async def _send(self, path: str, params: Params) -> Response:
+    async def _send(self, request: Request) -> Response:
         self.calls.sent += 1
         sent_at = asyncio.get_running_loop().time()
         body = bytearray()
@@ -185,17 +187,21 @@ class Retries:
         try:
             async with (
                 asyncio.timeout(self.rules.timeout_seconds),
-                self.http.stream("GET", path, params=params) as response,
+                self.http.stream("GET", request.path, params=request.params) as response,
             ):
                 async for chunk in response.aiter_raw():
                     body += chunk
                     if len(body) > MAX_BODY_BYTES:
-                        outcome = "answer too long"
-                        raise ContractBroken(
-                            f"Requesting {path}: the response is longer than {MAX_BODY_BYTES:,} bytes and was cut off. "
-                            "Check DEVIN_API_URL: this does not look like the Devin API."
-                        )
-                outcome = str(response.status_code)
+                        break
+                outcome, encoding = str(response.status_code), response.headers.get("Content-Encoding", "")
+                if len(body) <= MAX_BODY_BYTES and encoding:
+                    body = bytearray(decompressed(bytes(body), encoding, MAX_BODY_BYTES))
+                if len(body) > MAX_BODY_BYTES:
+                    outcome = "answer too long"
+                    raise ContractBroken(
+                        f"{request.description}: the response is longer than {MAX_BODY_BYTES:,} bytes and was cut off. "
+                        "Check DEVIN_API_URL: this does not look like the Devin API."
+                    )
                 if len(self.calls.latencies) < MOST_LATENCIES:
                     self.calls.latencies.append(asyncio.get_running_loop().time() - sent_at)
                 self.calls.limit_headers = limit_headers(response.headers) or self.calls.limit_headers
@@ -204,8 +210,18 @@ class Retries:
         except TimeoutError:
             outcome = "no answer in time"
             raise TransientFailure(f"no complete response within {self.rules.timeout_seconds:g} s") from None
+        except CannotDecompress as error:
+            outcome = "not readable"
+            if error.is_unknown:
+                raise Misrouted(
+                    f"{request.description}: something between you and the API returned a response {error}. Check "
+                    "DEVIN_API_URL and the proxy, and ask your network administrator. None of it was stored."
+                ) from None
+            raise TransientFailure(f"the API returned {error}") from None
         except (httpx.TransportError, aiohttp.ClientError) as error:
             outcome = "connection failed"
+            if why := lasting_reason(error):
+                raise Misrouted(f"{request.description}: {why} Nothing was sent to the API.") from None
             raise TransientFailure(f"the connection failed: {sanitized(str(error)) or type(error).__name__}") from None
         finally:
             self.calls.outcomes[outcome] += 1

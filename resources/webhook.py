@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import httpx
 
 from resources.addresses import check_webhook
+from resources.authorities import AuthoritiesRefused, tls_context
 from resources.devin_key import without_key
-from resources.proxies import proxy_for
+from resources.proxies import ProxyRefused, proxy_for
 
 URL_VARIABLE = "DEVIN_ALERT_WEBHOOK_URL"
 TIMEOUT_SECONDS = 10.0
@@ -44,18 +45,22 @@ def send(text: str) -> None:
         url = check_webhook(os.environ.get(URL_VARIABLE, ""))
     except ValueError as error:
         raise Undelivered(f"{URL_VARIABLE} is refused: {error}") from None
-    status = asyncio.run(_post(url, text))
+    try:
+        tls, proxy = tls_context(), proxy_for(url)
+    except (AuthoritiesRefused, ProxyRefused) as error:
+        raise Undelivered(str(error)) from None
+    status = asyncio.run(_post(url, text, httpx.AsyncHTTPTransport(verify=tls, proxy=proxy)))
     if not 200 <= status < 300:
         raise Undelivered(f"{httpx.URL(url).host} returned {status}")
 
 
-async def _post(url: str, text: str) -> int:
+async def _post(url: str, text: str, through: httpx.AsyncHTTPTransport) -> int:
     """The status of the response. Its body is not read."""
     request = httpx.Request("POST", url, json={"text": text})
     host = request.url.host
     try:
         # Not through httpx's client, which logs the whole address.
-        async with asyncio.timeout(TIMEOUT_SECONDS), httpx.AsyncHTTPTransport(proxy=proxy_for(url)) as transport:
+        async with asyncio.timeout(TIMEOUT_SECONDS), through as transport:
             response = await transport.handle_async_request(request)
             await response.aclose()
             return response.status_code

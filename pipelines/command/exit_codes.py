@@ -9,7 +9,7 @@ from pipelines.ledger import OlderWarehouse
 from pipelines.loading.changed_settings import Incompatible
 from pipelines.settings import SettingsRefused
 from resources.database_errors import WarehouseDamaged, WarehouseError, WarehouseLocked, WarehouseLost
-from resources.devin_errors import Unauthorized
+from resources.devin_errors import NetworkRefused, Unauthorized
 from warehouse.migrations import UnfitWarehouse
 
 MISSING, WRONG_USE = 1, 2
@@ -25,6 +25,7 @@ _CODES: dict[type[Exception], int] = {
     SettingsRefused: WRONG_USE,
     Incompatible: WRONG_USE,
     Unauthorized: WRONG_USE,
+    NetworkRefused: WRONG_USE,
     UnfitWarehouse: WRONG_USE,
     NoHome: WRONG_USE,
     HomeUnusable: WRONG_USE,

@@ -2,7 +2,10 @@
 
 import gzip
 import json
+import re
 import tracemalloc
+import zlib
+from collections.abc import Callable
 
 import pytest
 from hypothesis import example, given
@@ -143,9 +146,104 @@ def test_headers_that_never_end_are_cut_off() -> None:
         count(api(server.url, max_tries=1, timeout_seconds=SAFETY_SECONDS))
 
 
-def test_a_decompression_bomb_does_not_fill_the_memory() -> None:
-    bomb = http(gzip.compress(b" " * 64 * 1024 * 1024), "200 OK", "Content-Encoding: gzip")
-    with raw(bomb) as server, pytest.raises(DevinAPIError):
+# What something on the way may do to a body
+
+
+def raw_deflate(body: bytes) -> bytes:
+    packing = zlib.compressobj(wbits=-15)
+    return packing.compress(body) + packing.flush()
+
+
+COMPRESSED: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.compress,
+    "x-gzip": gzip.compress,
+    "GZIP": lambda body: gzip.compress(body[:5]) + gzip.compress(body[5:]),
+    "deflate": zlib.compress,
+    "Deflate": raw_deflate,
+    "identity": lambda body: body,
+    "identity, gzip": gzip.compress,
+    "deflate, gzip": lambda body: gzip.compress(zlib.compress(body)),
+}
+
+
+@pytest.mark.parametrize("encoding", COMPRESSED)
+def test_a_body_that_was_compressed_although_nobody_asked_for_it_is_read(encoding: str) -> None:
+    with raw(http(COMPRESSED[encoding](count_body(12)), "200 OK", f"Content-Encoding: {encoding}")) as server:
+        assert count(api(server.url)) == 12
+    assert b"accept-encoding: identity" in server.requests[0].lower()
+
+
+@pytest.mark.parametrize("kind", ["utf-8-sig", "utf-16", "utf-32"])
+def test_a_body_in_any_encoding_of_unicode_is_read(kind: str) -> None:
+    with raw(http(count_body(12).decode().encode(kind))) as server:
+        assert count(api(server.url)) == 12
+
+
+@pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, br", "\x1b[2J", "x" * 300])
+def test_a_method_of_compression_that_is_not_known_ends_the_load_with_a_sentence(encoding: str) -> None:
+    with raw(http(b"\x1b\xff", "200 OK", f"Content-Encoding: {encoding}")) as server, pytest.raises(Misrouted) as error:
+        count(api(server.url, patience_seconds=SAFETY_SECONDS))
+    assert "although no compression was asked for" in str(error.value)
+    assert len(server.requests) == 1
+    assert str(error.value).isprintable() and len(str(error.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (count_body(12), "a body that is not gzip, although its header says so"),
+        (gzip.compress(count_body(12))[:-4], "a gzip body that is cut off"),
+        (gzip.compress(count_body(12)) + b"more", "a body that is not gzip"),
+    ],
+    ids=["plain", "cut off", "followed by more"],  # the bodies have the time in them
+)
+def test_a_body_that_is_not_what_its_header_says_is_retried(body: bytes, why: str) -> None:
+    good = http(gzip.compress(count_body(12)), "200 OK", "Content-Encoding: gzip")
+    with raw(http(body, "200 OK", "Content-Encoding: gzip"), good) as server:
+        calls = Calls()
+        assert count(api(server.url), calls) == 12
+        assert calls.outcomes == {"not readable": 1, "200": 1}
+    with raw(http(body, "200 OK", "Content-Encoding: gzip")) as server, pytest.raises(SourceDown, match=why):
+        count(api(server.url, max_tries=1))
+
+
+@pytest.mark.parametrize("status", ["200 OK", "500 No", "404 No", "403 No"])
+def test_a_message_never_shows_what_is_not_text(status: str) -> None:
+    binary = bytes(range(256)) + gzip.compress(b"?") * 20
+    with raw(http(binary, status, "Content-Type: application/json")) as server, pytest.raises(DevinAPIError) as error:
+        count(api(server.url, max_tries=1))
+    assert re.search(r"\([\d,]+ bytes that are not text\)", str(error.value))
+    assert str(error.value).isascii() and str(error.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"sessions_count": 999, "sessions_count": 12}',
+        b'{"sessions_count": 12, "sessions_count": 12.0}',
+        b'{"sessions_count": 1, "sessions_count": true}',
+        b'{"sessions_count": 12, "more": [{"a": 1, "a": null}]}',
+    ],
+)
+def test_a_response_that_has_a_key_twice_with_two_values_is_not_a_count(sandbox: Sandbox, body: bytes) -> None:
+    sandbox.fail(body=body, times=None)
+    with pytest.raises(ContractBroken, match=r"contradicts itself: it has '.*' more than once, with different values"):
+        count(api(sandbox.url), org_ids=["org-7"])
+    assert len(sandbox.requests) == 1
+
+
+def test_a_key_twice_with_the_same_value_is_no_contradiction(sandbox: Sandbox) -> None:
+    sandbox.fail(body=b'{"sessions_count": 12, "sessions_count": 12}', times=None)
+    assert count(api(sandbox.url)) == 12
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "gzip, gzip"])
+def test_a_decompression_bomb_does_not_fill_the_memory(encoding: str) -> None:
+    body = b" " * 64 * 1024 * 1024
+    for _ in encoding.split(","):
+        body = gzip.compress(body)
+    bomb = http(body, "200 OK", f"Content-Encoding: {encoding}")
+    with raw(bomb) as server, pytest.raises(ContractBroken, match="is longer than"):
         tracemalloc.start()
         try:
             count(api(server.url, max_tries=1))
