@@ -426,4 +426,4 @@ def test_every_command_on_every_page_is_typed_by_a_test_or_has_a_reason_why_not(
 
 def test_only_blocks_without_a_language_hold_commands() -> None:
     languages = {token["language"] for name in NAMES for token in TOKEN.finditer(text(PROJECT / name)) if token["code"]}
-    assert languages == {"", "dotenv", "ini", "json", "mermaid", "psql", "sql", "text", "yaml"}
+    assert languages == {"", "dotenv", "ini", "json", "mermaid", "psql", "python", "sql", "text", "yaml"}

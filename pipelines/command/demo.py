@@ -43,7 +43,6 @@ def run_demo(days: int, organizations: int, *, with_ui: bool) -> None:
             devin_api_url=source.url,
             devin_api_key=source.api_key,
             devin_start_date=first_day.isoformat(),
-            devin_home=str(home()),
             warehouse_url=Database.url_of(directory() / "warehouse.duckdb"),
         )
         set_output(json_lines=False)
@@ -77,8 +76,11 @@ def _remove_last_demo() -> None:
 
 
 def _use_only(**values: str) -> None:
-    """Set these variables and blank all other settings, so that neither the environment nor .env affects the demo."""
-    for name in Settings.model_fields:
+    """Set these variables and blank all other settings, so that neither the environment nor .env affects the demo.
+
+    DEVIN_HOME stays: it says where the demo is.
+    """
+    for name in Settings.model_fields.keys() - {"devin_home"}:
         os.environ[name.upper()] = values.get(name, "")
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 from pipelines.home import PROJECT
 
 DOCS = PROJECT / "docs"
-PAGES = [PROJECT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(DOCS.glob("*.md"))
+PAGES = [PROJECT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")] + sorted(
+    DOCS.glob("*.md")
+)
 NAMES = [str(page.relative_to(PROJECT)) for page in PAGES]
 
 

@@ -16,6 +16,8 @@ NOT_RUN = {
     r"devin-sessions ui( --port 3001)?": "make dev is the same; the other port is for when that one is taken",
     r"make demo PYTHON=.*": "like make demo, for when Python has another name",
     r"make install .*": "it installs; .ci/run does that before any test",
+    r"python3 -m venv .*": "it would begin another installation; tests/test_wheel.py does that",
+    r"dagster (asset list|code-server start .*)": "Dagster's own, with an instance of its own",
     r"make wheel|uvx --from .*|pip wheel .*": "tests/test_wheel.py builds and installs the wheel",
     r"git clone .*|git pull": "there is nothing to clone or pull from",
     r".*pip install .*": "it would change the installation that every test uses",
