@@ -284,15 +284,7 @@ class Settings(BaseSettings):
         except sa.exc.ArgumentError:
             raise ValueError("not a database URL") from None
         if url.drivername == "postgresql+psycopg":
-            if not url.database:
-                raise ValueError("the name of the database is missing")
-            if {"password", "sslpassword"} & url.query.keys():
-                raise ValueError("put the password before the @, where it is never shown")
-            if "@" in (url.host or ""):
-                raise ValueError("write an @ in a password as %40")
-            modes = url.normalized_query.get("sslmode", ())
-            if {"disable", "allow", "prefer"} & {*modes} and not is_on_this_machine(url):
-                raise ValueError("the password would travel unencrypted: set sslmode to require or verify-full")
+            _check_postgresql(url)
             # The password stays in the environment, where Database finds it, so that no setting ever shows it.
             return url.render_as_string(hide_password=True)
         if url.drivername != "duckdb" or url.host or not url.database or url.database == ":memory:":
@@ -389,6 +381,20 @@ def env_file_warnings() -> list[str]:
 def _read_env_files() -> None:
     for path in home.env_files():
         load_dotenv(path, override=False)
+
+
+def _check_postgresql(url: sa.URL) -> None:
+    options = url.normalized_query
+    if not url.database:
+        raise ValueError("the name of the database is missing")
+    if {"password", "sslpassword"} & options.keys():
+        raise ValueError("put the password before the @, where it is never shown")
+    if "@" in (url.host or ""):
+        raise ValueError("write an @ in a password as %40")
+    if {"disable", "allow", "prefer"} & {*options.get("sslmode", ())} and not is_on_this_machine(url):
+        raise ValueError("the password would travel unencrypted: set sslmode to require or verify-full")
+    if {encoding.lower().replace("-", "") for encoding in options.get("client_encoding", ())} - {"utf8"}:
+        raise ValueError("client_encoding can only be utf8")
 
 
 def _file_of(database: str) -> Path:

@@ -16,6 +16,7 @@ import psycopg
 import sqlalchemy as sa
 import tenacity
 
+from resources import database_session
 from resources.database_errors import (
     RESTORE,
     URL_VARIABLE,
@@ -175,28 +176,32 @@ class Database:
         elif not (is_own := is_from_environment(url)):
             refuse_secrets(self.url, self.name)
         if not self.is_duckdb:
+            if refused := database_session.refused_options(url):
+                raise WarehouseError(
+                    f"{URL_VARIABLE} or PGOPTIONS sets {', '.join(refused)}, which the job sets itself: remove it."
+                )
             if url.password == HIDDEN:
                 url = url.set(password=sa.make_url(os.environ[URL_VARIABLE]).password)
             if not is_own:
                 options["passfile"] = f"{os.devnull}/none"  # a line of ~/.pgpass may apply to every host
             if "sslmode" not in url.query and not is_on_this_machine(url):
                 options["sslmode"] = "require"  # the driver's own default falls back to no encryption
-            milliseconds = max(1, int(self.lock_timeout_seconds * 1000))  # 0 would mean to wait forever
-            options["options"] = f"-c lock_timeout={milliseconds}"
-            if read_only:
-                # Prepared statements go one at a time: none can end the transaction for the next.
-                options["prepare_threshold"] = 0
-            options["application_name"] = "devin-sessions"
-            options["connect_timeout"] = 10
+            # Read-only, prepared statements go one at a time: none can end the transaction for the next. Otherwise
+            # there are none, since a pooler may give each transaction another connection.
+            options["prepare_threshold"] = 0 if read_only else None
+            options["client_encoding"] = "utf8"
+            if "application_name" not in url.query and "PGAPPNAME" not in os.environ:
+                options["application_name"] = "devin-sessions"
+            if "connect_timeout" not in url.query and "PGCONNECT_TIMEOUT" not in os.environ:
+                options["connect_timeout"] = 10
         return sa.create_engine(url, poolclass=sa.NullPool, connect_args=options)
 
     def _prepare(self, connection: sa.Connection, read_only: bool) -> None:
-        connection.execute(sa.text("set time zone 'UTC'"))
         if self.is_duckdb:
+            connection.execute(sa.text("set time zone 'UTC'"))
             return
-        if read_only:
-            connection.execute(sa.text("set transaction read only"))
-        else:
+        database_session.prepare(connection, lock_timeout_seconds=self.lock_timeout_seconds, read_only=read_only)
+        if not read_only:
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_WRITERS_LOCK)))
 
     def _create_directory(self) -> bool:
@@ -240,5 +245,12 @@ class Database:
             raise WarehouseError(
                 f"The warehouse {self.name} is PostgreSQL {version[0]}, but {OLDEST_POSTGRESQL[0]} is the oldest "
                 f"supported version. Upgrade it, or set {URL_VARIABLE} to another database."
+            )
+        if not self.is_duckdb and (encoding := database_session.unfit_encoding(connection)):
+            connection.close()
+            raise WarehouseError(
+                f"The warehouse {self.name} has the encoding {encoding}, which can't hold every organization's name. "
+                "Create a database with: create database NAME encoding 'UTF8' template template0. Then set "
+                f"{URL_VARIABLE} to it."
             )
         return connection
