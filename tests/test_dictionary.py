@@ -16,6 +16,7 @@ from resources.database import Database
 from resources.database_errors import WarehouseError
 from tests.support.command import in_this_process
 from tests.support.loads import fill_all_tables
+from tests.support.warehouse import wide_integers
 from tests.support.world import World
 from warehouse import dictionary, migrations, tables
 from warehouse.dictionary import COMMENTS
@@ -89,6 +90,8 @@ def complaints(world: World, queries: dict[str, str]) -> Iterator[str]:
             # There are no stale days if the rollups are up to date, and no contradictions if the API's counts add up.
             if bool(rows) != (name not in ("stale_days", "contradictions", "user_contradictions")):
                 yield f"{name}: {len(rows)} rows"
+            if wide := wide_integers(world.database, sql):
+                yield f"{name}: {wide} are wider than bigint"
 
 
 def broken_promises(world: World) -> Iterator[str]:
@@ -126,7 +129,7 @@ def test_every_query_on_the_pages_runs_and_keys_and_nulls_are_as_documented(
         (org_id, name, sum(truth[day, org_id] for day, of in truth if of == org_id and day > date(2025, 5, 12)))
         for org_id, name in listed.items()
     }
-    assert [week for week, _ in weeks] == [date(2025, 4, 7) + timedelta(weeks=n) for n in range(9)]
+    assert [week for week, *_ in weeks] == [date(2025, 4, 7) + timedelta(weeks=n) for n in range(9)]
     assert weeks[0][1] == sum(n for (day, _), n in truth.items() if date(2025, 4, 7) <= day < date(2025, 4, 14))
     assert [(row[0], row[3], row[4]) for row in off] == [(date(2025, 5, 26), 1, "unattributed")]
     assert [(row[1], row[2], row[4] - row[3]) for row in restated] == [

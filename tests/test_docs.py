@@ -31,6 +31,7 @@ from resources.sandbox.server import Sandbox
 from tests.support.loads import fill, fill_all_tables
 from tests.support.messages import sentences
 from tests.support.pages import DEPLOYMENT, DOCS, NAMES, PAGES, blocks, environment_file, text, units
+from tests.support.warehouse import wide_integers
 from tests.support.world import World
 from warehouse import reads
 from warehouse.dimensions import ORGANIZATIONS
@@ -283,8 +284,8 @@ COOKBOOK = {block.splitlines()[0].removeprefix("-- "): block for block in blocks
 def test_every_cookbook_query_has_its_own_title() -> None:
     found = blocks(DOCS / "cookbook.md", "sql")
     assert all(block.startswith("-- ") and block.rstrip().endswith(";") for block in found)
-    assert len(found) == len(COOKBOOK) == 15
-    assert "Fifteen questions" in text(DOCS / "cookbook.md")
+    assert len(found) == len(COOKBOOK) == 17
+    assert "Seventeen questions" in text(DOCS / "cookbook.md")
 
 
 def test_every_query_on_the_pages_returns_rows_on_both_databases(each_world: World) -> None:
@@ -296,6 +297,7 @@ def test_every_query_on_the_pages_returns_rows_on_both_databases(each_world: Wor
 
     answers = {title: each_world.rows(sql) for title, sql in COOKBOOK.items()}
     assert [title for title, rows in answers.items() if not rows] == []
+    assert {title: wide for title, sql in COOKBOOK.items() if (wide := wide_integers(each_world.database, sql))} == {}
     for page in PAGES:
         for words in commands(page, "devin-sessions"):
             if words[:1] == ["query"] and len(words) > 1 and "…" not in words[-1]:
@@ -311,7 +313,7 @@ def test_every_query_on_the_pages_returns_rows_on_both_databases(each_world: Wor
 
     def rows(beginning: str) -> list[tuple[object, ...]]:
         (found,) = (rows for title, rows in answers.items() if title.startswith(beginning))
-        # PostgreSQL sums to numeric, DuckDB to integers.
+        # PostgreSQL rounds to numeric, DuckDB to double.
         return [tuple(float(v) if isinstance(v, Decimal) else v for v in row) for row in found]
 
     in_june = {o: sessions(o, date(2025, 6, 1), last) for o in org_ids}
@@ -371,6 +373,18 @@ def test_every_query_on_the_pages_returns_rows_on_both_databases(each_world: Wor
         for is_weekend in (False, True):
             counts = [n for (day, of), n in truth.items() if of == o and (day.weekday() >= 5) == is_weekend]
             assert of_weekends[o][is_weekend] == pytest.approx(sum(counts) / len(counts), abs=0.051)
+
+    quarter = {row[1]: row[2:] for row in rows("Sessions of each organization by quarter") if row[0] == first}
+    settled = per_day.keys() & {
+        day for (day,) in each_world.rows("select day from enterprise_sessions where is_settled")
+    }
+    loaded = len(per_day)
+    for o in org_ids:
+        of_all = names[o], sum(n for (_, of), n in truth.items() if of == o), loaded, len(settled), loaded - 2
+        assert (*quarter[o][:2], *quarter[o][3:]) == of_all
+    by_month = {row[0]: row[1:4] for row in rows("The enterprise by month")}
+    assert by_month[date(2025, 5, 1)] == (whole, 301, pytest.approx(100 * 301 / whole, abs=0.051))
+    assert by_month[date(2025, 6, 1)][:2] == (sum(in_june.values()), 0)
 
     active_in_april = [n for (day, _), n in truth.items() if n and day.month == 4]
     assert rows("Median and mean")[0][:3] == (first, len(org_ids), median(active_in_april))

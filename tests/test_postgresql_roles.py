@@ -166,7 +166,7 @@ def test_the_analyst_reads_what_the_writer_creates_or_recreates_later(url: str, 
     with as_role(url, WRITER).transaction() as connection:
         connection.execute(sa.text("create table made_later as select 1 as one"))
         connection.execute(sa.text("create view seen_later as select one + 1 as two from made_later"))
-        connection.execute(sa.text("drop view reconciliation"))
+        connection.execute(sa.text("drop view organization_days, reconciliation"))
         tables.create(connection)
     try:
         with analyst.transaction(read_only=True) as connection:

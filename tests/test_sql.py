@@ -330,7 +330,7 @@ def test_the_calendar_begins_and_ends_with_history(connection: sa.Connection, da
 
 
 def test_before_the_first_load_the_views_are_empty(connection: sa.Connection) -> None:
-    assert [rows(connection, f"select * from {view.name}") for view in tables.views.sorted_tables] == [[], [], []]
+    assert [rows(connection, f"select * from {view.name}") for view in tables.views.sorted_tables] == [[]] * 6
 
 
 # session_grid
@@ -377,6 +377,56 @@ def test_the_grid_has_every_day_of_complete_and_incomplete_months(
         **{(day(label), "b"): None if n < 31 else n - 31 for label, n in days},
     }
     assert rows(connection, "select count(*) from session_grid") == [(2 * 59,)]
+
+
+# organization_days
+
+
+def test_the_days_of_organizations_have_everything_to_filter_and_group_by(connection: sa.Connection) -> None:
+    found = [Entry("a", "A"), Entry("b", None)]
+    writes.store_listed(connection, ORGANIZATIONS, found, datetime(2025, 1, 1, tzinfo=UTC))
+    writes.store_expected_days(connection, day("2024-12-31"), day("2025-01-02"))
+    store(connection, {("2024-12-31", "a"): 5, ("2024-12-31", "b"): 0}, read_after=timedelta(days=9))
+    store(connection, {("2025-01-01", "a"): 7}, {"2025-01-01": 9})
+    rebuilt(connection, "enterprise_sessions")
+    week, quarter, month = date(2024, 12, 30), date(2024, 10, 1), date(2024, 12, 1)
+    tuesday = (week, 2025, 1, month, quarter, 2, "Tuesday", False)
+    wednesday, thursday = (
+        (week, 2025, 1, date(2025, 1, 1), date(2025, 1, 1), *of_week, False)
+        for of_week in ((3, "Wednesday"), (4, "Thursday"))
+    )
+    assert rows(connection, "select * from organization_days order by day, org_id") == [
+        (date(2024, 12, 31), "a", "A", 5, True, *tuesday, "proven", True, True),
+        (date(2024, 12, 31), "b", "b", 0, True, *tuesday, "proven", True, True),
+        (date(2025, 1, 1), "a", "A", 7, True, *wednesday, "unattributed", False, False),
+        (date(2025, 1, 1), "b", "b", None, False, *wednesday, "unattributed", False, False),
+        (date(2025, 1, 2), "a", "A", None, False, *thursday, "not loaded", False, False),
+        (date(2025, 1, 2), "b", "b", None, False, *thursday, "not loaded", False, False),
+    ]
+
+
+# enterprise_weekly_sessions, enterprise_monthly_sessions
+
+
+def test_weeks_and_months_of_the_enterprise_include_unattributed_sessions(connection: sa.Connection) -> None:
+    cells = {(label, "a"): 1 for label in consecutive("2025-02-01", [0] * 28)}
+    cells |= {("2025-02-01", "b"): 0, ("2025-02-05", "b"): 3, ("2025-03-01", "b"): 0}
+    store(connection, cells, {"2025-02-05": 14, "2025-03-01": 0}, read_after=timedelta(days=2))
+    store(connection, {("2025-02-12", "a"): 1}, read_after=timedelta(days=1))
+    for name in ("weekly_sessions", "enterprise_sessions"):
+        rebuilt(connection, name)
+    rebuilt(connection, "monthly_sessions")
+    assert rows(connection, "select * from enterprise_weekly_sessions order by week") == [
+        (date(2025, 1, 27), 2, 2, 0, 1, 7, 2, False, False),
+        (date(2025, 2, 3), 20, 10, 10, 2, 7, 7, True, True),
+        (date(2025, 2, 10), 7, 7, 0, 1, 7, 7, True, False),
+        (date(2025, 2, 17), 7, 7, 0, 1, 7, 7, True, True),
+        (date(2025, 2, 24), 5, 5, 0, 1, 7, 6, False, False),
+    ]
+    assert rows(connection, "select * from enterprise_monthly_sessions order by month") == [
+        (date(2025, 2, 1), 41, 31, 10, 2, 28, 28, True, False),
+        (date(2025, 3, 1), 0, 0, 0, 0, 31, 1, False, False),
+    ]
 
 
 # reconciliation

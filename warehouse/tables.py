@@ -277,18 +277,25 @@ warehouse_version = sa.Table(
 
 # Views are created in this order, so one may select from those above it.
 
+
+def _parts_of_calendar() -> tuple[sa.Column[Any], ...]:
+    return (
+        _column("week", Date(), "Its ISO week: the Monday."),
+        _column("iso_year", Integer(), "The year that its ISO week belongs to."),
+        _column("iso_week", Integer(), "The number of its ISO week in that year, 1 to 53."),
+        _column("month", Date(), "Its month: the first day."),
+        _column("quarter", Date(), "Its quarter: the first day."),
+        _column("weekday", Integer(), "1 for Monday to 7 for Sunday."),
+        _column("weekday_name", Text(), "Monday to Sunday."),
+        _column("is_weekend", Boolean(), "True on Saturday and Sunday."),
+    )
+
+
 calendar = sa.Table(
     "calendar",
     views,
     _column("day", Date(), "The day."),
-    _column("week", Date(), "Its ISO week: the Monday."),
-    _column("iso_year", Integer(), "The year that its ISO week belongs to."),
-    _column("iso_week", Integer(), "The number of its ISO week in that year, 1 to 53."),
-    _column("month", Date(), "Its month: the first day."),
-    _column("quarter", Date(), "Its quarter: the first day."),
-    _column("weekday", Integer(), "1 for Monday to 7 for Sunday."),
-    _column("weekday_name", Text(), "Monday to Sunday."),
-    _column("is_weekend", Boolean(), "True on Saturday and Sunday."),
+    *_parts_of_calendar(),
     comment="One row per day of history, loaded or not.",
     info={"facts": Facts("view", since=2, key=("day",))},
 )
@@ -341,12 +348,63 @@ reconciliation = sa.Table(
     info={"facts": Facts("view", since=2, key=("day",))},
 )
 
+organization_days = sa.Table(
+    "organization_days",
+    views,
+    _column("day", Date(), "The day."),
+    _column("org_id", Text(), "The organization."),
+    _column("org_name", Text(), "Its name when last listed; its id if the API never gave a name."),
+    _count(
+        "sessions_count",
+        "Sessions created on that day in that organization. NULL: not loaded. 0: the API answered 0.",
+        nullable=True,
+    ),
+    _column("is_loaded", Boolean(), "True if the day is loaded for this organization."),
+    *_parts_of_calendar(),
+    _column("verdict", Text(), "What is known of the whole day, over all organizations; see reconciliation."),
+    _column("is_proven", Boolean(), "True if the day's verdict is proven."),
+    _column("is_settled", Boolean(), "True if the day is expected to stay; see enterprise_sessions."),
+    comment="One row per organization and day of history, loaded or not, with everything to filter and group by.",
+    info={"facts": Facts("view", since=6, key=("day", "org_id"))},
+)
+
+
+def _of_enterprise(name: str, period: str, grain: str, first_day: str, rollup: sa.Table) -> sa.Table:
+    return sa.Table(
+        name,
+        views,
+        _column(period, Date(), f"First day of the {period}{first_day}."),
+        _count("sessions_count", f"Sessions created in the {period} in the whole enterprise, over the loaded days."),
+        _count("orgs_sessions_count", f"How many of them belong to organizations that were counted: {rollup.name}."),
+        _count(
+            "unattributed_count",
+            "sessions_count minus orgs_sessions_count: sessions of organizations that were not counted. "
+            "Negative if the API contradicted itself.",
+        ),
+        _count("active_orgs", "Organizations with at least one session."),
+        _column("days_expected", Integer(), f"Days of the {period}."),
+        _column("days_loaded", Integer(), f"Days of the {period} that are loaded."),
+        _column("is_complete", Boolean(), f"True if every day of the {period} is loaded."),
+        _column("is_settled", Boolean(), "True if it is complete and each of its days is settled."),
+        comment=f"One row per {grain} with a loaded day, over the whole enterprise.",
+        info={"facts": Facts("view", since=6, key=(period,))},
+    )
+
+
+enterprise_weekly_sessions = _of_enterprise(
+    "enterprise_weekly_sessions", "week", "ISO week", ", a Monday", weekly_sessions
+)
+enterprise_monthly_sessions = _of_enterprise("enterprise_monthly_sessions", "month", "month", "", monthly_sessions)
+
 
 RELATIONS = (
+    organization_days,
     daily_sessions,
-    enterprise_sessions,
     weekly_sessions,
     monthly_sessions,
+    enterprise_sessions,
+    enterprise_weekly_sessions,
+    enterprise_monthly_sessions,
     session_grid,
     reconciliation,
     calendar,

@@ -85,14 +85,14 @@ def _use_only(**values: str) -> None:
 
 
 _TOP_ORGANIZATIONS = """
-select org_name, sum(sessions_count) as sessions, count(*) filter (where sessions_count > 0) as active_days
+select org_name, cast(sum(sessions_count) as bigint) as sessions,
+    count(*) filter (where sessions_count > 0) as active_days
 from daily_sessions inner join organizations using (org_id)
 group by org_id, org_name order by sessions desc limit 8
 """
 _LAST_WEEKS = """
-select week, sum(sessions_count) as sessions, count(*) filter (where sessions_count > 0) as active_orgs,
-    bool_and(is_complete) as is_complete
-from weekly_sessions group by week order by week desc limit 6
+select week, sessions_count as sessions, active_orgs, is_complete
+from enterprise_weekly_sessions order by week desc limit 6
 """
 
 

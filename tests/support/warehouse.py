@@ -4,9 +4,10 @@ import atexit
 import shutil
 import tempfile
 from datetime import date
+from decimal import Decimal
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import sqlalchemy as sa
 
@@ -67,6 +68,23 @@ def select_over_all_time(connection: sa.Connection, name: str) -> list[tuple[Any
     values = {"first_day": date(2000, 1, 1), "last_day": date(2100, 12, 31), "settled_after_days": SETTLED_AFTER_DAYS}
     known = query.bindparams(**{key: value for key, value in values.items() if f":{key}" in query.text})
     return sorted(tuple(row) for row in connection.execute(known))
+
+
+def wide_integers(database: Database, sql: str) -> list[str]:
+    """The columns of a query's result that hold integers in a type wider than bigint, which clients may not show so."""
+    with database.transaction(read_only=True) as connection:
+        result = connection.execute(sa.text(sql))
+        if database.is_duckdb:
+            columns = cast(Any, result.cursor).description
+            return [name for name, type_, *_ in columns if str(type_) == "HUGEINT"]
+        rows = result.all()
+        values = {name: [row[n] for row in rows] for n, name in enumerate(result.keys())}
+        # Rounded numbers have decimal places.
+        return [
+            name
+            for name, column in values.items()
+            if any(isinstance(v, Decimal) and int(v.as_tuple().exponent) >= 0 for v in column)
+        ]
 
 
 def comments(connection: sa.Connection) -> dict[tuple[str, str | None], str | None]:

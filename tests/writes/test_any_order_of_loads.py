@@ -109,6 +109,43 @@ def test_rollups_updated_with_what_changed_equal_rollups_built_from_scratch(
             assert select_over_all_time(connection, table.name) == taken_in[table.name]
 
 
+WEEKS_OR_MONTHS = """
+    select
+        cast(date_trunc('{period}', day) as date) as period,
+        cast(sum(sessions_count) as bigint),
+        cast(sum(sessions_count) - sum(unattributed_count) as bigint),
+        cast(sum(unattributed_count) as bigint),
+        cast(count(*) as integer)
+    from daily_totals group by 1 order by 1
+"""
+OF_ORGANIZATIONS = """
+    select day, cast(coalesce(sum(sessions_count), 0) as bigint) from organization_days
+    where day in (select day from daily_totals) group by day order by day
+"""
+
+
+@each_example
+@given(steps=st.lists(st.tuples(days_of_load | stretches, some_rollups), min_size=1, max_size=4))
+def test_no_session_is_lost_in_weeks_months_or_days_of_organizations_however_far_behind_the_rollups_are(
+    open_database: Database, steps: list[tuple[Load, set[str]]]
+) -> None:
+    empty(open_database)
+    with open_database.transaction() as connection:
+        writes.store_listed(connection, ORGANIZATIONS, [Entry(id_, None) for id_ in "abc"], NOW)
+        writes.store_expected_days(connection, FIRST, FIRST + timedelta(days=100))
+    for days, built in steps:
+        with open_database.transaction() as connection:
+            load(connection, days)
+            for name in sorted(built):
+                rebuild(connection, name)
+            for period, view in (("week", "enterprise_weekly_sessions"), ("month", "enterprise_monthly_sessions")):
+                columns = f"{period}, sessions_count, orgs_sessions_count, unattributed_count, days_loaded"
+                found = connection.execute(sa.text(f"select {columns} from {view} order by {period}")).all()
+                assert found == connection.execute(sa.text(WEEKS_OR_MONTHS.format(period=period))).all()
+            totals = connection.execute(sa.text("select day, orgs_sessions_count from daily_totals order by day")).all()
+            assert connection.execute(sa.text(OF_ORGANIZATIONS)).all() == totals
+
+
 PLAIN_GRID = """
     select calendar.day, organizations.org_id, organizations.org_name, daily_sessions.sessions_count
     from calendar

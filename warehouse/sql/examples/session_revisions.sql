@@ -2,7 +2,7 @@
 select
     cast(revised_at as date) - day as days_later,
     count(*) as revisions,
-    sum(abs(new_count - previous_count)) as sessions
+    cast(sum(abs(new_count - previous_count)) as bigint) as sessions
 from session_revisions
 group by cast(revised_at as date) - day
 order by days_later

@@ -2,7 +2,7 @@
 select
     day,
     count(*) filter (where sessions_count > 0) as active_users,
-    sum(sessions_count) as sessions
+    cast(sum(sessions_count) as bigint) as sessions
 from user_daily_sessions
 where day > (select max(day) from user_daily_sessions) - 28
 group by day
