@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import duckdb
 import psycopg
@@ -138,10 +138,11 @@ class Database:
             return str(url.database)
         return str(sa.URL.create(url.drivername, host=url.host, port=url.port, database=url.database))
 
-    def copy_to(self, target: Path) -> None:
+    def copy_to(self, target: Path, arrange: Callable[[sa.Connection, Path], None] | None = None) -> None:
         """Checkpoint the file and copy it to `target`, replaced atomically: readers of the old copy keep it.
 
-        No transaction writes during the copy. The copy is read in full before it replaces the old one. Raises
+        No transaction writes during the copy. The copy is read in full before it replaces the old one. If given,
+        `arrange` then fills a new file, by its connection, from the copy, and that file becomes `target`. Raises
         WarehouseError, or WarehouseDamaged if the copy can't be read; the old copy then stays as it was.
         """
         try:
@@ -156,6 +157,8 @@ class Database:
                         f"The warehouse file {self.path} is damaged ({shorten(why)}): a copy of it cannot be read "
                         f"in full. The last published copy, {target}, is kept. {RESTORE}"
                     )
+                if arrange:
+                    self._arrange(to, target, arrange)
         except sa.exc.DBAPIError as error:
             raise explain(self, error) from None
         except OSError as error:
@@ -163,6 +166,32 @@ class Database:
                 f"The snapshot {target} could not be written: {error.strerror}. The last one is kept. "
                 "Fix that (disk full? permissions?) and run the same command again."
             ) from None
+
+    @staticmethod
+    def _arrange(to: BinaryIO, target: Path, arrange: Callable[[sa.Connection, Path], None]) -> None:
+        """Replace the content of `to`, a copy, by what `arrange` makes of it."""
+        arranged = target.with_name(f".{target.name}.arranged")
+        files = arranged, arranged.with_name(f"{arranged.name}.wal")
+        for file in files:  # of a killed run
+            file.unlink(missing_ok=True)
+        try:
+            with Database(url=Database.url_of(arranged)).transaction() as connection:
+                arrange(connection, Path(to.name))
+            to.seek(0)
+            to.truncate()
+            with arranged.open("rb") as source:
+                shutil.copyfileobj(source, to, 4 * 1024 * 1024)
+            to.flush()
+            if why := read_through(Path(to.name)).why:
+                raise WarehouseError(f"What was written cannot be read back ({shorten(why)}).")
+        except WarehouseError as error:
+            raise WarehouseError(
+                f"The snapshot {target} could not be written from a copy of the warehouse, and the last one is kept. "
+                f"{error}"
+            ) from error
+        finally:
+            for file in files:
+                file.unlink(missing_ok=True)
 
     def _engine(self, read_only: bool) -> sa.Engine:
         url = sa.make_url(self.url)

@@ -81,17 +81,18 @@ def main(path: str, *with_keys: str) -> None:
     options: dict[str, Any] = {"autoinstall_known_extensions": "false", "enable_external_access": "false"}
     try:
         connection = duckdb.connect(path, read_only=not with_keys, config=options)
-        rows = connection.execute("select table_name from duckdb_tables() order by estimated_size").fetchall()
+        tables = connection.execute(
+            "select schema_name, table_name from duckdb_tables() order by estimated_size, table_name"
+        ).fetchall()
     except duckdb.Error as error:
         _emit(problem=_in_one_line(error))
         return
-    tables = [name for (name,) in rows]
-    _emit(tables=tables)
+    _emit(tables=[_label(*table) for table in tables])
     # Makes DuckDB look up every row of a table in its index.
     connection.execute("set index_scan_percentage = 1.0")
     connection.execute("set index_scan_max_count = 9223372036854775807")
-    for name in tables:
-        _emit(table=name, why=_problem(_read_rows, connection, name))
+    for table in tables:
+        _emit(table=_label(*table), why=_problem(_read_rows, connection, *table))
     keys = _problem(_read_by_keys, connection, tables)
     if with_keys:
         keys = keys or _problem(_delete_by_keys, connection, tables)
@@ -107,19 +108,20 @@ def _problem(read: Callable[..., None], *arguments: object) -> str:
     return ""
 
 
-def _read_rows(connection: duckdb.DuckDBPyConnection, name: str) -> None:
-    table = connection.table(name)
+def _read_rows(connection: duckdb.DuckDBPyConnection, schema: str, name: str) -> None:
+    table = connection.table(_qualified(schema, name))
     table.aggregate(f"bit_xor(hash({', '.join(map(_quoted, table.columns))}))").fetchall()
 
 
-def _read_by_keys(connection: duckdb.DuckDBPyConnection, tables: list[str]) -> None:
+def _read_by_keys(connection: duckdb.DuckDBPyConnection, tables: list[tuple[str, str]]) -> None:
     """Look up every row by its key, where that is a single column."""
-    for name in tables:
-        table = connection.table(name)
+    for schema, name in tables:
+        table = connection.table(_qualified(schema, name))
         keys = connection.execute(
             "select constraint_column_names from duckdb_constraints() "
-            "where table_name = ? and constraint_type = 'PRIMARY KEY' and len(constraint_column_names) = 1",
-            [name],
+            "where schema_name = ? and table_name = ? and constraint_type = 'PRIMARY KEY' "
+            "and len(constraint_column_names) = 1",
+            [schema, name],
         ).fetchall()
         for ((key,),) in keys:
             lowest = table.min(_quoted(key)).fetchone()
@@ -128,9 +130,17 @@ def _read_by_keys(connection: duckdb.DuckDBPyConnection, tables: list[str]) -> N
                 table.filter(at_least).aggregate("count(*)").fetchall()
 
 
-def _delete_by_keys(connection: duckdb.DuckDBPyConnection, tables: list[str]) -> None:
-    for name in tables:
-        connection.execute(f"delete from {_quoted(name)}")  # removes each row from each index on commit
+def _delete_by_keys(connection: duckdb.DuckDBPyConnection, tables: list[tuple[str, str]]) -> None:
+    for schema, name in tables:
+        connection.execute(f"delete from {_qualified(schema, name)}")  # removes each row from each index on commit
+
+
+def _label(schema: str, name: str) -> str:
+    return name if schema == "main" else f"{schema}.{name}"
+
+
+def _qualified(schema: str, name: str) -> str:
+    return f"{_quoted(schema)}.{_quoted(name)}"
 
 
 def _quoted(name: str) -> str:

@@ -78,6 +78,13 @@ def rows_in(path: Path) -> list[tuple[Any, ...]]:
         return connection.read_parquet(str(path)).fetchall()
 
 
+def rows_in_utc(database: Path, table: str) -> list[tuple[Any, ...]]:
+    """The rows of a table in a DuckDB file, in its order."""
+    with duckdb.connect(str(database), read_only=True) as connection:
+        connection.execute("set time zone 'UTC'")
+        return connection.table(table).fetchall()
+
+
 def one_file_tables() -> set[str]:
     """The tables that become one file each: all but the counts and those that only the runs need."""
     internal = {tables.stale_days.name, tables.expected_days.name, tables.warehouse_version.name}
@@ -137,6 +144,46 @@ def test_the_snapshot_holds_everything_in_the_warehouse_and_only_its_owner_may_r
     assert mode(snapshot) == 0o600
     assert {mode(path) for path in parquet_of(world).rglob("*.parquet")} == {0o600}
     assert first_run[1]["megabytes"] == round(snapshot.stat().st_size / 1e6, 1)
+
+
+def test_the_rows_of_every_table_are_in_the_order_of_its_key_in_the_snapshot_and_in_parquet(published: World) -> None:
+    world = published
+    world.configure(devin_user_ids="discover")
+    assert world.run("2025-03-03", "2025-03-05").success
+    assert world.run("2025-02-10", "2025-02-12").success
+    with world.database.transaction() as connection:  # restated and contradicted in an order of its own
+        for day in ("2025-03-01", "2025-02-01", "2025-02-20"):
+            for values in ("'2025-03-01', null", "'2025-02-01', 'b'", "'2025-02-01', 'a'"):
+                connection.exec_driver_sql(
+                    f"insert into contradictions select {values}, '{day}', '{day}', 1, 2, current_timestamp, 'run'"
+                )
+    assert publish(world).success
+    with duckdb.connect(str(snapshot_of(world)), read_only=True) as connection:
+        for name, table in tables.metadata.tables.items():
+            key = ", ".join(tables.key(table)) or "all"
+            rows = connection.sql(f"from {name}").fetchall()
+            assert rows == connection.sql(f"from {name} order by {key}").fetchall(), name
+            if (file := parquet_of(world) / f"{name}.parquet").exists():
+                assert rows_in(file) == rows_in_utc(snapshot_of(world), name), name
+    assert rows_in(parquet_of(world) / "contradictions.parquet")
+
+
+def test_what_others_made_in_the_warehouse_is_in_the_snapshot_too(published: World) -> None:
+    world = published
+    with world.database.transaction() as connection:
+        for statement in (
+            "create table notes as select 2 as n union all select 1",
+            "create view busy as select * from daily_sessions where sessions_count > 100",
+            "create schema other",
+            "create table other.daily_totals as select 'theirs' as mine",
+        ):
+            connection.exec_driver_sql(statement)
+    result = publish(world)
+    assert result.success, world.failures(result)
+    held = relations(snapshot_of(world))
+    assert (held["notes"], len(held["busy"])) == ([(1,), (2,)], len(relations(world.database.path)["busy"]))
+    with duckdb.connect(str(snapshot_of(world)), read_only=True) as connection:
+        assert connection.sql("from other.daily_totals").fetchall() == [("theirs",)]
 
 
 def test_a_reader_with_the_old_snapshot_open_keeps_it_and_blocks_no_run_that_replaces_it(published: World) -> None:
@@ -204,7 +251,7 @@ def test_the_types_in_parquet_are_those_of_the_tables(published: World) -> None:
     of_totals = pq.read_schema(parquet_of(world) / "daily_totals.parquet")
     assert (of_totals.field("window_start").type, of_totals.field("orgs_loaded").type) == (at, pa.int32())
     starts = pq.read_table(parquet_of(world) / "daily_totals.parquet", columns=["window_start"])[0].to_pylist()
-    assert min(starts) == datetime(2025, 1, 30, tzinfo=UTC), "rows of a file have no order"
+    assert starts[0] == datetime(2025, 1, 30, tzinfo=UTC)
 
 
 def test_only_months_whose_counts_changed_are_written_again_with_their_permissions(published: World) -> None:

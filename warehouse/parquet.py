@@ -67,7 +67,8 @@ def export(connection: sa.Connection, directory: Path, replacing: Replacing) -> 
             written += 1
     for table in _published("whole"):
         name = f"{table.name}.parquet"
-        sums[name] = _write(replacing, directory / name, _relation(connection, table).to_arrow_table())
+        rows = _relation(connection, table).order(", ".join(tables.key(table)) or "all")
+        sums[name] = _write(replacing, directory / name, rows.to_arrow_table())
         written += 1
     with replacing(directory / SUMS, directory / name) as file:
         file.write("".join(f"{sum_}  {name}\n" for name, sum_ in sorted(sums.items())).encode())

@@ -458,10 +458,17 @@ def create(connection: sa.Connection) -> None:
     for table in metadata.sorted_tables:
         if table.name not in there:
             connection.execute(sa.schema.CreateTable(table))
-        connection.execute(sa.schema.SetTableComment(table))
     for view in views.tables.values():
         columns = (sa.column(c.name, c.type) for c in view.columns)
         connection.execute(sa.CreateView(sa.text(select(view)).columns(*columns), view.name, or_replace=True))
+    describe(connection)
+
+
+def describe(connection: sa.Connection) -> None:
+    """Write the comment of every table, view and column into the database."""
+    for table in metadata.sorted_tables:
+        connection.execute(sa.schema.SetTableComment(table))
+    for view in views.tables.values():
         comment = sa.DDL(
             "comment on view %(name)s is '%(comment)s'",
             context=dict(name=view.name, comment=str(view.comment).replace("'", "''")),

@@ -14,6 +14,7 @@ from pipelines.settings import Settings
 from resources.database import Database
 from resources.files import replacing
 from warehouse import parquet
+from warehouse.snapshot import arrange
 
 _LOCK_TIMEOUT_SECONDS = 600  # another run may be publishing
 
@@ -48,7 +49,7 @@ def published_snapshot_asset(settings: Settings, deps: Sequence[dg.AssetKey]) ->
             unwritten_files_fail_the_step(parquet_files, "Those that exist are complete."),
             publishing(snapshot.parent),
         ):
-            database.copy_to(snapshot)
+            database.copy_to(snapshot, arrange)
             with Database(url=f"duckdb:///{snapshot}").transaction(read_only=True) as connection:
                 exported = parquet.export(connection, snapshot.parent / "parquet", replacing)
         return dg.MaterializeResult(

@@ -19,6 +19,7 @@ from tests.bench.table import screen
 from tests.bench.world import World
 from tests.support.postgresql import PostgreSQL
 from warehouse import migrations, parquet, rollups, tables, writes
+from warehouse.snapshot import arrange
 
 FIRST_DAY = date(2020, 1, 1)  # the earliest that DEVIN_START_DATE may be
 DATABASES = ("DuckDB", "PostgreSQL")
@@ -120,7 +121,7 @@ def _fill(made: History) -> None:
         for rollup in tables.ROLLUPS:
             rollups.rebuild(connection, rollup, settled_after_days=2)
     if database.is_file:
-        database.copy_to(made.snapshot)
+        database.copy_to(made.snapshot, arrange)
         with Database(url=f"duckdb:///{made.snapshot}").transaction(read_only=True) as connection:
             parquet.export(connection, made.snapshot.parent / "parquet", replacing)
     else:

@@ -22,6 +22,8 @@ from tests.support.disks import KB, Disk, disk_at
 from tests.support.published import has_no_temporary_files, snapshot_of, sums
 from tests.support.servers import Server, as_administrator
 from tests.support.world import World, total
+from warehouse import migrations
+from warehouse.snapshot import arrange
 
 
 def test_a_block_that_does_not_fit_and_then_rollups_that_do_not_are_reported_and_written_by_the_same_command(
@@ -93,6 +95,27 @@ def test_a_copy_without_room_for_the_checkpoint_is_reported_and_the_old_one_is_k
         database.copy_to(copy)
         with duckdb.connect(str(copy), read_only=True) as connection:
             assert connection.execute("select count(*) from numbers").fetchall() == [(101,)]
+
+
+def test_a_disk_with_room_for_a_copy_but_not_for_its_rows_in_order_keeps_the_old_snapshot(tmp_path: Path) -> None:
+    database = Database(url=f"duckdb:///{tmp_path}/warehouse.duckdb")
+    with database.transaction() as connection:
+        migrations.migrate(connection)
+    with disk_at(tmp_path / "disk") as disk:
+        copy = disk.directory / "copy.duckdb"
+        database.copy_to(copy, arrange)
+        before = copy.read_bytes()
+        with (
+            disk.full(but_for=database.path.stat().st_size + 64 * KB),
+            pytest.raises(
+                WarehouseError, match=rf"The snapshot {copy} could not be written from a copy of the"
+            ) as full,
+        ):
+            database.copy_to(copy, arrange)
+        assert "is full" in str(full.value)
+        assert [path.name for path in disk.directory.iterdir()] == [copy.name]
+        assert copy.read_bytes() == before
+        database.copy_to(copy, arrange)
 
 
 def in_parquet(world: World) -> dict[str, int]:
