@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from pipelines.settings import Settings
 from resources.database import Database
-from warehouse import migrations, reads
+from warehouse import migrations, reads, snapshot
 from warehouse.dimensions import Dimension
 
 
@@ -24,6 +24,7 @@ def open_read_only(database: Database) -> Iterator[sa.Connection]:
     """
     if not database.is_file or database.path.exists():
         with database.transaction(read_only=True) as connection:
+            snapshot.find_bookkeeping(connection)
             found = migrations.refuse_newer(connection)
             if found == migrations.VERSION:
                 yield connection

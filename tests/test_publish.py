@@ -16,14 +16,17 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import sqlalchemy as sa
 
 from pipelines.asset_keys import PUBLISHED_SNAPSHOT
 from pipelines.schedules import JOB
 from tests.support.analyst import analyst
+from tests.support.command import in_this_process
 from tests.support.postgresql import PostgreSQL
 from tests.support.published import CELLS, damage_rows, flip_a_bit, month_of, parquet_of, relations, snapshot_of
 from tests.support.world import World, template_world
 from warehouse import tables
+from warehouse.snapshot import BOOKKEEPING
 
 FIRST, LAST = "2025-01-30", "2025-03-02"
 MONTHS = ["2025-01", "2025-02", "2025-03"]
@@ -161,11 +164,32 @@ def test_the_rows_of_every_table_are_in_the_order_of_its_key_in_the_snapshot_and
     with duckdb.connect(str(snapshot_of(world)), read_only=True) as connection:
         for name, table in tables.metadata.tables.items():
             key = ", ".join(tables.key(table)) or "all"
-            rows = connection.sql(f"from {name}").fetchall()
-            assert rows == connection.sql(f"from {name} order by {key}").fetchall(), name
+            stored = f"{BOOKKEEPING}.{name}" if tables.facts(table).kind == "bookkeeping table" else name
+            rows = connection.sql(f"from {stored}").fetchall()
+            assert rows == connection.sql(f"from {stored} order by {key}").fetchall(), name
             if (file := parquet_of(world) / f"{name}.parquet").exists():
                 assert rows_in(file) == rows_in_utc(snapshot_of(world), name), name
     assert rows_in(parquet_of(world) / "contradictions.parquet")
+
+
+def test_who_lists_the_tables_of_the_snapshot_sees_those_for_analysts_and_none_for_bookkeeping(
+    published: World,
+) -> None:
+    for_analysts = {r.name for r in tables.RELATIONS if tables.facts(r).kind != "bookkeeping table"}
+    with duckdb.connect(str(snapshot_of(published)), read_only=True) as connection:
+        assert {name for (name,) in connection.sql("show tables").fetchall()} == for_analysts
+        days = connection.sql("select count(*) from calendar").fetchall()
+    with published.database.transaction(read_only=True) as connection:
+        assert connection.execute(sa.text("select count(*) from calendar")).all() == days
+
+
+def test_query_still_finds_the_bookkeeping_tables_by_their_names(
+    published: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("stale_days", "expected_days", "warehouse_version"):
+        sql = f"select count(*) as found from {name}"
+        code, shown = in_this_process(capsys, published.environment, "query", "--csv", sql)
+        assert (code, shown.split()) == (0, ["found", "0" if name == "stale_days" else "1"])
 
 
 def test_what_others_made_in_the_warehouse_is_in_the_snapshot_too(published: World) -> None:

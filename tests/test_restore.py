@@ -152,17 +152,32 @@ def test_files_from_before_a_table_was_renamed_become_a_current_warehouse(
     path = loaded.database.path
     before = all_of(path)
     calendar = tables.select(tables.calendar).replace("expected_days", "history")
-    for file in (path, snapshot_of(loaded)):
-        with duckdb.connect(str(file)) as connection:
-            for view in ("organization_days", "enterprise_weekly_sessions", "enterprise_monthly_sessions"):
-                connection.execute(f"drop view {view}")
-            connection.execute("alter table expected_days rename to history")
-            connection.execute(f"create or replace view calendar as {calendar}")
-            connection.execute("update warehouse_version set version = 4")
+    with duckdb.connect(str(path)) as connection:
+        for view in ("organization_days", "enterprise_weekly_sessions", "enterprise_monthly_sessions"):
+            connection.execute(f"drop view {view}")
+        connection.execute("alter table expected_days rename to history")
+        connection.execute(f"create or replace view calendar as {calendar}")
+        connection.execute("update warehouse_version set version = 4")
+    shutil.copy(path, snapshot_of(loaded))  # as that release published it
     spoil(path)
     code, out, err = here("restore")
     assert (code, err) == (0, "")
     assert f"Restored the warehouse {path} from " in out
+    assert all_of(path) == before
+
+
+def test_a_snapshot_of_an_earlier_release_with_its_bookkeeping_apart_becomes_a_current_warehouse(
+    loaded: World, here: Here
+) -> None:
+    path = loaded.database.path
+    before = all_of(path)
+    with duckdb.connect(str(snapshot_of(loaded))) as connection:
+        connection.execute("update bookkeeping.warehouse_version set version = version - 1")
+        for view in ("organization_days", "enterprise_weekly_sessions", "enterprise_monthly_sessions"):
+            connection.execute(f"drop view {view}")
+    blank(path)
+    code, out, _ = here("restore")
+    assert (code, "from the published copy" in out) == (0, True)
     assert all_of(path) == before
 
 

@@ -2,7 +2,7 @@
 
 import sqlalchemy as sa
 
-from warehouse import rollups, tables
+from warehouse import rollups, snapshot, tables
 from warehouse.dimensions import DIMENSIONS, ORGANIZATIONS
 from warehouse.tables import expected_days, warehouse_version
 
@@ -48,6 +48,7 @@ def migrate(connection: sa.Connection) -> None:
 
     Raises UnfitWarehouse.
     """
+    snapshot.become_warehouse(connection)  # a backup may have been put in the warehouse's place
     found = refuse_newer(connection)
     if found == VERSION:
         return

@@ -9,10 +9,15 @@ from typing import Any
 import pyarrow as pa
 import sqlalchemy as sa
 
-from warehouse import migrations, parquet, rollups, tables
+from warehouse import migrations, parquet, rollups, snapshot, tables
 from warehouse.dimensions import DIMENSIONS, ORGANIZATIONS, Dimension
 
-_DERIVED = {*(rollup.name for rollup in tables.ROLLUPS), tables.stale_days.name, tables.warehouse_version.name}
+_DERIVED = {
+    *(rollup.name for rollup in tables.ROLLUPS),
+    *tables.views.tables,  # a snapshot has one of them as a table
+    tables.stale_days.name,
+    tables.warehouse_version.name,
+}
 # Not worth restoring: the next load writes it.
 _NEEDED_ONLY_BY_RUNS = {tables.expected_days.name, migrations.EXPECTED_DAYS_UP_TO_VERSION_4}
 _REGISTERED = "rows_of_a_file"
@@ -88,6 +93,7 @@ def restore(connection: sa.Connection, sources: Sequence[Source], *, settled_aft
         quoted = connection.dialect.identifier_preparer.quote
         old, new = quoted(_attach(connection, layout.file)), quoted(_current_database(connection))
         connection.exec_driver_sql(f"copy from database {old} to {new} (schema)")
+        snapshot.become_warehouse(connection)
         excluded = _DERIVED - {tables.warehouse_version.name}  # the old version says where to migrate from
     else:
         migrations.migrate(connection)
@@ -130,7 +136,7 @@ def _fill(connection: sa.Connection, name: str, source: Source | None, sources: 
     """Copy the rows of a table. Returns what could not be restored, and why."""
     if source and source.file:
         attached = _attach(connection, source.file)
-        return _insert(connection, name, sa.table(name, schema=attached), _columns(connection, name, attached))
+        return _insert(connection, name, _in_file(connection, name, attached), _columns(connection, name, attached))
     directory = source.directory if source else next((s.directory for s in sources if s.directory), None)
     lost = {}
     if directory:
@@ -211,6 +217,15 @@ def _attach(connection: sa.Connection, file: Path) -> str:
     return file.stem
 
 
+def _in_file(connection: sa.Connection, table: str, database: str) -> sa.TableClause:
+    """A table in an attached file, which has it in the bookkeeping schema if it is a snapshot."""
+    rows = sa.text("select schema_name from duckdb_tables() where database_name = :database and table_name = :table")
+    schemas = set(connection.scalars(rows, {"database": database, "table": table}))
+    quote = connection.dialect.identifier_preparer.quote
+    of_table = snapshot.BOOKKEEPING if schemas == {snapshot.BOOKKEEPING} else "main"
+    return sa.table(table, schema=sa.quoted_name(f"{quote(database)}.{quote(of_table)}", quote=False))
+
+
 def _current_database(connection: sa.Connection) -> str:
     return str(connection.scalar(sa.text("select current_database()")))
 
@@ -222,7 +237,7 @@ def _tables_in(connection: sa.Connection) -> set[str]:
 
 def _columns(connection: sa.Connection, table: str, database: str | None = None) -> list[str]:
     rows = sa.text(
-        "select column_name from duckdb_columns() where table_name = :table and schema_name = 'main' "
+        "select column_name from duckdb_columns() where table_name = :table and schema_name in ('main', 'bookkeeping') "
         "and database_name = coalesce(:database, current_database()) order by column_index"
     )
     return list(connection.scalars(rows, {"table": table, "database": database}))

@@ -1,4 +1,8 @@
-"""How the published snapshot differs from the warehouse that it is a copy of: the rows of each table are in order."""
+"""How the published snapshot differs from the warehouse that it is a copy of, and how it becomes a warehouse again.
+
+The rows of each table are in order. The bookkeeping tables are in a schema of their own, so that analysts who list the
+tables see those that are for them; `calendar`, which reads one of them, is therefore a table.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +11,15 @@ import sqlalchemy as sa
 
 from warehouse import tables
 
+BOOKKEEPING = "bookkeeping"
+
 _COPIED = "warehouse"
+_APART = [
+    (table, table.to_metadata(sa.MetaData(), schema=BOOKKEEPING))
+    for table in tables.metadata.sorted_tables
+    if tables.facts(table).kind == "bookkeeping table"
+]
+_CALENDAR = tables.calendar.to_metadata(sa.MetaData())
 
 
 def arrange(connection: sa.Connection, copied: Path) -> None:
@@ -28,4 +40,57 @@ def arrange(connection: sa.Connection, copied: Path) -> None:
         if schema == "main" and name in tables.metadata.tables:
             rows = rows.order(", ".join(tables.key(tables.metadata.tables[name])) or "all")
         rows.insert_into(table)
+    become_warehouse(connection)
     tables.describe(connection)  # no copy has comments
+    _set_apart(connection)
+
+
+def is_snapshot(connection: sa.Connection) -> bool:
+    """Whether this database is a published snapshot, wherever it was copied to."""
+    if connection.dialect.name != "duckdb":
+        return False
+    found = sa.text(
+        "select count(*) from duckdb_tables() "
+        "where database_name = current_database() and schema_name = :schema and table_name = :name"
+    )
+    named = {"schema": BOOKKEEPING, "name": tables.warehouse_version.name}
+    return bool(connection.scalar(found, named))
+
+
+def find_bookkeeping(connection: sa.Connection) -> None:
+    """Let this connection find the bookkeeping tables of a snapshot by their names alone, as in a warehouse."""
+    if is_snapshot(connection):
+        connection.execute(sa.text(f"set search_path = 'main,{BOOKKEEPING}'"))
+
+
+def become_warehouse(connection: sa.Connection) -> None:
+    """Undo what sets a snapshot apart from a warehouse; does nothing to a warehouse."""
+    if not is_snapshot(connection):
+        return
+    for table, apart in _APART:
+        _move(connection, apart, table)
+    connection.execute(sa.schema.DropSchema(BOOKKEEPING))
+    connection.execute(sa.schema.DropTable(_CALENDAR))
+    tables.create_view(connection, tables.calendar)
+    tables.describe(connection, [tables.calendar])
+
+
+def _set_apart(connection: sa.Connection) -> None:
+    connection.execute(sa.text("alter view calendar rename to calendar_as_view"))
+    _create(connection, _CALENDAR)
+    connection.execute(sa.text("insert into calendar select * from calendar_as_view order by day"))
+    connection.execute(sa.text("drop view calendar_as_view"))
+    connection.execute(sa.schema.CreateSchema(BOOKKEEPING))
+    for table, apart in _APART:
+        _move(connection, table, apart)
+
+
+def _move(connection: sa.Connection, source: sa.Table, target: sa.Table) -> None:
+    _create(connection, target)
+    connection.execute(sa.insert(target).from_select(target.columns.keys(), sa.select(source)))
+    connection.execute(sa.schema.DropTable(source))
+
+
+def _create(connection: sa.Connection, table: sa.Table) -> None:
+    connection.execute(sa.schema.CreateTable(table))
+    tables.describe(connection, [table])

@@ -4,7 +4,7 @@ The comments appear in the databases, in the Dagster catalogue and in the docume
 the project. The query of a view or a rollup is in `sql/`, under its name; `writes` and `rollups` fill the tables.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import date
 from importlib import resources
@@ -427,8 +427,11 @@ ROLLUPS = tuple(table for table in metadata.tables.values() if facts(table).kind
 
 
 def present(connection: sa.Connection) -> set[str]:
-    """The names of the tables and views in the current schema, including those that this role may not read."""
-    names = "select table_name from information_schema.tables where table_schema = current_schema()"
+    """The tables and views that a query finds by their names alone, including those that this role may not read."""
+    names = """
+        select table_name from information_schema.tables
+        where table_schema = current_schema() or table_schema in (select unnest(current_schemas(false)))
+    """
     if connection.dialect.name == "postgresql":  # whose information_schema omits those
         names = """
             select relname from pg_class
@@ -459,21 +462,26 @@ def create(connection: sa.Connection) -> None:
         if table.name not in there:
             connection.execute(sa.schema.CreateTable(table))
     for view in views.tables.values():
-        columns = (sa.column(c.name, c.type) for c in view.columns)
-        connection.execute(sa.CreateView(sa.text(select(view)).columns(*columns), view.name, or_replace=True))
+        create_view(connection, view)
     describe(connection)
 
 
-def describe(connection: sa.Connection) -> None:
-    """Write the comment of every table, view and column into the database."""
-    for table in metadata.sorted_tables:
-        connection.execute(sa.schema.SetTableComment(table))
-    for view in views.tables.values():
-        comment = sa.DDL(
-            "comment on view %(name)s is '%(comment)s'",
-            context=dict(name=view.name, comment=str(view.comment).replace("'", "''")),
-        )  # type: ignore[no-untyped-call]
-        connection.execute(comment)
-    for relation in (*metadata.sorted_tables, *views.sorted_tables):
+def create_view(connection: sa.Connection, view: sa.Table) -> None:
+    """Create or replace a view, without its comments."""
+    columns = (sa.column(c.name, c.type) for c in view.columns)
+    connection.execute(sa.CreateView(sa.text(select(view)).columns(*columns), view.name, or_replace=True))
+
+
+def describe(connection: sa.Connection, relations: Iterable[sa.Table] = RELATIONS) -> None:
+    """Write the comment of each of these tables and views, and of its columns, into the database."""
+    for relation in relations:
+        if relation.metadata is views:
+            comment = sa.DDL(
+                "comment on view %(name)s is '%(comment)s'",
+                context=dict(name=relation.name, comment=str(relation.comment).replace("'", "''")),
+            )  # type: ignore[no-untyped-call]
+            connection.execute(comment)
+        else:
+            connection.execute(sa.schema.SetTableComment(relation))
         for column in relation.columns:
             connection.execute(sa.schema.SetColumnComment(column))

@@ -16,6 +16,7 @@ from pipelines.command.screen import as_text
 from pipelines.settings import Settings
 from resources.database import Database
 from resources.database_errors import WarehouseDamaged, WarehouseLost, explain_if_about_database
+from warehouse.snapshot import find_bookkeeping
 
 # With these roles, a statement can run programs or access files on the server, even in a read-only transaction.
 _PRIVILEGED_ROLES = "pg_execute_server_program", "pg_read_server_files", "pg_write_server_files"
@@ -52,6 +53,7 @@ def run_query(settings: Settings, sql: str) -> Iterator[QueryResult]:
     database = Database(url=f"duckdb:///{snapshot}" if snapshot else settings.warehouse_url)
     with database.transaction(read_only=True) as connection:
         try:
+            find_bookkeeping(connection)
             if not database.is_duckdb:
                 _refuse_privileged_user(connection)
             execute = _execute_on_duckdb if database.is_duckdb else _execute_on_postgresql

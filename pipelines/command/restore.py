@@ -21,6 +21,7 @@ from resources.database_errors import WarehouseError, WarehouseLocked
 from resources.intact import Found, read_through
 from warehouse import migrations, restoring
 from warehouse.restoring import Source
+from warehouse.snapshot import BOOKKEEPING, find_bookkeeping
 
 
 class NotRestored(Exception):
@@ -137,12 +138,16 @@ def _source(name: str, file: Path, found: Found) -> Source | None:
     if found.problem:
         return None
     version = migrations.VERSION
-    if "warehouse_version" not in found.damaged:
+    apart = f"{BOOKKEEPING}."  # where a snapshot has some of the tables
+    whole = frozenset(table.removeprefix(apart) for table in found.whole)
+    damaged = {table.removeprefix(apart): why for table, why in found.damaged.items()}
+    if "warehouse_version" not in damaged:
         with Database(url=Database.url_of(file)).transaction(read_only=True) as connection:
+            find_bookkeeping(connection)
             version = migrations.refuse_newer(connection)
     if not version:
         return None  # somebody else's file
-    return Source(name, found.whole, file=file, version=version, problems=found.damaged)
+    return Source(name, whole, file=file, version=version, problems=damaged)
 
 
 def _check_published(path: Path, snapshot: Path) -> Done:

@@ -204,7 +204,7 @@ def test_an_unreadable_snapshot_fails_the_run_with_a_message_and_keeps_the_last_
 
 def _of_version(snapshot: Path, version: int) -> None:
     with duckdb.connect(str(snapshot)) as connection:
-        connection.execute("update warehouse_version set version = ?", [version])
+        connection.execute("update bookkeeping.warehouse_version set version = ?", [version])
 
 
 def test_the_chart_library_is_cached_if_it_can_be(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

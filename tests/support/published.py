@@ -57,8 +57,8 @@ def month_of(world: World, month: str) -> Path:
 def relations(database: Path) -> Relations:
     """Every row of every table and view."""
     with duckdb.connect(str(database), read_only=True) as connection:
-        names = connection.execute("select table_name from information_schema.tables").fetchall()
-        return {name: connection.execute(f"from {name} order by all").fetchall() for (name,) in names}
+        names = connection.execute("select table_schema, table_name from information_schema.tables").fetchall()
+        return {name: connection.execute(f"from {schema}.{name} order by all").fetchall() for schema, name in names}
 
 
 def flip_a_bit(path: Path, at: int) -> None:
