@@ -290,9 +290,8 @@ def test_several_first_starts_at_once_create_one_warehouse(postgresql: PostgreSQ
 # From a published snapshot
 
 
+@pytest.mark.parametrize("warehouse_url", ["duckdb"], indirect=True)  # only a file is published
 def test_a_snapshot_in_the_place_of_a_warehouse_becomes_one_and_loses_no_row(old: Database) -> None:
-    if not old.is_duckdb:
-        pytest.skip("only a file is published")
     migrate(old)
     laid_out = layout(old)
     with old.transaction(read_only=True) as connection:
