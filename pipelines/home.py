@@ -1,8 +1,8 @@
-"""Where this installation keeps its data, and which `.env` files belong to it."""
+"""Where this installation keeps its data, and where relative paths start."""
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from platformdirs import user_data_path
@@ -11,8 +11,6 @@ VARIABLE = "DEVIN_HOME"
 
 PROJECT = Path(__file__).resolve().parents[1]
 """The directory that holds the packages: a checkout, or site-packages."""
-
-ENV_FILE_NAME = ".env"
 
 
 class NoHome(ValueError):
@@ -75,50 +73,3 @@ def with_a_home_directory() -> Iterator[None]:
 def start_of_relative_paths() -> Path:
     """Where relative paths in settings start, whatever the working directory is. Raises NoHome."""
     return PROJECT if is_checkout() and not os.environ.get(VARIABLE) else home()
-
-
-def env_files() -> list[Path]:
-    """The `.env` files to read, the one that takes precedence first: the nearest one from the working directory
-    upwards, the checkout's, the home's.
-
-    The first belongs to whoever made that directory, so it is left out if that is another user: it could send the key
-    to another address.
-    """
-    nearest = _nearest_env_file()
-    found = [nearest] if nearest and not _is_foreign(nearest) else []
-    if is_checkout():
-        found.append(PROJECT / ENV_FILE_NAME)
-    with suppress(NoHome):
-        found.append(home() / ENV_FILE_NAME)
-    return [path for path in dict.fromkeys(found) if os.path.isfile(path)]  # noqa: PTH113
-
-
-def foreign_env_file() -> Path | None:
-    """The nearest `.env` from the working directory upwards if it is not read because another user owns it."""
-    nearest = _nearest_env_file()
-    return nearest if nearest and nearest not in env_files() else None
-
-
-def owner(path: Path) -> str:
-    """Who owns a file, by name if the user has one."""
-    try:
-        return path.owner()
-    except (KeyError, NotImplementedError, OSError):
-        return f"the user with id {path.stat().st_uid}"
-
-
-def _nearest_env_file() -> Path | None:
-    try:
-        start = Path.cwd()
-    except FileNotFoundError:  # it was deleted
-        return None
-    candidates = (directory / ENV_FILE_NAME for directory in (start, *start.parents))
-    # Unlike Path.is_file, this is False where a directory may not be searched.
-    return next((path for path in candidates if os.path.isfile(path)), None)  # noqa: PTH113
-
-
-def _is_foreign(path: Path) -> bool:
-    if os.name != "posix":
-        return False
-    sudo_user = os.environ.get("SUDO_UID") if os.geteuid() == 0 else None
-    return str(path.stat().st_uid) not in ("0", str(os.geteuid()), sudo_user)

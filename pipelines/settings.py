@@ -6,7 +6,6 @@ ever holds them; `command.dagster_home` reads DAGSTER_HOME; and libraries read t
 
 import os
 import re
-import stat
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -14,11 +13,10 @@ from typing import Annotated, Any, Literal
 from zoneinfo import available_timezones
 
 import sqlalchemy as sa
-from dotenv import load_dotenv
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from pipelines import home
+from pipelines import env_files, home
 from resources.addresses import check_url, check_webhook
 from resources.database import Database
 from resources.database_secrets import is_on_this_machine
@@ -305,6 +303,14 @@ class Settings(BaseSettings):
             raise ValueError("not a path that ends in .html")
         return path
 
+    @field_validator("*", mode="before")
+    @classmethod  # the last one, which makes it the first to run
+    def _without_control_characters(cls, value: object, info: ValidationInfo) -> object:
+        is_list = info.field_name in ("devin_org_ids", "devin_user_ids")  # between ids, line ends and tabs are blanks
+        if isinstance(value, str) and not value.isprintable() and not is_list:
+            raise ValueError("it contains a character that is not visible")
+        return value
+
     @property
     def published_snapshot(self) -> Path | None:
         """The copy of the warehouse that analysts read, next to it; None if the warehouse is on a server."""
@@ -346,41 +352,25 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls) -> "Settings":
-        """The settings of this process. The `.env` files of `home.env_files` fill in what the environment lacks.
+        """The settings of this process. The `.env` files of `env_files` fill in what the environment lacks.
 
         Raises SettingsRefused with each invalid variable, its value (never a secret) and what is allowed.
         """
-        _read_env_files()
+        env_files.read(_names())
         try:
             return cls()
         except ValidationError as error:
             raise SettingsRefused("\n".join(_refusal(e) for e in error.errors())) from None
 
 
+def _names() -> list[str]:
+    return [name.upper() for name in Settings.model_fields]
+
+
 def logs_json() -> bool:
     """Whether DEVIN_LOG_FORMAT is `json`, for messages about settings that are refused."""
-    _read_env_files()
+    env_files.read(_names())
     return os.environ.get("DEVIN_LOG_FORMAT") == "json"
-
-
-def env_file_warnings() -> list[str]:
-    """What to say of the `.env` files: those that other users of this machine can read, and one that is not read."""
-    warnings = [
-        f"Other users of this machine can read {path} and the key in it. To prevent that: chmod 600 {path}"
-        for path in home.env_files()
-        if os.name == "posix" and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
-    ]
-    if foreign := home.foreign_env_file():
-        warnings.append(
-            f"{foreign} is not read: it belongs to {home.owner(foreign)}, and could send your key elsewhere. If you "
-            f"trust it, copy it to a directory of your own and run the command there."
-        )
-    return warnings
-
-
-def _read_env_files() -> None:
-    for path in home.env_files():
-        load_dotenv(path, override=False)
 
 
 def _check_postgresql(url: sa.URL) -> None:

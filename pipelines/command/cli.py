@@ -1,5 +1,8 @@
 """The `devin-sessions` command: its subcommands, their arguments and help texts. Exit codes are in `exit_codes`."""
 
+import codecs
+import errno
+import io
 import json
 import logging
 import os
@@ -15,6 +18,7 @@ from typing import Annotated, NoReturn
 import dagster as dg
 import typer
 
+from pipelines import env_files
 from pipelines.command import interrupts
 from pipelines.command.backfill import backfill
 from pipelines.command.dagster_home import HomeUnusable, dagster_home, home_exists, open_instance
@@ -36,7 +40,7 @@ from pipelines.command.screen import (
 from pipelines.command.status import status
 from pipelines.definitions import devin_api_for
 from pipelines.partitions import as_days, closed_days, daily_partitions
-from pipelines.settings import Settings, env_file_warnings, logs_json
+from pipelines.settings import Settings, logs_json
 from resources.calls import Calls
 from resources.devin_key import KEY_VARIABLE
 
@@ -56,11 +60,13 @@ def main() -> None:
     warnings.filterwarnings("ignore", category=dg.BetaWarning)
     # Keeps libraries' own logs off the user's screen; what matters arrives as an exception.
     logging.getLogger().addHandler(logging.NullHandler())
-    is_json = logs_json()
-    set_output(json_lines=is_json)
+    is_json = False
+    _show_what_the_terminal_cannot()
     try:
+        is_json = logs_json()
+        set_output(json_lines=is_json)
         interrupts.set_last_words(last_words)
-        for warning in env_file_warnings():
+        for warning in env_files.warnings():
             complain(warning, "env_file")
         # In standalone mode Typer prints errors itself, and not as JSON.
         sys.exit(app(standalone_mode=not is_json))
@@ -68,6 +74,9 @@ def main() -> None:
         code = exit_code_for(error)
         if code is not None:
             _stop(user_message(error), code)
+        if isinstance(error, OSError) and error.errno in _FULL and error.filename is None:
+            _discard_output()
+            _stop(f"The output cannot be written: {error.strerror}.", MISSING)
         if not is_json:
             raise
         complain(f"{type(error).__name__}: {error}", "crashed", traceback=traceback.format_exc())
@@ -276,6 +285,21 @@ def demo(
     from pipelines.command.demo import run_demo  # here: it imports a web framework that no other command needs
 
     run_demo(days, organizations, with_ui=with_ui)
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+
+
+def _discard_output() -> None:
+    """Write the rest of standard output nowhere, so that it doesn't fail again when Python ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _show_what_the_terminal_cannot() -> None:
+    """Show characters that an output's encoding lacks as escapes, such as \\u6771, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and codecs.lookup(stream.encoding).name != "utf-8":
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _stop(sentence: str, code: int) -> NoReturn:

@@ -76,6 +76,8 @@ def home_exists() -> bool:
 def _home() -> Path:
     named = os.environ.get("DAGSTER_HOME")
     home = Path(os.path.expanduser(named)) if named else data_home() / "dagster"  # noqa: PTH111
+    if not str(home).isprintable():
+        raise HomeUnusable(f"DAGSTER_HOME={str(home)!r} is refused: it contains a character that is not visible.")
     if not home.is_absolute():
         raise HomeUnusable(
             f"DAGSTER_HOME={home} is refused: Dagster needs an absolute path, such as {Path.cwd() / home}."

@@ -4,6 +4,7 @@ import typer
 
 from pipelines.command.dagster_home import HomeUnusable
 from pipelines.command.restore import NotRestored
+from pipelines.env_files import EnvFileRefused
 from pipelines.home import NoHome
 from pipelines.ledger import OlderWarehouse
 from pipelines.loading.changed_settings import Incompatible
@@ -28,6 +29,7 @@ _CODES: dict[type[Exception], int] = {
     NetworkRefused: WRONG_USE,
     UnfitWarehouse: WRONG_USE,
     NoHome: WRONG_USE,
+    EnvFileRefused: WRONG_USE,
     HomeUnusable: WRONG_USE,
     WarehouseError: WRONG_USE,
     typer.TyperException: WRONG_USE,

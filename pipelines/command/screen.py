@@ -116,12 +116,17 @@ def show_coverage(covered: Coverage, dimension: Dimension) -> None:
 
 
 _MARKS: dict[DayState, tuple[str, str, str]] = {
-    "proven": ("■", "green", "loaded and proven"),
-    "unattributed": ("▲", "yellow", "loaded, sessions unattributed"),
-    "contradiction": ("✗", "bold red", "loaded, contradicted by the API"),
-    "partial": ("◧", "magenta", "partly loaded"),
-    "missing": ("·", "red", "missing"),
+    "proven": ("■#", "green", "loaded and proven"),
+    "unattributed": ("▲^", "yellow", "loaded, sessions unattributed"),
+    "contradiction": ("✗x", "bold red", "loaded, contradicted by the API"),
+    "partial": ("◧/", "magenta", "partly loaded"),
+    "missing": ("·.", "red", "missing"),
 }
+"""For each state its mark, and the one for outputs that can't show it; its style; its meaning."""
+
+
+def _mark(state: DayState) -> str:
+    return _MARKS[state][0][not out.encoding.startswith("utf")]
 
 
 def show_calendar(days: Mapping[date, DayState]) -> None:
@@ -132,13 +137,15 @@ def show_calendar(days: Mapping[date, DayState]) -> None:
     for month, of_month in months.items():
         line = Text(f"  {month}  ")
         for number in range(1, 32):
-            mark, style, _ = _MARKS[of_month[number]] if number in of_month else (" ", "", "")
-            line.append(mark, style=style)
+            if on_day := of_month.get(number):
+                line.append(_mark(on_day), style=_MARKS[on_day][1])
+            else:
+                line.append(" ")
         out.print(line, soft_wrap=True)
     legend = Text("           ")
-    for state, (mark, style, meaning) in _MARKS.items():
+    for state, (_, style, meaning) in _MARKS.items():
         if number := sum(state_of_day == state for state_of_day in days.values()):
-            legend.append(mark, style=style).append(f" {meaning} ({number:,})  ")
+            legend.append(_mark(state), style=style).append(f" {meaning} ({number:,})  ")
     out.print(legend, soft_wrap=True)
 
 

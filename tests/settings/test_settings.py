@@ -7,10 +7,13 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipelines import settings_page
 from pipelines.home import PROJECT
 from pipelines.settings import Settings
+from tests.support.examples import examples
 from tests.support.variables import SECRET, VARIABLES, load, refusal
 
 # Defaults
@@ -144,7 +147,7 @@ DATABASES = (
     [
         *(("devin_api_url", value, ADDRESS) for value in ("http://api.devin.ai", "ftp://127.0.0.1", "api.devin.ai")),
         *(("devin_api_url", value, ADDRESS) for value in ("https://", "https://[::1", "https://h#a")),
-        *(("devin_org_ids", value, ORG_IDS) for value in (",", " , ,", "org 1", "org-1;org-2", "org/1", "örg")),
+        *(("devin_org_ids", value, ORG_IDS) for value in (",", ", ,", "org 1", "org-1;org-2", "org/1", "örg")),
         *(("devin_org_ids", value, ORG_IDS) for value in ("o" * 129, '["org-1"]', "org-1,org-2\x1b", "null,*")),
         *(("devin_user_ids", value, USER_IDS) for value in (",", "user 1", "discover,user-1", "u" * 129, "üser")),
         *(("devin_allow_version_change", value, "true or false") for value in ("maybe", "2")),
@@ -195,6 +198,57 @@ def test_the_refusal_of_every_variable_says_what_is_allowed(monkeypatch: pytest.
     extra = Settings.model_fields[name.lower()].json_schema_extra
     assert isinstance(extra, dict)
     assert message.endswith(f"Allowed: {extra['allowed']}.")
+
+
+VALID = {
+    "DEVIN_API_KEY": f"cog_{SECRET}",
+    "DEVIN_API_VERSION": "auto",
+    "DEVIN_ALLOW_VERSION_CHANGE": "true",
+    "DEVIN_API_URL": "https://api.devin.ai",
+    "DEVIN_ORG_IDS": "org-1",
+    "DEVIN_USER_IDS": "discover",
+    "DEVIN_WINDOW_END": "inclusive",
+    "DEVIN_START_DATE": "2024-02-29",
+    "DEVIN_TIMEZONE": "Europe/Berlin",
+    "DEVIN_FETCH": "direct",
+    "DEVIN_ASSET_PREFIX": "metrics",
+    "DEVIN_LOG_FORMAT": "text",
+    "OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4318",
+    "DEVIN_HOME": "/nowhere/home",
+    "WAREHOUSE_URL": "duckdb:////nowhere/warehouse.duckdb",
+    "DEVIN_REPORT_PATH": "/nowhere/report.html",
+    "DEVIN_ALERT_WEBHOOK_URL": f"https://hooks.example.com/{SECRET}",
+}
+"""A value for each variable; the ones that are not here are numbers."""
+
+
+@given(
+    st.sampled_from(VARIABLES),
+    st.text("\r\n\t \u00a0\u2003", max_size=3),
+    st.text("\r\n\t \u00a0\u2003", max_size=3),
+    st.sampled_from(["", *"\r\n\t\x00\x1b\x7f\x85\u200b\u202e\ufeff"]),
+    st.integers(0, 10),
+)
+@examples(40)
+def test_of_every_setting_blanks_around_it_are_taken_off_and_what_cannot_be_seen_in_it_is_refused(
+    name: str, before: str, after: str, unseen: str, at: int
+) -> None:
+    plain = VALID.get(name, "9")
+    # The character is in the middle; at either end it may be a blank.
+    at = min(max(1, at), len(plain) - 1) if len(plain) > 1 else 0
+    value = plain[:at] + unseen + plain[at:] if len(plain) > 1 or unseen.strip() else plain
+    if "\0" in value:
+        return  # no variable can hold it
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        for other in VARIABLES:
+            monkeypatch.setenv(other, "")
+        expected = load(monkeypatch, **{name: plain})
+        if value == plain:
+            assert load(monkeypatch, **{name: f"{before}{plain}{after}"}) == expected
+        else:
+            message = refusal(monkeypatch, **{name: f"{before}{value}{after}"})
+            assert message.startswith(name)
+            assert message.isprintable() and SECRET not in message
 
 
 def test_several_invalid_variables_are_refused_together_with_a_line_each(monkeypatch: pytest.MonkeyPatch) -> None:

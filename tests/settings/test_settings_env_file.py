@@ -22,15 +22,18 @@ def project(tmp_path: Path) -> Path:
     return copy_of_the_project(directory)
 
 
-def load_in(project: Path, working_directory: Path, variables: Mapping[str, str]) -> dict[str, Any]:
+def load_in(
+    project: Path, working_directory: Path, variables: Mapping[str, str], *, shows_dagster_home: bool = False
+) -> dict[str, Any]:
     """The settings that a new process loads if its environment has these variables and no other settings."""
     code = (
         "import json, os; from pipelines.home import PROJECT; from pipelines.settings import Settings; "
-        "from pipelines.command.dagster_home import dagster_home; "
         "s = Settings.load(); "
         "print(json.dumps({'project': str(PROJECT), 'key': os.environ.get('DEVIN_API_KEY'), "
-        "'report': str(s.published_report), 'dagster_home': str(dagster_home()), **s.model_dump(mode='json')}))"
+        "'report': str(s.published_report), **s.model_dump(mode='json')}))"
     )
+    if shows_dagster_home:
+        code += "; from pipelines.command.dagster_home import dagster_home; print(dagster_home())"
     environment = {name: value for name, value in os.environ.items() if name not in VARIABLES}
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -41,7 +44,8 @@ def load_in(project: Path, working_directory: Path, variables: Mapping[str, str]
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    loaded: dict[str, Any] = json.loads(done.stdout)
+    settings, *home = done.stdout.splitlines()
+    loaded: dict[str, Any] = json.loads(settings) | {"dagster_home": "".join(home)}
     assert loaded["project"] == str(project)
     return loaded
 
@@ -105,7 +109,7 @@ def test_devin_home_holds_all_data_and_relative_paths_start_there(project: Path,
     home = tmp_path / "home"
     home.mkdir()
     (home / ".env").write_text("DEVIN_REPORT_PATH=web/page.html\n")
-    loaded = load_in(project, tmp_path, {"DEVIN_HOME": str(home)})
+    loaded = load_in(project, tmp_path, {"DEVIN_HOME": str(home)}, shows_dagster_home=True)
     assert loaded["warehouse_url"] == f"duckdb:///{home}/warehouse.duckdb"
     assert loaded["report"] == f"{home}/web/page.html"
     assert loaded["dagster_home"] == f"{home}/dagster"
@@ -115,7 +119,7 @@ def test_devin_home_holds_all_data_and_relative_paths_start_there(project: Path,
 
 def test_an_installation_without_a_checkout_uses_the_users_data_directory(project: Path, tmp_path: Path) -> None:
     (project / "pyproject.toml").unlink()
-    loaded = load_in(project, tmp_path, {"HOME": str(tmp_path), "XDG_DATA_HOME": ""})
+    loaded = load_in(project, tmp_path, {"HOME": str(tmp_path), "XDG_DATA_HOME": ""}, shows_dagster_home=True)
     home = tmp_path / ".local" / "share" / "devin-sessions"
     assert loaded["warehouse_url"] == f"duckdb:///{home}/warehouse.duckdb"
     assert loaded["dagster_home"] == f"{home}/dagster"
@@ -127,3 +131,48 @@ def test_a_bad_home_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> N
     message = refusal(monkeypatch, devin_home="data", warehouse_url="", devin_report_path="a.html")
     assert message.startswith("DEVIN_HOME='data' is refused (not an absolute path)")
     assert "\n" not in message
+
+
+@pytest.mark.parametrize("kind", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_an_env_file_of_another_system_is_read(project: Path, tmp_path: Path, kind: str, end: str) -> None:
+    lines = ["DEVIN_DAY_START_HOUR = 8", "", "# a comment", "DEVIN_REPORT_PATH='reports/a b.html' ", ""]
+    (project / ".env").write_bytes(end.join(lines).encode(kind))
+    loaded = load_in(project, tmp_path, {})
+    assert loaded["devin_day_start_hour"] == 8
+    assert loaded["report"] == f"{project}/reports/a b.html"
+
+
+def test_a_carriage_return_at_the_end_of_every_value_changes_no_file_name(project: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    values = {"DEVIN_HOME": f"{home}\r", "WAREHOUSE_URL": f"duckdb:///{tmp_path}/w.duckdb\r\n"}
+    values |= {"DAGSTER_HOME": f"{tmp_path}/dagster\r", "DEVIN_REPORT_PATH": "\r"}
+    loaded = load_in(project, tmp_path, values, shows_dagster_home=True)
+    assert loaded["warehouse_url"] == f"duckdb:///{tmp_path}/w.duckdb"
+    assert loaded["dagster_home"] == f"{tmp_path}/dagster"
+    assert loaded["report"] == f"{tmp_path}/published/report.html"
+    assert {entry.name for entry in tmp_path.iterdir()} == {"project", "dagster"}
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (
+            f"DEVIN_TIMEZONE=UTC\nDEVIN_API_KEY='apk_user_{SECRET}\n".encode(),
+            "{}: line 2 is not of the form NAME=value",
+        ),
+        (f"= {SECRET}\nA=1\n=\n".encode(), "{}: lines 1, 3 are not of the form NAME=value"),
+        (f"DEVIN_API_KEY=apk_user_{SECRET}ö".encode("latin-1"), "{} is not text in UTF-8"),
+    ],
+    ids=["quote", "no name", "latin-1"],
+)
+def test_a_line_that_cannot_be_read_is_refused_with_its_number_and_never_shown(
+    project: Path, tmp_path: Path, content: bytes, why: str
+) -> None:
+    file = project / ".env"
+    file.write_bytes(content)
+    file.chmod(0o600)
+    code, _, err = started("status", cwd=tmp_path, PYTHONPATH=str(project))
+    assert code == 2
+    assert err.startswith(why.format(file))
+    assert err.count("\n") == 1 and SECRET not in err
