@@ -12,10 +12,11 @@ import pytest
 from pipelines.command import exit_codes
 from resources.sandbox.contract import SESSIONS_PATH
 from tests.support.command import Here, command_here, devin_sessions, in_this_process
+from tests.support.noon import NOON, ago
 from tests.support.published import files_of, snapshot_of
 from tests.support.world import World
 
-TOMORROW = (datetime.now(UTC) + timedelta(days=1)).date().isoformat()
+IN_TWO_DAYS = f"{(datetime.now(UTC) + timedelta(days=2)).date()}"
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
         (["backfill", "2025-03-01", "tomorrow"], {}, "LAST=tomorrow is not a date"),
         (["backfill", "2025-03-02", "2025-03-01"], {}, "The range is reversed"),
         (["backfill", "2024-12-31", "2025-03-01"], {}, "before DEVIN_START_DATE=2025-01-01"),
-        (["backfill", "2025-03-01", TOMORROW], {}, "is not over yet. The last closed day is"),
+        (["backfill", "2025-03-01", IN_TWO_DAYS], {}, "is not over yet. The last closed day is"),
         (["backfill", "2025-03-01", "2025-03-01"], {"DEVIN_API_KEY": ""}, "DEVIN_API_KEY is not set"),
         (["backfill", "2025-03-01", "2025-03-01"], {"DEVIN_API_VERSION": "v3"}, "DEVIN_API_VERSION='v3' is refused"),
         (["backfill", "2025-03-01", "2025-03-01"], {"DEVIN_API_KEY": "apk_secret"}, "DEVIN_API_KEY is refused"),
@@ -252,8 +253,8 @@ def test_a_check_that_only_warns_is_a_note_and_not_an_error(world: World) -> Non
 
 
 def test_checks_are_reported_as_they_are_after_the_last_of_several_runs(world: World) -> None:
-    days = [f"{datetime.now(UTC).date() - timedelta(days=n)}" for n in (5, 4, 3, 2, 1)]
-    world.configure(devin_start_date=days[0])
+    days = [ago(n) for n in (5, 4, 3, 2, 1)]
+    world.configure(devin_start_date=days[0], devin_timezone=NOON)
     assert devin_sessions("backfill", days[2], days[2])[0] == 0
     code, out, err = devin_sessions("backfill", "--missing")
     assert (code, err) == (0, "")

@@ -17,6 +17,7 @@ from pipelines.follow import SENSOR, follow_sensor
 from pipelines.schedules import JOB, next_tick, range_tags
 from tests.support.command import devin_sessions, in_this_process
 from tests.support.graphql import LAUNCH, RUNS, graphql
+from tests.support.noon import NOON, ago
 from tests.support.published import in_snapshot
 from tests.support.ui import ui_ended_by
 from tests.support.world import World
@@ -192,9 +193,8 @@ def test_status_reports_what_is_behind_and_the_command_that_catches_up(
     reported: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world = reported
-    yesterday = datetime.now(UTC).date() - timedelta(days=1)
-    world.configure(devin_start_date=f"{yesterday - timedelta(days=1)}")
-    assert run_of(world, LOADED, f"{yesterday - timedelta(days=1)}", f"{yesterday}")
+    world.configure(devin_start_date=ago(2), devin_timezone=NOON)
+    assert run_of(world, LOADED, ago(2), ago(1))
     code, shown = in_this_process(capsys, world.environment, "status", "--json")
     status: dict[str, Any] = json.loads(shown)
     assert (code, status["behind"]) == (exit_codes.MISSING, EVERYTHING)

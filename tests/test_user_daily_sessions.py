@@ -24,6 +24,7 @@ from resources.sandbox.logged_request import LoggedRequest
 from resources.sandbox.server import Sandbox
 from tests.support.command import in_this_process
 from tests.support.event_log import OURS, instance_in
+from tests.support.noon import NOON
 from tests.support.warehouse import migrated
 from tests.support.world import World
 from warehouse import reads, writes
@@ -217,9 +218,7 @@ def test_a_total_that_changed_between_counting_organizations_and_users_is_a_warn
 def test_the_command_loads_users_for_days_that_were_loaded_without_them_and_status_shows_both(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # In a time zone where it is noon, so that no day ends while this runs.
-    noon = f"Etc/GMT{datetime.now(UTC).hour - 12:+}"
-    world.configure(devin_timezone=noon, dagster_event_batch_size="1000")
+    world.configure(devin_timezone=NOON, dagster_event_batch_size="1000")
     days = closed_days(daily_partitions(world.settings))[-3:]
     first, last = days[0].isoformat(), days[-1].isoformat()
     with Sandbox(organizations=3, first_day=days[0] - timedelta(1)) as source:

@@ -10,7 +10,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -20,19 +20,12 @@ import sqlalchemy as sa
 
 from pipelines.home import PROJECT
 from resources.sandbox.server import Sandbox
+from tests.support.noon import NOON, ago
 from tests.support.pages import NAMES, blocks, environment_file, text, units
 from tests.support.person import Person
 from tests.support.postgresql import PostgreSQL
 from tests.support.promised import check_loaded, check_report, check_ui, days, table, truth, url_of
 from tests.support.typed import COMMANDS, NOT_RUN, TOKEN, Part
-
-TODAY = datetime.now(UTC).date()
-
-
-def ago(days: int) -> str:
-    """The day this many days ago."""
-    return f"{TODAY - timedelta(days)}"
-
 
 YESTERDAY = ago(1)
 
@@ -92,15 +85,17 @@ def test_a_clone_becomes_a_report_of_sandbox_data_without_a_key(person: Person) 
     (exported,) = (name.removeprefix("export ") for name in person.outputs if name.startswith("export "))
     first_query = next(name for name in person.outputs if name.startswith("devin-sessions query "))
     assert re.search(rf"^  {exported} \S*{re.escape(first_query)}$", shown_by_demo, re.MULTILINE)
-    check_report(person.clone / "data/demo/published/report.html", demo, YESTERDAY)
     recent, verdicts = (table(said) for name, said in person.outputs.items() if " query " in name)
     assert len(recent) == 7
     assert {row["day"]: row["sessions_count"] for row in recent} == {
-        row["day"]: str(truth(demo, row["day"])) for row in recent
+        row["day"]: str(truth(demo, row["day"], zone=UTC)) for row in recent
     }
+    last = max(row["day"] for row in recent)
+    check_report(person.clone / "data/demo/published/report.html", demo, last, UTC)
     assert verdicts == [{"verdict": "proven", "days": "90"}]
-    monday = TODAY - timedelta(days=TODAY.weekday() + 7)
-    counts = {o.org_name: truth(demo, monday, o.org_id, days=7) for o in demo.organizations}
+    today = date.fromisoformat(last) + timedelta(days=1)
+    monday = today - timedelta(days=today.weekday() + 7)
+    counts = {o.org_name: truth(demo, monday, o.org_id, days=7, zone=UTC) for o in demo.organizations}
     largest = sorted(counts, key=lambda name: -counts[name])[:5]
     (sql,) = blocks(PROJECT / "README.md", "sql")
     with duckdb.connect(str(person.clone / "data/demo/published/devin_sessions.duckdb"), read_only=True) as connection:
@@ -127,7 +122,8 @@ def test_a_key_becomes_a_nightly_schedule(person: Person, source: Sandbox) -> No
     assert "DEVIN_API_KEY=\n" in variables.read_text(encoding="utf-8")
     first, week, later = ago(30), (ago(29), ago(23)), ago(22)
     person.rewritten |= {"2025-06-02": week[0], "2025-06-08": week[1], "2025-06-30": ago(8)}
-    person.sets(variables, DEVIN_API_KEY=source.api_key, DEVIN_API_URL=source.url, DEVIN_START_DATE=first)
+    person.sets(variables, DEVIN_API_KEY=source.api_key, DEVIN_API_URL=source.url)
+    person.sets(variables, DEVIN_START_DATE=first, DEVIN_TIMEZONE=NOON)
 
     person.follows(PROBE)
     for said in (person.outputs["devin-sessions probe"], person.outputs["devin-sessions probe --until 2025-06-30"]):
@@ -184,8 +180,8 @@ def test_the_readme_leads_from_a_key_to_sql(person: Person, source: Sandbox) -> 
 
     def set_key(line: str) -> None:
         person.types(line)
-        own = {"DEVIN_API_KEY": source.api_key, "DEVIN_API_URL": source.url, "DEVIN_START_DATE": first}
-        person.sets(person.clone / ".env", **own)
+        own = {"DEVIN_API_KEY": source.api_key, "DEVIN_API_URL": source.url}
+        person.sets(person.clone / ".env", **own, DEVIN_START_DATE=first, DEVIN_TIMEZONE=NOON)
 
     def look(line: str) -> None:
         with person.runs(line) as running:
@@ -276,7 +272,7 @@ def serve(person: Person, source: Sandbox) -> Path:
         "devin-analysts": group,
         # This test's key and start date.
         "apk_user_…": source.api_key,
-        "DEVIN_START_DATE=2025-01-01": f"DEVIN_START_DATE={TODAY - timedelta(days=20)}",
+        "DEVIN_START_DATE=2025-01-01": f"DEVIN_START_DATE={ago(20)}",
     }
     stand_in = person.programs / "systemd-run"
     stand_in.write_text(SYSTEMD_RUN, encoding="utf-8")
@@ -286,7 +282,7 @@ def serve(person: Person, source: Sandbox) -> Path:
 
 def write_settings(person: Person, source: Sandbox, **changed: str) -> None:
     """Write the environment file as the page says, with the URL of this test's API."""
-    variables = environment_file() | {"DEVIN_API_URL": source.url} | changed
+    variables = environment_file() | {"DEVIN_API_URL": source.url, "DEVIN_TIMEZONE": NOON} | changed
     lines = [person.here(f"{name}={value}") for name, value in variables.items()]
     Path(person.here("/etc/devin-sessions/environment")).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
@@ -307,7 +303,7 @@ def service(name: str) -> str:
 def test_a_server_is_set_up_watched_backed_up_and_upgraded(person: Person, source: Sandbox) -> None:
     state = serve(person, source)
     snapshot = state / "published/devin_sessions.duckdb"
-    first = f"{TODAY - timedelta(days=20)}"
+    first = ago(20)
     person.follows(INSTALL)
     kept_secret = Path(person.here("/etc/devin-sessions/environment"))
     assert (kept_secret.stat().st_mode & 0o777, kept_secret.parent.stat().st_mode & 0o777) == (0o600, 0o700)
@@ -389,8 +385,7 @@ def test_a_server_keeps_its_warehouse_on_postgresql(
     asked = "select sum(sessions_count) from daily_sessions; delete from daily_sessions;"
     (psql,) = PSQL.commands
     person.follows(PSQL, {psql.name: partial(person.types, answers=asked)})
-    first = TODAY - timedelta(days=20)
-    assert re.search(rf"^ +{truth(source, first, days=20)}$", person.outputs[psql.name], re.MULTILINE)
+    assert re.search(rf"^ +{truth(source, ago(20), days=20)}$", person.outputs[psql.name], re.MULTILINE)
     assert "permission denied for table daily_sessions" in person.outputs[psql.name]
     person.follows(PG_DUMP)
     assert "TABLE DATA public daily_sessions" in person.types(f"pg_restore --list {tmp_path}/sessions.dump")

@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -19,8 +18,10 @@ import pytest
 
 from pipelines.home import PROJECT
 from resources.sandbox.server import Sandbox
+from tests.support.noon import NOON, ago
 from tests.support.person import Running, copy_project
 from tests.support.ports import free_port
+from tests.support.promised import truth
 
 PYTHONS = ("3.11", "3.12", "3.13")
 USER_ID = 123_456  # of nobody on this machine: there is no name, group or home for it
@@ -165,25 +166,19 @@ def served(installation: Installation, variables: Mapping[str, str]) -> Iterator
 def test_days_are_loaded_shown_and_served_from_an_env_file_in_the_working_directory(
     installation: Installation,
 ) -> None:
-    yesterday = datetime.now(UTC).date() - timedelta(days=1)
-    first = yesterday - timedelta(days=2)
+    first, second, last = ago(3), ago(2), ago(1)
     with Sandbox(organizations=3) as source:
-        settings = {"DEVIN_API_URL": source.url, "DEVIN_API_KEY": source.api_key, "DEVIN_START_DATE": f"{first}"}
-        code, shown = installation.run("backfill", f"{first}", f"{yesterday}", **settings)
+        settings = {"DEVIN_API_URL": source.url, "DEVIN_API_KEY": source.api_key, "DEVIN_START_DATE": first}
+        settings |= {"DEVIN_TIMEZONE": NOON}
+        code, shown = installation.run("backfill", first, last, **settings)
         assert code == 0, shown
         code, shown = installation.run("status", "--json", **settings)
         assert (code, json.loads(shown)["organizations"]["days_loaded"]) == (0, 3)
         sql = "select day, org_id, sessions_count from daily_sessions"
         code, shown = installation.run("query", "--csv", sql, **settings)
         cells = [line.split(",") for line in shown.splitlines()[1:]]
-        assert {(date.fromisoformat(day), org_id): int(count) for day, org_id, count in cells} == {
-            (day, o.org_id): source.truth(
-                datetime.combine(day, datetime.min.time(), UTC),
-                datetime.combine(day + timedelta(days=1), datetime.min.time(), UTC),
-                [o.org_id],
-            )
-            for day in (first, first + timedelta(days=1), yesterday)
-            for o in source.organizations
+        assert {(day, org_id): int(count) for day, org_id, count in cells} == {
+            (day, o.org_id): truth(source, day, o.org_id) for day in (first, second, last) for o in source.organizations
         }
         env_file = installation.home / ".env"
         env_file.write_text("".join(f"{name}={value}\n" for name, value in settings.items()), encoding="utf-8")
@@ -206,9 +201,10 @@ def test_a_user_without_a_home_is_asked_for_devin_home_and_then_has_everything(i
     assert code == 2
     assert "You have no home directory on this machine: set DEVIN_HOME to a directory for the data." in shown
     home = installation.home / "mine"
-    yesterday = f"{datetime.now(UTC).date() - timedelta(days=1)}"
+    yesterday = ago(1)
     with Sandbox(organizations=2) as source:
         settings = {"DEVIN_API_URL": source.url, "DEVIN_API_KEY": source.api_key, "DEVIN_START_DATE": yesterday}
+        settings |= {"DEVIN_TIMEZONE": NOON}
         code, shown = installation.run("backfill", yesterday, yesterday, HOME="", DEVIN_HOME=str(home), **settings)
     assert code == 0, shown
     assert (home / "published" / "report.html").exists()

@@ -12,6 +12,7 @@ from playwright.sync_api import Browser
 from pipelines.command import exit_codes
 from tests.support.browser import chromium_if_needed
 from tests.support.command import devin_sessions
+from tests.support.noon import NOON, ago
 from tests.support.report import UNKNOWN, Look, quality_rows, run_report_alone
 from tests.support.world import World
 from warehouse import tables
@@ -25,10 +26,10 @@ def browser() -> Iterator[Callable[[], Browser]]:
 
 
 def test_the_page_shows_the_results_of_the_checks_of_the_same_run(world: World, look: Look) -> None:
-    last = datetime.now(UTC).date() - timedelta(days=1)
+    last = date.fromisoformat(ago(1))
     first = last - timedelta(days=5)
     path = world.directory / "page" / "report.html"
-    world.configure(devin_start_date=f"{first}", devin_report_path=str(path))
+    world.configure(devin_start_date=f"{first}", devin_timezone=NOON, devin_report_path=str(path))
     at = datetime(first.year, first.month, first.day, 12, tzinfo=UTC)
     busiest = world.source.organizations[0].org_id
     world.source.add_sessions(busiest, at)
@@ -136,10 +137,10 @@ def test_without_javascript_the_age_is_a_time_without_a_verdict(five_weeks: Path
 
 
 def test_every_command_on_the_page_is_accepted(world: World) -> None:
-    last = datetime.now(UTC).date() - timedelta(days=1)
+    last = date.fromisoformat(ago(1))
     first = last - timedelta(days=9)
     path = world.directory / "page" / "report.html"
-    world.configure(devin_start_date=f"{first}", devin_report_path=str(path))
+    world.configure(devin_start_date=f"{first}", devin_timezone=NOON, devin_report_path=str(path))
     found: set[str] = set()
 
     def commands() -> set[str]:

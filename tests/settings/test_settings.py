@@ -14,6 +14,7 @@ from pipelines import settings_page
 from pipelines.home import PROJECT
 from pipelines.settings import Settings
 from tests.support.examples import examples
+from tests.support.noon import NOON, ago
 from tests.support.variables import SECRET, VARIABLES, load, refusal
 
 # Defaults
@@ -121,8 +122,7 @@ def test_settings_show_neither_the_key_nor_the_webhook(monkeypatch: pytest.Monke
 
 
 # Refusals
-YESTERDAY = (datetime.now(UTC) - timedelta(days=1)).date()
-TOMORROW = (datetime.now(UTC) + timedelta(days=1)).date()
+IN_TWO_DAYS = (datetime.now(UTC) + timedelta(days=2)).date()
 
 ADDRESS = "an https:// address; http:// only for this machine (127.0.0.1, ::1, localhost)"
 ORG_IDS = "comma-separated organization ids, each of up to 128 letters, digits, `-` and `_`"
@@ -154,7 +154,7 @@ DATABASES = (
         *(("devin_api_version", value, "auto, or the version that the key is for: v2 or v3") for value in ("v1", "3")),
         *(("devin_window_end", value, "exclusive or inclusive") for value in ("open", "Inclusive")),
         *(("devin_start_date", value, DATE) for value in ("2019-12-31", "2025-02-30", "yesterday", "01/02/2025")),
-        *(("devin_start_date", value, DATE) for value in (f"{TOMORROW}", "9999-12-31", "2025-01-01T12:00:00")),
+        *(("devin_start_date", value, DATE) for value in (f"{IN_TWO_DAYS}", "9999-12-31", "2025-01-01T12:00:00")),
         *(("devin_timezone", value, TIMEZONE) for value in ("Mars/Olympus", "utc", "+02:00", "../etc/passwd")),
         *(("devin_day_start_hour", value, "a whole number from 0 to 23") for value in ("-1", "24", "8.5", "eight")),
         *(("devin_lookback_days", value, "a whole number from 1 to 90") for value in ("0", "91", "-3", "nan")),
@@ -361,9 +361,8 @@ def test_a_refused_address_still_shows_its_host(monkeypatch: pytest.MonkeyPatch)
 
 def test_history_may_start_in_2020_or_yesterday_but_not_today(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load(monkeypatch, devin_start_date="2020-01-01").devin_start_date == date(2020, 1, 1)
-    assert load(monkeypatch, devin_start_date=f"{YESTERDAY}").devin_start_date == YESTERDAY
-    today = datetime.now(UTC).date()
-    assert "no day since then is closed" in refusal(monkeypatch, devin_start_date=f"{today}")
+    assert f"{load(monkeypatch, devin_start_date=ago(1), devin_timezone=NOON).devin_start_date}" == ago(1)
+    assert "no day since then is closed" in refusal(monkeypatch, devin_start_date=ago(0), devin_timezone=NOON)
 
 
 def test_organization_ids_are_split_stripped_and_each_kept_once_in_order(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 
 import html
 import re
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime, time, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import httpx
 
 from pipelines.home import PROJECT
 from resources.sandbox.server import Sandbox
+from tests.support.noon import ZONE
 from tests.support.pages import text
 from tests.support.person import Person, Running
 
@@ -27,16 +28,17 @@ def days(first: str, last: str) -> list[date]:
     return [start + timedelta(n) for n in range((end - start).days + 1)]
 
 
-def truth(source: Sandbox, day: date | str, *org_ids: str, days: int = 1) -> int:
-    start = datetime.combine(date.fromisoformat(f"{day}"), time(), UTC)
+def truth(source: Sandbox, day: date | str, *org_ids: str, days: int = 1, zone: tzinfo = ZONE) -> int:
+    """How many sessions the sandbox has for these days of a time zone."""
+    start = datetime.combine(date.fromisoformat(f"{day}"), time(), zone)
     return source.truth(start, start + timedelta(days), org_ids or None)
 
 
-def check_report(report: Path, source: Sandbox, last: str) -> None:
+def check_report(report: Path, source: Sandbox, last: str, zone: tzinfo = ZONE) -> None:
     """The report lists every organization that had sessions in the last loaded week."""
     page = html.unescape(report.read_text(encoding="utf-8"))
     week = date.fromisoformat(last) - timedelta(days=6)
-    names = [o.org_name for o in source.organizations if truth(source, week, o.org_id, days=7)]
+    names = [o.org_name for o in source.organizations if truth(source, week, o.org_id, days=7, zone=zone)]
     assert names
     assert [name for name in names if name not in page] == []
 
