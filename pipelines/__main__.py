@@ -6,7 +6,7 @@ from pipelines.command import interrupts
 def main() -> None:
     """The entry point of `devin-sessions` and of `python -m pipelines`."""
     interrupts.install_handlers()
-    from pipelines.command.cli import main as command
+    from pipelines.command.main import main as command
 
     command()
 

@@ -4,7 +4,6 @@ Nothing else reads the environment, with three exceptions: `resources` reads sec
 ever holds them; `command.dagster_home` reads DAGSTER_HOME; and libraries read their own variables.
 """
 
-import os
 import re
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
@@ -365,12 +364,6 @@ class Settings(BaseSettings):
 
 def _names() -> list[str]:
     return [name.upper() for name in Settings.model_fields]
-
-
-def logs_json() -> bool:
-    """Whether DEVIN_LOG_FORMAT is `json`, for messages about settings that are refused."""
-    env_files.read(_names())
-    return os.environ.get("DEVIN_LOG_FORMAT") == "json"
 
 
 def _check_postgresql(url: sa.URL) -> None:

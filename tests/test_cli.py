@@ -27,8 +27,8 @@ def here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     ("arguments", "environment", "sentence"),
     [
-        (["backfill", "2025-02-30", "2025-03-01"], {}, "FIRST=2025-02-30 is not a date"),
-        (["backfill", "2025-03-01", "tomorrow"], {}, "LAST=tomorrow is not a date"),
+        (["backfill", "2025-02-30", "2025-03-01"], {}, '"2025-02-30" is not a day. Give a day such as'),
+        (["backfill", "2025-03-01", "tomorrow"], {}, '"tomorrow" is not a day'),
         (["backfill", "2025-03-02", "2025-03-01"], {}, "The range is reversed"),
         (["backfill", "2024-12-31", "2025-03-01"], {}, "before DEVIN_START_DATE=2025-01-01"),
         (["backfill", "2025-03-01", IN_TWO_DAYS], {}, "is not over yet. The last closed day is"),
@@ -84,8 +84,8 @@ def test_from_the_first_load_to_sql(each_world: World, here: Here) -> None:
     code, out, err = devin_sessions("backfill", "2025-01-01", "2025-02-02")
     sessions = sum(each_world.truth("2025-01-01", "2025-02-02").values())
     assert code == 0, err
-    assert re.search(r"2025-01-31 stored: [\d,]+ of 165 cells", out), "plain lines instead of a progress bar"
-    assert f"33 of 33 days loaded: {sessions:,} sessions; 165 cells new, 0 changed, 0 unchanged; " in out
+    assert re.search(r"2025-01-31 stored: [\d,]+ of 165 organization-days", out), "lines instead of a bar"
+    assert f"33 of 33 days loaded: {sessions:,} sessions; 165 organization-days new, 0 changed, 0 unchanged; " in out
     assert f"; {len(each_world.source.requests)} calls (0 retries)" in out
     assert each_world.cells() == each_world.truth("2025-01-01", "2025-02-02")
 
@@ -102,7 +102,7 @@ def test_from_the_first_load_to_sql(each_world: World, here: Here) -> None:
     code, out, _ = devin_sessions("backfill", "2025-01-01", "2025-01-10", "--refresh")
     assert code == 0
     assert "10 of 10 days loaded" in out
-    assert "0 cells new, 1 changed, 49 unchanged" in out
+    assert "0 organization-days new, 1 changed, 49 unchanged" in out
 
     code, out, _ = here("status", "--json")
     assert code == exit_codes.MISSING, "history since DEVIN_START_DATE is not loaded"
@@ -165,7 +165,7 @@ def test_an_organization_added_to_the_setting_is_loaded_for_days_that_were_loade
     world.configure(devin_org_ids=f"{first},{second}")
     code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-03")
     assert code == 0, err
-    assert "3 cells new, 0 changed, 0 unchanged" in out, "stored cells are not requested again"
+    assert "3 organization-days new, 0 changed, 0 unchanged" in out, "stored cells are not requested again"
     assert {org_id for _, org_id in world.cells()} == {first, second}
 
 

@@ -80,7 +80,9 @@ def test_every_command_on_the_pages_exists_and_every_command_is_shown() -> None:
     shown = Counter[str]()
     for page in PAGES:
         for words in commands(page, "devin-sessions"):
-            if words:
+            if words and words[0].startswith("--"):
+                assert words[0] in {name for parameter in group.params for name in parameter.opts}, page.name
+            elif words:
                 assert words[0] in known, f"{page.name}: devin-sessions {words[0]}"
                 shown[words[0]] += 1
                 if len(words) == 1:  # only its name, in a sentence
@@ -130,7 +132,7 @@ def test_every_value_that_is_shown_for_a_setting_is_allowed(page: Path, monkeypa
     for name, value in shown:
         for other in Settings.model_fields:
             monkeypatch.setenv(other.upper(), "")
-        monkeypatch.setenv(name, value.rstrip(".,;)").replace("…", "x"))
+        monkeypatch.setenv(name, value.rstrip(".,;)").replace("…", "x").replace("$PWD", str(PROJECT)))
         Settings.load()
 
 

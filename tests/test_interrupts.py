@@ -1,13 +1,9 @@
 """Ctrl-C and SIGTERM at any moment, and the progress of a load on a real terminal."""
 
 import os
-import pty
-import re
-import select
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,58 +15,11 @@ from pipelines.home import PROJECT
 from tests.support.begun import begin
 from tests.support.command import start
 from tests.support.held import Gate, Held
+from tests.support.terminal import Terminal
 from tests.support.waiting import wait_until
 from tests.support.world import World
 
 ENDING_SECONDS = 60
-
-
-class Terminal:
-    """A command on its own terminal, with what it has shown there so far."""
-
-    def __init__(self, *arguments: str) -> None:
-        self._ours, theirs = pty.openpty()
-        self.shown = ""
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "pipelines", *arguments],
-            cwd=PROJECT,
-            preexec_fn=lambda: os.login_tty(theirs),  # its controlling terminal, so that ^C is a signal
-            env={**os.environ, "TERM": "xterm", "COLUMNS": "120"},
-        )
-        os.close(theirs)
-
-    def shows(self, pattern: str) -> str:
-        """Wait until text that matches the pattern is shown, and return it."""
-        deadline = time.monotonic() + ENDING_SECONDS
-        while not (found := re.search(pattern, self.shown)):
-            assert time.monotonic() < deadline, f"{pattern} is not in …{self.shown[-500:]}"
-            self._read(deadline)
-        return found[0]
-
-    def type(self, keys: bytes) -> None:
-        os.write(self._ours, keys)
-
-    def wait(self) -> int:
-        """Wait until the command ends, and return its exit code."""
-        deadline = time.monotonic() + ENDING_SECONDS
-        while self._read(deadline):
-            pass
-        return self.process.wait(ENDING_SECONDS)
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.wait(ENDING_SECONDS)
-        os.close(self._ours)
-
-    def _read(self, deadline: float) -> bool:
-        ready, _, _ = select.select([self._ours], [], [], max(0.0, deadline - time.monotonic()))
-        assert ready, f"nothing more after …{self.shown[-500:]}"
-        try:
-            part = os.read(self._ours, 65536)
-        except OSError:  # how a terminal reports its end
-            return False
-        self.shown += part.decode(errors="replace")
-        return bool(part)
 
 
 @pytest.fixture

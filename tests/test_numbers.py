@@ -142,16 +142,16 @@ def test_the_numbers_are_shown_with_their_units() -> None:
     fields = numbers.as_fields()
     assert [fields[f"latency_{name}_ms"] for name in ("median", "p95", "p99")] == [50, 95, 99]
     assert fields["retries"] == 4
-    assert numbers.sentences() == [
+    assert numbers.sentences("organization-days") == [
         "Calls by outcome: 200 (13), 503 (4); answered in 50 ms (median), 95 ms (p95), 99 ms (p99); "
         "1.5 s waited for the API.",
-        "Cells: 12 asked, 6 derived, 2 proven zero; 3 sessions unattributed.",
+        "Organization-days: 12 asked, 6 derived, 2 proven zero; 3 sessions unattributed.",
     ]
 
 
 def test_without_any_response_no_latency_is_shown() -> None:
     numbers = LoadMetrics(calls=2, outcomes=Counter({"connection failed": 2}), waited_seconds=1.5)
-    assert numbers.sentences()[0] == "Calls by outcome: connection failed (2); 1.5 s waited for the API."
+    assert numbers.sentences("user-days")[0] == "Calls by outcome: connection failed (2); 1.5 s waited for the API."
     assert not [name for name in numbers.as_fields() if name.startswith("latency")]
 
 
@@ -233,7 +233,8 @@ def test_the_closing_lines_show_the_numbers(world: World) -> None:
     derived = dict(world.rows("select is_derived, count(*) from daily_sessions group by 1"))
     zeros = world.rows("select count(*) from daily_sessions where is_derived and sessions_count = 0")[0][0]
     assert cells == (
-        f"Cells: {derived[False]} asked, {derived[True] - zeros} derived, {zeros} proven zero; 0 sessions unattributed."
+        f"Organization-days: {derived[False]} asked, {derived[True] - zeros} derived, {zeros} proven zero; "
+        "0 sessions unattributed."
     )
 
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipelines.command import cli
-from pipelines.command.screen import LiveProgress
+from pipelines.command import main, probe
+from pipelines.command.live_progress import LiveProgress
 from pipelines.loading import progress as progress_module
 from pipelines.loading.progress import WaitLines
 from resources.calls import Calls
@@ -264,9 +264,9 @@ def test_probe_does_not_sit_out_an_outage(
     world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world.configure(devin_patience_seconds="86400")
-    monkeypatch.setattr(cli, "PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(probe, "PATIENCE_SECONDS", 0.1)
     world.source.fail(status=503, times=None)
     monkeypatch.setattr(sys, "argv", ["devin-sessions", "probe", "--json"])
     with pytest.raises(SystemExit):
-        cli.main()
+        main.main()
     assert "no request succeeded for" in json.loads(capsys.readouterr().out)[0]["seen"]

@@ -131,6 +131,8 @@ def test_a_query_may_contain_any_character_of_sql_but_not_be_empty(
 ) -> None:
     signs = ["query", "select 'a%b:c' like '%b:c' as x, 7 % 4 as y", "--csv"]
     assert in_this_process(capsys, queried.environment, *signs) == (0, "x,y\ntrue,3\n")
+    code, shown = in_this_process(capsys, queried.environment, "query", "select 1 as x, 'a' as y where 1 = 2", "--csv")
+    assert (code, shown) == (0, "x,y\n"), "no row is a result too"
     for nothing in ("", " -- nothing"):
         code, shown = in_this_process(capsys, queried.environment, "query", nothing)
         assert code == exit_codes.WRONG_USE
@@ -213,7 +215,7 @@ def test_in_a_spreadsheet_no_text_becomes_a_formula_and_numbers_stay_numbers(que
 
 def test_csv_is_either_for_programs_or_for_spreadsheets(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     code, shown = in_this_process(capsys, world.environment, "query", "--csv", "--excel", "select 1")
-    assert (code, "Choose either" in shown) == (exit_codes.WRONG_USE, True)
+    assert (code, "Choose one of --csv and --json" in shown) == (exit_codes.WRONG_USE, True)
 
 
 def test_an_endless_result_is_fetched_only_as_far_as_it_is_read(

@@ -243,7 +243,7 @@ def test_the_command_loads_users_for_days_that_were_loaded_without_them_and_stat
         truth = truth_of_users(world, first, last)
         sessions = sum(world.truth(first, last).values())
         assert (
-            f"3 of 3 days loaded per user: {sessions:,} sessions; {len(truth)} cells new, 0 changed, 0 unchanged; "
+            f"3 of 3 days loaded per user: {sessions:,} sessions; {len(truth)} user-days new, 0 changed, 0 unchanged; "
             f"{len(source.requests)} calls (0 retries)" in shown
         )
         assert shown.count(" days loaded") == 1

@@ -84,7 +84,10 @@ def test_a_clone_becomes_a_report_of_sandbox_data_without_a_key(person: Person) 
         assert promised in shown_by_demo
     (exported,) = (name.removeprefix("export ") for name in person.outputs if name.startswith("export "))
     first_query = next(name for name in person.outputs if name.startswith("devin-sessions query "))
-    assert re.search(rf"^  {exported} \S*{re.escape(first_query)}$", shown_by_demo, re.MULTILINE)
+    assert f"  export {exported.replace('$PWD', str(person.clone))}\n  .venv/bin/{first_query}\n" in shown_by_demo
+    status = person.outputs["devin-sessions status"]
+    assert "90 of 90" in status
+    assert "Missing" not in status, "no day that the demo never had"
     recent, verdicts = (table(said) for name, said in person.outputs.items() if " query " in name)
     assert len(recent) == 7
     assert {row["day"]: row["sessions_count"] for row in recent} == {

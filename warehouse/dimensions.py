@@ -42,6 +42,11 @@ class Dimension:
         """The suffix that tells counts of anything but organizations apart, such as " per user"; else empty."""
         return f" per {self.noun}" if self.is_extra else ""
 
+    @property
+    def cells_noun(self) -> str:
+        """What people call its cells: one is the count of one organization, or user, on one day."""
+        return f"{self.noun}-days"
+
 
 ORGANIZATIONS = Dimension(
     noun="organization",

@@ -103,6 +103,16 @@ def counted_on(connection: sa.Connection, dimension: Dimension, days: Collection
     return found
 
 
+def counts(connection: sa.Connection, dimension: Dimension, first: date, last: date) -> dict[date, dict[str, int]]:
+    """The sessions of each id on each stored day from `first` to `last`."""
+    cells = dimension.cells.c
+    found: dict[date, dict[str, int]] = {}
+    columns = cells.day, cells[dimension.id], cells.sessions_count
+    for day, id_, sessions in connection.execute(sa.select(*columns).where(cells.day.between(first, last))):
+        found.setdefault(day, {})[id_] = sessions
+    return found
+
+
 def unavailable(connection: sa.Connection, dimension: Dimension) -> dict[str, str]:
     """The `latest_listed` ids that the API refuses to count, each with the API's reason."""
     table = dimension.listed.c
@@ -127,11 +137,15 @@ def missing_cells(
     gaps = _gaps(dimension, chosen, days).subquery()
     rows = connection.execute(sa.select(gaps.c.day, sa.func.count()).group_by(gaps.c.day))
     missing = {day: number for day, number in rows}
-    listed = dimension.listed.c[dimension.id]
-    known = set(connection.scalars(sa.select(listed).where(listed.in_(chosen))))
-    if unknown := len(set(chosen) - known):
+    if unknown := len(unknown_ids(connection, dimension, chosen)):
         return {day: missing.get(day, 0) + unknown for day in read_days(connection, dimension)}
     return missing
+
+
+def unknown_ids(connection: sa.Connection, dimension: Dimension, chosen: Sequence[str]) -> set[str]:
+    """Those of the `chosen` ids that no load has counted yet."""
+    listed = dimension.listed.c[dimension.id]
+    return set(chosen) - set(connection.scalars(sa.select(listed).where(listed.in_(chosen))))
 
 
 def missing_ids(

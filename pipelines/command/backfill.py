@@ -10,7 +10,8 @@ from pipelines.behind import behind
 from pipelines.command import interrupts, runs
 from pipelines.command.dagster_home import open_instance
 from pipelines.command.exit_codes import MISSING
-from pipelines.command.screen import LiveProgress, complain, say
+from pipelines.command.live_progress import LiveProgress
+from pipelines.command.screen import complain, say
 from pipelines.definitions import definitions_for
 from pipelines.ledger import missing_days, open_read_only
 from pipelines.loading.changed_settings import refuse_other_days, refuse_other_version
@@ -28,7 +29,7 @@ def backfill(settings: Settings, days: list[date], command: str, *, refresh: boo
     `command` is what the user typed, to show if it has to be run again.
     """
     _migrate(settings)
-    unloaded, contradicted = _read_ledger(settings, days)
+    unloaded, contradicted = read_ledger(settings, days)
     is_behind = bool(behind(settings).assets)
     wanted = dict.fromkeys(settings.dimensions, days) if refresh else unloaded
     loads = [_Load(dimension, wanted[dimension], refresh) for dimension in settings.dimensions]
@@ -45,6 +46,8 @@ def backfill(settings: Settings, days: list[date], command: str, *, refresh: boo
     else:
         say(f"Nothing to do: {format_days(days)} already loaded. To read them again, add --refresh.", "nothing_to_do")
     _report_problems(loads, contradicted)
+    if not any(load.is_interrupted or (load.wanted and load.skipped_downstream) for load in loads):
+        _say_where(settings)
     return _report_missing(loads, command, is_contradicted=bool(contradicted))
 
 
@@ -56,7 +59,10 @@ class _Load:
     wanted: list[date]
     refresh: bool
     outcomes: list[runs.Outcome] = field(default_factory=list)
-    progress: LiveProgress = field(default_factory=LiveProgress)
+    progress: LiveProgress = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.progress = LiveProgress(cells_noun=self.dimension.cells_noun)
 
     @property
     def is_interrupted(self) -> bool:
@@ -101,11 +107,12 @@ class _Load:
         summary = (
             f"{metrics.days} of {len(self.wanted)} days loaded{self.dimension.per_noun}: "
             f"{metrics.sessions:,} sessions; "
-            f"{changes.inserted:,} cells new, {changes.changed:,} changed, {changes.unchanged:,} unchanged; "
+            f"{changes.inserted:,} {self.dimension.cells_noun} new, {changes.changed:,} changed, "
+            f"{changes.unchanged:,} unchanged; "
             f"{metrics.calls:,} calls ({metrics.retries:,} retries); {metrics.seconds:.1f} s."
         )
         say(
-            "\n".join([summary, *metrics.sentences()]),
+            "\n".join([summary, *metrics.sentences(self.dimension.cells_noun)]),
             "loaded",
             counted=self.dimension.plural,
             days_wanted=len(self.wanted),
@@ -137,6 +144,18 @@ def _report_problems(loads: Sequence[_Load], contradicted: Sequence[date]) -> No
         complain(sentence, "not_loaded")
 
 
+def _say_where(settings: Settings) -> None:
+    """Print where the counts are, and the report."""
+    snapshot, report = settings.published_snapshot, settings.published_report
+    counts = f"Counts, for SQL: {snapshot or Database(url=settings.warehouse_url).name}"
+    say(
+        counts + (f"\nReport: {report}" if report else ""),
+        "published",
+        counts=str(snapshot or ""),
+        report=str(report or ""),
+    )
+
+
 def _report_missing(loads: Sequence[_Load], command: str, *, is_contradicted: bool) -> int:
     """Print which days are still to be loaded. Returns the exit code."""
     is_interrupted = any(load.is_interrupted for load in loads)
@@ -163,7 +182,7 @@ def _migrate(settings: Settings) -> None:
             migrations.migrate(connection)
 
 
-def _read_ledger(settings: Settings, days: list[date]) -> tuple[dict[Dimension, list[date]], list[date]]:
+def read_ledger(settings: Settings, days: list[date]) -> tuple[dict[Dimension, list[date]], list[date]]:
     """Which of `days` are not loaded, per dimension, and on which the API contradicts itself.
 
     Raises Incompatible if the stored days have other boundaries, or come from another version of the API.

@@ -1,10 +1,11 @@
 """The demo: real runs that load from the sandbox into a warehouse and a Dagster instance in data/demo."""
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -12,17 +13,19 @@ import sqlalchemy as sa
 
 from pipelines.command import runs
 from pipelines.command.dagster_home import open_instance
-from pipelines.command.screen import LiveProgress, complain, say, set_output, show_coverage, show_table
+from pipelines.command.live_progress import LiveProgress
+from pipelines.command.screen import complain, say, set_output, show_coverage, show_table
 from pipelines.definitions import definitions_for
-from pipelines.home import home, start_of_relative_paths
+from pipelines.home import home
 from pipelines.partitions import closed_days, daily_partitions
 from pipelines.settings import Settings
 from resources.database import Database
+from resources.files import replacing
 from resources.sandbox.server import Sandbox
 from warehouse import reads
 from warehouse.dimensions import ORGANIZATIONS
 
-_OWN_FILES = ("warehouse.duckdb", "warehouse.duckdb.wal", "published", "dagster")
+_OWN_FILES = ("warehouse.duckdb", "warehouse.duckdb.wal", "published", "dagster", ".env")
 
 
 def directory() -> Path:
@@ -59,6 +62,8 @@ def run_demo(days: int, organizations: int, *, with_ui: bool) -> None:
             complain(sentence, "not_loaded")
         if outcome.failures:
             raise SystemExit(1)
+        _keep_start_date(first_day)
+        say(f"The report of the demo, to open in a browser: {(directory() / 'published' / 'report.html').as_uri()}")
         _show(settings)
         if with_ui:
             subprocess.run([sys.executable, "-m", "pipelines", "ui"], check=False)
@@ -82,6 +87,12 @@ def _use_only(**values: str) -> None:
     """
     for name in Settings.model_fields.keys() - {"devin_home"}:
         os.environ[name.upper()] = values.get(name, "")
+
+
+def _keep_start_date(first_day: date) -> None:
+    """Let commands that use the demo's data know when it begins: no earlier day is missing."""
+    with replacing(directory() / ".env") as file:
+        file.write(f"DEVIN_START_DATE={first_day}\n".encode())
 
 
 _TOP_ORGANIZATIONS = """
@@ -108,20 +119,18 @@ def _show(settings: Settings) -> None:
 
 def _show_next_steps() -> None:
     program = _from_here(Path(sys.executable).parent / "devin-sessions")
-    warehouse = (directory() / "warehouse.duckdb").relative_to(start_of_relative_paths())
-    steps = {
-        _from_here(directory() / "published" / "report.html"): "the report, to open in a browser",
-        f"{program} demo --ui": "the same data in the Dagster UI",
-        "README.md, “Real use”": "from a key to a nightly schedule",
-    }
-    say("What to try next:")
-    width = max(map(len, steps))
-    for step, what in steps.items():
-        say(f"  {step:{width}}   {what}")
-    say(
-        f"  WAREHOUSE_URL=duckdb:///{warehouse} "
-        f'{program} query "select * from enterprise_sessions order by day desc limit 7"'
-    )
+    demo = shlex.quote(str(directory()))
+    for line in (
+        "What to try next: the same data in the Dagster UI,",
+        f"  {program} demo --ui",
+        "or in SQL, in this shell:",
+        f"  export DEVIN_HOME={demo} WAREHOUSE_URL=duckdb:///warehouse.duckdb",
+        f'  {program} query "select * from enterprise_sessions order by day desc limit 7"',
+        f"  {program} status",
+        "README.md, “Real use”, leads from a key to a nightly schedule.",
+        f"Report: {_from_here(directory() / 'published' / 'report.html')}",
+    ):
+        say(line)
 
 
 def _from_here(path: Path) -> str:

@@ -2,43 +2,45 @@
 
 import typer
 
-from pipelines.command.dagster_home import HomeUnusable
-from pipelines.command.restore import NotRestored
-from pipelines.env_files import EnvFileRefused
-from pipelines.home import NoHome
-from pipelines.ledger import OlderWarehouse
-from pipelines.loading.changed_settings import Incompatible
-from pipelines.settings import SettingsRefused
-from resources.database_errors import WarehouseDamaged, WarehouseError, WarehouseLocked, WarehouseLost
-from resources.devin_errors import NetworkRefused, Unauthorized
-from warehouse.migrations import UnfitWarehouse
-
 MISSING, WRONG_USE = 1, 2
 
-_CODES: dict[type[Exception], int] = {
+
+class WrongUse(Exception):
+    """The arguments of a command can't be followed. The message says why and what to type instead."""
+
+
+# By name, so that showing what is wrong with an argument does not wait for imports that take seconds.
+CODES = {
     # The same command may succeed later, or after another one.
-    WarehouseLocked: MISSING,
-    WarehouseLost: MISSING,
-    WarehouseDamaged: MISSING,
-    OlderWarehouse: MISSING,
-    NotRestored: MISSING,
+    "resources.database_errors.WarehouseLocked": MISSING,
+    "resources.database_errors.WarehouseLost": MISSING,
+    "resources.database_errors.WarehouseDamaged": MISSING,
+    "pipelines.ledger.OlderWarehouse": MISSING,
+    "pipelines.command.restore.NotRestored": MISSING,
+    "pipelines.command.query.NothingPublished": MISSING,
+    "pipelines.command.webserver.CannotServe": MISSING,
     # The user has to change something first.
-    SettingsRefused: WRONG_USE,
-    Incompatible: WRONG_USE,
-    Unauthorized: WRONG_USE,
-    NetworkRefused: WRONG_USE,
-    UnfitWarehouse: WRONG_USE,
-    NoHome: WRONG_USE,
-    EnvFileRefused: WRONG_USE,
-    HomeUnusable: WRONG_USE,
-    WarehouseError: WRONG_USE,
-    typer.TyperException: WRONG_USE,
+    "pipelines.command.exit_codes.WrongUse": WRONG_USE,
+    "pipelines.command.query.QueryRefused": WRONG_USE,
+    "pipelines.command.dagster_home.HomeUnusable": WRONG_USE,
+    "pipelines.settings.SettingsRefused": WRONG_USE,
+    "pipelines.env_files.EnvFileRefused": WRONG_USE,
+    "pipelines.home.NoHome": WRONG_USE,
+    "pipelines.loading.changed_settings.Incompatible": WRONG_USE,
+    "resources.devin_errors.Unauthorized": WRONG_USE,
+    "resources.devin_errors.NetworkRefused": WRONG_USE,
+    "resources.database_errors.WarehouseError": WRONG_USE,
+    "warehouse.migrations.UnfitWarehouse": WRONG_USE,
 }
+"""The exit code for each error whose message is for the user, by the name of its class; subclasses may have another."""
 
 
 def exit_code_for(error: Exception) -> int | None:
     """The exit code for an error whose message is for the user; None if it is a defect."""
-    return next((code for kind, code in _CODES.items() if isinstance(error, kind)), None)
+    if isinstance(error, typer.TyperException):
+        return WRONG_USE
+    names = (f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__)
+    return next((CODES[name] for name in names if name in CODES), None)
 
 
 def user_message(error: Exception) -> str:

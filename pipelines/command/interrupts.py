@@ -17,6 +17,7 @@ from types import FrameType
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _RAISED = ("KeyboardInterrupt", "DagsterExecutionInterruptedError")
 _SHOW_CURSOR = b"\x1b[?25h"
+_CLEAR_LINE = b"\r\x1b[K"
 
 
 class _State:
@@ -79,5 +80,6 @@ def exit_code() -> int:
 def _exit(number: int, frame: FrameType | None) -> None:
     if os.isatty(1):
         os.write(1, _SHOW_CURSOR)  # a progress bar may have hidden it
-    os.write(2, _State.last_words().encode())
+    words = _State.last_words().encode()
+    os.write(2, _CLEAR_LINE + words if os.isatty(2) and words else words)
     os._exit(128 + number)

@@ -1,29 +1,30 @@
 """Output for people (progress, tables, sentences), or for a log, as one JSON object per line."""
 
 import json
-import time
+import re
 import warnings
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, date, datetime
-from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unicodedata import category
 
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bars
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.command.probe import Finding
-from pipelines.command.status import Run, Schedule
-from pipelines.loading.progress import Progress, WaitLines
-from resources.outage import Waiting
-from warehouse.dimensions import Dimension
-from warehouse.reads import Coverage, DayState
+from pipelines.command import interrupts
 
+if TYPE_CHECKING:  # importing them takes seconds, and help needs none of them
+    from pipelines.command.probe import Finding
+    from pipelines.command.status import Run, Schedule
+    from warehouse.dimensions import Dimension
+    from warehouse.reads import Coverage, DayState
+
+WIDE = 100  # columns; a table of sentences needs as many
 MAX_WIDTH = 10_000  # characters, where no terminal limits the length of a line
 
 out = Console()
@@ -41,8 +42,13 @@ def set_output(*, json_lines: bool) -> None:
         warnings.showwarning = _warn
 
 
+def is_json() -> bool:
+    """Whether the output is JSON lines."""
+    return _Log.is_json
+
+
 def say(sentence: str, event: str = "said", /, **fields: Any) -> None:
-    """Print a sentence to standard output. It is never parsed as markup, and no line break is added to it.
+    """Print a sentence to standard output. It is never parsed as markup. On a terminal, its lines break at words.
 
     `event`, a name that never changes, and `fields` are for programs: only JSON has them.
     """
@@ -60,10 +66,48 @@ def _warn(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -
 
 def _write(console: Console, level: str, sentence: str, event: str, fields: Mapping[str, Any]) -> None:
     if not _Log.is_json:
-        console.print(_as_rich_text(sentence), soft_wrap=True)
+        lines = wrapped(sentence, console.width) if console.is_terminal else sentence
+        console.print(_as_rich_text(lines), soft_wrap=True)
         return
     console.file.write(_as_json(level, sentence, event, fields))
     console.file.flush()
+
+
+_UNBROKEN = "\ue000"  # stands for a space at which no line may break; as wide as one
+_COMMAND = re.compile(r"devin-sessions [a-z]+(?: (?:--[a-z-]+|[0-9]{4}-[0-9W-]+|FIRST|LAST|DAY)\b)*")
+
+
+def wrapped(sentences: str, width: int) -> str:
+    """Break lines between words so that they fit `width`, except for indented lines and inside commands, to copy."""
+    lines = []
+    for line in sentences.split("\n"):
+        if line.startswith(" "):
+            lines.append(line)
+            continue
+        parts: list[str] = []
+        for word in _COMMAND.sub(lambda command: command[0].replace(" ", _UNBROKEN), line).split(" "):
+            if parts and cell_len(f"{parts[-1]} {word}") <= width:
+                parts[-1] += f" {word}"
+            else:
+                parts.append(word)
+        lines += [part.replace(_UNBROKEN, " ") for part in parts]
+    return "\n".join(lines)
+
+
+@contextmanager
+def starting_dagster() -> Iterator[None]:
+    """Say so while the block imports it, which takes seconds, to a person at a terminal."""
+    is_shown = err.is_terminal and not _Log.is_json
+    if is_shown:
+        err.file.write("Starting Dagster...")
+        err.file.flush()
+    try:
+        yield
+    finally:
+        if is_shown:
+            err.file.write("\r\x1b[K")
+            err.file.flush()
+    interrupts.set_last_words(last_words)
 
 
 def _as_json(level: str, sentence: str, event: str, fields: Mapping[str, Any]) -> str:
@@ -72,9 +116,17 @@ def _as_json(level: str, sentence: str, event: str, fields: Mapping[str, Any]) -
     return json.dumps(line, default=str) + "\n"
 
 
+def first_words() -> str:
+    """The line to print to standard error when a signal ends the process before it has done anything."""
+    return _words("Interrupted before anything was done.")
+
+
 def last_words() -> str:
-    """The line to print to standard error when a signal ends the process."""
-    sentence = "Interrupted. What is stored is kept. To continue, run the same command again."
+    """The same for when it may have."""
+    return _words("Interrupted. What is stored is kept. To continue, run the same command again.")
+
+
+def _words(sentence: str) -> str:
     return _as_json("error", sentence, "interrupted", {}) if _Log.is_json else f"{sentence}\n"
 
 
@@ -102,7 +154,7 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], **
     return table
 
 
-def show_coverage(covered: Coverage, dimension: Dimension) -> None:
+def show_coverage(covered: "Coverage", dimension: "Dimension") -> None:
     """Print how much of the counts per organization, or per user, is loaded and proven."""
     rows = [
         ("days", f"{covered.first_day} to {covered.last_day}"),
@@ -115,7 +167,7 @@ def show_coverage(covered: Coverage, dimension: Dimension) -> None:
     show_table("", [f"per {dimension.noun}", ""], rows)
 
 
-_MARKS: dict[DayState, tuple[str, str, str]] = {
+_MARKS: "dict[DayState, tuple[str, str, str]]" = {
     "proven": ("■#", "green", "loaded and proven"),
     "unattributed": ("▲^", "yellow", "loaded, sessions unattributed"),
     "contradiction": ("✗x", "bold red", "loaded, contradicted by the API"),
@@ -125,11 +177,11 @@ _MARKS: dict[DayState, tuple[str, str, str]] = {
 """For each state its mark, and the one for outputs that can't show it; its style; its meaning."""
 
 
-def _mark(state: DayState) -> str:
+def _mark(state: "DayState") -> str:
     return _MARKS[state][0][not out.encoding.startswith("utf")]
 
 
-def show_calendar(days: Mapping[date, DayState]) -> None:
+def show_calendar(days: "Mapping[date, DayState]") -> None:
     """Print one row per month with one mark per day, and below it what those marks mean."""
     months: dict[str, dict[int, DayState]] = {}
     for day, state in days.items():
@@ -142,14 +194,14 @@ def show_calendar(days: Mapping[date, DayState]) -> None:
             else:
                 line.append(" ")
         out.print(line, soft_wrap=True)
-    legend = Text("           ")
+    legend = Text()
     for state, (_, style, meaning) in _MARKS.items():
         if number := sum(state_of_day == state for state_of_day in days.values()):
-            legend.append(_mark(state), style=style).append(f" {meaning} ({number:,})  ")
-    out.print(legend, soft_wrap=True)
+            legend.append("  ").append(_mark(state), style=style).append(f" {meaning} ({number:,})")
+    out.print(legend, soft_wrap=not out.is_terminal)
 
 
-def show_runs(runs: Sequence[Run], schedule: Schedule, next_tick: datetime) -> None:
+def show_runs(runs: "Sequence[Run]", schedule: "Schedule", next_tick: datetime) -> None:
     """Print the last runs, and when the schedule starts the next one."""
     rows = [
         (
@@ -178,8 +230,14 @@ def show_runs(runs: Sequence[Run], schedule: Schedule, next_tick: datetime) -> N
 _STYLES = {"good": "green", "note": "yellow", "bad": "bold red", "unknown": "magenta"}
 
 
-def show_findings(findings: Iterable[Finding]) -> None:
+def show_findings(findings: "Iterable[Finding]") -> None:
     """Print what a probe found: for each question the verdict, what was seen and what to do."""
+    if out.is_terminal and out.width < WIDE:
+        for finding in findings:
+            out.print(Text(finding.verdict, style=_STYLES[finding.verdict]), _as_rich_text(finding.question))
+            for sentence in filter(None, (finding.seen, finding.advice)):
+                out.print(Padding(_as_rich_text(sentence), (0, 0, 0, 2)))
+        return
     table = Table(title="The API", title_justify="left", title_style="bold", header_style="bold", show_lines=True)
     for name in ("verdict", "question", "seen", "advice"):
         table.add_column(name, overflow="fold")
@@ -219,73 +277,3 @@ def as_text(value: object) -> str:
     if value is None:
         return ""
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-class LiveProgress(Progress):
-    """A progress bar on a terminal, otherwise a plain line for each block of days. A context manager."""
-
-    def __enter__(self) -> "LiveProgress":
-        self.began = time.monotonic()
-        self._last_stored: date | None = None
-        self._wait_lines = WaitLines(lambda waiting: say(str(waiting), "waiting", until=waiting.until_at))
-        self._bars = Bars(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("cells · {task.fields[calls]} calls · {task.fields[rate]}/s ·"),
-            TimeRemainingColumn(),
-            TextColumn("left"),
-            console=out,
-            disable=_Log.is_json or not out.is_terminal,
-        )
-        self._bars.start()
-        self._bar = self._bars.add_task("Starting", total=None, calls="0", rate="0")
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bars.stop()
-
-    def changed(self) -> None:
-        """Move the bar."""
-        self._bars.update(
-            self._bar,
-            description=self._activity,
-            total=self.cells_expected,
-            completed=self.cells,
-            calls=f"{self.calls.sent:,}",
-            rate=f"{self.calls.sent / max(self.seconds, 0.001):,.0f}",
-        )
-
-    @property
-    def _activity(self) -> str:
-        if self.calls.waiting:
-            return escape(printable(str(self.calls.waiting)))
-        return f"{self._last_stored} stored" if self._last_stored else "Requesting"
-
-    def waiting(self, waiting: Waiting) -> None:
-        """Show it next to the bar, or print a line if there is no bar."""
-        if self._bars.disable:
-            self._wait_lines(waiting)
-        else:
-            self._bars.update(self._bar, description=self._activity)
-
-    def stored(self, days: Collection[date]) -> None:
-        """Show the last of them next to the bar, or print a line if there is no bar."""
-        self._last_stored = max([*days, *filter(None, [self._last_stored])], default=None)
-        super().stored(days)
-        if self._bars.disable and days:
-            left = (self.cells_expected - self.cells) * self.seconds / max(self.cells, 1)
-            say(
-                f"{max(days)} stored: {self.cells:,} of {self.cells_expected:,} cells, {self.calls.sent:,} calls, "
-                f"{self.calls.sent / max(self.seconds, 0.001):,.0f}/s, {left:,.0f} s left",
-                "progress",
-                last_day=max(days),
-                cells=self.cells,
-                cells_expected=self.cells_expected,
-                calls=self.calls.sent,
-                seconds=round(self.seconds, 3),
-                seconds_left=round(left, 3),
-            )

@@ -1,8 +1,8 @@
 """How much of history is loaded and proven, how the last runs ended, when the next one is, and what to do."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 
 import dagster as dg
 
@@ -53,6 +53,21 @@ class Status:
     next_tick: datetime
     behind: list[str] = field(default_factory=list)
     to_do: list[str] = field(default_factory=list)
+
+    def as_fields(self) -> dict[str, Any]:
+        """All of it as `devin-sessions status --json` shows it; days and times are still those of Python."""
+        return {
+            **{
+                dimension.plural: asdict(state.coverage)
+                | {"days": {f"{day}": is_ for day, is_ in state.days.items()}, "unavailable": state.unavailable}
+                for dimension, state in self.dimensions.items()
+            },
+            "runs": [asdict(run) for run in self.runs],
+            "schedule": self.schedule,
+            "next_tick": self.next_tick,
+            "behind": self.behind,
+            "to_do": self.to_do,
+        }
 
 
 def status(settings: Settings, instance: dg.DagsterInstance | None) -> Status:

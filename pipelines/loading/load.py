@@ -245,7 +245,8 @@ class Load:
         changes = sum((day.changes for day in stored.values()), Changes())
         self.context.log.info(
             f"{answers[0].day.day} to {answers[-1].day.day}: {len(whole)} of {len(answers)} days stored, "
-            f"{changes.inserted} cells new, {changes.changed} changed, {changes.unchanged} unchanged"
+            f"{changes.inserted} {self.dimension.cells_noun} new, {changes.changed} changed, "
+            f"{changes.unchanged} unchanged"
         )
 
     def _record_day(self, answer: DayAnswers, stored: StoredDay | None) -> None:

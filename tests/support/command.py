@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.command import cli
+from pipelines.command import main
 from pipelines.home import PROJECT
 from tests.support.forks import Command, make_missing_home
 
@@ -78,7 +78,7 @@ def _run_here(
 ) -> tuple[int, str, str]:
     environment.setattr(sys, "argv", ["devin-sessions", *arguments])
     with pytest.raises(SystemExit) as stopped:
-        cli.main()
+        main.main()
     shown = capsys.readouterr()
     code = stopped.value.code
     return (code if isinstance(code, int) else 0), shown.out, shown.err

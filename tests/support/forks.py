@@ -19,7 +19,8 @@ _FORKS = multiprocessing.get_context("forkserver")
 # Between the first and the last: what a run imports only when it needs it.
 _FORKS.set_forkserver_preload(
     [
-        "pipelines.command.cli",
+        "pipelines.command.main",
+        *(f"pipelines.command.{name}" for name in ("dry_run", "probe", "query_output", "restore", "status")),
         *("anyio.streams.tls", "certifi", "duckdb_sqlalchemy", "fsspec.implementations.local", "psycopg"),
         *("pyarrow.dataset", "upath.implementations.local", "uvicorn.loops.auto"),
         *("dagster._core.storage.legacy_storage", "dagster._core.storage.runs", "dagster._core.storage.schedules"),

@@ -39,7 +39,7 @@ if port:
 """A sitecustomize that moves the commands off the default ports, which may be taken. A port typed later wins."""
 
 
-ASKS = re.compile(r"([A-Z_]+=\S+ +)*(as_service |\S*/)?devin-sessions (probe|query(?! --csv)|restore|status)\b.*")
+ASKS = re.compile(r"([A-Z_]+=\S+ +)*(as_service |\S*/)?devin-sessions (probe|query(?! (--csv|-o))|restore|status)\b.*")
 """The commands that are run in a forked process, unless a test says otherwise. The others start from nothing."""
 
 

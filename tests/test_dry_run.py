@@ -1,0 +1,110 @@
+"""`devin-sessions backfill --dry-run`: how many requests a load takes, before it sends one."""
+
+import json
+import re
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.command import exit_codes
+from pipelines.loading.block_size import PlannedBlock
+from pipelines.loading.cost import Cost, cost_of, differenced_requests
+from pipelines.partitions import Day
+from tests.support.command import Here, command_here
+from tests.support.examples import examples
+from tests.support.world import World
+
+FIRST = date(2025, 1, 1)
+
+
+@pytest.fixture
+def here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Here:
+    return command_here(capsys, monkeypatch)
+
+
+def numbers_of(here: Here, *arguments: str) -> dict[str, int | None]:
+    """What the dry run says, in JSON."""
+    code, out, err = here("backfill", *arguments, "--dry-run")
+    assert (code, err) == (0, "")
+    (planned,) = (line for line in map(json.loads, out.splitlines()) if line["event"] == "planned")
+    return {name: planned[f"requests_{name}"] for name in ("least", "most", "likely")}
+
+
+def sent(world: World, here: Here, *arguments: str) -> int:
+    """How many requests a load sends."""
+    before = len(world.source.requests)
+    code, out, err = here("backfill", *arguments)
+    assert code == 0, out + err
+    return len(world.source.requests) - before
+
+
+def test_a_dry_run_asks_only_who_is_listed_stores_nothing_and_shows_how_long_each_rate_takes(
+    world: World, here: Here
+) -> None:
+    code, out, err = here("backfill", "2025-03", "--dry-run")
+    assert (code, err) == (0, "")
+    assert len(world.source.requests) == 1
+    assert not [path for path in world.directory.iterdir() if path.name != "dagster"]
+    assert "The API lists 5: 1 request." in out
+    assert "To load: 2025-03-01…2025-03-31 (31 days) for 5 organizations, which are 155 organization-days." in out
+    assert "Requests: at least 34, at most 194." in out
+    assert re.search(r"│ +60 │ 3 min 14 s +│", out)
+    world.configure(devin_requests_per_minute="100")
+    code, out, err = here("backfill", "2025-03", "--dry-run")
+    assert re.search(r"│ +100 │ 1 min 56 s +│", out), "the rate that is set"
+    assert not re.search(r"│ +60 │", out)
+
+
+def test_a_load_sends_as_many_requests_as_the_dry_run_said(world: World, here: Here) -> None:
+    world.configure(devin_log_format="json")
+    for days in (["2025-03-01"], ["2025-03-04", "2025-03-06"]):
+        told = numbers_of(here, *days)
+        assert told["least"] == told["most"] == sent(world, here, *days), "few days are requested one by one"
+    told = numbers_of(here, "2025-03")
+    assert told["likely"] is not None
+    really = sent(world, here, "2025-03")
+    assert told["least"] and told["most"]
+    assert told["least"] <= really <= told["most"]
+    told = numbers_of(here, "2025-03", "--refresh")
+    really = sent(world, here, "2025-03", "--refresh")
+    assert told["likely"] == pytest.approx(really, rel=0.25), "judged by the stored counts of the same month"
+
+
+def test_days_that_are_loaded_cost_nothing_and_a_new_organization_only_its_own_days(world: World, here: Here) -> None:
+    ids = [organization.org_id for organization in world.source.organizations]
+    world.configure(devin_log_format="json", devin_org_ids=",".join(ids[:-1]))
+    sent(world, here, "2025-03-01", "2025-03-03")
+    assert "Nothing to do" in here("backfill", "2025-03-01", "2025-03-03", "--dry-run")[1]
+    world.configure(devin_org_ids=",".join(ids))
+    told = numbers_of(here, "2025-03-01", "2025-03-03")
+    assert told["most"] == sent(world, here, "2025-03-01", "2025-03-03") == 3 + 3 + 1
+
+
+def test_without_a_key_the_list_of_organizations_decides_whether_a_dry_run_is_possible(
+    world: World, here: Here
+) -> None:
+    world.configure(devin_api_key="")
+    code, _, err = here("backfill", "-7d", "--dry-run")
+    assert (code, "DEVIN_API_KEY is not set" in err) == (exit_codes.WRONG_USE, True)
+
+
+@examples(40)
+@given(
+    st.integers(1, 8).flatmap(
+        lambda ids: st.lists(st.lists(st.integers(0, 3), min_size=ids, max_size=ids), min_size=1, max_size=12)
+    )
+)
+def test_no_data_take_more_requests_than_the_most_nor_fewer_than_the_least(matrix: list[list[int]]) -> None:
+    midnight = datetime(2025, 1, 1, tzinfo=UTC)
+    days = [Day(FIRST + timedelta(n), midnight + timedelta(n), midnight + timedelta(n + 1)) for n in range(len(matrix))]
+    ids = [f"org-{n}" for n in range(len(matrix[0]))]
+    cost = cost_of(PlannedBlock(days, ids), is_differenced=True)
+    counts = {day.day: dict(zip(ids, row, strict=True)) for day, row in zip(days, matrix, strict=True)}
+    assert cost.least <= differenced_requests(counts) <= cost.most
+    assert cost_of(PlannedBlock(days, ids), is_differenced=False).most <= cost.most + 1
+
+
+def test_costs_add_up() -> None:
+    assert Cost(1, 2) + Cost(3, 4) == Cost(4, 6)
