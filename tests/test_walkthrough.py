@@ -78,7 +78,14 @@ def test_a_clone_becomes_a_report_of_sandbox_data_without_a_key(person: Person) 
         with person.runs(f"{line} --days 14") as running:
             check_ui(running, url_of(person, FIRST_HOUR), loaded=14)
 
-    person.follows(part, {"devin-sessions demo --ui": look})
+    def without_settings(line: str) -> str:
+        """The person who reads this part of the page has none yet."""
+        aside = variables.rename(person.directory / "aside")
+        shown = person.types(line)
+        aside.rename(variables)
+        return shown
+
+    person.follows(part, {"devin-sessions demo --ui": look, "devin-sessions status": without_settings})
     shown_by_demo = person.outputs["make demo"]
     for promised in ("90 of 90", "Top organizations", "Last weeks", "What to try next", "demo --ui"):
         assert promised in shown_by_demo

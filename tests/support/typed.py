@@ -25,6 +25,7 @@ NOT_RUN = {
     r"systemctl .*|journalctl .*": "there may be no systemd; the test starts what the units start",
     r"ssh .*": "there is no other machine",
     r"harlequin .*": "it is not installed here",
+    r"devin-sessions --install-completion": "it changes the shell's own files; tests/test_habits.py completes a word",
     r"devin-sessions (backfill|demo|query)": "only a name; typed with its arguments elsewhere",
     r".*(…|FIRST LAST).*": "a pattern, to be filled in",
 }
