@@ -35,7 +35,7 @@ def behind(settings: Settings) -> Behind:
 
     Raises WarehouseError, UnfitWarehouse or OlderWarehouse.
     """
-    database = Database(url=settings.warehouse_url)
+    database = settings.warehouse
     with open_read_only(database) as connection:
         return _behind(connection, database, settings)
 

@@ -19,6 +19,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from pipelines import env_files, home
 from resources.addresses import check_url, check_webhook
 from resources.database import Database
+from resources.database_schema import check_schema
 from resources.database_secrets import is_on_this_machine
 from resources.devin_key import check_key, version_for
 from warehouse.dimensions import DIMENSIONS, Dimension
@@ -181,7 +182,13 @@ class Settings(BaseSettings):
         "a DuckDB file as duckdb:///path/to/file.duckdb, a MotherDuck database as duckdb:///md:name, or a PostgreSQL "
         "database as postgresql+psycopg://user:password@host/database",
     )
-
+    devin_schema: str = _setting(
+        "",
+        "Schema of the PostgreSQL database in which the warehouse is, so that the database can hold other things too. "
+        "The first load creates it. Unset: what the search_path of the user or the address says, usually `public`.",
+        "up to 63 lower-case letters, digits and underscores, not beginning with a digit or `pg_`; only with a "
+        "warehouse on PostgreSQL",
+    )
     devin_report_path: Path | None = _setting(
         None,
         "File to which the activity report is written; `off` for none. Unset: `published/report.html` next to the "
@@ -293,6 +300,14 @@ class Settings(BaseSettings):
             return url.render_as_string(hide_password=False)
         return url.set(database=str(_file_of(url.database))).render_as_string(hide_password=False)
 
+    @field_validator("devin_schema")
+    @classmethod
+    def _usable_schema(cls, name: str, info: ValidationInfo) -> str:
+        url = info.data.get("warehouse_url")  # None if it is refused itself
+        if name and url and Database(url=url).is_duckdb:
+            raise ValueError("the warehouse in WAREHOUSE_URL is not on PostgreSQL")
+        return check_schema(name) if name else name
+
     @field_validator("devin_report_path")
     @classmethod
     def _html_file(cls, path: Path | None, info: ValidationInfo) -> Path | None:
@@ -312,9 +327,14 @@ class Settings(BaseSettings):
         return value
 
     @property
+    def warehouse(self) -> Database:
+        """The database of the warehouse."""
+        return Database(url=self.warehouse_url, schema=self.devin_schema)
+
+    @property
     def published_snapshot(self) -> Path | None:
         """The copy of the warehouse that analysts read, next to it; None if the warehouse is on a server."""
-        warehouse = Database(url=self.warehouse_url)
+        warehouse = self.warehouse
         return warehouse.path.parent / "published" / "devin_sessions.duckdb" if warehouse.is_file else None
 
     @property

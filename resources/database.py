@@ -16,7 +16,7 @@ import psycopg
 import sqlalchemy as sa
 import tenacity
 
-from resources import database_session
+from resources import database_schema, database_session
 from resources.database_errors import (
     RESTORE,
     URL_VARIABLE,
@@ -34,8 +34,6 @@ from resources.files import replacing
 from resources.intact import read_through
 
 OLDEST_POSTGRESQL = (14,)
-# Any number will do as long as every writer uses the same one: "devins" in ASCII.
-_WRITERS_LOCK = 0x646576696E73
 _HEADER_BYTES = 3 * 4096  # the size of a DuckDB file without tables
 _MAX_TRIES, _MAX_WAIT_SECONDS = 6, 8.0  # some 20 s in all for one write: enough for a server to restart
 
@@ -48,19 +46,21 @@ class Database:
 
     `url` is duckdb:///path/to/file.duckdb, duckdb:///md:name or postgresql+psycopg://user:***@host/database. Where the
     password is ***, the one from WAREHOUSE_URL in the environment is used, if that has the same address.
+    On PostgreSQL, everything is in `schema`; if that is empty, where the search_path of the user or the address says.
     One transaction writes at a time; others wait for up to `lock_timeout_seconds`. On a file, readers wait too, so
     keep transactions short.
     """
 
     url: str = field(repr=False)  # a URL given by a caller may hold a password
     lock_timeout_seconds: float = 30.0
+    schema: str = ""
 
     @contextmanager
     def transaction(self, *, read_only: bool = False) -> Iterator[sa.Connection]:
         """A connection whose changes are committed when the block ends and rolled back if it raises.
 
-        Creates the file (mode 0600) and its directory (0700) if needed, unless `read_only`, which also denies SQL
-        access to any other file. Raises WarehouseError, also for database failures within the block.
+        Creates the file (mode 0600) and its directory (0700), or the schema, if needed, unless `read_only`, which also
+        denies SQL access to any other file. Raises WarehouseError, also for database failures within the block.
         """
         is_new = self.is_file and not read_only and self._create_directory()
         try:
@@ -132,11 +132,12 @@ class Database:
 
     @property
     def name(self) -> str:
-        """The database as a message shows it: its file, or its server and name. Never the password."""
+        """The database as a message shows it: its file, or its server, name and schema. Never the password."""
         url = sa.make_url(self.url)
         if self.is_duckdb:
             return str(url.database)
-        return str(sa.URL.create(url.drivername, host=url.host, port=url.port, database=url.database))
+        address = sa.URL.create(url.drivername, host=url.host, port=url.port, database=url.database)
+        return f"{address} (schema {self.schema})" if self.schema else str(address)
 
     def copy_to(self, target: Path, arrange: Callable[[sa.Connection, Path], None] | None = None) -> None:
         """Checkpoint the file and copy it to `target`, replaced atomically: readers of the old copy keep it.
@@ -209,6 +210,8 @@ class Database:
                 raise WarehouseError(
                     f"{URL_VARIABLE} or PGOPTIONS sets {', '.join(refused)}, which the job sets itself: remove it."
                 )
+            if self.schema:
+                database_schema.refuse_other_search_path(self.schema, url)
             if url.password == HIDDEN:
                 url = url.set(password=sa.make_url(os.environ[URL_VARIABLE]).password)
             if not is_own:
@@ -230,8 +233,10 @@ class Database:
             connection.execute(sa.text("set time zone 'UTC'"))
             return
         database_session.prepare(connection, lock_timeout_seconds=self.lock_timeout_seconds, read_only=read_only)
+        if self.schema:
+            database_schema.enter(connection, self.schema, self.name, read_only=read_only)
         if not read_only:
-            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_WRITERS_LOCK)))
+            database_schema.lock_for_writing(connection)
 
     def _create_directory(self) -> bool:
         """Create the directory if needed. Return whether the file still has to be created."""

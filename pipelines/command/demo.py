@@ -97,7 +97,7 @@ from enterprise_weekly_sessions order by week desc limit 6
 
 
 def _show(settings: Settings) -> None:
-    with Database(url=settings.warehouse_url).transaction(read_only=True) as connection:
+    with settings.warehouse.transaction(read_only=True) as connection:
         days = closed_days(daily_partitions(settings))
         loaded = reads.loaded_days(connection, ORGANIZATIONS, days)
         show_coverage(reads.coverage(connection, ORGANIZATIONS, days, loaded), ORGANIZATIONS)

@@ -50,7 +50,7 @@ def run_query(settings: Settings, sql: str) -> Iterator[QueryResult]:
             f"There is no snapshot at {snapshot} yet. Load some days first: devin-sessions backfill FIRST LAST",
             is_for_later=True,
         )
-    database = Database(url=f"duckdb:///{snapshot}" if snapshot else settings.warehouse_url)
+    database = Database(url=f"duckdb:///{snapshot}") if snapshot else settings.warehouse
     with database.transaction(read_only=True) as connection:
         try:
             find_bookkeeping(connection)

@@ -42,7 +42,7 @@ def restore(settings: Settings) -> Done:
     Nothing changes until the new file replaces the old one, so a restore can be killed and run again. Raises
     NotRestored, WarehouseLocked, WarehouseError or UnfitWarehouse.
     """
-    database, snapshot = Database(url=settings.warehouse_url), settings.published_snapshot
+    database, snapshot = settings.warehouse, settings.published_snapshot
     if snapshot is None:
         raise NotRestored(
             f"The warehouse {database.name} is on a server. Restore it from your own backup, such as one made with "
