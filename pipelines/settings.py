@@ -22,6 +22,7 @@ from resources.database import Database
 from resources.database_schema import check_schema
 from resources.database_secrets import is_on_this_machine
 from resources.devin_key import check_key, version_for
+from resources.file_errors import obstacle
 from warehouse.dimensions import DIMENSIONS, Dimension
 
 DISCOVER = "discover"
@@ -314,7 +315,7 @@ class Settings(BaseSettings):
         if path is None or path == Path("off") or "devin_home" not in info.data:
             return path
         path = home.start_of_relative_paths() / path
-        if path.suffix != ".html" or path.is_dir():
+        if path.suffix != ".html" or os.path.isdir(path):  # noqa: PTH112 it may be where this user can't look
             raise ValueError("not a path that ends in .html")
         return path
 
@@ -411,8 +412,10 @@ def _file_of(database: str) -> Path:
     try:
         path = home.start_of_relative_paths() / Path(database).expanduser()
         is_directory = path.is_dir()
-    except (OSError, RuntimeError):
+    except RuntimeError:
         raise ValueError("not a valid path") from None
+    except OSError as error:
+        raise ValueError(obstacle(error, path).why) from None
     if is_directory:
         raise ValueError("this is a directory; give a file in it")
     return path

@@ -3,6 +3,7 @@
 What is stored there is up to `warehouse`.
 """
 
+import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -30,10 +31,12 @@ from resources.database_errors import (
     shorten,
 )
 from resources.database_secrets import HIDDEN, is_from_environment, is_on_this_machine, refuse_secrets
+from resources.file_errors import blocked, obstacle
 from resources.files import replacing
 from resources.intact import read_through
 
 OLDEST_POSTGRESQL = (14,)
+_BLOCK_BYTES = 4 * 1024 * 1024
 _HEADER_BYTES = 3 * 4096  # the size of a DuckDB file without tables
 _MAX_TRIES, _MAX_WAIT_SECONDS = 6, 8.0  # some 20 s in all for one write: enough for a server to restart
 
@@ -64,7 +67,7 @@ class Database:
         """
         is_new = self.is_file and not read_only and self._create_directory()
         try:
-            connected = self._connect(self._engine(read_only))
+            connected = self._connect(read_only)
         except WarehouseError as error:
             # If it is locked, another process has just created it.
             if is_new and not isinstance(error, WarehouseLocked) and self._remove_partial_file():
@@ -125,6 +128,12 @@ class Database:
         """The database file, where `is_file`."""
         return Path(sa.make_url(self.url).database or "")
 
+    def exists(self) -> bool:
+        """Whether the file is there, where `is_file`. Raises WarehouseError if something else is, or is in the way."""
+        if error := blocked(self.path, writing=False):
+            raise explain(self, error)
+        return self.path.exists()
+
     @property
     def is_duckdb(self) -> bool:
         """Whether it is DuckDB, on this machine or at MotherDuck."""
@@ -148,10 +157,10 @@ class Database:
         """
         try:
             with replacing(target) as to:
-                with self._connect(self._engine(read_only=False)) as connection:
+                with self._connect(read_only=False) as connection:
                     connection.exec_driver_sql("checkpoint")
-                    with self.path.open("rb") as source:
-                        shutil.copyfileobj(source, to, 4 * 1024 * 1024)
+                    for block in self._blocks(target):
+                        to.write(block)
                 to.flush()
                 if why := read_through(Path(to.name)).why:
                     raise WarehouseDamaged(
@@ -163,9 +172,29 @@ class Database:
         except sa.exc.DBAPIError as error:
             raise explain(self, error) from None
         except OSError as error:
+            found = obstacle(error, target)
             raise WarehouseError(
-                f"The snapshot {target} could not be written: {error.strerror}. The last one is kept. "
-                "Fix that (disk full? permissions?) and run the same command again."
+                f"The snapshot {target} could not be written: {found.why}. The last one is kept. "
+                f"{found.fix} and run the same command again."
+            ) from None
+
+    def _blocks(self, target: Path) -> Iterator[bytes]:
+        """The file, block by block. Raises WarehouseError."""
+        try:
+            with self.path.open("rb") as source:
+                while block := source.read(_BLOCK_BYTES):
+                    yield block
+        except OSError as error:
+            kept = f"The last published copy, {target}, is kept."
+            if error.errno == errno.EIO:
+                raise WarehouseDamaged(
+                    f"The warehouse file {self.path} is damaged ({error.strerror}): it cannot be read in full. {kept} "
+                    f"{RESTORE}"
+                ) from None
+            found = obstacle(error, self.path)
+            raise WarehouseError(
+                f"The warehouse {self.path} could not be read: {found.why}. {kept} "
+                f"{found.fix} and run the same command again."
             ) from None
 
     @staticmethod
@@ -181,7 +210,7 @@ class Database:
             to.seek(0)
             to.truncate()
             with arranged.open("rb") as source:
-                shutil.copyfileobj(source, to, 4 * 1024 * 1024)
+                shutil.copyfileobj(source, to, _BLOCK_BYTES)
             to.flush()
             if why := read_through(Path(to.name)).why:
                 raise WarehouseError(f"What was written cannot be read back ({shorten(why)}).")
@@ -243,11 +272,12 @@ class Database:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
+            found = obstacle(error, self.path.parent)
             raise WarehouseError(
-                f"Cannot create directory {self.path.parent}: {error.strerror}. "
-                f"Check its permissions, or {URL_VARIABLE}."
+                f"Cannot create directory {self.path.parent}: {found.why}. {found.fix}, or set {URL_VARIABLE} to "
+                "another path, and run the same command again."
             ) from None
-        return not self.path.exists()
+        return not self.exists()
 
     def _remove_partial_file(self) -> bool:
         """Remove what DuckDB leaves behind when it runs out of space creating a file, and would refuse ever after.
@@ -259,7 +289,9 @@ class Database:
         self.path.unlink()
         return True
 
-    def _connect(self, engine: sa.Engine) -> sa.Connection:
+    def _connect(self, read_only: bool) -> sa.Connection:
+        engine = self._engine(read_only)
+
         def is_locked(error: BaseException) -> bool:
             return isinstance(error, sa.exc.DBAPIError) and "Could not set lock" in str(error)
 
@@ -271,7 +303,7 @@ class Database:
                 reraise=True,
             )(engine.connect)
         except sa.exc.DBAPIError as error:
-            raise explain(self, error) from None
+            raise explain(self, error, read_only=read_only) from None
         reached.add(self.url)
         version = connection.dialect.server_version_info if not self.is_duckdb else None
         if version is not None and version < OLDEST_POSTGRESQL:

@@ -157,7 +157,7 @@ def _report_missing(loads: Sequence[_Load], command: str, *, is_contradicted: bo
 def _migrate(settings: Settings) -> None:
     """Migrate a warehouse from an older release. If there is none yet, the first run creates it."""
     database = settings.warehouse
-    if not database.is_file or database.path.exists():
+    if not database.is_file or database.exists():
         with database.transaction() as connection:
             migrations.migrate(connection)
 

@@ -12,12 +12,14 @@ import sqlalchemy as sa
 
 from pipelines.command import runs
 from pipelines.command.dagster_home import open_instance
+from pipelines.command.exit_codes import WRONG_USE
 from pipelines.command.screen import LiveProgress, complain, say, set_output, show_coverage, show_table
 from pipelines.definitions import definitions_for
 from pipelines.home import home, start_of_relative_paths
 from pipelines.partitions import closed_days, daily_partitions
 from pipelines.settings import Settings
 from resources.database import Database
+from resources.file_errors import obstacle
 from resources.sandbox.server import Sandbox
 from warehouse import reads
 from warehouse.dimensions import ORGANIZATIONS
@@ -69,10 +71,18 @@ def run_demo(days: int, organizations: int, *, with_ui: bool) -> None:
 def _remove_last_demo() -> None:
     """Remove what a demo writes, and nothing else that may be in its directory."""
     for path in (directory() / name for name in _OWN_FILES):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+        try:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            found = obstacle(error, path)
+            complain(
+                f"The last demo's {path} cannot be removed: {found.why}. {found.fix} and run the same command again.",
+                "not_removed",
+            )
+            raise SystemExit(WRONG_USE) from None
 
 
 def _use_only(**values: str) -> None:

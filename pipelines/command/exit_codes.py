@@ -11,6 +11,7 @@ from pipelines.loading.changed_settings import Incompatible
 from pipelines.settings import SettingsRefused
 from resources.database_errors import WarehouseDamaged, WarehouseError, WarehouseLocked, WarehouseLost
 from resources.devin_errors import NetworkRefused, Unauthorized
+from resources.file_errors import obstacle
 from warehouse.migrations import UnfitWarehouse
 
 MISSING, WRONG_USE = 1, 2
@@ -38,9 +39,14 @@ _CODES: dict[type[Exception], int] = {
 
 def exit_code_for(error: Exception) -> int | None:
     """The exit code for an error whose message is for the user; None if it is a defect."""
+    if isinstance(error, OSError):
+        return WRONG_USE if isinstance(error.filename, str) else None  # without a file, it is about the output
     return next((code for kind, code in _CODES.items() if isinstance(error, kind)), None)
 
 
 def user_message(error: Exception) -> str:
     """The message to show for an error that has an exit code."""
+    if isinstance(error, OSError):
+        found = obstacle(error)
+        return f"Cannot use {error.filename}: {found.why}. {found.fix} and run the same command again."
     return error.format_message() if isinstance(error, typer.TyperException) else str(error)

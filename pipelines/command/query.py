@@ -45,12 +45,12 @@ class QueryResult:
 def run_query(settings: Settings, sql: str) -> Iterator[QueryResult]:
     """Query the published snapshot, or the warehouse on a server. Raises QueryRefused and WarehouseError."""
     snapshot = settings.published_snapshot
-    if snapshot and not snapshot.exists():
+    database = Database(url=f"duckdb:///{snapshot}") if snapshot else settings.warehouse
+    if snapshot and not database.exists():
         raise QueryRefused(
             f"There is no snapshot at {snapshot} yet. Load some days first: devin-sessions backfill FIRST LAST",
             is_for_later=True,
         )
-    database = Database(url=f"duckdb:///{snapshot}") if snapshot else settings.warehouse
     with database.transaction(read_only=True) as connection:
         try:
             find_bookkeeping(connection)

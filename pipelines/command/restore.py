@@ -18,6 +18,7 @@ from pipelines.partitions import closed_days, daily_partitions, format_days
 from pipelines.settings import Settings
 from resources.database import Database
 from resources.database_errors import WarehouseError, WarehouseLocked
+from resources.file_errors import obstacle
 from resources.intact import Found, read_through
 from warehouse import migrations, restoring
 from warehouse.restoring import Source
@@ -54,9 +55,10 @@ def restore(settings: Settings) -> Done:
             _clean_up_after_kill(path, Path(directory))
             return _restore(settings, database, snapshot, Path(directory))
     except OSError as error:
+        found = obstacle(error, path)
         raise WarehouseError(
-            f"The warehouse {path} could not be restored: {error.strerror or error}. It is unchanged. Fix that (disk "
-            "full? permissions?) and run the same command again."
+            f"The warehouse {path} could not be restored: {found.why}. It is unchanged. {found.fix} and run the same "
+            "command again."
         ) from error
 
 
