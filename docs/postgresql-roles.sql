@@ -8,6 +8,14 @@
 -- psql, add --single-transaction. You can run it again, and in a second database on the same server: roles that
 -- already exist are left as they are.
 --
+-- In a database that others use too, first say which schema is to be the warehouse's, that of DEVIN_SCHEMA. Then nothing
+-- outside of that schema changes, except that the roles may connect:
+--
+--   set devin.schema = 'metrics';
+--
+-- In psql, --command "set devin.schema = 'metrics'" before --file does. For the schema of another enterprise, whose
+-- counts these roles may not see, replace devin_ by another prefix everywhere in this file.
+--
 -- There is no password in this file. Both roles may log in, but if the server asks for passwords, neither can until it
 -- has one. In psql, \password devin_writer sets it without a trace in the server's log; in other clients, run:
 --
@@ -17,7 +25,7 @@
 -- To hand over a warehouse that another user has already filled, run the statements that this query returns:
 --
 --   select 'alter table ' || oid::regclass || ' owner to devin_writer;' from pg_class
---   where relnamespace = 'public'::regnamespace and relkind in ('r', 'v');
+--   where relnamespace = 'public'::regnamespace and relkind in ('r', 'v');  -- or the schema of DEVIN_SCHEMA
 --
 -- Two things are outside the scope of this script: other databases on the server that anyone may connect to, and what
 -- PostgreSQL lets every connected user do, such as holding advisory locks or creating large objects.
@@ -39,30 +47,37 @@ $$;
 
 
 -- The database. In a new one, everyone may connect and create temporary tables; from here on, only the owner and these
--- two roles may connect. The writer needs temporary tables, which it fills by COPY and then merges into the others.
+-- two roles may connect, unless it is shared. The writer needs temporary tables, which it fills by COPY and then merges
+-- into the others.
+--
+-- The schema. Up to PostgreSQL 14, everyone could create tables in `public`; now only the writer can. It owns what it
+-- creates, which allows later releases to change the tables.
+--
+-- The tables and views that already exist, and those that the writer will create. Views count as tables here, and read
+-- with the permissions of the writer, who owns them.
 do $$
 declare
     this_database constant text := quote_ident(current_database());
+    chosen constant text := coalesce(nullif(current_setting('devin.schema', true), ''), 'public');
+    this_schema constant text := quote_ident(chosen);
 begin
-    execute 'revoke all on database ' || this_database || ' from public';
+    if chosen = 'public' then
+        execute 'revoke all on database ' || this_database || ' from public';
+    elsif not exists (select from pg_catalog.pg_namespace where nspname = chosen) then
+        execute 'create schema ' || this_schema;
+    end if;
     execute 'grant connect, temporary on database ' || this_database || ' to devin_writer';
     execute 'grant connect on database ' || this_database || ' to devin_analyst';
+
+    execute 'revoke all on schema ' || this_schema || ' from public';
+    execute 'grant usage, create on schema ' || this_schema || ' to devin_writer';
+    execute 'grant usage on schema ' || this_schema || ' to devin_analyst';
+
+    execute 'grant select on all tables in schema ' || this_schema || ' to devin_analyst';
+    -- Only members of the writer may set default privileges for its future tables, so the user joins temporarily.
+    grant devin_writer to current_user;
+    execute 'alter default privileges for role devin_writer in schema ' || this_schema
+        || ' grant select on tables to devin_analyst';
+    revoke devin_writer from current_user;
 end
 $$;
-
-
--- The schema. Up to PostgreSQL 14, everyone could create tables in it; now only the writer can. It owns what it
--- creates, which allows later releases to change the tables.
-revoke all on schema public from public;
-grant usage, create on schema public to devin_writer;
-grant usage on schema public to devin_analyst;
-
-
--- The tables and views that already exist, and those that the writer will create. Views count as tables here, and read
--- with the permissions of the writer, who owns them.
-grant select on all tables in schema public to devin_analyst;
-
--- Only members of the writer may set default privileges for its future tables, so the current user joins temporarily.
-grant devin_writer to current_user;
-alter default privileges for role devin_writer in schema public grant select on tables to devin_analyst;
-revoke devin_writer from current_user;

@@ -6,7 +6,7 @@ Problems are read from Dagster's own record of runs and checks. `resources.webho
 import itertools
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 
@@ -23,7 +23,6 @@ from pipelines.ledger import open_read_only
 from pipelines.partitions import format_days
 from pipelines.schedules import JOB
 from pipelines.settings import Settings
-from resources.database import Database
 from resources.webhook import URL_VARIABLE, Undelivered, as_text, send
 from warehouse import reads
 
@@ -248,7 +247,7 @@ class FailedRuns:
     @cached_property
     def _last_read(self) -> dict[Piece, float]:
         """When each day in the warehouse was last read, as a timestamp; empty if the warehouse is not usable."""
-        database = Database(url=self.settings.warehouse_url, lock_timeout_seconds=LOCK_TIMEOUT_SECONDS)
+        database = replace(self.settings.warehouse, lock_timeout_seconds=LOCK_TIMEOUT_SECONDS)
         found: dict[Piece, float] = {}
         with suppress(*UNUSABLE_WAREHOUSE), open_read_only(database) as connection:
             for dimension in self.settings.dimensions:

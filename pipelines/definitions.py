@@ -18,7 +18,6 @@ from pipelines.loading.progress import Progress
 from pipelines.partitions import daily_partitions
 from pipelines.schedules import daily_refresh_schedule
 from pipelines.settings import SECRETS, Settings
-from resources.database import Database
 from resources.devin_api import DevinAPI
 from warehouse.dimensions import ORGANIZATIONS, USERS
 
@@ -59,7 +58,7 @@ def definitions_for(settings: Settings, progress: Progress | None = None) -> dg.
             "settings": _fixed(settings.model_copy(update=dict.fromkeys(SECRETS))),  # read where they are sent
             "progress": _fixed(progress or Progress()),
             "devin_api": _fixed(devin_api_for(settings)),
-            "database": _fixed(Database(url=settings.warehouse_url)),
+            "database": _fixed(settings.warehouse),
             # Assets pass no values on; the default one writes files to a directory that a run's config may choose.
             "io_manager": dg.mem_io_manager,
         },

@@ -10,6 +10,7 @@ from dotenv import load_dotenv
 from dotenv.parser import parse_stream
 
 from pipelines.home import PROJECT, NoHome, home, is_checkout
+from resources.file_errors import obstacle, owner
 
 _NAME = ".env"
 _ENCODING = "utf-8-sig"  # with or without a byte order mark
@@ -42,9 +43,8 @@ def _refuse_unreadable(path: Path) -> None:
     except UnicodeDecodeError:
         raise EnvFileRefused(f"{path} is not text in UTF-8. Save it as UTF-8.") from None
     except OSError as error:
-        raise EnvFileRefused(
-            f"{path} cannot be read: {error.strerror}. It belongs to {_owner(path)}. Fix its permissions."
-        ) from None
+        found = obstacle(error, path)
+        raise EnvFileRefused(f"{path} cannot be read: {found.why}. {found.fix}.") from None
     if wrong:
         where = f"line {wrong[0]} is" if len(wrong) == 1 else f"lines {', '.join(map(str, wrong))} are"
         raise EnvFileRefused(f"{path}: {where} not of the form NAME=value. Fix it, or begin it with # to leave it out.")
@@ -60,7 +60,7 @@ def warnings() -> list[str]:
     nearest = _nearest()
     if nearest and nearest not in env_files():
         found.append(
-            f"{nearest} is not read: it belongs to {_owner(nearest)}, and could send your key elsewhere. If you trust "
+            f"{nearest} is not read: it belongs to {owner(nearest)}, and could send your key elsewhere. If you trust "
             "it, copy it to a directory of your own and run the command there."
         )
     return found
@@ -80,14 +80,6 @@ def env_files() -> list[Path]:
     with suppress(NoHome):
         found.append(home() / _NAME)
     return [path for path in dict.fromkeys(found) if os.path.isfile(path)]  # noqa: PTH113
-
-
-def _owner(path: Path) -> str:
-    """Who owns a file, by name if the user has one."""
-    try:
-        return path.owner()
-    except (KeyError, NotImplementedError, OSError):
-        return f"the user with id {path.stat().st_uid}"
 
 
 def _nearest() -> Path | None:

@@ -9,6 +9,7 @@ from pipelines.ledger import OlderWarehouse
 from pipelines.loading.changed_settings import Incompatible
 from resources.database_errors import WarehouseError
 from resources.devin_errors import DevinAPIError
+from resources.file_errors import obstacle
 from warehouse.migrations import UnfitWarehouse
 from warehouse.parquet import CorruptWrite
 
@@ -36,9 +37,9 @@ def unwritten_files_fail_the_step(what: str, kept: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        found = obstacle(error)
         raise dg.Failure(
-            f"{what} could not be written: {error.strerror or error}. {kept} "
-            "Fix that (disk full? permissions?) and run the same command again.",
+            f"{what} could not be written: {found.why}. {kept} {found.fix} and run the same command again.",
             allow_retries=False,
         ) from error
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from platformdirs import user_data_path
 
+from resources.file_errors import obstacle
+
 VARIABLE = "DEVIN_HOME"
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -28,7 +30,10 @@ def home() -> Path:
     It may not exist yet. Raises NoHome.
     """
     if named := os.environ.get(VARIABLE):
-        return checked(named)
+        try:
+            return checked(named)
+        except NoHome as error:
+            raise NoHome(f"{VARIABLE}={named!r} is refused: {error}.") from None
     if is_checkout():
         return PROJECT / "data"
     try:
@@ -47,8 +52,11 @@ def checked(named: str) -> Path:
         raise NoHome("there is no such user or home directory") from None
     if not directory.is_absolute():
         raise NoHome("not an absolute path")
-    if directory.exists() and not directory.is_dir():
-        raise NoHome("this is a file; give a directory")
+    try:
+        if directory.exists() and not directory.is_dir():
+            raise NoHome("this is a file; give a directory")
+    except OSError as error:
+        raise NoHome(obstacle(error, directory).why) from None
     return directory
 
 

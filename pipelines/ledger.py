@@ -22,7 +22,7 @@ def open_read_only(database: Database) -> Iterator[sa.Connection]:
 
     Raises WarehouseError, NewerWarehouse or OlderWarehouse.
     """
-    if not database.is_file or database.path.exists():
+    if not database.is_file or database.exists():
         with database.transaction(read_only=True) as connection:
             snapshot.find_bookkeeping(connection)
             found = migrations.refuse_newer(connection)

@@ -4,6 +4,7 @@ Nothing else reads the environment, with three exceptions: `resources` reads sec
 ever holds them; `command.dagster_home` reads DAGSTER_HOME; and libraries read their own variables.
 """
 
+import os
 import re
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
@@ -18,8 +19,10 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from pipelines import env_files, home
 from resources.addresses import check_url, check_webhook
 from resources.database import Database
+from resources.database_schema import check_schema
 from resources.database_secrets import is_on_this_machine
 from resources.devin_key import check_key, version_for
+from resources.file_errors import obstacle
 from warehouse.dimensions import DIMENSIONS, Dimension
 
 DISCOVER = "discover"
@@ -180,7 +183,13 @@ class Settings(BaseSettings):
         "a DuckDB file as duckdb:///path/to/file.duckdb, a MotherDuck database as duckdb:///md:name, or a PostgreSQL "
         "database as postgresql+psycopg://user:password@host/database",
     )
-
+    devin_schema: str = _setting(
+        "",
+        "Schema of the PostgreSQL database in which the warehouse is, so that the database can hold other things too. "
+        "The first load creates it. Unset: what the search_path of the user or the address says, usually `public`.",
+        "up to 63 lower-case letters, digits and underscores, not beginning with a digit or `pg_`; only with a "
+        "warehouse on PostgreSQL",
+    )
     devin_report_path: Path | None = _setting(
         None,
         "File to which the activity report is written; `off` for none. Unset: `published/report.html` next to the "
@@ -292,13 +301,21 @@ class Settings(BaseSettings):
             return url.render_as_string(hide_password=False)
         return url.set(database=str(_file_of(url.database))).render_as_string(hide_password=False)
 
+    @field_validator("devin_schema")
+    @classmethod
+    def _usable_schema(cls, name: str, info: ValidationInfo) -> str:
+        url = info.data.get("warehouse_url")  # None if it is refused itself
+        if name and url and Database(url=url).is_duckdb:
+            raise ValueError("the warehouse in WAREHOUSE_URL is not on PostgreSQL")
+        return check_schema(name) if name else name
+
     @field_validator("devin_report_path")
     @classmethod
     def _html_file(cls, path: Path | None, info: ValidationInfo) -> Path | None:
         if path is None or path == Path("off") or "devin_home" not in info.data:
             return path
         path = home.start_of_relative_paths() / path
-        if path.suffix != ".html" or path.is_dir():
+        if path.suffix != ".html" or os.path.isdir(path):
             raise ValueError("not a path that ends in .html")
         return path
 
@@ -311,9 +328,14 @@ class Settings(BaseSettings):
         return value
 
     @property
+    def warehouse(self) -> Database:
+        """The database of the warehouse."""
+        return Database(url=self.warehouse_url, schema=self.devin_schema)
+
+    @property
     def published_snapshot(self) -> Path | None:
         """The copy of the warehouse that analysts read, next to it; None if the warehouse is on a server."""
-        warehouse = Database(url=self.warehouse_url)
+        warehouse = self.warehouse
         return warehouse.path.parent / "published" / "devin_sessions.duckdb" if warehouse.is_file else None
 
     @property
@@ -384,8 +406,10 @@ def _file_of(database: str) -> Path:
     try:
         path = home.start_of_relative_paths() / Path(database).expanduser()
         is_directory = path.is_dir()
-    except (OSError, RuntimeError):
+    except RuntimeError:
         raise ValueError("not a valid path") from None
+    except OSError as error:
+        raise ValueError(obstacle(error, path).why) from None
     if is_directory:
         raise ValueError("this is a directory; give a file in it")
     return path

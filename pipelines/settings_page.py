@@ -32,6 +32,7 @@ SUBJECTS = {
     "Where results go": [
         "devin_home",
         "warehouse_url",
+        "devin_schema",
         "devin_report_path",
         "devin_alert_webhook_url",
         "devin_asset_prefix",

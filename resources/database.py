@@ -3,6 +3,7 @@
 What is stored there is up to `warehouse`.
 """
 
+import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ import psycopg
 import sqlalchemy as sa
 import tenacity
 
-from resources import database_session
+from resources import database_schema, database_session
 from resources.database_errors import (
     RESTORE,
     URL_VARIABLE,
@@ -30,12 +31,12 @@ from resources.database_errors import (
     shorten,
 )
 from resources.database_secrets import HIDDEN, is_from_environment, is_on_this_machine, refuse_secrets
+from resources.file_errors import blocked, obstacle
 from resources.files import replacing
 from resources.intact import read_through
 
 OLDEST_POSTGRESQL = (14,)
-# Any number will do as long as every writer uses the same one: "devins" in ASCII.
-_WRITERS_LOCK = 0x646576696E73
+_BLOCK_BYTES = 4 * 1024 * 1024
 _HEADER_BYTES = 3 * 4096  # the size of a DuckDB file without tables
 _MAX_TRIES, _MAX_WAIT_SECONDS = 6, 8.0  # some 20 s in all for one write: enough for a server to restart
 
@@ -48,23 +49,25 @@ class Database:
 
     `url` is duckdb:///path/to/file.duckdb, duckdb:///md:name or postgresql+psycopg://user:***@host/database. Where the
     password is ***, the one from WAREHOUSE_URL in the environment is used, if that has the same address.
+    On PostgreSQL, everything is in `schema`; if that is empty, where the search_path of the user or the address says.
     One transaction writes at a time; others wait for up to `lock_timeout_seconds`. On a file, readers wait too, so
     keep transactions short.
     """
 
     url: str = field(repr=False)  # a URL given by a caller may hold a password
     lock_timeout_seconds: float = 30.0
+    schema: str = ""
 
     @contextmanager
     def transaction(self, *, read_only: bool = False) -> Iterator[sa.Connection]:
         """A connection whose changes are committed when the block ends and rolled back if it raises.
 
-        Creates the file (mode 0600) and its directory (0700) if needed, unless `read_only`, which also denies SQL
-        access to any other file. Raises WarehouseError, also for database failures within the block.
+        Creates the file (mode 0600) and its directory (0700), or the schema, if needed, unless `read_only`, which also
+        denies SQL access to any other file. Raises WarehouseError, also for database failures within the block.
         """
         is_new = self.is_file and not read_only and self._create_directory()
         try:
-            connected = self._connect(self._engine(read_only))
+            connected = self._connect(read_only)
         except WarehouseError as error:
             # If it is locked, another process has just created it.
             if is_new and not isinstance(error, WarehouseLocked) and self._remove_partial_file():
@@ -125,6 +128,12 @@ class Database:
         """The database file, where `is_file`."""
         return Path(sa.make_url(self.url).database or "")
 
+    def exists(self) -> bool:
+        """Whether the file is there, where `is_file`. Raises WarehouseError if something else is, or is in the way."""
+        if error := blocked(self.path, writing=False):
+            raise explain(self, error)
+        return self.path.exists()
+
     @property
     def is_duckdb(self) -> bool:
         """Whether it is DuckDB, on this machine or at MotherDuck."""
@@ -132,11 +141,12 @@ class Database:
 
     @property
     def name(self) -> str:
-        """The database as a message shows it: its file, or its server and name. Never the password."""
+        """The database as a message shows it: its file, or its server, name and schema. Never the password."""
         url = sa.make_url(self.url)
         if self.is_duckdb:
             return str(url.database)
-        return str(sa.URL.create(url.drivername, host=url.host, port=url.port, database=url.database))
+        address = sa.URL.create(url.drivername, host=url.host, port=url.port, database=url.database)
+        return f"{address} (schema {self.schema})" if self.schema else str(address)
 
     def copy_to(self, target: Path, arrange: Callable[[sa.Connection, Path], None] | None = None) -> None:
         """Checkpoint the file and copy it to `target`, replaced atomically: readers of the old copy keep it.
@@ -147,10 +157,10 @@ class Database:
         """
         try:
             with replacing(target) as to:
-                with self._connect(self._engine(read_only=False)) as connection:
+                with self._connect(read_only=False) as connection:
                     connection.exec_driver_sql("checkpoint")
-                    with self.path.open("rb") as source:
-                        shutil.copyfileobj(source, to, 4 * 1024 * 1024)
+                    for block in self._blocks(target):
+                        to.write(block)
                 to.flush()
                 if why := read_through(Path(to.name)).why:
                     raise WarehouseDamaged(
@@ -162,9 +172,29 @@ class Database:
         except sa.exc.DBAPIError as error:
             raise explain(self, error) from None
         except OSError as error:
+            found = obstacle(error, target)
             raise WarehouseError(
-                f"The snapshot {target} could not be written: {error.strerror}. The last one is kept. "
-                "Fix that (disk full? permissions?) and run the same command again."
+                f"The snapshot {target} could not be written: {found.why}. The last one is kept. "
+                f"{found.fix} and run the same command again."
+            ) from None
+
+    def _blocks(self, target: Path) -> Iterator[bytes]:
+        """The file, block by block. Raises WarehouseError."""
+        try:
+            with self.path.open("rb") as source:
+                while block := source.read(_BLOCK_BYTES):
+                    yield block
+        except OSError as error:
+            kept = f"The last published copy, {target}, is kept."
+            if error.errno == errno.EIO:
+                raise WarehouseDamaged(
+                    f"The warehouse file {self.path} is damaged ({error.strerror}): it cannot be read in full. {kept} "
+                    f"{RESTORE}"
+                ) from None
+            found = obstacle(error, self.path)
+            raise WarehouseError(
+                f"The warehouse {self.path} could not be read: {found.why}. {kept} "
+                f"{found.fix} and run the same command again."
             ) from None
 
     @staticmethod
@@ -180,7 +210,7 @@ class Database:
             to.seek(0)
             to.truncate()
             with arranged.open("rb") as source:
-                shutil.copyfileobj(source, to, 4 * 1024 * 1024)
+                shutil.copyfileobj(source, to, _BLOCK_BYTES)
             to.flush()
             if why := read_through(Path(to.name)).why:
                 raise WarehouseError(f"What was written cannot be read back ({shorten(why)}).")
@@ -209,6 +239,8 @@ class Database:
                 raise WarehouseError(
                     f"{URL_VARIABLE} or PGOPTIONS sets {', '.join(refused)}, which the job sets itself: remove it."
                 )
+            if self.schema:
+                database_schema.refuse_other_search_path(self.schema, url)
             if url.password == HIDDEN:
                 url = url.set(password=sa.make_url(os.environ[URL_VARIABLE]).password)
             if not is_own:
@@ -230,19 +262,22 @@ class Database:
             connection.execute(sa.text("set time zone 'UTC'"))
             return
         database_session.prepare(connection, lock_timeout_seconds=self.lock_timeout_seconds, read_only=read_only)
+        if self.schema:
+            database_schema.enter(connection, self.schema, self.name, read_only=read_only)
         if not read_only:
-            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_WRITERS_LOCK)))
+            database_schema.lock_for_writing(connection)
 
     def _create_directory(self) -> bool:
         """Create the directory if needed. Return whether the file still has to be created."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
+            found = obstacle(error, self.path.parent)
             raise WarehouseError(
-                f"Cannot create directory {self.path.parent}: {error.strerror}. "
-                f"Check its permissions, or {URL_VARIABLE}."
+                f"Cannot create directory {self.path.parent}: {found.why}. {found.fix}, or set {URL_VARIABLE} to "
+                "another path, and run the same command again."
             ) from None
-        return not self.path.exists()
+        return not self.exists()
 
     def _remove_partial_file(self) -> bool:
         """Remove what DuckDB leaves behind when it runs out of space creating a file, and would refuse ever after.
@@ -254,7 +289,9 @@ class Database:
         self.path.unlink()
         return True
 
-    def _connect(self, engine: sa.Engine) -> sa.Connection:
+    def _connect(self, read_only: bool) -> sa.Connection:
+        engine = self._engine(read_only)
+
         def is_locked(error: BaseException) -> bool:
             return isinstance(error, sa.exc.DBAPIError) and "Could not set lock" in str(error)
 
@@ -266,7 +303,7 @@ class Database:
                 reraise=True,
             )(engine.connect)
         except sa.exc.DBAPIError as error:
-            raise explain(self, error) from None
+            raise explain(self, error, read_only=read_only) from None
         reached.add(self.url)
         version = connection.dialect.server_version_info if not self.is_duckdb else None
         if version is not None and version < OLDEST_POSTGRESQL:

@@ -2,12 +2,15 @@
 
 import re
 import textwrap
+from pathlib import Path
 from typing import Protocol
 
 import duckdb
 import psycopg
 import sqlalchemy as sa
 from psycopg import errors
+
+from resources.file_errors import blocked, obstacle
 
 URL_VARIABLE = "WAREHOUSE_URL"
 
@@ -57,6 +60,8 @@ class Described(Protocol):
     @property
     def name(self) -> str: ...
     @property
+    def path(self) -> Path: ...
+    @property
     def is_file(self) -> bool: ...
     @property
     def is_duckdb(self) -> bool: ...
@@ -79,10 +84,11 @@ def explain_if_about_database(
             or state in (*_REFUSED, *_BUSY, *_CUT_OFF)
             or (database.is_duckdb and _FATAL in str(original))
         )
-    return explain(database, error) if is_about_database else None
+    return explain(database, error, read_only=read_only) if is_about_database else None
 
 
-def explain(database: Described, error: Exception) -> WarehouseError:
+def explain(database: Described, error: Exception, *, read_only: bool = False) -> WarehouseError:
+    """The error to raise for one that the database, or a file operation on it, raised."""
     original = error.orig if isinstance(error, sa.exc.DBAPIError) else error
     text = " ".join(str(original).split()) or type(original).__name__
     short = shorten(text).rstrip(".")
@@ -105,6 +111,12 @@ def explain(database: Described, error: Exception) -> WarehouseError:
         return WarehouseError(
             f"The disk of the warehouse {database.name} is full. What was being written is not stored; "
             "everything before it is. Free some space and run the same command again."
+        )
+    if database.is_file and (why := _file_error(database, error, read_only=read_only)):
+        found = obstacle(why, database.path)
+        return WarehouseError(
+            f"The warehouse {database.name} cannot be opened: {found.why}. {found.fix} and run the same command "
+            f"again, or set {URL_VARIABLE} to another path."
         )
     if database.is_file and _DAMAGED.search(text):
         return WarehouseDamaged(
@@ -132,6 +144,14 @@ def explain(database: Described, error: Exception) -> WarehouseError:
             "not stored; everything before it is. Run the same command again once it is back."
         )
     return WarehouseError(f"The warehouse {database.name} cannot be opened: {short}. Check {URL_VARIABLE}.")
+
+
+def _file_error(database: Described, error: Exception, *, read_only: bool) -> OSError | None:
+    """What keeps this process from the file, or from its write-ahead log: DuckDB's errors have no code for it."""
+    if isinstance(error, OSError):
+        return error
+    files = database.path, database.path.with_name(f"{database.path.name}.wal")
+    return next((found for file in files if (found := blocked(file, writing=not read_only))), None)
 
 
 def _is_gone(database: Described, error: BaseException | None) -> bool:

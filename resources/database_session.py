@@ -25,7 +25,7 @@ _NOT_TO_BE_ASKED_FOR = {*_FORMS, "client_encoding", "transaction_isolation", "de
 
 def refused_options(url: sa.URL) -> list[str]:
     """The parameters in the options of the address and in PGOPTIONS that the job has to set itself."""
-    return sorted(_NOT_TO_BE_ASKED_FOR & _asked_for(url))
+    return sorted(_NOT_TO_BE_ASKED_FOR & asked_for(url).keys())
 
 
 def prepare(connection: sa.Connection, *, lock_timeout_seconds: float, read_only: bool) -> None:
@@ -33,7 +33,7 @@ def prepare(connection: sa.Connection, *, lock_timeout_seconds: float, read_only
 
     Limits that the address or PGOPTIONS ask for by name are left as they are.
     """
-    asked = _asked_for(connection.engine.url)
+    asked = asked_for(connection.engine.url)
     milliseconds = max(1, int(lock_timeout_seconds * 1000))  # 0 would mean to wait forever
     limits = {"lock_timeout": str(milliseconds), **({} if read_only else _LIMITS_OF_WRITERS)}
     wanted = _FORMS | {name: value for name, value in limits.items() if name not in asked}
@@ -51,8 +51,8 @@ def unfit_encoding(connection: sa.Connection) -> str:
     return "" if encoding in _ENCODINGS else str(encoding)
 
 
-def _asked_for(url: sa.URL) -> set[str]:
-    """The names of the parameters in the options of the address and in PGOPTIONS."""
-    options = [*url.normalized_query.get("options", ()), os.environ.get("PGOPTIONS", "")]
-    names = re.findall(r"(?:-c\s*|--)([A-Za-z_][A-Za-z0-9_.-]*)\s*=", " ".join(options))
-    return {name.replace("-", "_").lower() for name in names}
+def asked_for(url: sa.URL) -> dict[str, str]:
+    """The parameters in PGOPTIONS and in the options of the address, with their values; the latter have precedence."""
+    options = [os.environ.get("PGOPTIONS", ""), *url.normalized_query.get("options", ())]
+    found = re.findall(r"(?:-c\s*|--)([A-Za-z_][A-Za-z0-9_.-]*)\s*=((?:\\.|\S)*)", " ".join(options))
+    return {name.replace("-", "_").lower(): re.sub(r"\\(.)", r"\1", value) for name, value in found}

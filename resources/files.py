@@ -18,7 +18,9 @@ def replacing(path: Path, like: Path | None = None) -> Iterator[BinaryIO]:
     access. Only one process at a time may replace a file. Raises OSError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.unfinished")  # overwrites what a killed run left
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    with suppress(OSError):
+        unfinished.unlink()  # what a killed run left, perhaps another user's
     try:
         with io.BufferedWriter(io.FileIO(unfinished, "w", opener=_open_private)) as file:
             yield file

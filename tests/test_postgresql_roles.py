@@ -22,16 +22,16 @@ DAYS = [date(2025, 1, 1) + timedelta(days=n) for n in range(10)]
 RELATIONS = sorted(r.name for r in (*tables.metadata.sorted_tables, *tables.views.sorted_tables))
 
 
-def run_script(url: str, prefix: str = "devin") -> None:
+def run_script(url: str, prefix: str = "devin", before: str = "") -> None:
     """As a client does that only knows SQL: one text, in one transaction."""
     with Database(url=url).transaction() as connection:
-        script = SCRIPT.read_text(encoding="utf-8").replace("devin_", f"{prefix}_")
+        script = before + SCRIPT.read_text(encoding="utf-8").replace("devin_", f"{prefix}_")
         connection.connection.cursor().execute(script)
 
 
-def as_role(url: str, role: str) -> Database:
+def as_role(url: str, role: str, schema: str = "") -> Database:
     """The warehouse as one of the roles uses it. This server trusts every local connection."""
-    return Database(url=sa.make_url(url).set(username=role).render_as_string(hide_password=False))
+    return Database(url=sa.make_url(url).set(username=role).render_as_string(hide_password=False), schema=schema)
 
 
 def load(writer: Database, count: int = 3) -> None:
@@ -121,6 +121,39 @@ def test_the_script_can_be_run_again_with_tables_in_place_and_in_a_second_databa
     run_script(second)
     load(as_role(second, WRITER))
     assert counts(as_role(second, ANALYST))["daily_sessions"] == len(DAYS)
+
+
+def test_in_a_shared_database_the_script_gives_the_roles_one_schema_and_leaves_the_rest_alone(
+    postgresql: PostgreSQL,
+) -> None:
+    url = postgresql.database()
+    with Database(url=url).transaction() as connection:
+        connection.execute(sa.text("create table of_others as select 1 as one"))
+    lines = [line.removeprefix("--").strip() for line in SCRIPT.read_text(encoding="utf-8").splitlines()]
+    chosen = next(line for line in lines if line.startswith("set devin.schema"))
+    before = permissions_of(url)
+    for _ in range(2):
+        run_script(url, before=chosen)
+        load(as_role(url, WRITER, "metrics"))
+    assert permissions_of(url) == before
+    analyst = as_role(url, ANALYST, "metrics")
+    assert counts(analyst) == counts(as_role(url, WRITER, "metrics"))
+    assert counts(analyst)["daily_sessions"] == len(DAYS)
+    for role in (WRITER, ANALYST):
+        assert "permission denied" in refused(as_role(url, role), "select * from of_others")
+    assert "permission denied" in refused(analyst, "delete from metrics.daily_sessions")
+    assert "permission denied" in refused(analyst, "create table metrics.mine (n integer)")
+
+
+def permissions_of(url: str) -> list[Any]:
+    """What everybody may do with the database and its `public`."""
+    asked = (
+        "select has_database_privilege('public', current_database(), 'connect'), "
+        "has_database_privilege('public', current_database(), 'temporary'), nspacl::text, relacl::text "
+        "from pg_namespace inner join pg_class on relnamespace = pg_namespace.oid where relname = 'of_others'"
+    )
+    with Database(url=url).transaction(read_only=True) as connection:
+        return [tuple(row) for row in connection.execute(sa.text(asked))]
 
 
 def test_a_warehouse_filled_by_another_user_can_be_read_at_once_and_handed_over_as_the_script_says(

@@ -292,7 +292,7 @@ class Impatient(Database):
 def test_a_restore_waits_for_a_run_that_has_the_file_open_and_then_reports_it(loaded: World, here: Here) -> None:
     path = loaded.database.path
     shutil.rmtree(snapshot_of(loaded).parent)  # a file that is locked must not be taken for one that is damaged
-    loaded.environment.setattr("pipelines.command.restore.Database", Impatient)
+    loaded.environment.setattr("pipelines.settings.Database", Impatient)
     with another_process() as other:
         assert other.open(path) == "done"
         code, _, err = here("restore")

@@ -22,12 +22,13 @@ select view_name, null, comment from duckdb_views() where not internal""",
         "postgresql": """\
 select relname as table_name, null as column_name, obj_description(oid, 'pg_class') as comment
 from pg_class
-where relnamespace = current_schema()::regnamespace and relkind in ('r', 'v')
+where relnamespace = to_regnamespace(quote_ident(current_schema())) and relkind in ('r', 'v')
 union all
 select relname, attname, col_description(attrelid, attnum)
 from pg_attribute
 inner join pg_class on pg_attribute.attrelid = pg_class.oid
-where relnamespace = current_schema()::regnamespace and relkind in ('r', 'v') and attnum > 0 and not attisdropped""",
+where relnamespace = to_regnamespace(quote_ident(current_schema())) and relkind in ('r', 'v')
+    and attnum > 0 and not attisdropped""",
     }
 )
 

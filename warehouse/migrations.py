@@ -57,7 +57,8 @@ def migrate(connection: sa.Connection) -> None:
     if taken:
         raise NamesTaken(
             f"The database already holds {', '.join(sorted(taken))}, which this job did not create and whose names it "
-            "needs. Rename them, or set WAREHOUSE_URL to another database."
+            "needs. Rename them, or set WAREHOUSE_URL to another database, or, on PostgreSQL, DEVIN_SCHEMA to a schema "
+            "of its own."
         )
     if found in (1, 2, 3):
         _add_is_listed(connection, there)

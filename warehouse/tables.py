@@ -435,7 +435,7 @@ def present(connection: sa.Connection) -> set[str]:
     if connection.dialect.name == "postgresql":  # whose information_schema omits those
         names = """
             select relname from pg_class
-            where relnamespace = current_schema()::regnamespace and relkind in ('r', 'p', 'v', 'm', 'f')
+            where relnamespace = to_regnamespace(quote_ident(current_schema())) and relkind in ('r', 'p', 'v', 'm', 'f')
         """
     return set(connection.scalars(sa.text(names)))
 

@@ -17,7 +17,6 @@ from pipelines.ledger import missing_days, open_read_only
 from pipelines.loading.changed_settings import refuse_other_days, refuse_other_version
 from pipelines.partitions import daily_partitions, format_days, ranges
 from pipelines.settings import Settings
-from resources.database import Database
 from resources.devin_key import key_from_environment, version_for
 from warehouse import migrations, reads
 from warehouse.dimensions import ORGANIZATIONS, Dimension
@@ -147,7 +146,7 @@ def _report_problems(loads: Sequence[_Load], contradicted: Sequence[date]) -> No
 def _say_where(settings: Settings) -> None:
     """Print where the counts are, and the report."""
     snapshot, report = settings.published_snapshot, settings.published_report
-    counts = f"Counts, for SQL: {snapshot or Database(url=settings.warehouse_url).name}"
+    counts = f"Counts, for SQL: {snapshot or settings.warehouse.name}"
     say(
         counts + (f"\nReport: {report}" if report else ""),
         "published",
@@ -176,8 +175,8 @@ def _report_missing(loads: Sequence[_Load], command: str, *, is_contradicted: bo
 
 def _migrate(settings: Settings) -> None:
     """Migrate a warehouse from an older release. If there is none yet, the first run creates it."""
-    database = Database(url=settings.warehouse_url)
-    if not database.is_file or database.path.exists():
+    database = settings.warehouse
+    if not database.is_file or database.exists():
         with database.transaction() as connection:
             migrations.migrate(connection)
 
@@ -190,7 +189,7 @@ def read_ledger(settings: Settings, days: list[date]) -> tuple[dict[Dimension, l
     version = version_for(key_from_environment(), settings.devin_api_version)
     unloaded: dict[Dimension, list[date]] = {}
     contradicted: set[date] = set()
-    with open_read_only(Database(url=settings.warehouse_url)) as connection:
+    with open_read_only(settings.warehouse) as connection:
         refuse_other_version(reads.api_versions(connection), version, settings)
         for dimension in settings.dimensions:
             refuse_other_days(reads.windows(connection, dimension), daily_partitions(settings), settings)

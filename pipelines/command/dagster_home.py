@@ -18,6 +18,7 @@ from dagster_shared.check import CheckError
 from filelock import FileLock
 
 from pipelines.home import home as data_home
+from resources.file_errors import UNKNOWN_FIX, Obstacle, forbidden_in, obstacle
 from resources.files import replacing
 
 _NO_OUTPUT_CAPTURE = {
@@ -60,17 +61,17 @@ def dagster_home() -> Path:
     try:
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
+        found = obstacle(error, home)
         raise HomeUnusable(
-            f"DAGSTER_HOME={home} cannot hold Dagster's record of runs: {error.strerror}. Set it to a directory you "
-            "can write to."
+            f"DAGSTER_HOME={home} cannot hold Dagster's record of runs: {found.why}. {found.fix}, or set DAGSTER_HOME "
+            "to a directory you can write to."
         ) from error
     return home
 
 
 def home_exists() -> bool:
     """Whether anything was ever run, so that commands which only read create no instance. Raises HomeUnusable."""
-    with using_run_record():
-        return _home().is_dir()
+    return os.path.lexists(_home())
 
 
 def _home() -> Path:
@@ -131,28 +132,34 @@ def using_run_record() -> Iterator[None]:
         yield
     except _FILE_ERRORS as error:
         home = _home()
+        found = _obstacle(error, home)
         raise HomeUnusable(
-            f"Dagster's record of runs in {home} can't be used: {_in_one_line(error)}. The warehouse is not affected: "
-            f"what is stored there is kept. {_advice(error, home)} Then run the same command again."
+            f"Dagster's record of runs in {home} can't be used: {found.why}. The warehouse is not affected: "
+            f"what is stored there is kept. {found.fix}. Then run the same command again."
         ) from error
 
 
 _LEAST_FREE_BYTES = 64 * 1024  # SQLite allocates 32 KB at a time
 
 
-def _advice(error: Exception, home: Path) -> str:
+def _obstacle(error: Exception, home: Path) -> Obstacle:
+    """What keeps the files in the home from being used."""
     original = error.orig if isinstance(error, sa.exc.DBAPIError) else error
     code = getattr(original, "sqlite_errorcode", 0) & 0xFF  # the primary code; the higher bits only refine it
-    number = original.errno if isinstance(original, OSError) else 0
+    why = _in_one_line(error)
     # For its shared memory file, SQLite reports a full disk as a general I/O error.
     is_full = code == sqlite3.SQLITE_IOERR and shutil.disk_usage(home).free < _LEAST_FREE_BYTES
+    number = original.errno if isinstance(original, OSError) else 0
     if is_full or code == sqlite3.SQLITE_FULL or number in (errno.ENOSPC, errno.EDQUOT):
-        return "The disk is full: free some space."
+        return Obstacle(why, "The disk is full: free some space")
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return "Another process has it locked: stop it, or wait for it."
-    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM) or number in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return "Fix the permissions of that directory and the files in it, or set DAGSTER_HOME to another directory."
-    return f"If its files are damaged, move them aside (mv {home} {home}.damaged); the list of past runs is then lost."
+        return Obstacle(why, "Another process has it locked: stop it, or wait for it")
+    is_forbidden = code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN)
+    file_error = original if isinstance(original, OSError) else forbidden_in(home) if is_forbidden else None
+    if file_error and (found := obstacle(file_error, home)).fix != UNKNOWN_FIX:
+        return Obstacle(found.why, f"{found.fix}, or set DAGSTER_HOME to another directory")
+    aside = f"If its files are damaged, move them aside (mv {home} {home}.damaged); the list of past runs is then lost"
+    return Obstacle(why, aside)
 
 
 def _in_one_line(error: Exception) -> str:

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from pipelines.command import runs
 from pipelines.command.dagster_home import open_instance
+from pipelines.command.exit_codes import WRONG_USE
 from pipelines.command.live_progress import LiveProgress
 from pipelines.command.screen import complain, say, set_output, show_coverage, show_table
 from pipelines.definitions import definitions_for
@@ -20,6 +21,7 @@ from pipelines.home import home
 from pipelines.partitions import closed_days, daily_partitions
 from pipelines.settings import Settings
 from resources.database import Database
+from resources.file_errors import obstacle
 from resources.files import replacing
 from resources.sandbox.server import Sandbox
 from warehouse import reads
@@ -74,10 +76,18 @@ def run_demo(days: int, organizations: int, *, with_ui: bool) -> None:
 def _remove_last_demo() -> None:
     """Remove what a demo writes, and nothing else that may be in its directory."""
     for path in (directory() / name for name in _OWN_FILES):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+        try:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            found = obstacle(error, path)
+            complain(
+                f"The last demo's {path} cannot be removed: {found.why}. {found.fix} and run the same command again.",
+                "not_removed",
+            )
+            raise SystemExit(WRONG_USE) from None
 
 
 def _use_only(**values: str) -> None:
@@ -108,7 +118,7 @@ from enterprise_weekly_sessions order by week desc limit 6
 
 
 def _show(settings: Settings) -> None:
-    with Database(url=settings.warehouse_url).transaction(read_only=True) as connection:
+    with settings.warehouse.transaction(read_only=True) as connection:
         days = closed_days(daily_partitions(settings))
         loaded = reads.loaded_days(connection, ORGANIZATIONS, days)
         show_coverage(reads.coverage(connection, ORGANIZATIONS, days, loaded), ORGANIZATIONS)

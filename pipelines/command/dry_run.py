@@ -15,7 +15,6 @@ from pipelines.loading.cost import Cost, Counts, cost_of, differenced_requests
 from pipelines.partitions import as_days, daily_partitions, format_days, ranges
 from pipelines.settings import Settings
 from resources.calls import Calls
-from resources.database import Database
 from resources.devin_api import DevinClient
 from resources.devin_versions import PAGE_SIZE
 from resources.outage import format_duration
@@ -54,7 +53,7 @@ def dry_run(settings: Settings, days: list[date], *, refresh: bool) -> None:
 
 def _plan(settings: Settings, dimension: Dimension, days: list[date], *, refresh: bool) -> Plan:
     chosen = settings.chosen(dimension)
-    with open_read_only(Database(url=settings.warehouse_url)) as connection:
+    with open_read_only(settings.warehouse) as connection:
         ids = list(chosen) or reads.latest_listed(connection, dimension)
         unknown = reads.unknown_ids(connection, dimension, chosen)
         gaps = {} if refresh else reads.missing_ids(connection, dimension, days, chosen)

@@ -2,6 +2,8 @@
 
 import typer
 
+from resources.file_errors import obstacle
+
 MISSING, WRONG_USE = 1, 2
 
 
@@ -37,6 +39,8 @@ CODES = {
 
 def exit_code_for(error: Exception) -> int | None:
     """The exit code for an error whose message is for the user; None if it is a defect."""
+    if isinstance(error, OSError):
+        return WRONG_USE if isinstance(error.filename, str) else None  # without a file, it is about the output
     if isinstance(error, typer.TyperException):
         return WRONG_USE
     names = (f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__)
@@ -45,4 +49,7 @@ def exit_code_for(error: Exception) -> int | None:
 
 def user_message(error: Exception) -> str:
     """The message to show for an error that has an exit code."""
+    if isinstance(error, OSError):
+        found = obstacle(error)
+        return f"Cannot use {error.filename}: {found.why}. {found.fix} and run the same command again."
     return error.format_message() if isinstance(error, typer.TyperException) else str(error)

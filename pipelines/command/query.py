@@ -15,6 +15,7 @@ from pipelines.command.exit_codes import WrongUse
 from pipelines.settings import Settings
 from resources.database import Database
 from resources.database_errors import WarehouseDamaged, WarehouseLost, explain_if_about_database
+from resources.file_errors import obstacle
 from warehouse.snapshot import find_bookkeeping
 
 # With these roles, a statement can run programs or access files on the server, even in a read-only transaction.
@@ -56,7 +57,8 @@ def read_sql(sql: str, file: Path | None) -> str:
             raise WrongUse('Give the SQL, such as "select * from weekly_sessions", or a file that has it: --file FILE')
         piped = sys.stdin.buffer.read().decode("utf-8-sig")
     except OSError as error:
-        raise WrongUse(f"{file or 'Standard input'} cannot be read: {error.strerror or error}.") from None
+        found = obstacle(error, file and file.absolute())
+        raise WrongUse(f"{file or 'Standard input'} cannot be read: {found.why}. {found.fix}.") from None
     except UnicodeDecodeError:
         raise WrongUse(f"{file or 'Standard input'} is not text in UTF-8. Save it as UTF-8.") from None
     if not piped.strip():
@@ -73,11 +75,11 @@ def run_query(settings: Settings, sql: str) -> Iterator[QueryResult]:
     Raises QueryRefused, NothingPublished and WarehouseError.
     """
     snapshot = settings.published_snapshot
-    if snapshot and not snapshot.exists():
+    database = Database(url=f"duckdb:///{snapshot}") if snapshot else settings.warehouse
+    if snapshot and not database.exists():
         raise NothingPublished(
             f"There is no snapshot at {snapshot} yet. Load some days first: devin-sessions backfill FIRST LAST"
         )
-    database = Database(url=f"duckdb:///{snapshot}" if snapshot else settings.warehouse_url)
     with database.transaction(read_only=True) as connection:
         try:
             find_bookkeeping(connection)

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from pipelines.command.exit_codes import WrongUse
 from pipelines.command.query import QueryResult
 from pipelines.command.screen import as_text
+from resources.file_errors import obstacle
 from resources.files import replacing
 
 Format = Literal["csv", "excel", "json", "parquet"]
@@ -72,7 +73,8 @@ def write_file(result: QueryResult, form: Format, path: Path) -> int:
                 _write_text(counting, form, text)
                 text.detach()
     except OSError as error:
-        raise WrongUse(f"{path} cannot be written: {error.strerror}.") from None
+        found = obstacle(error, path.absolute())
+        raise WrongUse(f"{path} cannot be written: {found.why}. {found.fix}.") from None
     return next(counted)
 
 

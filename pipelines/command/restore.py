@@ -18,6 +18,7 @@ from pipelines.partitions import closed_days, daily_partitions, format_days
 from pipelines.settings import Settings
 from resources.database import Database
 from resources.database_errors import WarehouseError, WarehouseLocked
+from resources.file_errors import obstacle
 from resources.intact import Found, read_through
 from warehouse import migrations, restoring
 from warehouse.restoring import Source
@@ -42,7 +43,7 @@ def restore(settings: Settings) -> Done:
     Nothing changes until the new file replaces the old one, so a restore can be killed and run again. Raises
     NotRestored, WarehouseLocked, WarehouseError or UnfitWarehouse.
     """
-    database, snapshot = Database(url=settings.warehouse_url), settings.published_snapshot
+    database, snapshot = settings.warehouse, settings.published_snapshot
     if snapshot is None:
         raise NotRestored(
             f"The warehouse {database.name} is on a server. Restore it from your own backup, such as one made with "
@@ -54,9 +55,10 @@ def restore(settings: Settings) -> Done:
             _clean_up_after_kill(path, Path(directory))
             return _restore(settings, database, snapshot, Path(directory))
     except OSError as error:
+        found = obstacle(error, path)
         raise WarehouseError(
-            f"The warehouse {path} could not be restored: {error.strerror or error}. It is unchanged. Fix that (disk "
-            "full? permissions?) and run the same command again."
+            f"The warehouse {path} could not be restored: {found.why}. It is unchanged. {found.fix} and run the same "
+            "command again."
         ) from error
 
 

@@ -12,7 +12,6 @@ from pipelines.ledger import missing_days, open_read_only
 from pipelines.partitions import closed_days, daily_partitions, format_days, ranges
 from pipelines.schedules import JOB, SCHEDULE, next_tick
 from pipelines.settings import Settings
-from resources.database import Database
 from warehouse import reads
 from warehouse.dimensions import Dimension
 
@@ -78,7 +77,7 @@ def status(settings: Settings, instance: dg.DagsterInstance | None) -> Status:
     days = closed_days(daily_partitions(settings))
     dimensions: dict[Dimension, DimensionStatus] = {}
     to_do: list[str] = []
-    with open_read_only(Database(url=settings.warehouse_url)) as connection:
+    with open_read_only(settings.warehouse) as connection:
         for each in settings.dimensions:
             missing = missing_days(connection, settings, each, days)
             loaded = set(days) - set(missing)

@@ -118,7 +118,8 @@ def test_a_directory_that_cannot_be_created_is_reported(tmp_path: Path, below: s
     path = file / below
     with (
         pytest.raises(
-            WarehouseError, match=r"Cannot create directory .*Check its permissions, or WAREHOUSE_URL"
+            WarehouseError,
+            match=rf"Cannot create directory .*: {tmp_path}/file has to be a directory\. Move that file away, or set",
         ) as refused,
         database_at(path).transaction(),
     ):

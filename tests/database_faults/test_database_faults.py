@@ -89,7 +89,7 @@ def test_a_directory_without_permission_is_reported(world: World) -> None:
     code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-02")
     assert code == exit_codes.MISSING
     assert f"Cannot create directory {directory}/data: " in err
-    assert "Check its permissions, or WAREHOUSE_URL." in err
+    assert "or set WAREHOUSE_URL to another path, and run the same command again." in err
 
 
 def test_a_damaged_snapshot_is_reported_and_regenerated_by_the_same_command_once_it_is_moved_away(

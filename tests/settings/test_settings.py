@@ -45,6 +45,7 @@ def test_an_empty_variable_means_the_default() -> None:
         "otel_exporter_otlp_endpoint": None,
         "devin_home": None,
         "warehouse_url": f"duckdb:///{PROJECT}/data/warehouse.duckdb",
+        "devin_schema": "",
         "devin_report_path": None,
         "devin_alert_webhook_url": None,
     }
@@ -75,7 +76,8 @@ def test_each_variable_sets_its_setting(monkeypatch: pytest.MonkeyPatch, tmp_pat
         devin_log_format="json",
         otel_exporter_otlp_endpoint="http://localhost:4318",
         devin_home=str(tmp_path),
-        warehouse_url=f"duckdb:///{tmp_path}/warehouse.duckdb",
+        warehouse_url="postgresql+psycopg://127.0.0.1/sessions",
+        devin_schema="metrics",
         devin_report_path=f"{tmp_path}/page.html",
         devin_alert_webhook_url=f" https://hooks.example.com/{SECRET}?a=b ",
     )
@@ -105,7 +107,8 @@ def test_each_variable_sets_its_setting(monkeypatch: pytest.MonkeyPatch, tmp_pat
         "devin_log_format": "json",
         "otel_exporter_otlp_endpoint": "http://localhost:4318",
         "devin_home": tmp_path,
-        "warehouse_url": f"duckdb:///{tmp_path}/warehouse.duckdb",
+        "warehouse_url": "postgresql+psycopg://127.0.0.1/sessions",
+        "devin_schema": "metrics",
         "devin_report_path": tmp_path / "page.html",
     }
 
@@ -216,6 +219,7 @@ VALID = {
     "OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4318",
     "DEVIN_HOME": "/nowhere/home",
     "WAREHOUSE_URL": "duckdb:////nowhere/warehouse.duckdb",
+    "DEVIN_SCHEMA": "metrics",
     "DEVIN_REPORT_PATH": "/nowhere/report.html",
     "DEVIN_ALERT_WEBHOOK_URL": f"https://hooks.example.com/{SECRET}",
 }
@@ -242,6 +246,8 @@ def test_of_every_setting_blanks_around_it_are_taken_off_and_what_cannot_be_seen
     with pytest.MonkeyPatch.context() as monkeypatch:
         for other in VARIABLES:
             monkeypatch.setenv(other, "")
+        if name == "DEVIN_SCHEMA":
+            monkeypatch.setenv("WAREHOUSE_URL", "postgresql+psycopg://127.0.0.1/sessions")
         expected = load(monkeypatch, **{name: plain})
         if value == plain:
             assert load(monkeypatch, **{name: f"{before}{plain}{after}"}) == expected

@@ -88,6 +88,35 @@ def test_a_password_is_never_sent_unencrypted_to_another_machine(monkeypatch: py
         load(monkeypatch, warehouse_url=f"postgresql+psycopg://writer:{SECRET}@{here}/db?sslmode={mode}")
 
 
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("Metrics", "every query would have to put it in quotes"),
+        ("devin-metrics", "every query would have to put it in quotes"),
+        ("1st", "every query would have to put it in quotes"),
+        ("größe", "every query would have to put it in quotes"),
+        ('a"; drop schema public', "every query would have to put it in quotes"),
+        ("a" * 64, "PostgreSQL would cut it off after 63 characters"),
+        ("pg_temp", "PostgreSQL keeps this name to itself"),
+        ("information_schema", "PostgreSQL keeps this name to itself"),
+    ],
+)
+def test_the_name_of_a_schema_that_needs_quotes_or_is_not_for_users_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, why: str
+) -> None:
+    message = refusal(monkeypatch, warehouse_url="postgresql+psycopg://127.0.0.1/sessions", devin_schema=name)
+    assert message.startswith(f"DEVIN_SCHEMA={name!r} is refused (")
+    assert why in message
+
+
+@pytest.mark.parametrize("warehouse_url", ["", "duckdb:///a.duckdb", "duckdb:///md:sessions"])
+def test_a_schema_is_only_for_a_warehouse_on_postgresql(monkeypatch: pytest.MonkeyPatch, warehouse_url: str) -> None:
+    message = refusal(monkeypatch, warehouse_url=warehouse_url, devin_schema="metrics")
+    assert "DEVIN_SCHEMA='metrics' is refused (the warehouse in WAREHOUSE_URL is not on PostgreSQL)" in message
+    there = load(monkeypatch, warehouse_url="postgresql+psycopg://127.0.0.1/sessions", devin_schema="metrics")
+    assert there.warehouse.schema == "metrics"
+
+
 def test_the_report_is_next_to_the_warehouse_or_in_the_projects_data_directory_or_where_the_setting_says(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

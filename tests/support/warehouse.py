@@ -92,11 +92,11 @@ def comments(connection: sa.Connection) -> dict[tuple[str, str | None], str | No
     if connection.dialect.name == "postgresql":
         sql = """
             select relname, null, obj_description(oid, 'pg_class')
-            from pg_class where relnamespace = current_schema()::regnamespace and relkind in ('r', 'v')
+            from pg_class where relnamespace = to_regnamespace(quote_ident(current_schema())) and relkind in ('r', 'v')
             union all
             select relname, attname, col_description(attrelid, attnum)
             from pg_class inner join pg_attribute on attrelid = pg_class.oid
-            where relnamespace = current_schema()::regnamespace and relkind in ('r', 'v') and attnum > 0
+            where relnamespace = to_regnamespace(quote_ident(current_schema())) and relkind in ('r', 'v') and attnum > 0
                 and not attisdropped
         """
     else:

@@ -51,7 +51,7 @@ class World:
 
     @property
     def database(self) -> Database:
-        return Database(url=self.settings.warehouse_url)
+        return self.settings.warehouse
 
     @property
     def definitions(self) -> dg.Definitions:
