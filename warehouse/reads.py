@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
+from warehouse import tables
 from warehouse.dimensions import DIMENSIONS, Dimension
 from warehouse.tables import ROLLUPS, monthly_sessions, stale_days
 
@@ -38,6 +39,12 @@ def windows(connection: sa.Connection, dimension: Dimension) -> dict[date, tuple
     totals = dimension.totals.c
     rows = connection.execute(sa.select(totals.day, totals.window_start, totals.window_end))
     return {row.day: (row.window_start, row.window_end) for row in rows}
+
+
+def day_boundary(connection: sa.Connection) -> tuple[str, int] | None:
+    """The time zone and the hour at which a day begins, as a load last recorded them; None if none has."""
+    row = connection.execute(sa.select(tables.day_boundary)).one_or_none()
+    return (row.timezone, row.day_start_hour) if row else None
 
 
 def read_days(connection: sa.Connection, dimension: Dimension) -> set[date]:

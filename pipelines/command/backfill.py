@@ -13,12 +13,12 @@ from pipelines.command.exit_codes import MISSING
 from pipelines.command.screen import LiveProgress, complain, say
 from pipelines.definitions import definitions_for
 from pipelines.ledger import missing_days, open_read_only
-from pipelines.loading.changed_settings import refuse_other_days, refuse_other_version
-from pipelines.partitions import daily_partitions, format_days, ranges
+from pipelines.loading.changed_settings import moved_days, refuse_other_version
+from pipelines.partitions import format_days, ranges
 from pipelines.settings import Settings
 from resources.database import Database
 from resources.devin_key import key_from_environment, version_for
-from warehouse import migrations, reads
+from warehouse import migrations, reads, writes
 from warehouse.dimensions import ORGANIZATIONS, Dimension
 
 
@@ -28,7 +28,7 @@ def backfill(settings: Settings, days: list[date], command: str, *, refresh: boo
     `command` is what the user typed, to show if it has to be run again.
     """
     _migrate(settings)
-    unloaded, contradicted = _read_ledger(settings, days)
+    unloaded, contradicted = _read_ledger(settings, days, refresh=refresh)
     is_behind = bool(behind(settings).assets)
     wanted = dict.fromkeys(settings.dimensions, days) if refresh else unloaded
     loads = [_Load(dimension, wanted[dimension], refresh) for dimension in settings.dimensions]
@@ -163,7 +163,9 @@ def _migrate(settings: Settings) -> None:
             migrations.migrate(connection)
 
 
-def _read_ledger(settings: Settings, days: list[date]) -> tuple[dict[Dimension, list[date]], list[date]]:
+def _read_ledger(
+    settings: Settings, days: list[date], *, refresh: bool
+) -> tuple[dict[Dimension, list[date]], list[date]]:
     """Which of `days` are not loaded, per dimension, and on which the API contradicts itself.
 
     Raises Incompatible if the stored days have other boundaries, or come from another version of the API.
@@ -171,10 +173,15 @@ def _read_ledger(settings: Settings, days: list[date]) -> tuple[dict[Dimension, 
     version = version_for(key_from_environment(), settings.devin_api_version)
     unloaded: dict[Dimension, list[date]] = {}
     contradicted: set[date] = set()
-    with open_read_only(Database(url=settings.warehouse_url)) as connection:
+    database = Database(url=settings.warehouse_url)
+    with open_read_only(database) as connection:
         refuse_other_version(reads.api_versions(connection), version, settings)
+        moved = moved_days(connection, settings, to_read_again=days if refresh else ())
+        is_first_record = any(moved.values()) and reads.day_boundary(connection) is None
         for dimension in settings.dimensions:
-            refuse_other_days(reads.windows(connection, dimension), daily_partitions(settings), settings)
             unloaded[dimension] = missing_days(connection, settings, dimension, days)
             contradicted |= reads.contradicted_days(connection, dimension) & {*days}
-        return unloaded, sorted(contradicted)
+    if is_first_record:  # so that the runs accept these days too, and others, should this be interrupted
+        boundary = settings.devin_timezone, settings.devin_day_start_hour
+        database.write(lambda connection: writes.store_day_boundary(connection, *boundary))
+    return unloaded, sorted(contradicted)

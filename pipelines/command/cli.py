@@ -131,6 +131,7 @@ def show_status(
             **{
                 dimension.plural: asdict(state.coverage)
                 | {"days": {f"{day}": is_ for day, is_ in state.days.items()}, "unavailable": state.unavailable}
+                | {"moved": state.moved}
                 for dimension, state in found.dimensions.items()
             },
             "runs": [asdict(run) for run in found.runs],
