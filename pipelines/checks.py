@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 
 import dagster as dg
 import sqlalchemy as sa
@@ -265,7 +265,9 @@ def every_one_is_available(connection: sa.Connection, dimension: Dimension, sett
 def no_count_is_negative(connection: sa.Connection, dimension: Dimension, settings: Settings) -> Verdict:
     """The tables refuse negative counts; this finds those that got in another way, on the days the last run read."""
     cells, totals = dimension.cells.c, dimension.totals.c
-    last_run = sa.select(totals.run_id).order_by(totals.loaded_at.desc()).limit(1).scalar_subquery()
+    # Without readings in the future: the clock was ahead, and they would be the last ones for as long as that.
+    is_past = totals.loaded_at <= datetime.now(UTC)
+    last_run = sa.select(totals.run_id).where(is_past).order_by(totals.loaded_at.desc()).limit(1).scalar_subquery()
     # A list of days: for a subquery, PostgreSQL scans every cell.
     read_last = sa.select(totals.day).where(totals.run_id == last_run, totals.day >= settings.devin_start_date)
     days = connection.scalars(read_last).all()

@@ -151,6 +151,7 @@ def store_days(
     with staged(connection, dimension.totals, totals) as incoming:
         upsert(connection, dimension.totals, incoming)
     _replace_contradictions(connection, dimension, readings, moved, provenance)
+    _correct_first_seen(connection, dimension, provenance.loaded_at)
     rollups.mark_stale(connection, dimension, days)
     return {
         row["day"]: StoredDay(row["sessions_count"], row["unattributed_count"], changes.get(row["day"], Changes()))
@@ -187,6 +188,16 @@ def _moved_days(connection: sa.Connection, dimension: Dimension, readings: Seque
     of_day = {reading.day: (reading.window_start, reading.window_end) for reading in readings}
     rows = connection.execute(stored.where(totals.day.in_(of_day)))
     return {day for day, start, end in rows if of_day[day] != (start, end)}
+
+
+def _correct_first_seen(connection: sa.Connection, dimension: Dimension, read_at: datetime) -> None:
+    """Let nobody who is listed by now be first seen after this reading, as after a clock that was ahead.
+
+    Else who lacks a count on a day of this reading would be taken for one that didn't exist yet.
+    """
+    listed = dimension.listed
+    is_later = listed.c.is_listed & (listed.c.first_seen_at > read_at)
+    connection.execute(sa.update(listed).where(is_later).values(first_seen_at=read_at))
 
 
 def _replace_contradictions(
