@@ -42,7 +42,7 @@ def behind(settings: Settings) -> Behind:
 
 def _behind(connection: sa.Connection, database: Database, settings: Settings) -> Behind:
     read = {dimension: reads.last_read(connection, dimension).values() for dimension in settings.dimensions}
-    stored_at = max((moment for moments in read.values() for moment in moments), default=None)
+    stored_at = reads.latest([moment for moments in read.values() for moment in moments])
     if stored_at is None:
         return Behind([], [], None)
     rollups = reads.rollups_behind(connection)
@@ -51,8 +51,8 @@ def _behind(connection: sa.Connection, database: Database, settings: Settings) -
         # Anything a transaction changed must be published. After a kill it may be in the log next to the file.
         written = max(path.stat().st_mtime for path in _files(database.path) if path.exists())
     else:
-        days = read[ORGANIZATIONS]
-        written = max(days).timestamp() if days else 0.0
+        read_at = reads.latest(read[ORGANIZATIONS])
+        written = read_at.timestamp() if read_at else 0.0
     published = {
         PUBLISHED_SNAPSHOT: [snapshot, snapshot.parent / "parquet" / parquet.SUMS] if snapshot else [],
         ACTIVITY_REPORT: [report] if report else [],

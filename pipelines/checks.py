@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 
 import dagster as dg
 import sqlalchemy as sa
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
 from pipelines.asset_keys import asset_key
+from pipelines.loading.changed_settings import Incompatible, describe_moved, moved_days
 from pipelines.loading.counted_ids import LIST_IS_WHOLE
 from pipelines.partitions import closed_days, daily_partitions, format_days
 from pipelines.settings import Settings
@@ -72,6 +73,12 @@ def claims_of(dimension: Dimension) -> list[Claim]:
             f"Latest day{of_whom}",
             "The latest closed day is loaded.",
             latest_closed_day_is_present,
+        ),
+        Claim(
+            "windows_are_current",
+            f"Bounds of days{of_whom}",
+            "Each day was read between the instants at which it begins and ends by the time zone's rules of today.",
+            windows_are_current,
         ),
         Claim(
             f"every_{noun}_is_available",
@@ -223,6 +230,22 @@ def latest_closed_day_is_present(connection: sa.Connection, dimension: Dimension
     )
 
 
+def windows_are_current(connection: sa.Connection, dimension: Dimension, settings: Settings) -> Verdict:
+    """Only a warning for days that can be read again; where the settings have changed, no load would go on."""
+    try:
+        days = sorted(moved_days(connection, settings)[dimension])
+    except Incompatible as error:
+        return Verdict(False, str(error), {})
+    return Verdict(
+        not days,
+        f"Bounds have moved: {describe_moved(days, settings)}"
+        if days
+        else f"Every loaded day begins and ends as the rules of {settings.devin_timezone} say.",
+        {"days_with_moved_bounds": len(days)},
+        dg.AssetCheckSeverity.WARN,
+    )
+
+
 def every_one_is_available(connection: sa.Connection, dimension: Dimension, settings: Settings) -> Verdict:
     """Refused ids don't hold up the others; they are retried on every run and shown here."""
     noun, plural = dimension.noun, dimension.plural
@@ -242,7 +265,9 @@ def every_one_is_available(connection: sa.Connection, dimension: Dimension, sett
 def no_count_is_negative(connection: sa.Connection, dimension: Dimension, settings: Settings) -> Verdict:
     """The tables refuse negative counts; this finds those that got in another way, on the days the last run read."""
     cells, totals = dimension.cells.c, dimension.totals.c
-    last_run = sa.select(totals.run_id).order_by(totals.loaded_at.desc()).limit(1).scalar_subquery()
+    # Without readings in the future: the clock was ahead, and they would be the last ones for as long as that.
+    is_past = totals.loaded_at <= datetime.now(UTC)
+    last_run = sa.select(totals.run_id).where(is_past).order_by(totals.loaded_at.desc()).limit(1).scalar_subquery()
     # A list of days: for a subquery, PostgreSQL scans every cell.
     read_last = sa.select(totals.day).where(totals.run_id == last_run, totals.day >= settings.devin_start_date)
     days = connection.scalars(read_last).all()
@@ -259,7 +284,9 @@ def _control_totals_agree(connection: sa.Connection, dimension: Dimension, setti
     """Only a warning: the API changed a total between the two readings, and the older one is out of date."""
     these, those = dimension.totals, ORGANIZATIONS.totals
     both = these.join(those, these.c.day == those.c.day)
-    differs = these.c.sessions_count != those.c.sessions_count
+    # A day whose window has moved is read again per organization first, then per user.
+    is_same_window = (these.c.window_start == those.c.window_start) & (these.c.window_end == those.c.window_end)
+    differs = is_same_window & (these.c.sessions_count != those.c.sessions_count)
     found = sa.select(these.c.day).select_from(both).where(differs, these.c.day >= settings.devin_start_date)
     days = connection.scalars(found.order_by(these.c.day)).all()
     return Verdict(

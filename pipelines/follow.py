@@ -42,6 +42,8 @@ def follow_sensor(settings: Settings, quiet: timedelta = QUIET) -> dg.SensorDefi
     def loaded_days_follow(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         until = datetime.now(UTC) - quiet
         since = datetime.fromisoformat(context.cursor) if context.cursor else None
+        if since and since > until + quiet:
+            since = None  # the clock was ahead, and runs would go unnoticed for as long as that
         if _is_busy(context.instance, settings):
             return dg.SensorResult(skip_reason="A run or a backfill is in progress.")
         ended = _ended(context.instance, settings, since)

@@ -18,6 +18,11 @@ class Day:
     start: datetime
     end: datetime
 
+    @property
+    def is_skipped(self) -> bool:
+        """Whether its zone's calendar leaves it out, as that of Samoa did with 2011-12-30: its window is empty."""
+        return self.start == self.end
+
 
 def daily_partitions(settings: Settings) -> dg.DailyPartitionsDefinition:
     """One partition per day, from DEVIN_START_DATE to the last day whose window is over."""
@@ -35,13 +40,23 @@ def as_days(partitions: dg.DailyPartitionsDefinition, keys: Iterable[str]) -> li
 
 def day_before(partitions: dg.DailyPartitionsDefinition, day: Day) -> Day:
     """The day that ends where `day` starts, which may be before DEVIN_START_DATE."""
-    return _as_day(partitions, (day.day - timedelta(days=1)).isoformat())
+    before = _as_day(partitions, (day.day - timedelta(days=1)).isoformat())
+    return day_before(partitions, before) if before.is_skipped else before
 
 
 @cache
 def _as_day(partitions: dg.DailyPartitionsDefinition, key: str) -> Day:
-    window = partitions.time_window_for_partition_key(key)
-    return Day(date.fromisoformat(key), window.start.astimezone(UTC), window.end.astimezone(UTC))
+    day = date.fromisoformat(key)
+    start, end = _window(partitions, day)
+    # To a day that its zone skips, Dagster gives the window of the next one.
+    start_of_next, _ = _window(partitions, day + timedelta(days=1))
+    return Day(day, start, min(end, start_of_next))
+
+
+@cache
+def _window(partitions: dg.DailyPartitionsDefinition, day: date) -> tuple[datetime, datetime]:
+    window = partitions.time_window_for_partition_key(day.isoformat())
+    return window.start.astimezone(UTC), window.end.astimezone(UTC)
 
 
 def closed_days(partitions: dg.DailyPartitionsDefinition, now: datetime | None = None) -> list[date]:

@@ -315,7 +315,7 @@ class Settings(BaseSettings):
         if path is None or path == Path("off") or "devin_home" not in info.data:
             return path
         path = home.start_of_relative_paths() / path
-        if path.suffix != ".html" or os.path.isdir(path):
+        if path.suffix != ".html" or os.path.isdir(path):  # noqa: PTH112 it may be where this user can't look
             raise ValueError("not a path that ends in .html")
         return path
 

@@ -50,8 +50,7 @@ class Database:
     `url` is duckdb:///path/to/file.duckdb, duckdb:///md:name or postgresql+psycopg://user:***@host/database. Where the
     password is ***, the one from WAREHOUSE_URL in the environment is used, if that has the same address.
     On PostgreSQL, everything is in `schema`; if that is empty, where the search_path of the user or the address says.
-    One transaction writes at a time; others wait for up to `lock_timeout_seconds`. On a file, readers wait too, so
-    keep transactions short.
+    One transaction writes at a time; others wait up to `lock_timeout_seconds`, on a file readers too: keep it short.
     """
 
     url: str = field(repr=False)  # a URL given by a caller may hold a password
@@ -87,8 +86,7 @@ class Database:
                 if explanation := explain_if_about_database(self, error, read_only=read_only):
                     raise explanation from None
                 raise
-            except RuntimeError as error:
-                # DuckDB wraps what a signal handler raises in the middle of a query.
+            except RuntimeError as error:  # DuckDB wraps what a signal handler raises in the middle of a query
                 if error.__cause__ and not isinstance(error.__cause__, Exception):
                     raise error.__cause__ from None
                 raise

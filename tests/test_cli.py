@@ -120,6 +120,7 @@ def test_from_the_first_load_to_sql(each_world: World, here: Here) -> None:
         "last_loaded_at",
         "days",
         "unavailable",
+        "moved",
     ]
     assert (status["first_day"], status["days_loaded"], status["days_reconciled"]) == ("2025-01-01", 33, 33)
     assert (status["counted"], status["sessions_count"]) == (5, sessions + 2)

@@ -63,6 +63,7 @@ def test_one_job_holds_every_asset_and_check(world: World) -> None:
         "blocks_add_up",
         "every_cell_is_present",
         "latest_closed_day_is_present",
+        "windows_are_current",
         "every_organization_is_available",
         "no_count_is_negative",
         "list_is_whole",

@@ -24,7 +24,7 @@ from dagster_webserver.cli import dagster_webserver
 from pipelines.command import cli
 from pipelines.command.dagster_home import dagster_home
 from pipelines.home import PROJECT
-from pipelines.loading.changed_settings import Incompatible, refuse_other_days
+from pipelines.loading.changed_settings import Incompatible, moved_days
 from pipelines.partitions import as_days, daily_partitions
 from pipelines.settings import Settings
 from resources.sandbox.server import Sandbox
@@ -33,8 +33,6 @@ from tests.support.messages import sentences
 from tests.support.pages import DEPLOYMENT, DOCS, NAMES, PAGES, blocks, environment_file, text, units
 from tests.support.warehouse import wide_integers
 from tests.support.world import World
-from warehouse import reads
-from warehouse.dimensions import ORGANIZATIONS
 
 of_each_page = pytest.mark.parametrize("page", PAGES, ids=NAMES)
 INSTALLED = "/opt/devin-session-metrics"
@@ -270,12 +268,10 @@ def test_days_without_24_hours_are_as_the_page_says(in_berlin: World) -> None:
 
 def test_other_days_are_refused_with_the_message_on_the_page(world: World) -> None:
     fill(world, "2025-04-01", "2025-04-01")
-    with world.database.transaction(read_only=True) as connection:
-        stored = reads.windows(connection, ORGANIZATIONS)
     world.configure(devin_timezone="Europe/Berlin")
     (quoted,) = re.findall(r"^> (.+\n> .+)\n", text(DOCS / "day-boundary.md"), re.MULTILINE)
-    with pytest.raises(Incompatible) as refused:
-        refuse_other_days(stored, daily_partitions(world.settings), world.settings)
+    with pytest.raises(Incompatible) as refused, world.database.transaction(read_only=True) as connection:
+        moved_days(connection, world.settings)
     assert str(refused.value).startswith(" ".join(quoted.replace("\n> ", " ").removesuffix("…").split()))
 
 

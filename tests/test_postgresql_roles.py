@@ -42,6 +42,7 @@ def load(writer: Database, count: int = 3) -> None:
         writes.store_listed(connection, ORGANIZATIONS, found, NOW)
         writes.store_listed(connection, USERS, [Entry("u")], NOW)
         writes.store_availability(connection, ORGANIZATIONS, {}, {"a"}, NOW)
+        writes.store_day_boundary(connection, "UTC", 0)
         writes.store_expected_days(connection, DAYS[0], DAYS[-1])
         for dimension, id_ in ((ORGANIZATIONS, "a"), (USERS, "u")):
             store(connection, *(reading(day, count, {id_: count}) for day in DAYS), of=dimension)

@@ -90,7 +90,7 @@ def rows_in_utc(database: Path, table: str) -> list[tuple[Any, ...]]:
 
 def one_file_tables() -> set[str]:
     """The tables that become one file each: all but the counts and those that only the runs need."""
-    internal = {tables.stale_days.name, tables.expected_days.name, tables.warehouse_version.name}
+    internal = {t.name for t in tables.RELATIONS if tables.facts(t).kind == "bookkeeping table"}
     return set(tables.metadata.tables) - internal - {CELLS, tables.user_daily_sessions.name}
 
 

@@ -57,7 +57,8 @@ def store(
         start = datetime(day.year, day.month, day.day, tzinfo=UTC)
         total = sum(counts.values()) if control_total is None else control_total
         readings.append(Reading(day, start, start + timedelta(days=1), total, counts, set(), expected=len(counts)))
-    by = Provenance(**{"api_version": "v2", "run_id": "run"} | read, loaded_at=NOON)
+    last_read_at = max((reading.window_end for reading in readings), default=NOON) + read_after
+    by = Provenance(**{"api_version": "v2", "run_id": "run"} | read, loaded_at=last_read_at)
     writes.store_days(connection, dimension, readings, by)
     totals = dimension.totals
     then = totals.c.window_end + sa.literal(read_after)
@@ -176,10 +177,10 @@ def test_a_day_lacks_the_ids_that_existed_and_have_no_count(
 ) -> None:
     january_31 = datetime(2025, 1, 31, tzinfo=UTC)
     created = {"a": None, "last moment": january_31 - timedelta(microseconds=1), "after": january_31, "refused": None}
-    listed(connection, dimension, created, january_31)
-    writes.store_availability(connection, dimension, {"refused": "404"}, (), january_31)
     # The first day was read before any of the ids was first seen, the second after.
     store(connection, dimension, {days_after(0): {}}, read_after=-timedelta(hours=2))
+    listed(connection, dimension, created, january_31)
+    writes.store_availability(connection, dimension, {"refused": "404"}, (), january_31)
     store(connection, dimension, {days_after(1): {}})
     missing = reads.missing_cells(connection, dimension, list(created) if is_chosen else ())
     assert missing == {days_after(0): 3 if is_chosen else 1, days_after(1): 4}

@@ -53,8 +53,8 @@ The example queries run unchanged on DuckDB and PostgreSQL.
 
 - **Days.** `day` is a date. It begins at midnight UTC unless `DEVIN_TIMEZONE` or `DEVIN_DAY_START_HOUR` says
   otherwise; `daily_totals.window_start` and `window_end` are its exact bounds, the end excluded. All days in a
-  warehouse begin at the same hour in the same time zone. A `timestamp with time zone` is an instant, which clients
-  show in their own time zone; to see UTC, `set time zone 'UTC'`.
+  warehouse begin at the same hour in the same time zone, which are in `day_boundary`. A `timestamp with time zone` is
+  an instant, which clients show in their own time zone; to see UTC, `set time zone 'UTC'`.
 - **NULL and 0.** 0 means that the API returned 0. What is not loaded has no row in `daily_sessions` and is NULL in
   `session_grid`; that includes days that were read before an organization was first listed. A failed request
   is never stored as 0.

@@ -2,11 +2,12 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, Literal
 
 import sqlalchemy as sa
 
+from warehouse import tables
 from warehouse.dimensions import DIMENSIONS, Dimension
 from warehouse.tables import ROLLUPS, monthly_sessions, stale_days
 
@@ -40,6 +41,12 @@ def windows(connection: sa.Connection, dimension: Dimension) -> dict[date, tuple
     return {row.day: (row.window_start, row.window_end) for row in rows}
 
 
+def day_boundary(connection: sa.Connection) -> tuple[str, int] | None:
+    """The time zone and the hour at which a day begins, as a load last recorded them; None if none has."""
+    row = connection.execute(sa.select(tables.day_boundary)).one_or_none()
+    return (row.timezone, row.day_start_hour) if row else None
+
+
 def read_days(connection: sa.Connection, dimension: Dimension) -> set[date]:
     """Every day that was read."""
     return set(connection.scalars(sa.select(dimension.totals.c.day)))
@@ -49,6 +56,15 @@ def last_read(connection: sa.Connection, dimension: Dimension) -> dict[date, dat
     """When each day that was read was last read."""
     totals = dimension.totals.c
     return {day: loaded_at for day, loaded_at in connection.execute(sa.select(totals.day, totals.loaded_at))}
+
+
+def latest(moments: Collection[datetime]) -> datetime | None:
+    """The latest of these moments, without those in the future, which a clock that was ahead has written.
+
+    None if there are none at all; the earliest if all are in the future.
+    """
+    now = datetime.now(UTC)
+    return max((moment for moment in moments if moment <= now), default=min(moments, default=None))
 
 
 def api_versions(connection: sa.Connection) -> set[str]:
@@ -264,5 +280,5 @@ def coverage(
         days_reconciled=sum(row.unattributed_count == 0 and row.day not in contradicted for row in rows),
         counted=len(chosen or latest_listed(connection, dimension)),
         sessions_count=sum(row.sessions_count for row in rows),
-        last_loaded_at=max((row.loaded_at for row in rows), default=None),
+        last_loaded_at=latest([row.loaded_at for row in rows]),
     )

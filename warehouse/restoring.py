@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import sqlalchemy as sa
 
-from warehouse import migrations, parquet, rollups, snapshot, tables
+from warehouse import migrations, parquet, reads, rollups, snapshot, tables
 from warehouse.dimensions import DIMENSIONS, ORGANIZATIONS, Dimension
 
 _DERIVED = {
@@ -106,11 +106,10 @@ def restore(connection: sa.Connection, sources: Sequence[Source], *, settled_aft
     tables.create(connection)  # for the comments, which no copy has
     dropped = set() if whole else {day for dimension in DIMENSIONS for day in _drop_unproven(connection, dimension)}
     _rebuild(connection, settled_after_days)
-    loaded_at = ORGANIZATIONS.totals.c.loaded_at
     return Restored(
         {name: source.name for name, source in chosen.items() if name in names},
         lost,
-        connection.scalar(sa.select(sa.func.max(loaded_at))),
+        reads.latest(reads.last_read(connection, ORGANIZATIONS).values()),
         dropped,
     )
 

@@ -47,14 +47,7 @@ def arrange(connection: sa.Connection, copied: Path) -> None:
 
 def is_snapshot(connection: sa.Connection) -> bool:
     """Whether this database is a published snapshot, wherever it was copied to."""
-    if connection.dialect.name != "duckdb":
-        return False
-    found = sa.text(
-        "select count(*) from duckdb_tables() "
-        "where database_name = current_database() and schema_name = :schema and table_name = :name"
-    )
-    named = {"schema": BOOKKEEPING, "name": tables.warehouse_version.name}
-    return bool(connection.scalar(found, named))
+    return connection.dialect.name == "duckdb" and tables.warehouse_version.name in _bookkeeping_in(connection)
 
 
 def find_bookkeeping(connection: sa.Connection) -> None:
@@ -67,12 +60,21 @@ def become_warehouse(connection: sa.Connection) -> None:
     """Undo what sets a snapshot apart from a warehouse; does nothing to a warehouse."""
     if not is_snapshot(connection):
         return
+    there = _bookkeeping_in(connection)
     for table, apart in _APART:
-        _move(connection, apart, table)
+        if table.name in there:  # an earlier release had fewer
+            _move(connection, apart, table)
     connection.execute(sa.schema.DropSchema(BOOKKEEPING))
     connection.execute(sa.schema.DropTable(_CALENDAR))
     tables.create_view(connection, tables.calendar)
     tables.describe(connection, [tables.calendar])
+
+
+def _bookkeeping_in(connection: sa.Connection) -> set[str]:
+    found = sa.text(
+        "select table_name from duckdb_tables() where database_name = current_database() and schema_name = :schema"
+    )
+    return set(connection.scalars(found, {"schema": BOOKKEEPING}))
 
 
 def _set_apart(connection: sa.Connection) -> None:

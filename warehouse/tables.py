@@ -119,7 +119,10 @@ def _cells(name: str, of: _Words, totals: str) -> sa.Table:
             "True if the count was derived from other answers; false if it was asked for directly.",
         ),
         _column("api_version", Text(), "The version of the API that answered."),
-        _at("loaded_at", "When this count was stored: first, or when it or api_version last changed."),
+        _at(
+            "loaded_at",
+            "When this count was stored: first, or when it, its api_version or the day's window last changed.",
+        ),
         _column("run_id", Text(), "The Dagster run that stored this count."),
         _never_negative("sessions_count"),
         comment=f"One row per {of.noun} and day.",
@@ -265,6 +268,15 @@ expected_days = sa.Table(
     _column("last_day", Date(), "The last day that was over."),
     comment="One row: the days that were to be loaded when a load last began.",
     info={"facts": Facts("bookkeeping table", since=5)},
+)
+
+day_boundary = sa.Table(
+    "day_boundary",
+    metadata,
+    _column("timezone", Text(), "The time zone of the clock that defines the day: DEVIN_TIMEZONE."),
+    _column("day_start_hour", Integer(), "The hour on it at which a day begins: DEVIN_DAY_START_HOUR."),
+    comment="One row: where a day begins, as it was set when a load last began.",
+    info={"facts": Facts("bookkeeping table", since=7)},
 )
 
 warehouse_version = sa.Table(
@@ -419,6 +431,7 @@ RELATIONS = (
     user_contradictions,
     stale_days,
     expected_days,
+    day_boundary,
     warehouse_version,
 )
 """Every table and view, in the order in which readers need them."""

@@ -122,7 +122,8 @@ def store_days(
 
     A day's sum and unattributed count are computed from its cells as stored afterwards, so that the proof is about
     what analysts read. An unchanged count keeps its loaded_at and run_id, unless it came from another version of the
-    API. The contradictions replace earlier ones.
+    API. The contradictions replace earlier ones. Where a day's window was another one until now, nothing is kept that
+    was counted in that: neither counts of ids that are not in the reading nor contradictions.
 
     Raises TypeError or ValueError for values that can't be a count, an id or a day; see `staging.staged`.
     """
@@ -130,12 +131,17 @@ def store_days(
     with staged(connection, table, list(_cells(dimension, readings, provenance))) as incoming:
         changes = _compare(connection, dimension, incoming)
         _keep_revisions(connection, dimension, incoming)
+        moved = _moved_days(connection, dimension, readings)
+        same_cell = (incoming.c.day == table.c.day) & (incoming.c[dimension.id] == table.c[dimension.id])
+        connection.execute(sa.delete(table).where(table.c.day.in_(moved), ~sa.exists().where(same_cell)))
         upsert(
             connection,
             table,
             incoming,
             only_if=lambda new: (
-                (table.c.sessions_count != new.sessions_count) | (table.c.api_version != new.api_version)
+                (table.c.sessions_count != new.sessions_count)
+                | (table.c.api_version != new.api_version)
+                | table.c.day.in_(moved)
             ),
         )
     days = [reading.day for reading in readings]
@@ -144,7 +150,8 @@ def store_days(
     totals = [_total(dimension, reading, sums.get(reading.day, 0), provenance) for reading in readings]
     with staged(connection, dimension.totals, totals) as incoming:
         upsert(connection, dimension.totals, incoming)
-    _replace_contradictions(connection, dimension, readings, provenance)
+    _replace_contradictions(connection, dimension, readings, moved, provenance)
+    _correct_first_seen(connection, dimension, provenance.loaded_at)
     rollups.mark_stale(connection, dimension, days)
     return {
         row["day"]: StoredDay(row["sessions_count"], row["unattributed_count"], changes.get(row["day"], Changes()))
@@ -174,15 +181,42 @@ def _total(dimension: Dimension, reading: Reading, summed: int, provenance: Prov
     }
 
 
+def _moved_days(connection: sa.Connection, dimension: Dimension, readings: Sequence[Reading]) -> set[date]:
+    """The days that are stored with another window than that of their reading."""
+    totals = dimension.totals.c
+    stored = sa.select(totals.day, totals.window_start, totals.window_end)
+    of_day = {reading.day: (reading.window_start, reading.window_end) for reading in readings}
+    rows = connection.execute(stored.where(totals.day.in_(of_day)))
+    return {day for day, start, end in rows if of_day[day] != (start, end)}
+
+
+def _correct_first_seen(connection: sa.Connection, dimension: Dimension, read_at: datetime) -> None:
+    """Let nobody who is listed by now be first seen after this reading, as after a clock that was ahead.
+
+    Else who lacks a count on a day of this reading would be taken for one that didn't exist yet.
+    """
+    listed = dimension.listed
+    is_later = listed.c.is_listed & (listed.c.first_seen_at > read_at)
+    connection.execute(sa.update(listed).where(is_later).values(first_seen_at=read_at))
+
+
 def _replace_contradictions(
-    connection: sa.Connection, dimension: Dimension, readings: Sequence[Reading], provenance: Provenance
+    connection: sa.Connection,
+    dimension: Dimension,
+    readings: Sequence[Reading],
+    moved: Collection[date],
+    provenance: Provenance,
 ) -> None:
-    """Replace the contradictions of these days, except those about listed ids that were not read this time."""
+    """Replace the contradictions of these days.
+
+    Except on `moved` days, those about listed ids that were not read this time are kept.
+    """
     table, listed = dimension.contradictions, dimension.listed.c
     days, ids = [reading.day for reading in readings], {id_ for reading in readings for id_ in reading.counts}
     id_ = table.c[dimension.id]
     kept = sa.select(listed[dimension.id]).where(listed.is_listed, listed[dimension.id].not_in(ids))
-    connection.execute(sa.delete(table).where(table.c.day.in_(days), id_.is_(None) | id_.not_in(kept)))
+    is_outdated = id_.is_(None) | id_.not_in(kept) | table.c.day.in_(moved)
+    connection.execute(sa.delete(table).where(table.c.day.in_(days), is_outdated))
     found = [
         {
             "day": reading.day,
@@ -223,6 +257,13 @@ def store_expected_days(connection: sa.Connection, first_day: date, last_day: da
     """Record which days are to be loaded, for the views."""
     connection.execute(sa.delete(tables.expected_days))
     connection.execute(sa.insert(tables.expected_days).values(first_day=first_day, last_day=last_day))
+
+
+def store_day_boundary(connection: sa.Connection, timezone: str, day_start_hour: int) -> None:
+    """Record where a day begins, to tell a changed setting from changed rules of the time zone."""
+    connection.execute(sa.delete(tables.day_boundary))
+    row = sa.insert(tables.day_boundary).values(timezone=timezone, day_start_hour=day_start_hour)
+    connection.execute(row)
 
 
 def _compare(connection: sa.Connection, dimension: Dimension, incoming: sa.TableClause) -> dict[date, Changes]:

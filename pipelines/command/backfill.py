@@ -14,11 +14,11 @@ from pipelines.command.live_progress import LiveProgress
 from pipelines.command.screen import complain, say
 from pipelines.definitions import definitions_for
 from pipelines.ledger import missing_days, open_read_only
-from pipelines.loading.changed_settings import refuse_other_days, refuse_other_version
-from pipelines.partitions import daily_partitions, format_days, ranges
+from pipelines.loading.changed_settings import moved_days, refuse_other_version
+from pipelines.partitions import format_days, ranges
 from pipelines.settings import Settings
 from resources.devin_key import key_from_environment, version_for
-from warehouse import migrations, reads
+from warehouse import migrations, reads, writes
 from warehouse.dimensions import ORGANIZATIONS, Dimension
 
 
@@ -28,7 +28,11 @@ def backfill(settings: Settings, days: list[date], command: str, *, refresh: boo
     `command` is what the user typed, to show if it has to be run again.
     """
     _migrate(settings)
-    unloaded, contradicted = read_ledger(settings, days)
+    ledger = read_ledger(settings, days, refresh=refresh)
+    if ledger.is_boundary_new:  # so that the runs accept these days too, and others, should this be interrupted
+        boundary = settings.devin_timezone, settings.devin_day_start_hour
+        settings.warehouse.write(lambda connection: writes.store_day_boundary(connection, *boundary))
+    unloaded, contradicted = ledger.unloaded, ledger.contradicted
     is_behind = bool(behind(settings).assets)
     wanted = dict.fromkeys(settings.dimensions, days) if refresh else unloaded
     loads = [_Load(dimension, wanted[dimension], refresh) for dimension in settings.dimensions]
@@ -181,7 +185,19 @@ def _migrate(settings: Settings) -> None:
             migrations.migrate(connection)
 
 
-def read_ledger(settings: Settings, days: list[date]) -> tuple[dict[Dimension, list[date]], list[date]]:
+@dataclass(frozen=True)
+class Ledger:
+    """What the warehouse has of some days: those not `unloaded`, per dimension; where the API contradicts itself.
+
+    `is_boundary_new`: it has yet to record the zone and the hour at which its days begin.
+    """
+
+    unloaded: dict[Dimension, list[date]]
+    contradicted: list[date]
+    is_boundary_new: bool
+
+
+def read_ledger(settings: Settings, days: list[date], *, refresh: bool) -> Ledger:
     """Which of `days` are not loaded, per dimension, and on which the API contradicts itself.
 
     Raises Incompatible if the stored days have other boundaries, or come from another version of the API.
@@ -191,8 +207,9 @@ def read_ledger(settings: Settings, days: list[date]) -> tuple[dict[Dimension, l
     contradicted: set[date] = set()
     with open_read_only(settings.warehouse) as connection:
         refuse_other_version(reads.api_versions(connection), version, settings)
+        moved = moved_days(connection, settings, to_read_again=days if refresh else ())
+        is_first_record = any(moved.values()) and reads.day_boundary(connection) is None
         for dimension in settings.dimensions:
-            refuse_other_days(reads.windows(connection, dimension), daily_partitions(settings), settings)
             unloaded[dimension] = missing_days(connection, settings, dimension, days)
             contradicted |= reads.contradicted_days(connection, dimension) & {*days}
-        return unloaded, sorted(contradicted)
+    return Ledger(unloaded, sorted(contradicted), is_first_record)

@@ -42,7 +42,7 @@ def dry_run(settings: Settings, days: list[date], *, refresh: bool) -> None:
 
     Stores nothing. The API is asked for its list of organizations or users only if no load has stored it yet.
     """
-    unloaded, _ = read_ledger(settings, days)
+    unloaded = read_ledger(settings, days, refresh=refresh).unloaded
     for dimension in settings.dimensions:
         wanted = days if refresh else unloaded[dimension]
         if not wanted:

@@ -9,6 +9,7 @@ import dagster as dg
 from pipelines.behind import CATCH_UP, behind
 from pipelines.command.dagster_home import using_run_record
 from pipelines.ledger import missing_days, open_read_only
+from pipelines.loading.changed_settings import Incompatible, describe_moved, moved_days
 from pipelines.partitions import closed_days, daily_partitions, format_days, ranges
 from pipelines.schedules import JOB, SCHEDULE, next_tick
 from pipelines.settings import Settings
@@ -32,11 +33,15 @@ class Run:
 
 @dataclass(frozen=True)
 class DimensionStatus:
-    """The state of the counts per organization, or per user. `days` has the state of each day of history."""
+    """The state of the counts per organization, or per user.
+
+    `days` has the state of each day of history; `moved` are those whose windows have moved since they were read.
+    """
 
     coverage: reads.Coverage
     days: dict[date, reads.DayState]
     unavailable: dict[str, str]
+    moved: list[date]
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,7 @@ class Status:
             **{
                 dimension.plural: asdict(state.coverage)
                 | {"days": {f"{day}": is_ for day, is_ in state.days.items()}, "unavailable": state.unavailable}
+                | {"moved": state.moved}
                 for dimension, state in self.dimensions.items()
             },
             "runs": [asdict(run) for run in self.runs],
@@ -78,6 +84,11 @@ def status(settings: Settings, instance: dg.DagsterInstance | None) -> Status:
     dimensions: dict[Dimension, DimensionStatus] = {}
     to_do: list[str] = []
     with open_read_only(settings.warehouse) as connection:
+        try:
+            moved = moved_days(connection, settings)
+        except Incompatible as error:
+            moved = {}
+            to_do.append(str(error))
         for each in settings.dimensions:
             missing = missing_days(connection, settings, each, days)
             loaded = set(days) - set(missing)
@@ -85,9 +96,10 @@ def status(settings: Settings, instance: dg.DagsterInstance | None) -> Status:
                 reads.coverage(connection, each, days, loaded, settings.chosen(each)),
                 reads.day_states(connection, each, days, loaded),
                 reads.unavailable(connection, each),
+                [day for day in days if day in moved.get(each, ())],
             )
             dimensions[each] = state
-            to_do += _to_do(each, missing, state)
+            to_do += _to_do(each, missing, state, settings)
     late = behind(settings).assets
     if late:
         to_do.append(f"Behind the stored days: {', '.join(late)}. To catch up: {CATCH_UP}")
@@ -96,7 +108,7 @@ def status(settings: Settings, instance: dg.DagsterInstance | None) -> Status:
     return Status(dimensions, runs, schedule, next_tick(settings, datetime.now(UTC)), late, to_do)
 
 
-def _to_do(dimension: Dimension, missing: list[date], state: DimensionStatus) -> list[str]:
+def _to_do(dimension: Dimension, missing: list[date], state: DimensionStatus, settings: Settings) -> list[str]:
     per_noun = dimension.per_noun
     to_do = []
     if missing:
@@ -109,6 +121,8 @@ def _to_do(dimension: Dimension, missing: list[date], state: DimensionStatus) ->
             f"Contradicted{per_noun}: {format_days(contradicted)}. To read again: "
             f"devin-sessions backfill {contradicted[0]} {contradicted[-1]} --refresh"
         )
+    if state.moved:
+        to_do.append(f"Moved{per_noun}: {describe_moved(state.moved, settings)}")
     for id_, reason in state.unavailable.items():
         to_do.append(f"Not counted: {id_}, refused on {reason} It will be retried on every run.")
     return to_do

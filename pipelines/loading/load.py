@@ -12,20 +12,20 @@ from pipelines.failures import KNOWN
 from pipelines.loading import telemetry
 from pipelines.loading.answers import Contradiction, DayAnswers
 from pipelines.loading.block_size import PlannedBlock, Wanted, in_blocks
-from pipelines.loading.changed_settings import refuse_other_days, refuse_other_version
 from pipelines.loading.contradiction_messages import exceeding_the_total, off_its_block, older_than_the_total
 from pipelines.loading.fetching import BlockFetcher, PendingBlock
 from pipelines.loading.load_metrics import LoadMetrics
 from pipelines.loading.progress import Progress, log_waits
 from pipelines.loading.readings import as_reading
+from pipelines.loading.stored_before import StoredBefore, begin
 from pipelines.loading.workers import Workers
-from pipelines.partitions import Day, as_days, closed_days, day_before
+from pipelines.partitions import Day, as_days, day_before
 from pipelines.schedules import COMPLETE_BEFORE
 from pipelines.settings import Settings
 from resources.database import Database
 from resources.devin_api import DevinAPI
 from resources.event_log import BatchingSqliteEventLogStorage
-from warehouse import migrations, reads, writes
+from warehouse import reads, writes
 from warehouse.dimensions import Dimension
 from warehouse.writes import Changes, StoredDay
 
@@ -52,26 +52,22 @@ def load_partitions(
     before = progress.metrics
     result = load.result
 
-    def begin(connection: sa.Connection) -> tuple[list[str], set[date], dict[date, set[str]], dict[str, str]]:
-        migrations.migrate(connection)
-        refuse_other_days(reads.windows(connection, dimension), partitions, settings)
-        refuse_other_version(reads.api_versions(connection), devin_api.version_name, settings)
-        writes.store_expected_days(connection, settings.devin_start_date, closed_days(partitions)[-1])
-        return (
-            reads.latest_listed(connection, dimension),
-            reads.days_of_runs(connection, dimension, earlier_runs),
-            reads.missing_ids(connection, dimension, [day.day for day in days], settings.chosen(dimension)),
-            reads.unavailable(connection, dimension),
-        )
-
     try:
         earlier_runs = _earlier_runs(context)
-        ids, loaded, lacking, refused = database.write(begin)
-        if not ids:
+        stored = database.write(
+            lambda connection: begin(
+                connection,
+                dimension,
+                partitions,
+                settings,
+                api_version=devin_api.version_name,
+                days=days,
+                earlier_runs=earlier_runs,
+            )
+        )
+        if not stored.ids:
             raise dg.Failure(f"No {dimension.noun} is known yet: materialize the asset {dimension.listed.name} first.")
-        complete_before = context.run.tags.get(COMPLETE_BEFORE, "")
-        to_complete = {day for day in lacking if day in loaded or day.isoformat() < complete_before}
-        load.run(days, ids, {day: lacking[day] for day in to_complete}, refused)
+        load.run(days, stored, stored.to_complete(context.run.tags.get(COMPLETE_BEFORE, "")))
         problem = load.result.describe_missing()
     except KNOWN as error:
         problem = str(error)
@@ -92,10 +88,8 @@ def load_partitions(
 def _earlier_runs(context: dg.AssetExecutionContext) -> list[str]:
     """The ids of the runs that this one re-executes. Days that they loaded are not read again."""
     root = context.run.tags.get(_ROOT_RUN)
-    if root is None:
-        return []
-    group = context.instance.get_runs(dg.RunsFilter(tags={_ROOT_RUN: root}))
-    return [root, *(run.run_id for run in group)]
+    again = context.instance.get_runs(dg.RunsFilter(tags={_ROOT_RUN: root})) if root else []
+    return [root, *(run.run_id for run in again)] if root else []
 
 
 @dataclass
@@ -118,18 +112,16 @@ class Load:
     def __post_init__(self) -> None:
         self.result = self.progress.begin()
 
-    def run(
-        self, days: Sequence[Day], ids: Sequence[str], to_complete: Mapping[date, set[str]], refused: Collection[str]
-    ) -> None:
+    def run(self, days: Sequence[Day], stored: StoredBefore, to_complete: Mapping[date, set[str]]) -> None:
         """Load `days`. Those that fail, or on which ids are refused, are retried at the end.
 
-        `ids` are all ids that are counted. On the days in `to_complete`, only the ids given there are read; the API
-        `refused` to count some of them earlier.
+        On the days in `to_complete`, only the ids given there are read. On days whose windows have moved, ids that are
+        no longer counted are read too, since their stored counts are those of other windows.
         """
-        self.ids = ids
+        self.ids = ids = stored.ids
         for day, lacking in to_complete.items():
             self.result.set_lacking(day, lacking)
-        wanted: Wanted = {day: sorted(to_complete.get(day.day, ids)) for day in days}
+        wanted: Wanted = {day: sorted({*to_complete.get(day.day, ids), *stored.moved.get(day.day, ())}) for day in days}
         self.result.found |= {day.day for day, wanted_ids in wanted.items() if not wanted_ids}
         wanted = {day: wanted_ids for day, wanted_ids in wanted.items() if wanted_ids}
         if not wanted:
@@ -146,8 +138,16 @@ class Load:
             fetcher = BlockFetcher(
                 self.dimension, client, portal, workers, self.settings, self.progress, is_differenced, activity
             )
+            some = {day: wanted_ids for day, wanted_ids in wanted.items() if day.day in stored.moved}
+            no_longer = set[str]().union(*stored.moved.values()) - {*ids}
+            wanted |= self._without_refused(some, no_longer, fetcher)
+            if lost := sorted(no_longer & fetcher.refused):
+                self.context.log.warning(
+                    f"The API refuses to count {', '.join(lost)}. Their counts of days whose windows have moved are "
+                    "dropped; their sessions on these days are unattributed."
+                )
             some = {day: wanted_ids for day, wanted_ids in wanted.items() if day.day in to_complete}
-            self._load(wanted | self._without_refused(some, refused, fetcher), fetcher)
+            self._load(wanted | self._without_refused(some, stored.refused, fetcher), fetcher)
             if self.result.missing:
                 self.context.log.warning(f"Retrying incomplete days. {self.result.describe_missing()}")
             again = {day: wanted_ids for day, wanted_ids in wanted.items() if day.day in self.result.missing}
@@ -186,7 +186,7 @@ class Load:
 
         An id that is refused for good thus costs one question per run, instead of two per block.
         """
-        last = {id_: day for day, ids in wanted.items() for id_ in ids if id_ in refused}
+        last = {id_: day for day, ids in wanted.items() for id_ in ids if id_ in refused and not day.is_skipped}
         still = fetcher.still_refused(last)
         fetcher.refused |= still.keys()
         if still:
@@ -204,7 +204,12 @@ class Load:
 
     def _load(self, wanted: Wanted, fetcher: BlockFetcher) -> None:
         """Store one block while the totals of the next are fetched; more than those would be lost by a kill."""
-        blocks = list(in_blocks(wanted))
+        skipped = [
+            DayAnswers(day, 0, dict.fromkeys(ids, 0), {*ids}) for day, ids in wanted.items() if ids and day.is_skipped
+        ]
+        if skipped:  # there is nothing to ask
+            self._store(skipped, fetcher.client.version.name)
+        blocks = list(in_blocks({day: ids for day, ids in wanted.items() if not day.is_skipped}))
         if not blocks:
             return
 

@@ -6,7 +6,8 @@ from datetime import date, datetime, timedelta
 
 import sqlalchemy as sa
 
-from warehouse import tables
+from warehouse import reads, tables
+from warehouse.dimensions import ORGANIZATIONS
 
 RECENT_DAYS = 28
 MOST_ORGS = 20
@@ -277,7 +278,7 @@ def _whole_weeks(
 def _restated(connection: sa.Connection) -> tuple[datetime | None, int, int]:
     """When a day was last read, how many counts changed in the RESTATED_DAYS before that, and by how many sessions."""
     revisions = tables.session_revisions.c
-    latest = connection.scalar(sa.select(sa.func.max(tables.daily_totals.c.loaded_at)))
+    latest = reads.latest(reads.last_read(connection, ORGANIZATIONS).values())
     if latest is None:
         return None, 0, 0
     number, by = connection.execute(

@@ -73,7 +73,7 @@ def test_the_page_shows_the_results_of_the_checks_of_the_same_run(world: World, 
         severities = {severity for passed, severity, _ in checked if not passed}
         summary = looked.text("#summary")
         if state == "sound":
-            assert summary == "✓ Data quality: all 7 checks passed"
+            assert summary == "✓ Data quality: all 8 checks passed"
         else:
             assert severities, state
             assert summary.startswith("✗" if "ERROR" in severities else "!"), (state, summary)

@@ -16,6 +16,7 @@ def fill(world: World, first: str, last: str) -> None:
     settings, now = world.settings, datetime.now(UTC)
     days = world.days(first, last)
     with migrated(world.database).transaction() as connection:
+        writes.store_day_boundary(connection, settings.devin_timezone, settings.devin_day_start_hour)
         writes.store_expected_days(connection, settings.devin_start_date, closed_days(daily_partitions(settings))[-1])
         for dimension in settings.dimensions:
             entries = _listed(world, dimension)

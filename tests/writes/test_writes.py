@@ -1,5 +1,6 @@
 """Rows in, rows out: upserts, their arithmetic, revisions, and what is refused before it reaches the database."""
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -38,6 +39,22 @@ def test_totals_are_proven_against_the_cells_as_stored(connection: sa.Connection
     assert (result[DAY].sessions_count, result[DAY].unattributed_count) == (10, 4), "b is still stored with 2"
     row = connection.execute(sa.select(tables.daily_totals)).one()
     assert (row.sessions_count, row.orgs_sessions_count, row.unattributed_count) == (10, 6, 4)
+
+
+def test_nothing_that_was_counted_in_another_window_of_the_day_stays(connection: sa.Connection) -> None:
+    about_b = writes.Contradiction("b", DAY, DAY, in_one=3, by_day=2)
+    writes.store_listed(connection, ORGANIZATIONS, [Entry("a"), Entry("b")], NOW)
+    store(connection, replace(reading(DAY, 3, {"a": 1, "b": 2}), contradictions=[about_b]))
+    store(connection, reading(DAY + timedelta(days=1), 2, {"b": 2}))
+    of_day = reading(DAY, 1, {"a": 1})
+    moved = replace(of_day, window_start=of_day.window_start + timedelta(hours=1))
+    assert store(connection, moved, at=LATER)[DAY].unattributed_count == 0
+    assert stored(connection) == {(DAY, "a"): 1, (DAY + timedelta(days=1), "b"): 2}
+    times = connection.execute(sa.select(tables.daily_sessions.c.org_id, tables.daily_sessions.c.loaded_at))
+    assert {id_: at for id_, at in times} == {"a": LATER, "b": NOW}, "the same number, but of another window"
+    assert rows_of(connection, tables.contradictions) == []
+    store(connection, replace(moved, counts={"b": 2}), at=LATER)
+    assert {id_ for day, id_ in stored(connection) if day == DAY} == {"a", "b"}, "both in the same window"
 
 
 def test_a_day_without_cells_is_stored_with_its_total(connection: sa.Connection) -> None:

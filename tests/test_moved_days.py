@@ -1,0 +1,304 @@
+"""Days whose windows have moved because the rules of their time zone changed, and changed settings, which are not that.
+
+Europe/Kyiv and Europe/Istanbul have the same time in summer. A warehouse that was loaded with the days of Istanbul, and
+says that they are days of Kyiv, is one that was loaded before Kyiv had winter time.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator
+from datetime import date
+from importlib import resources
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from pipelines.checks import verdicts
+from pipelines.command import exit_codes
+from pipelines.command.status import status
+from pipelines.schedules import range_tags
+from tests.support.command import Here, command_here, devin_sessions, in_this_process, started
+from tests.support.loads import fill
+from tests.support.warehouse import rows_of, select_over_all_time
+from tests.support.world import World
+from tests.support.zones import extra_zone
+from warehouse import migrations, reads, rollups, tables
+from warehouse.dimensions import ORGANIZATIONS, USERS, Dimension
+
+FIRST, LAST_MOVED, FIRST_SUMMER_DAY, LAST = "2025-03-26", "2025-03-30", "2025-03-31", "2025-04-02"
+RELOAD = f"devin-sessions backfill {FIRST} {LAST_MOVED} --refresh"
+
+
+def say_that_these_are_days_of(world: World, zone: str) -> None:
+    with world.database.transaction() as connection:
+        connection.execute(sa.update(tables.day_boundary).values(timezone=zone))
+
+
+def load_by_earlier_rules(world: World) -> None:
+    """Load the days from FIRST to LAST by the rules that Kyiv had earlier, and let it have those of today."""
+    world.configure(devin_timezone="Europe/Istanbul", devin_start_date=FIRST)
+    fill(world, FIRST, LAST)
+    say_that_these_are_days_of(world, "Europe/Kyiv")
+    world.configure(devin_timezone="Europe/Kyiv")
+
+
+def moved(world: World, of: Dimension = ORGANIZATIONS) -> list[str]:
+    return [f"{day}" for day in status(world.settings, None).dimensions[of].moved]
+
+
+def advice(world: World) -> list[str]:
+    return [sentence for sentence in status(world.settings, None).to_do if sentence.startswith("Moved")]
+
+
+def assert_all_days_are_of_one_kind(world: World, last: str) -> None:
+    """Every stored day, count, total and rollup is right by the settings of today."""
+    days = world.days(FIRST, last)
+    assert world.cells() == world.truth(FIRST, last)
+    with world.database.transaction(read_only=True) as connection:
+        assert reads.windows(connection, ORGANIZATIONS) == {day.day: (day.start, day.end) for day in days}
+        for rollup in tables.ROLLUPS:
+            assert rows_of(connection, rollup) == select_over_all_time(connection, rollup.name)
+    totals = world.rows("select day, sessions_count, unattributed_count from daily_totals order by day")
+    assert totals == [(day.day, world.source.truth(day.start, day.end), 0) for day in days]
+
+
+# By changed rules
+
+
+def test_days_whose_windows_moved_can_be_read_again_and_all_others_go_on(
+    each_world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world = each_world
+    load_by_earlier_rules(world)
+    assert moved(world) == [f"2025-03-{day}" for day in range(26, 31)]
+    assert advice(world) == [
+        f"Moved: {FIRST}…{LAST_MOVED} (5 days), stored with other bounds than the rules of Europe/Kyiv now give. "
+        f"To read again: {RELOAD}"
+    ]
+    assert json.loads(in_this_process(capsys, world.environment, "status", "--json")[1])["organizations"][
+        "moved"
+    ] == moved(world)
+    before = world.cells()
+    code, out, err = devin_sessions("backfill", FIRST, "2025-04-04")
+    assert (code, err) == (0, ""), "other days go on"
+    assert "2 of 2 days loaded" in out
+    assert f"Note: Bounds have moved: {FIRST}…{LAST_MOVED} (5 days)" in out
+    assert before.items() <= world.cells().items()
+    code, out, err = devin_sessions(*RELOAD.split()[1:])
+    assert (code, err) == (0, "")
+    assert "5 of 5 days loaded" in out and "Bounds have moved" not in out
+    assert moved(world) == []
+    assert_all_days_are_of_one_kind(world, "2025-04-04")
+
+
+def test_moved_days_that_were_not_read_again_yet_stay_moved(world: World) -> None:
+    load_by_earlier_rules(world)
+    assert world.run("2025-03-27", "2025-03-28").success
+    assert moved(world) == [FIRST, "2025-03-29", LAST_MOVED]
+    (sentence,) = advice(world)
+    commands = f"backfill {FIRST} {FIRST} --refresh", f"backfill 2025-03-29 {LAST_MOVED} --refresh"
+    assert sentence.endswith(" && ".join(f"devin-sessions {command}" for command in commands))
+    world.source.fail(status=503, times=None, when=lambda asked: bool(asked.end and asked.end.day == 29))
+    assert not world.run(FIRST, LAST_MOVED).success
+    still = moved(world)
+    assert "2025-03-29" in still, "a day is read by one set of rules, or not at all"
+    world.source.heal()
+    assert world.run(FIRST, LAST_MOVED).success
+    assert moved(world) == []
+    assert_all_days_are_of_one_kind(world, LAST)
+
+
+def test_no_count_of_a_moved_day_stays_as_it_was(each_world: World) -> None:
+    world = each_world
+    kept, refused, *_ = (organization.org_id for organization in world.source.organizations)
+    load_by_earlier_rules(world)
+    others = ",".join(o.org_id for o in world.source.organizations[2:])
+    world.configure(devin_org_ids=others)
+    world.source.fail(status=404, org_id=refused, times=None)
+    result = world.load(FIRST, LAST_MOVED)
+    assert result.success, world.failures(result)
+    truth = world.truth(FIRST, LAST)
+    of_day = {day for day, _ in truth if f"{day}" <= LAST_MOVED}
+    expected = {key: count for key, count in truth.items() if key[0] not in of_day or key[1] != refused}
+    assert world.cells() == expected, f"{kept} is no longer counted, but its counts are still right"
+    lost = {(day, truth[day, refused]) for day in of_day}
+    rest = world.rows(f"select day, unattributed_count from daily_totals where day <= '{LAST_MOVED}'")
+    assert set(rest) == lost
+
+
+def test_a_moved_day_that_lacks_counts_is_read_as_a_whole(world: World) -> None:
+    load_by_earlier_rules(world)
+    one = world.source.organizations[0].org_id
+    with world.database.transaction() as connection:
+        connection.execute(sa.text(f"delete from daily_sessions where org_id = '{one}'"))
+        rollups.mark_everything_stale(connection)
+    result = world.run_with_tags(range_tags(FIRST, LAST, complete_before=date(2025, 4, 3)))
+    assert result.success, world.failures(result)
+    assert moved(world) == []
+    assert_all_days_are_of_one_kind(world, LAST)
+
+
+def test_users_days_that_moved_are_told_apart_and_both_totals_are_compared_only_over_the_same_window(
+    world: World,
+) -> None:
+    world.configure(devin_user_ids="discover")
+    load_by_earlier_rules(world)
+    assert moved(world) == moved(world, USERS) == [f"2025-03-{day}" for day in range(26, 31)]
+    world.configure(devin_user_ids="")
+    assert world.load(FIRST, LAST_MOVED).success
+    world.configure(devin_user_ids="discover")
+    assert moved(world) == []
+    (sentence,) = advice(world)
+    assert sentence.startswith(f"Moved per user: {FIRST}")
+    with world.database.transaction(read_only=True) as connection:
+        found = dict(verdicts(connection, world.settings))
+    assert found["Users and organizations"].passed
+    assert not found["Bounds of days (users)"].passed
+    assert world.load(FIRST, LAST_MOVED).success
+    assert advice(world) == []
+
+
+def test_a_backfill_after_the_zone_got_new_rules_on_this_machine(world: World, tmp_path: Path) -> None:
+    zones = tmp_path / "zones"
+    (zones / "Europe").mkdir(parents=True)
+    of_istanbul = resources.files("tzdata.zoneinfo.Europe").joinpath("Istanbul").read_bytes()
+    (zones / "Europe" / "Kyiv").write_bytes(of_istanbul)
+    world.configure(devin_timezone="Europe/Kyiv", devin_start_date=FIRST)
+    code, _, err = started("backfill", FIRST, LAST, PYTHONTZPATH=f"{zones}")
+    assert (code, err) == (0, "")
+    shutil.rmtree(zones)
+    assert moved(world) == [f"2025-03-{day}" for day in range(26, 31)]
+    assert world.run(FIRST, LAST_MOVED).success
+    assert_all_days_are_of_one_kind(world, LAST)
+
+
+# By changed settings
+
+
+@pytest.mark.parametrize(
+    ("zone", "hour", "first"),
+    [
+        pytest.param("Europe/Kyiv", "0", FIRST, id="other days in winter alone"),
+        pytest.param("Asia/Tokyo", "0", FIRST_SUMMER_DAY, id="other days all year"),
+        pytest.param("Europe/Istanbul", "8", FIRST_SUMMER_DAY, id="another hour"),
+    ],
+)
+def test_a_changed_setting_is_refused_with_the_earlier_values_and_status_says_so(
+    world: World, here: Here, zone: str, hour: str, first: str
+) -> None:
+    world.configure(devin_timezone="Europe/Istanbul", devin_start_date=FIRST)
+    fill(world, first, LAST)
+    world.configure(devin_timezone=zone, devin_day_start_hour=hour)
+    before, refusal = world.cells(), "restore the earlier values, DEVIN_TIMEZONE=Europe/Istanbul and DEVIN_DAY_START_HO"
+    for command in (["backfill", first, LAST, "--refresh"], ["backfill", "--missing"]):
+        code, _, err = here(*command)
+        assert (code, refusal in err) == (exit_codes.WRONG_USE, True), command
+    assert any(refusal in sentence for sentence in status(world.settings, None).to_do)
+    assert advice(world) == []
+    assert world.cells() == before
+
+
+def test_days_before_a_later_start_are_not_forgotten_when_a_setting_changes(world: World) -> None:
+    world.configure(devin_timezone="Europe/Istanbul")
+    fill(world, FIRST, LAST)
+    world.configure(devin_timezone="Europe/Kyiv", devin_start_date=FIRST_SUMMER_DAY)
+    assert "Different day boundaries are never mixed" in world.failures(world.load(LAST, LAST))
+
+
+@pytest.mark.parametrize(("earlier", "now"), [("Europe/Kiev", "Europe/Kyiv"), ("Etc/UTC", "UTC"), ("UTC", "Etc/UTC")])
+def test_a_renamed_zone_is_no_change(world: World, here: Here, earlier: str, now: str) -> None:
+    world.configure(devin_timezone=earlier, devin_start_date=FIRST)
+    fill(world, FIRST, LAST)
+    world.configure(devin_timezone=now)
+    code, out, _ = here("backfill", FIRST, LAST)
+    assert (code, "Nothing to do" in out) == (0, True)
+    assert advice(world) == []
+
+
+def test_a_zone_that_was_renamed_and_got_new_rules_has_moved_days(world: World) -> None:
+    load_by_earlier_rules(world)
+    say_that_these_are_days_of(world, "Europe/Kiev")
+    assert len(moved(world)) == 5
+    assert world.run(FIRST, LAST).success
+    assert moved(world) == []
+    assert_all_days_are_of_one_kind(world, LAST)
+    assert world.rows("select * from day_boundary") == [("Europe/Kyiv", 0)]
+
+
+def test_a_zone_that_no_longer_exists_is_not_taken_for_another_with_other_days(world: World) -> None:
+    load_by_earlier_rules(world)
+    say_that_these_are_days_of(world, "Europe/Atlantis")
+    assert "DEVIN_TIMEZONE=Europe/Atlantis" in world.failures(world.load(LAST, LAST))
+
+
+# By an older release, which did not record the settings
+
+
+def forget_the_settings(world: World) -> None:
+    """Take the warehouse back to the version that had no record of them."""
+    with world.database.transaction() as connection:
+        connection.execute(sa.text("drop table day_boundary"))
+        connection.execute(sa.text("update warehouse_version set version = 6"))
+
+
+def test_a_warehouse_of_an_older_release_goes_on_and_gets_the_record(each_world: World) -> None:
+    world = each_world
+    world.configure(devin_timezone="Europe/Kyiv", devin_start_date=FIRST)
+    fill(world, FIRST, FIRST_SUMMER_DAY)
+    forget_the_settings(world)
+    assert world.load(LAST, LAST).success
+    assert world.rows("select * from day_boundary") == [("Europe/Kyiv", 0)]
+    assert world.rows("select version from warehouse_version") == [(migrations.VERSION,)]
+
+
+def test_where_no_settings_are_recorded_other_days_are_accepted_only_if_all_are_read_again(
+    world: World, here: Here
+) -> None:
+    load_by_earlier_rules(world)
+    forget_the_settings(world)
+    for command in (
+        ["backfill", LAST, LAST],
+        ["backfill", FIRST, "2025-03-29", "--refresh"],
+        ["backfill", "--missing"],
+    ):
+        code, _, err = here(*command)
+        assert code == exit_codes.WRONG_USE, command
+        assert "restore the earlier values, or set WAREHOUSE_URL" in err
+        assert f"Then read all of them again: {RELOAD}" in err
+    assert world.rows("select * from day_boundary") == []
+    world.source.fail(status=503, times=None)
+    assert devin_sessions(*RELOAD.split()[1:])[0] == exit_codes.MISSING
+    assert len(moved(world)) == 5, "what was interrupted is known"
+    world.source.heal()
+    assert devin_sessions(*RELOAD.split()[1:])[0] == 0
+    assert_all_days_are_of_one_kind(world, LAST)
+
+
+# A day that is skipped
+
+
+@pytest.fixture
+def skipping(world: World, tmp_path: Path) -> Iterator[World]:
+    """A world in a zone that is 12 hours behind UTC, then 12 ahead: without 2025-03-30."""
+    with extra_zone(tmp_path / "zones", "Test/Skipping", [-12, 12], ["2025-03-30T12:00"]):
+        world.configure(devin_timezone="Test/Skipping", devin_start_date=FIRST)
+        yield world
+
+
+def test_a_day_that_its_zone_skips_is_empty_and_the_days_around_it_are_whole(skipping: World, here: Here) -> None:
+    world = skipping
+    before, skipped, after = world.days("2025-03-29", FIRST_SUMMER_DAY)
+    assert before.end == skipped.start == skipped.end == after.start
+    assert world.run(FIRST, LAST).success
+    assert_all_days_are_of_one_kind(world, LAST)
+    assert world.rows("select sessions_count from daily_totals where day = '2025-03-30'") == [(0,)]
+    world.source.requests.clear()
+    code, out, _ = here("backfill", FIRST, LAST)
+    assert (code, "Nothing to do" in out, world.asked()) == (0, True, [])
+    assert world.load(FIRST_SUMMER_DAY, FIRST_SUMMER_DAY).success, "the day before it is skipped"
+
+
+@pytest.fixture
+def here(world: World, capsys: pytest.CaptureFixture[str]) -> Here:
+    return command_here(capsys, world.environment)
