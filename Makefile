@@ -2,10 +2,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps
 
-.PHONY: help install demo test walkthrough wheel proof bench check dev docs screenshots format lock clean
+.PHONY: help install demo test test-quick walkthrough wheel proof bench check dev docs screenshots format lock clean
 
 help:  ## List the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 22
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 22
 
 install: .venv/installed  ## Install what a server needs into .venv, without the tools for development
 
@@ -13,13 +13,19 @@ demo: .venv/installed  ## Load 90 days of invented sessions into data/demo and s
 	@$(BIN)/devin-sessions demo
 
 # Python writes its bytecode even if the environment says not to: the tests start the project's code many times.
-test walkthrough wheel: export PYTHONDONTWRITEBYTECODE =
+test test-quick walkthrough wheel: export PYTHONDONTWRITEBYTECODE =
 
+WALKED := tests/test_walkthrough.py tests/test_recipes.py
 test: .venv/ready  ## Run every test, except those of make walkthrough and make wheel
-	$(BIN)/python -m pytest --ignore=tests/test_walkthrough.py --ignore=tests/test_wheel.py
+	$(BIN)/python -m pytest $(WALKED:%=--ignore=%) --ignore=tests/test_wheel.py
 
-walkthrough: .venv/ready  ## Follow the documentation as a person would: type its commands and check what it promises
-	$(BIN)/python -m pytest --numprocesses=0 tests/test_walkthrough.py
+QUICK := settings writes devin_api test_collect.py test_sql.py test_pace.py test_schedules.py test_days_meant.py \
+	test_definitions.py test_docs.py
+test-quick: .venv/ready  ## Run the tests that start no process, on DuckDB: in less than a minute, for while you edit
+	$(BIN)/python -m pytest -k "not postgresql and not env_file" $(QUICK:%=tests/%)
+
+walkthrough: .venv/ready  ## Follow the documentation as a person would: type its commands, check what it promises
+	$(BIN)/python -m pytest --numprocesses=0 $(WALKED)
 
 wheel: .venv/ready  ## Build the wheel, install it for another user with each Python that is here, and use it
 	$(BIN)/python -m pytest --numprocesses=0 tests/test_wheel.py
@@ -37,7 +43,7 @@ check: .venv/ready  ## Check formatting, lint and types, and that Dagster loads 
 	@! grep -rnE --include='*.py' '^ *(from|import) (tests[. ](.*[. ])?)?(test_|conftest)' tests || \
 		{ echo "Test modules must not import from each other. Move what they share to tests/support/."; exit 1; }
 	$(BIN)/mypy
-	$(BIN)/dg check defs
+	DAGSTER_DISABLE_TELEMETRY=1 $(BIN)/dg check defs
 
 dev: .venv/installed  ## Start the Dagster UI with the daemon that runs the schedule; the instance is under data/
 	@$(BIN)/devin-sessions ui

@@ -18,9 +18,7 @@ def replacing(path: Path, like: Path | None = None) -> Iterator[BinaryIO]:
     access. Only one process at a time may replace a file. Raises OSError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    with suppress(OSError):
-        unfinished.unlink()  # what a killed run left, perhaps another user's
+    unfinished = path.with_name(f".{path.name}.unfinished")  # overwrites what a killed run left
     try:
         with io.BufferedWriter(io.FileIO(unfinished, "w", opener=_open_private)) as file:
             yield file
@@ -36,4 +34,10 @@ def replacing(path: Path, like: Path | None = None) -> Iterator[BinaryIO]:
 
 
 def _open_private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+    try:
+        return os.open(path, flags, 0o600)
+    except PermissionError:
+        if not Path(path).exists():
+            raise
+        Path(path).unlink()  # another user's killed run left it
+        return os.open(path, flags, 0o600)

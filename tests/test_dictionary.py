@@ -36,7 +36,7 @@ def starting_queries() -> Iterator[tuple[str, str]]:
 def commands_of_the_page(beginning: str) -> list[list[str]]:
     """The arguments of each command on the SQL page that starts with `beginning`, without any redirection."""
     lines = [line for line in SQL_PAGE.splitlines() if line.startswith(beginning)]
-    return [shlex.split(line[len(beginning) :].partition(" > ")[0]) for line in lines]
+    return [shlex.split(line[len(beginning) :].partition(" > ")[0], comments=True) for line in lines]
 
 
 # The page
@@ -146,7 +146,10 @@ def test_the_commands_of_the_sql_page_run_on_the_snapshot_and_the_parquet_files(
 ) -> None:
     fill_all_tables(world, "2025-04-15", "2025-05-03")
     assert world.run("2025-05-04", "2025-05-04").success
-    for first, arguments in zip((15, 101, 11), commands_of_the_page(".venv/bin/devin-sessions query "), strict=True):
+    monkeypatch.chdir(world.directory)
+    typed = commands_of_the_page(".venv/bin/devin-sessions query ")
+    assert typed[3][:2] == ["-o", "daily_sessions.parquet"]
+    for first, arguments in zip((15, 101, 11, 1), typed, strict=True):
         code, shown = in_this_process(capsys, monkeypatch, "query", *arguments)
         assert code == 0, f"{arguments}: {shown}"
         assert shown.count("\n") >= first, f"{arguments}: {shown}"

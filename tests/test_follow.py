@@ -21,9 +21,10 @@ from tests.support.noon import NOON, ago
 from tests.support.published import in_snapshot
 from tests.support.ui import ui_ended_by
 from tests.support.world import World
+from warehouse import tables
 
 DAY = "2025-04-01"
-ROLLUPS = ["weekly_sessions", "monthly_sessions", "enterprise_sessions"]
+ROLLUPS = [rollup.name for rollup in tables.ROLLUPS]
 EVERYTHING = [*ROLLUPS, "published_snapshot", "activity_report"]
 LOADED = ["organizations", "daily_sessions"]
 # 2 ** 62 each: together more than a bigint holds. They are in one month, and in two weeks.

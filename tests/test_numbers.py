@@ -224,7 +224,7 @@ def test_the_closing_lines_show_the_numbers(world: World) -> None:
     world.source.fail(status=503, when=lambda asked: asked.start is not None, times=2)
     code, out, err = devin_sessions("backfill", FIRST, LAST)
     assert code == 0, err
-    *_, closing, calls, cells, note = out.splitlines()
+    *_, closing, calls, cells, note, _place = out.splitlines()
     assert note.startswith("Note: ")
     sent = len(world.source.requests)
     assert f"{sent} calls (2 retries)" in closing
@@ -253,7 +253,8 @@ def test_in_json_each_line_is_an_object_and_the_last_about_the_load_has_the_numb
 ) -> None:
     code, out, err = lines_of("backfill", FIRST, LAST)
     assert (code, err) == (0, [])
-    progress, loaded, note = out
+    progress, loaded, note, published = out
+    assert (published["event"], published["counts"]) == ("published", str(in_json.settings.published_snapshot))
     assert note["event"] == "check_warned"
     assert note["message"].startswith("Note: The latest closed day is not loaded yet: "), "later days are closed too"
     assert (progress["event"], progress["last_day"]) == ("progress", LAST)
@@ -270,8 +271,7 @@ def test_in_json_each_line_is_an_object_and_the_last_about_the_load_has_the_numb
     assert names < loaded.keys()
 
     code, shown = in_this_process(capsys, in_json.environment, "backfill", FIRST, LAST)
-    (nothing,) = objects_in(shown, "info")
-    assert (code, nothing["event"]) == (0, "nothing_to_do")
+    assert (code, [line["event"] for line in objects_in(shown, "info")]) == (0, ["nothing_to_do", "published"])
 
 
 def test_in_json_each_line_is_written_at_once(in_json: World) -> None:
@@ -312,7 +312,12 @@ def test_in_json_there_is_no_bar_on_a_terminal_either(in_json: World) -> None:
             shown += os.read(terminal, 4096)
     os.close(terminal)
     os.close(its_other_end)
-    assert [line["event"] for line in objects_in(shown.decode(), "info")] == ["progress", "loaded", "check_warned"]
+    assert [line["event"] for line in objects_in(shown.decode(), "info")] == [
+        "progress",
+        "loaded",
+        "check_warned",
+        "published",
+    ]
 
 
 def test_in_json_missing_days_are_fields_and_the_key_is_in_no_line_even_if_the_api_echoes_it(in_json: World) -> None:
@@ -321,7 +326,7 @@ def test_in_json_missing_days_are_fields_and_the_key_is_in_no_line_even_if_the_a
     in_json.source.fail(status=503, body=echo, when=lambda asked: asked.start == bad, times=None)
     code, out, err = lines_of("backfill", "2025-04-01", "2025-04-05")
     assert code == exit_codes.MISSING
-    assert out[-1]["days"] == 4
+    assert next(line for line in out if line["event"] == "loaded")["days"] == 4
     assert [line["event"] for line in err][-2:] == ["not_loaded", "days_missing"]
     assert "503" in err[-2]["message"]
     assert "you sent Authorization" in err[-2]["message"]
@@ -333,12 +338,12 @@ def test_in_json_missing_days_are_fields_and_the_key_is_in_no_line_even_if_the_a
 @pytest.mark.parametrize(
     ("arguments", "environment", "sentence"),
     [
-        (["backfill", "2025-02-30", "2025-03-01"], {}, "FIRST=2025-02-30 is not a date"),
+        (["backfill", "2025-02-30", "2025-03-01"], {}, '"2025-02-30" is not a day'),
         (["backfill", "2025-03-01", "2025-03-01"], {"DEVIN_API_KEY": "apk_secret"}, "DEVIN_API_KEY is refused"),
         (["backfill", "2025-03-01", "2025-03-01"], {"DEVIN_TIMEZONE": "Mars"}, "DEVIN_TIMEZONE='Mars' is refused"),
         (["backfill", "--fast"], {}, "--fast"),
         (["bakfill"], {}, "bakfill"),
-        (["query"], {}, "SQL"),
+        (["query", "-o", "rows", "select 1"], {}, "says no format"),
         (["query", "select 1"], {}, "There is no snapshot"),
     ],
 )

@@ -14,6 +14,7 @@ from pipelines.home import PROJECT
 from tests.support.command import devin_sessions
 from tests.support.pages import blocks
 from tests.support.world import World
+from warehouse import tables
 
 PAGE = PROJECT / "docs" / "own-dagster.md"
 HOST = '''
@@ -36,8 +37,8 @@ defs = dg.Definitions(
 )
 '''
 OURS = {
-    *("organizations", "daily_sessions", "weekly_sessions", "monthly_sessions", "enterprise_sessions"),
-    *("published_snapshot", "activity_report"),
+    *("organizations", "daily_sessions", "published_snapshot", "activity_report"),
+    *(rollup.name for rollup in tables.ROLLUPS),
 }
 
 

@@ -67,8 +67,8 @@ def test_sql_that_cannot_be_read_is_asked_for_in_a_sentence(
     latin.write_bytes("select 'ü'".encode("latin-1"))
     given(monkeypatch, b"")
     for arguments, sentence in (
-        (["-f", str(tmp_path / "none.sql")], f"{tmp_path}/none.sql cannot be read: No such file or directory."),
-        (["-f", str(tmp_path)], f"{tmp_path} cannot be read: Is a directory."),
+        (["-f", str(tmp_path / "none.sql")], f"{tmp_path}/none.sql cannot be read: No such file or directory"),
+        (["-f", str(tmp_path)], f"{tmp_path} cannot be read: Is a directory"),
         (["-f", str(latin)], f"{latin} is not text in UTF-8. Save it as UTF-8."),
         (["-f", str(latin), "select 1"], "Give either SQL or --file, not both."),
         ([], "There is no SQL in standard input."),

@@ -192,7 +192,7 @@ def test_a_backfill_reports_that_metrics_were_not_sent_and_continues(observed: W
     collector.status = 400
     observed.configure(devin_log_format="json")
     code, out, err = lines_of("backfill", "2025-04-01", "2025-04-02")
-    assert (code, [line["event"] for line in out[-2:]]) == (0, ["loaded", "check_warned"])
+    assert (code, [line["event"] for line in out[-3:]]) == (0, ["loaded", "check_warned", "published"])
     assert (err[0]["event"], err[0]["level"]) == ("metrics_not_sent", "error")
     assert (
         err[0]["message"] == "No metrics were sent: the collector at OTEL_EXPORTER_OTLP_ENDPOINT did not accept them."

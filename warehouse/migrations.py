@@ -67,10 +67,10 @@ def migrate(connection: sa.Connection) -> None:
     tables.create(connection)
     if found in (1, 2, 3):
         _drop_impossible_days(connection)
-    if found == 1:
-        # Version 1 tracked neither which days the rollups have yet to take in nor which days are expected.
-        rollups.mark_everything_stale(connection)
+    if found == 1:  # it tracked neither which days the rollups have yet to take in nor which days are expected
         expect_loaded_days(connection)
+    if found:  # a new rollup has yet to take in what is stored
+        rollups.mark_everything_stale(connection, since=0 if found == 1 else found)
     connection.execute(sa.delete(warehouse_version))
     connection.execute(sa.insert(warehouse_version).values(version=VERSION))
 

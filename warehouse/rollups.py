@@ -18,10 +18,10 @@ def mark_stale(connection: sa.Connection, dimension: Dimension, days: Iterable[d
             upsert(connection, tables.stale_days, incoming)
 
 
-def mark_everything_stale(connection: sa.Connection) -> None:
-    """Record that every rollup has yet to take in every stored day."""
+def mark_everything_stale(connection: sa.Connection, since: int = 0) -> None:
+    """Record that every rollup that was introduced after version `since` has yet to take in every stored day."""
     for dimension in DIMENSIONS:
-        for rollup in dimension.rollups:
+        for rollup in (each for each in dimension.rollups if tables.facts(each).since > since):
             connection.execute(sa.delete(tables.stale_days).where(tables.stale_days.c.rollup == rollup.name))
             days = sa.select(sa.literal(rollup.name), dimension.totals.c.day)
             connection.execute(sa.insert(tables.stale_days).from_select(["rollup", "day"], days))

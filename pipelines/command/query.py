@@ -57,8 +57,10 @@ def read_sql(sql: str, file: Path | None) -> str:
             raise WrongUse('Give the SQL, such as "select * from weekly_sessions", or a file that has it: --file FILE')
         piped = sys.stdin.buffer.read().decode("utf-8-sig")
     except OSError as error:
-        found = obstacle(error, file and file.absolute())
-        raise WrongUse(f"{file or 'Standard input'} cannot be read: {found.why}. {found.fix}.") from None
+        if file:
+            found = obstacle(error, file.absolute())
+            raise WrongUse(f"{file} cannot be read: {found.why}. {found.fix}.") from None
+        raise WrongUse(f"Standard input cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError:
         raise WrongUse(f"{file or 'Standard input'} is not text in UTF-8. Save it as UTF-8.") from None
     if not piped.strip():
