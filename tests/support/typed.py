@@ -7,7 +7,7 @@ from pipelines.home import PROJECT
 from tests.support.pages import NAMES, text
 
 NOT_RUN = {
-    r"make test|make walkthrough": "the latter runs this test, and the former all others",
+    r"make test|make test-quick|make walkthrough": "the last runs this test, and the others all others",
     r"\.venv/bin/python -m pytest .*": "it runs tests like this one",
     r"make check|dg check defs": ".ci/run runs it, beside the tests",
     r"make bench.*": "it takes many minutes; tests/test_bench_source.py tests its parts",
