@@ -28,7 +28,7 @@ _FORKS.set_forkserver_preload(
     ]
 )
 
-MOST_SECONDS = 60.0
+MOST_SECONDS = 180.0
 """How long a command that has a patience of a few seconds may take before it counts as one that never ends."""
 
 

@@ -26,6 +26,9 @@ from tests.support.forks import Command
 from tests.support.ports import free_port
 from tests.support.typed import Part
 
+PATIENCE = 240.0
+"""Seconds that a command may take on the slowest machine before a test says that it never ends."""
+
 PORTS = {"ui": "3000", "sandbox": "8787"}
 """The default port of each command."""
 
@@ -61,7 +64,7 @@ def copy_project(directory: Path) -> None:
 
 def patiently(**options: Any) -> tenacity.Retrying:
     return tenacity.Retrying(
-        wait=tenacity.wait_fixed(0.1), stop=tenacity.stop_after_delay(240), reraise=True, **options
+        wait=tenacity.wait_fixed(0.1), stop=tenacity.stop_after_delay(PATIENCE), reraise=True, **options
     )
 
 
@@ -140,7 +143,7 @@ class Person:
         assert self.shell.stdin and self.shell.stdout
         end = "the-end-of-the-line"
         typed = f"eval {shlex.quote(self.here(line))} <<'{end}'\n{answers}\n{end}\nprintf '\\n{end} %s\\n' $?\n"
-        too_long = threading.Timer(240, os.killpg, (self.shell.pid, signal.SIGKILL))
+        too_long = threading.Timer(PATIENCE, os.killpg, (self.shell.pid, signal.SIGKILL))
         too_long.start()
         lines, ended_with = [], None
         self.shell.stdin.write(typed)
@@ -182,7 +185,7 @@ class Person:
             name: (value or "").replace("duckdb:///data", f"duckdb:///{data}") for name, value in variables.items()
         }
         number = len(list(self.directory.glob("asked-*")))
-        ended = Command(tuple(arguments), environment, self.directory / f"asked-{number}").ended()
+        ended = Command(tuple(arguments), environment, self.directory / f"asked-{number}").ended(PATIENCE)
         assert ended.code == code, f"{line}\nended with {ended.code}:\n{ended.output}"
         assert "Traceback" not in ended.output, ended.output
         if target:
