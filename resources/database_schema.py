@@ -46,7 +46,8 @@ def enter(connection: sa.Connection, schema: str, name: str, *, read_only: bool)
     lacks the permission; `name` is how the message refers to the warehouse.
     """
     quoted = connection.dialect.identifier_preparer.quote_identifier(schema)
-    connection.execute(sa.select(sa.func.set_config("search_path", quoted, True)))
+    # pg_temp last: unless it is named, a pooled connection's temporary tables would be found first.
+    connection.execute(sa.select(sa.func.set_config("search_path", f"{quoted}, pg_temp", True)))
     may_use = connection.scalar(_PRIVILEGES, {"schema": schema})
     if may_use is None and not read_only:
         _lock(connection, _CREATORS, sa.func.hashtext(schema))

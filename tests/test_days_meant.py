@@ -84,6 +84,7 @@ def test_other_words_are_refused_with_the_forms_that_are_understood(word: str) -
         (["2025-03-01", "2026-02-11"], "2026-02-11 is not over yet."),
         (["2025-01-14"], "2025-01-14 is before DEVIN_START_DATE=2025-01-15."),
         (["2024-12"], "2024-12 is before DEVIN_START_DATE=2025-01-15."),
+        (["-7d", "-3d"], '"-3d" means the last days up to 2026-02-10, so no range ends with it.'),
         (["2025-03-02", "2025-03-01"], "The range is reversed: 2025-03-02 is after 2025-03-01."),
         (["2025-04", "2025-03"], "The range is reversed: 2025-04 is after 2025-03."),
     ],

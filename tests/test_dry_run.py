@@ -90,6 +90,15 @@ def test_without_a_key_the_list_of_organizations_decides_whether_a_dry_run_is_po
     assert (code, "DEVIN_API_KEY is not set" in err) == (exit_codes.WRONG_USE, True)
 
 
+def test_a_list_that_cannot_be_read_is_told_in_a_sentence(world: World, here: Here) -> None:
+    world.configure(devin_patience_seconds="1", devin_max_tries="1")
+    for status in (403, 503):
+        world.source.faults.clear()
+        world.source.fail(status=status, times=None)
+        code, _, err = here("backfill", "-7d", "--dry-run")
+        assert (code, f"{status}" in err) == (exit_codes.MISSING, True)
+
+
 @examples(40)
 @given(
     st.integers(1, 8).flatmap(

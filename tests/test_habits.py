@@ -159,6 +159,13 @@ def test_the_last_lines_say_where_the_result_is(world: World, here: Here) -> Non
     assert (code, "Report: " in out) == (exit_codes.MISSING, False), "nothing is published anew"
 
 
+def test_a_sandbox_whose_port_is_taken_says_so(world: World, here: Here) -> None:
+    port = world.source.url.rpartition(":")[2]
+    code, out, err = here("sandbox", "--port", port)
+    assert (code, out) == (exit_codes.WRONG_USE, "")
+    assert err == f"The sandbox cannot listen on port {port}: Address already in use. Choose another with --port.\n"
+
+
 def test_a_range_in_words_is_loaded(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     world.configure(devin_start_date=ago(9), devin_timezone=NOON)
     code, shown = in_this_process(capsys, world.environment, "backfill", "-3d", "--dry-run")

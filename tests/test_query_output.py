@@ -100,6 +100,9 @@ def test_json_has_an_object_for_each_row_with_numbers_as_numbers(queried: World,
 
 def test_json_never_has_a_value_that_json_lacks(queried: World, here: Here) -> None:
     code, out, _ = here("query", "--json", "select cast('nan' as double precision) as a, cast('inf' as float) as b")
+    if not queried.database.is_duckdb:
+        exact = here("query", "--json", "select cast('nan' as numeric) as a, cast('infinity' as numeric) as b")[1]
+        assert json.loads(exact) == [{"a": "NaN", "b": "Infinity"}]
     assert code == 0
 
     def refuse(constant: str) -> Any:
@@ -112,6 +115,7 @@ def test_a_file_has_all_rows_in_the_form_that_its_name_says(queried: World, here
     rows = "select n, n / 2.0 as half from " + (
         "range(25000) t(n)" if queried.database.is_duckdb else "generate_series(0, 24999) t(n)"
     )
+    (tmp_path / "new").mkdir()
     files = {name: tmp_path / "new" / name for name in ("rows.csv", "rows.json", "rows.PARQUET")}
     for path in files.values():
         code, out, err = here("query", "-o", str(path), rows)
@@ -178,6 +182,7 @@ def test_a_file_is_replaced_as_a_whole_or_not_at_all(queried: World, here: Here,
         (["-o", "rows.json", "--excel"], "rows.json and --excel contradict each other."),
         (["--json", "--excel"], "Choose one of --csv and --json, for programs, and --excel, for spreadsheets."),
         (["-o", "/proc/rows.csv"], "/proc/rows.csv cannot be written"),
+        (["-o", "none/rows.csv"], "none/rows.csv cannot be written: there is no directory none."),
     ],
 )
 def test_what_cannot_be_written_is_refused_in_a_sentence(
@@ -197,3 +202,30 @@ def test_two_columns_of_one_name_are_refused_where_names_are_keys(
     assert (code, out) == (exit_codes.WRONG_USE, "")
     assert "Two columns are called a. Give each a name of its own, with as." in err
     assert not (tmp_path / "two.parquet").exists()
+
+
+def test_a_type_that_parquet_lacks_is_refused_in_a_sentence(world: World, here: Here, tmp_path: Path) -> None:
+    snapshot = world.settings.published_snapshot
+    assert snapshot
+    snapshot.parent.mkdir(parents=True)
+    duckdb.connect(str(snapshot)).close()
+    path = tmp_path / "rows.parquet"
+    code, out, err = here("query", "-o", str(path), "select interval '1 month' as a")
+    assert (code, out) == (exit_codes.WRONG_USE, "")
+    assert "can't be written as Parquet" in err
+    assert list(tmp_path.glob("*rows*")) == []
+
+
+def test_a_link_is_followed_and_nothing_planted_beside_the_file_is_written_through(
+    queried: World, here: Here, tmp_path: Path
+) -> None:
+    (tmp_path / "target.csv").write_text("of before", encoding="utf-8")
+    (tmp_path / "link.csv").symlink_to("target.csv")
+    (tmp_path / "victim").write_text("mine", encoding="utf-8")
+    (tmp_path / ".target.csv.unfinished").symlink_to("victim")
+    assert here("query", "-o", str(tmp_path / "link.csv"), "select 1 as one")[0] == 0
+    assert (tmp_path / "link.csv").is_symlink()
+    assert (tmp_path / "target.csv").read_text(encoding="utf-8") == "one\n1\n"
+    assert (tmp_path / "victim").read_text(encoding="utf-8") == "mine"
+    code, _, err = here("query", "-o", "/dev/null/x.csv", "select 1 as one")
+    assert (code, "cannot be written" in err) == (exit_codes.WRONG_USE, True)

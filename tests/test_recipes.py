@@ -78,7 +78,7 @@ def no_count_is_huge(connection: sa.Connection, dimension: Dimension, settings: 
 '''
 COMMAND = '''
 
-@app.command(cls=_Command, context_settings=_OPTIONS)
+@app.command(cls=Command, context_settings=_OPTIONS)
 def greet() -> None:
     """Greet you."""
     from pipelines.settings import Settings

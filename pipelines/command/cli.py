@@ -5,19 +5,18 @@ A subcommand imports what it needs when it runs: Dagster takes seconds, which he
 
 import json
 import os
-import re
 import threading
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, replace
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperCommand, TyperGroup
 
 from pipelines.command import interrupts
+from pipelines.command.arguments import Command, Group
 from pipelines.command.days_meant import days_meant, refuse_other_words
 from pipelines.command.exit_codes import MISSING, WrongUse
 from pipelines.command.screen import (
@@ -35,36 +34,7 @@ from pipelines.command.screen import (
 MAX_ROWS_SHOWN = 200
 
 
-class _Group(TyperGroup):
-    """Shows no type for flags."""
-
-    def get_params(self, ctx: Any) -> Any:
-        return _without_types_of_flags(super().get_params(ctx))
-
-
-class _Command(TyperCommand):
-    """Shows no type for flags. Takes days such as -7d, and SQL that begins with a comment, for what they are."""
-
-    def get_params(self, ctx: Any) -> Any:
-        return _without_types_of_flags(super().get_params(ctx))
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, [_without_dash(argument) for argument in args])
-
-
-def _without_types_of_flags(parameters: Any) -> Any:
-    for parameter in parameters:
-        if getattr(parameter, "is_flag", False):
-            parameter.metavar = ""
-    return parameters
-
-
-def _without_dash(argument: str) -> str:
-    """The argument in a form that is not taken for an option."""
-    return f"\n{argument}" if re.match(r"--\s", argument) else re.sub(r"^-(?=[0-9])", "", argument)
-
-
-app = typer.Typer(cls=_Group, no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(cls=Group, no_args_is_help=True, pretty_exceptions_enable=False)
 _OPTIONS = {"help_option_names": ["-h", "--help"]}
 
 
@@ -83,7 +53,7 @@ def devin_sessions(
     """Daily Devin session counts per organization, in a SQL warehouse."""
 
 
-@app.command("backfill", cls=_Command, context_settings=_OPTIONS)
+@app.command("backfill", cls=Command, context_settings=_OPTIONS)
 def load_days(
     first: Annotated[
         str, typer.Argument(metavar="FIRST", help="A day, such as 2025-01-31 or yesterday, or a period (see above).")
@@ -128,7 +98,7 @@ def load_days(
         raise typer.Exit(code)
 
 
-@app.command("status", cls=_Command, context_settings=_OPTIONS)
+@app.command("status", cls=Command, context_settings=_OPTIONS)
 def show_status(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
 ) -> None:
@@ -161,7 +131,7 @@ def show_status(
         raise typer.Exit(MISSING)
 
 
-@app.command("probe", cls=_Command, context_settings=_OPTIONS)
+@app.command("probe", cls=Command, context_settings=_OPTIONS)
 def probe_source(
     until: Annotated[
         str, typer.Option(metavar="DAY", help="Last of the seven days to probe. Default: the last closed day.")
@@ -196,16 +166,18 @@ def probe_source(
         raise typer.Exit(MISSING)
 
 
-@app.command(cls=_Command, context_settings=_OPTIONS)
+@app.command(cls=Command, context_settings=_OPTIONS)
 def query(
     sql: Annotated[
         str,
         typer.Argument(
-            metavar="SQL", help='The query, such as "select * from weekly_sessions". Default: what comes in by a pipe.'
+            metavar="SQL",
+            show_default=False,
+            help='The query, such as "select * from weekly_sessions". Default: what comes in by a pipe.',
         ),
     ] = "-",
     file: Annotated[
-        Path | None, typer.Option("--file", "-f", metavar="FILE", help="Read the query from this file.")
+        Path | None, typer.Option("--file", "-f", metavar="FILE", readable=False, help="Read the query from this file.")
     ] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV with a header, for programs.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array with one object per row.")] = False,
@@ -238,7 +210,7 @@ def query(
                 say(f"Only the first {MAX_ROWS_SHOWN} rows are shown. To get all of them, add --csv or -o FILE.csv.")
 
 
-@app.command("restore", cls=_Command, context_settings=_OPTIONS)
+@app.command("restore", cls=Command, context_settings=_OPTIONS)
 def restore_warehouse() -> None:
     """Rebuild a damaged warehouse from its own rows if they can be read, otherwise from its published copies.
 
@@ -256,9 +228,9 @@ def restore_warehouse() -> None:
         raise typer.Exit(MISSING)
 
 
-@app.command(cls=_Command, context_settings=_OPTIONS)
+@app.command(cls=Command, context_settings=_OPTIONS)
 def ui(
-    port: Annotated[int, typer.Option(help="Port on this machine.")] = 3000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine.")] = 3000,
 ) -> None:
     """Serve the Dagster UI on this machine, and run the daemon for the schedule, until Ctrl-C."""
     with starting_dagster():
@@ -272,9 +244,9 @@ def ui(
         serve(instance, port)
 
 
-@app.command(cls=_Command, context_settings=_OPTIONS)
+@app.command(cls=Command, context_settings=_OPTIONS)
 def sandbox(
-    port: Annotated[int, typer.Option(help="Port on this machine; 0 for a free one.")] = 8787,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on this machine; 0 for a free one.")] = 8787,
     organizations: Annotated[int, typer.Option(min=1, help="Number of organizations.")] = 12,
     seed: Annotated[int, typer.Option(help="The same seed gives the same sessions.")] = 1,
     delay: Annotated[float, typer.Option(min=0, help="Seconds to wait before each response.")] = 0.0,
@@ -286,10 +258,18 @@ def sandbox(
     ] = 0.1,
 ) -> None:
     """Serve invented sessions the way the Devin API serves real ones, until Ctrl-C."""
+    from pipelines.home import home
+    from resources.database import Database
     from resources.devin_key import KEY_VARIABLE
     from resources.sandbox.server import Sandbox
 
-    with Sandbox(seed=seed, organizations=organizations, port=port) as source:
+    data = home() / "sandbox"
+    with ExitStack() as running:
+        try:
+            source = running.enter_context(Sandbox(seed=seed, organizations=organizations, port=port))
+        except OSError as error:
+            why = os.strerror(error.errno or 0)
+            raise WrongUse(f"The sandbox cannot listen on port {port}: {why}. Choose another with --port.") from None
         if fail_status is not None:
             source.fail(status=fail_status, chance=fail_chance, times=None)
         if delay:
@@ -297,7 +277,7 @@ def sandbox(
         say(f"The sandbox is running at {source.url}. To use it, run in another terminal:")
         say(f"  export DEVIN_API_URL={source.url} {KEY_VARIABLE}={source.api_key}")
         say(f"  # or {KEY_VARIABLE}={source.service_key} for v3 of the API")
-        say("  export WAREHOUSE_URL=duckdb:///data/sandbox/warehouse.duckdb DAGSTER_HOME=$PWD/data/sandbox/dagster")
+        say(f"  export WAREHOUSE_URL={Database.url_of(data / 'warehouse.duckdb')} DAGSTER_HOME={data / 'dagster'}")
         interrupts.raise_keyboard_interrupt()
         try:
             threading.Event().wait()
@@ -305,7 +285,7 @@ def sandbox(
             say(f"Stopped after {len(source.requests):,} requests.")
 
 
-@app.command(cls=_Command, context_settings=_OPTIONS)
+@app.command(cls=Command, context_settings=_OPTIONS)
 def demo(
     days: Annotated[int, typer.Option(min=1, max=690, help="Number of days, up to yesterday.")] = 90,
     organizations: Annotated[int, typer.Option(min=1, max=500, help="Number of organizations.")] = 12,

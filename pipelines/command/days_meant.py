@@ -43,6 +43,8 @@ def days_meant(words: Sequence[str], closed: Sequence[date], start: date) -> lis
     if not closed:
         raise WrongUse("No day is closed yet.")
     words = [part for word in words for part in (_RANGE.split(word) if len(words) == 1 else [word])]
+    if len(words) > 1 and _LAST_DAYS.fullmatch(words[-1]):
+        raise WrongUse(f'"{words[-1]}" means the last days up to {closed[-1]}, so no range ends with it. {FORMS}.')
     periods = [_period(word, closed) for word in words]
     for earlier, later in pairwise(periods):
         if earlier.first > later.last:

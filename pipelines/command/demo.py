@@ -17,7 +17,7 @@ from pipelines.command.exit_codes import WRONG_USE
 from pipelines.command.live_progress import LiveProgress
 from pipelines.command.screen import complain, say, set_output, show_coverage, show_table
 from pipelines.definitions import definitions_for
-from pipelines.home import home
+from pipelines.home import home, is_checkout
 from pipelines.partitions import closed_days, daily_partitions
 from pipelines.settings import Settings
 from resources.database import Database
@@ -137,7 +137,7 @@ def _show_next_steps() -> None:
         f"  export DEVIN_HOME={demo} WAREHOUSE_URL=duckdb:///warehouse.duckdb",
         f'  {program} query "select * from enterprise_sessions order by day desc limit 7"',
         f"  {program} status",
-        "README.md, “Real use”, leads from a key to a nightly schedule.",
+        *(["README.md, “Real use”, leads from a key to a nightly schedule."] if is_checkout() else []),
         f"Report: {_from_here(directory() / 'published' / 'report.html')}",
     ):
         say(line)

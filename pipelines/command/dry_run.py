@@ -7,6 +7,7 @@ from datetime import date, timedelta
 import sqlalchemy as sa
 
 from pipelines.command.backfill import read_ledger
+from pipelines.command.probe import PATIENCE_SECONDS
 from pipelines.command.screen import is_json, say, show_table
 from pipelines.definitions import devin_api_for
 from pipelines.ledger import open_read_only
@@ -88,7 +89,8 @@ def _recent(connection: sa.Connection, dimension: Dimension) -> Counts:
 
 def _listed_by_api(settings: Settings, dimension: Dimension) -> list[str]:
     calls = Calls()
-    with devin_api_for(settings).connected(calls) as (client, portal):
+    patience = {"devin_patience_seconds": min(settings.devin_patience_seconds, PATIENCE_SECONDS)}
+    with devin_api_for(settings.model_copy(update=patience)).connected(calls) as (client, portal):
         if dimension is ORGANIZATIONS:
             ids = [organization.org_id for organization in portal.call(DevinClient.organizations, client).items]
         else:

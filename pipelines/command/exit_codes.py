@@ -17,6 +17,7 @@ CODES = {
     "resources.database_errors.WarehouseLocked": MISSING,
     "resources.database_errors.WarehouseLost": MISSING,
     "resources.database_errors.WarehouseDamaged": MISSING,
+    "resources.devin_errors.DevinAPIError": MISSING,
     "pipelines.ledger.OlderWarehouse": MISSING,
     "pipelines.command.restore.NotRestored": MISSING,
     "pipelines.command.query.NothingPublished": MISSING,

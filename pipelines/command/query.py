@@ -15,7 +15,6 @@ from pipelines.command.exit_codes import WrongUse
 from pipelines.settings import Settings
 from resources.database import Database
 from resources.database_errors import WarehouseDamaged, WarehouseLost, explain_if_about_database
-from resources.file_errors import obstacle
 from warehouse.snapshot import find_bookkeeping
 
 # With these roles, a statement can run programs or access files on the server, even in a read-only transaction.
@@ -57,10 +56,7 @@ def read_sql(sql: str, file: Path | None) -> str:
             raise WrongUse('Give the SQL, such as "select * from weekly_sessions", or a file that has it: --file FILE')
         piped = sys.stdin.buffer.read().decode("utf-8-sig")
     except OSError as error:
-        if file:
-            found = obstacle(error, file.absolute())
-            raise WrongUse(f"{file} cannot be read: {found.why}. {found.fix}.") from None
-        raise WrongUse(f"Standard input cannot be read: {error.strerror or error}") from None
+        raise WrongUse(f"{file or 'Standard input'} cannot be read: {error.strerror or error}.") from None
     except UnicodeDecodeError:
         raise WrongUse(f"{file or 'Standard input'} is not text in UTF-8. Save it as UTF-8.") from None
     if not piped.strip():

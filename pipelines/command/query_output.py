@@ -5,8 +5,11 @@ import io
 import itertools
 import json
 import math
+import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import date, time
 from decimal import Decimal
 from pathlib import Path
@@ -20,7 +23,6 @@ from pipelines.command.exit_codes import WrongUse
 from pipelines.command.query import QueryResult
 from pipelines.command.screen import as_text
 from resources.file_errors import obstacle
-from resources.files import replacing
 
 Format = Literal["csv", "excel", "json", "parquet"]
 
@@ -61,11 +63,15 @@ def write(result: QueryResult, form: Format) -> None:
 
 def write_file(result: QueryResult, form: Format, path: Path) -> int:
     """Replace the file as a whole. Returns the number of rows. Raises WrongUse if it can't be written."""
+    if not path.parent.is_dir():
+        raise WrongUse(f"{path} cannot be written: there is no directory {path.parent}.")
+    if path.exists() and not path.is_file():
+        raise WrongUse(f"{path} cannot be written: it is not a regular file. Choose another name.")
     counted = itertools.count()
     rows = (row for row, _ in zip(result.rows, counted, strict=False))
     counting = QueryResult(result.columns, result.types, result.is_duckdb, rows)
     try:
-        with replacing(path) as file:
+        with _replacing(path.resolve()) as file:
             if form == "parquet":
                 _write_parquet(counting, file)
             else:
@@ -76,6 +82,21 @@ def write_file(result: QueryResult, form: Format, path: Path) -> int:
         found = obstacle(error, path.absolute())
         raise WrongUse(f"{path} cannot be written: {found.why}. {found.fix}.") from None
     return next(counted)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    """As `resources.files.replacing`, but in a directory that others may write to, and several at once."""
+    number, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    unfinished = Path(name)
+    try:
+        with os.fdopen(number, "wb") as file:
+            yield file
+        if path.exists():
+            unfinished.chmod(path.stat().st_mode & 0o777)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def _write_text(result: QueryResult, form: Format, out: TextIO) -> None:
@@ -131,6 +152,8 @@ def _for_json(value: Any) -> Any:
             return value
         case float():
             return value if math.isfinite(value) else str(value)
+        case Decimal() if not value.is_finite():
+            return str(value)
         case Decimal():
             return int(value) if value == value.to_integral_value() else float(value)
         case date() | time():
@@ -169,10 +192,13 @@ def _write_parquet(result: QueryResult, file: BinaryIO) -> None:
     else:
         types = [_ARROW_TYPES.get(type_, pa.string()) for type_ in result.types]
     schema = pa.schema(list(zip(names, types, strict=True)))
-    with pq.ParquetWriter(file, schema) as writer:
-        for rows in _batches(result.rows):
-            columns = [_array(*column) for column in zip(names, types, zip(*rows, strict=True), strict=True)]
-            writer.write_batch(pa.record_batch(columns, schema=schema))
+    try:
+        with pq.ParquetWriter(file, schema) as writer:
+            for rows in _batches(result.rows):
+                columns = [_array(*column) for column in zip(names, types, zip(*rows, strict=True), strict=True)]
+                writer.write_batch(pa.record_batch(columns, schema=schema))
+    except pa.ArrowException as error:
+        raise WrongUse(f"This result can't be written as Parquet: {error}. Cast that column to varchar.") from None
 
 
 def _batches(rows: Iterator[Sequence[Any]]) -> Iterator[list[Sequence[Any]]]:
