@@ -137,7 +137,8 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def run(root: Path, *arguments: str, code: int = 0, variables: Mapping[str, str] | None = None) -> str:
     """What Python prints with these arguments in the copy."""
-    environment = {**os.environ, "PYTHONPATH": str(root), "DEVIN_API_KEY": "apk_user_sandbox", **(variables or {})}
+    inherited = {name: value for name, value in os.environ.items() if name != "XDG_RUNTIME_DIR"}  # PostgreSQL's
+    environment = {**inherited, "PYTHONPATH": str(root), "DEVIN_API_KEY": "apk_user_sandbox", **(variables or {})}
     ended = subprocess.run([sys.executable, *arguments], cwd=root, env=environment, capture_output=True, text=True)
     assert ended.returncode == code, ended.stdout + ended.stderr
     return ended.stdout
