@@ -55,8 +55,8 @@ order by quarter, org_name
 SETTING = """    devin_greeting: str = _setting(
         "hello",
         "What `devin-sessions greet` says.",
-        "up to ten letters",
-        pattern="^[a-z]{1,10}$",
+        "up to ten small letters and digits",
+        pattern="^[a-z0-9]{1,10}$",
     )
 """
 CLAIM = """        Claim(

@@ -230,7 +230,7 @@ def restore_warehouse() -> None:
 
 @app.command(cls=Command, context_settings=_OPTIONS)
 def ui(
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine.")] = 3000,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on this machine.")] = 3000,
 ) -> None:
     """Serve the Dagster UI on this machine, and run the daemon for the schedule, until Ctrl-C."""
     with starting_dagster():
