@@ -68,5 +68,5 @@ def _files(database: Path) -> list[Path]:
 def _is_older(path: Path, moment: float) -> bool:
     try:
         return path.stat().st_mtime < moment
-    except OSError:  # whoever writes it will say what is in the way
+    except OSError:  # the next run reports what is in the way
         return True

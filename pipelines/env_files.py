@@ -70,8 +70,7 @@ def env_files() -> list[Path]:
     """The `.env` files to read, the one that takes precedence first: the nearest one from the working directory
     upwards, the checkout's, the home's.
 
-    The first belongs to whoever made that directory, so it is left out if that is another user: it could send the key
-    to another address.
+    The nearest one is left out if it belongs to another user, who could use it to send the key to another address.
     """
     nearest = _nearest()
     found = [nearest] if nearest and not _is_foreign(nearest) else []
@@ -79,7 +78,7 @@ def env_files() -> list[Path]:
         found.append(PROJECT / _NAME)
     with suppress(NoHome):
         found.append(home() / _NAME)
-    return [path for path in dict.fromkeys(found) if os.path.isfile(path)]  # noqa: PTH113
+    return [path for path in dict.fromkeys(found) if os.path.isfile(path)]  # noqa: PTH113 as in _nearest
 
 
 def _nearest() -> Path | None:
@@ -89,7 +88,7 @@ def _nearest() -> Path | None:
         return None
     candidates = (directory / _NAME for directory in (start, *start.parents))
     # Unlike Path.is_file, this is False where a directory may not be searched.
-    return next((path for path in candidates if os.path.isfile(path)), None)  # noqa: PTH113
+    return next((path for path in candidates if os.path.isfile(path)), None)  # noqa: PTH113 see above
 
 
 def _is_foreign(path: Path) -> bool:

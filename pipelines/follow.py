@@ -40,9 +40,10 @@ def follow_sensor(settings: Settings, quiet: timedelta = QUIET) -> dg.SensorDefi
         description="Rebuilds the rollups, the snapshot and the report after days were loaded in the UI.",
     )
     def loaded_days_follow(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        until = datetime.now(UTC) - quiet
+        now = datetime.now(UTC)
+        until = now - quiet
         since = datetime.fromisoformat(context.cursor) if context.cursor else None
-        if since and since > until + quiet:
+        if since and since > now:
             since = None  # the clock was ahead, and runs would go unnoticed for as long as that
         if _is_busy(context.instance, settings):
             return dg.SensorResult(skip_reason="A run or a backfill is in progress.")

@@ -2,6 +2,7 @@
 
 import io
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,9 +20,28 @@ def replacing(path: Path, like: Path | None = None) -> Iterator[BinaryIO]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.unfinished")  # overwrites what a killed run left
+    file = io.BufferedWriter(io.FileIO(unfinished, "w", opener=_open_private))
+    with _put_in_place(file, unfinished, path, like):
+        yield file
+
+
+@contextmanager
+def replacing_beside_others(path: Path) -> Iterator[BinaryIO]:
+    """As `replacing`, for several processes at once and in a directory that other users may write to.
+
+    The directory must exist. Nobody knows the name of the unfinished file beforehand, and a killed process leaves it.
+    """
+    number, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    file = os.fdopen(number, "wb")
+    with _put_in_place(file, Path(name), path, None):
+        yield file
+
+
+@contextmanager
+def _put_in_place(file: BinaryIO, unfinished: Path, path: Path, like: Path | None) -> Iterator[None]:
     try:
-        with io.BufferedWriter(io.FileIO(unfinished, "w", opener=_open_private)) as file:
-            yield file
+        with file:
+            yield
             file.flush()
             os.fsync(file.fileno())
         model = path if path.exists() else like

@@ -5,7 +5,6 @@ can hang or crash DuckDB, so the file is read in a process of its own.
 """
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -52,7 +51,7 @@ def read_through(path: Path, *, with_keys: bool = False) -> Found:
     # In a session of its own: Ctrl-C is for the caller, which then ends this process.
     with subprocess.Popen(
         command,
-        executable=_THIS_PYTHON if os.path.exists(_THIS_PYTHON) else None,  # noqa: PTH110
+        executable=_THIS_PYTHON if Path(_THIS_PYTHON).exists() else None,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         start_new_session=True,

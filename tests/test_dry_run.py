@@ -60,16 +60,16 @@ def test_a_dry_run_asks_only_who_is_listed_stores_nothing_and_shows_how_long_eac
 def test_a_load_sends_as_many_requests_as_the_dry_run_said(world: World, here: Here) -> None:
     world.configure(devin_log_format="json")
     for days in (["2025-03-01"], ["2025-03-04", "2025-03-06"]):
-        told = numbers_of(here, *days)
-        assert told["least"] == told["most"] == sent(world, here, *days), "few days are requested one by one"
-    told = numbers_of(here, "2025-03")
-    assert told["likely"] is not None
+        planned = numbers_of(here, *days)
+        assert planned["least"] == planned["most"] == sent(world, here, *days), "few days are requested one by one"
+    planned = numbers_of(here, "2025-03")
+    assert planned["likely"] is not None
     really = sent(world, here, "2025-03")
-    assert told["least"] and told["most"]
-    assert told["least"] <= really <= told["most"]
-    told = numbers_of(here, "2025-03", "--refresh")
+    assert planned["least"] and planned["most"]
+    assert planned["least"] <= really <= planned["most"]
+    planned = numbers_of(here, "2025-03", "--refresh")
     really = sent(world, here, "2025-03", "--refresh")
-    assert told["likely"] == pytest.approx(really, rel=0.25), "judged by the stored counts of the same month"
+    assert planned["likely"] == pytest.approx(really, rel=0.25), "judged by the stored counts of the same month"
 
 
 def test_days_that_are_loaded_cost_nothing_and_a_new_organization_only_its_own_days(world: World, here: Here) -> None:
@@ -78,8 +78,8 @@ def test_days_that_are_loaded_cost_nothing_and_a_new_organization_only_its_own_d
     sent(world, here, "2025-03-01", "2025-03-03")
     assert "Nothing to do" in here("backfill", "2025-03-01", "2025-03-03", "--dry-run")[1]
     world.configure(devin_org_ids=",".join(ids))
-    told = numbers_of(here, "2025-03-01", "2025-03-03")
-    assert told["most"] == sent(world, here, "2025-03-01", "2025-03-03") == 3 + 3 + 1
+    planned = numbers_of(here, "2025-03-01", "2025-03-03")
+    assert planned["most"] == sent(world, here, "2025-03-01", "2025-03-03") == 3 + 3 + 1
 
 
 def test_without_a_key_the_list_of_organizations_decides_whether_a_dry_run_is_possible(
@@ -90,7 +90,7 @@ def test_without_a_key_the_list_of_organizations_decides_whether_a_dry_run_is_po
     assert (code, "DEVIN_API_KEY is not set" in err) == (exit_codes.WRONG_USE, True)
 
 
-def test_a_list_that_cannot_be_read_is_told_in_a_sentence(world: World, here: Here) -> None:
+def test_a_list_that_cannot_be_read_is_planned_in_a_sentence(world: World, here: Here) -> None:
     world.configure(devin_patience_seconds="1", devin_max_tries="1")
     for status in (403, 503):
         world.source.faults.clear()

@@ -110,23 +110,20 @@ def recent_activity(
     return {id_: (float(days), float(sessions)) for id_, days, sessions in rows}
 
 
-def counted_on(connection: sa.Connection, dimension: Dimension, days: Collection[date]) -> dict[date, set[str]]:
-    """The ids that have a count on each of `days`."""
-    cells = dimension.cells.c
-    found: dict[date, set[str]] = {day: set() for day in days}
-    for row in connection.execute(sa.select(cells.day, cells[dimension.id].label("id")).where(cells.day.in_(days))):
-        found[row.day].add(row.id)
-    return found
-
-
-def counts(connection: sa.Connection, dimension: Dimension, first: date, last: date) -> dict[date, dict[str, int]]:
-    """The sessions of each id on each stored day from `first` to `last`."""
+def counts(connection: sa.Connection, dimension: Dimension, days: Collection[date]) -> dict[date, dict[str, int]]:
+    """The sessions of each id that has a count on one of `days`; days without any are left out."""
     cells = dimension.cells.c
     found: dict[date, dict[str, int]] = {}
     columns = cells.day, cells[dimension.id], cells.sessions_count
-    for day, id_, sessions in connection.execute(sa.select(*columns).where(cells.day.between(first, last))):
+    for day, id_, sessions in connection.execute(sa.select(*columns).where(cells.day.in_(days))):
         found.setdefault(day, {})[id_] = sessions
     return found
+
+
+def counted_on(connection: sa.Connection, dimension: Dimension, days: Collection[date]) -> dict[date, set[str]]:
+    """The ids that have a count on each of `days`."""
+    found = counts(connection, dimension, days)
+    return {day: {*found.get(day, ())} for day in days}
 
 
 def unavailable(connection: sa.Connection, dimension: Dimension) -> dict[str, str]:

@@ -236,7 +236,7 @@ def _tables_in(connection: sa.Connection) -> set[str]:
 
 def _columns(connection: sa.Connection, table: str, database: str | None = None) -> list[str]:
     rows = sa.text(
-        "select column_name from duckdb_columns() where table_name = :table and schema_name in ('main', 'bookkeeping') "
+        "select column_name from duckdb_columns() where table_name = :table and schema_name in ('main', :bookkeeping) "
         "and database_name = coalesce(:database, current_database()) order by column_index"
     )
-    return list(connection.scalars(rows, {"table": table, "database": database}))
+    return list(connection.scalars(rows, {"table": table, "database": database, "bookkeeping": snapshot.BOOKKEEPING}))

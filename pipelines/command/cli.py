@@ -144,7 +144,7 @@ def probe_source(
     """
     refuse_other_words([until])
     with starting_dagster():
-        from pipelines.command.probe import DAYS, PATIENCE_SECONDS, probe
+        from pipelines.command.probe import DAYS, impatient, probe
         from pipelines.definitions import devin_api_for
         from pipelines.partitions import as_days, closed_days, daily_partitions
         from pipelines.settings import Settings
@@ -156,8 +156,7 @@ def probe_source(
     last = days_meant([until], closed, settings.devin_start_date)[-1]
     days = as_days(partitions, (f"{day}" for day in closed if last - timedelta(days=DAYS) < day <= last))
     calls = Calls()
-    patience = {"devin_patience_seconds": min(settings.devin_patience_seconds, PATIENCE_SECONDS)}
-    findings = probe(devin_api_for(settings.model_copy(update=patience)), settings, days, calls)
+    findings = probe(devin_api_for(impatient(settings)), settings, days, calls)
     if as_json or is_json():
         typer.echo(json.dumps([asdict(finding) for finding in findings]))
     else:

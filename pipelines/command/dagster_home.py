@@ -76,7 +76,7 @@ def home_exists() -> bool:
 
 def _home() -> Path:
     named = os.environ.get("DAGSTER_HOME")
-    home = Path(os.path.expanduser(named)) if named else data_home() / "dagster"  # noqa: PTH111
+    home = Path(os.path.expanduser(named)) if named else data_home() / "dagster"  # noqa: PTH111 pathlib raises for an unknown user
     if not str(home).isprintable():
         raise HomeUnusable(f"DAGSTER_HOME={str(home)!r} is refused: it contains a character that is not visible.")
     if not home.is_absolute():

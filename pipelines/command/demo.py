@@ -65,12 +65,13 @@ def run_demo(days: int, organizations: int, *, with_ui: bool) -> None:
         if outcome.failures:
             raise SystemExit(1)
         _keep_start_date(first_day)
-        say(f"The report of the demo, to open in a browser: {(directory() / 'published' / 'report.html').as_uri()}")
+        report = directory() / "published" / "report.html"
+        say(f"The report of the demo, to open in a browser: {report.as_uri()}")
         _show(settings)
         if with_ui:
             subprocess.run([sys.executable, "-m", "pipelines", "ui"], check=False)
         else:
-            _show_next_steps()
+            _show_next_steps(report)
 
 
 def _remove_last_demo() -> None:
@@ -127,7 +128,7 @@ def _show(settings: Settings) -> None:
             show_table(title, list(result.keys()), result.all())
 
 
-def _show_next_steps() -> None:
+def _show_next_steps(report: Path) -> None:
     program = _from_here(Path(sys.executable).parent / "devin-sessions")
     demo = shlex.quote(str(directory()))
     for line in (
@@ -138,7 +139,7 @@ def _show_next_steps() -> None:
         f'  {program} query "select * from enterprise_sessions order by day desc limit 7"',
         f"  {program} status",
         *(["README.md, “Real use”, leads from a key to a nightly schedule."] if is_checkout() else []),
-        f"Report: {_from_here(directory() / 'published' / 'report.html')}",
+        f"Report: {_from_here(report)}",
     ):
         say(line)
 

@@ -7,7 +7,7 @@ from datetime import date, timedelta
 import sqlalchemy as sa
 
 from pipelines.command.backfill import read_ledger
-from pipelines.command.probe import PATIENCE_SECONDS
+from pipelines.command.probe import impatient
 from pipelines.command.screen import is_json, say, show_table
 from pipelines.definitions import devin_api_for
 from pipelines.ledger import open_read_only
@@ -80,17 +80,17 @@ def _plan(settings: Settings, dimension: Dimension, days: list[date], *, refresh
 
 def _recent(connection: sa.Connection, dimension: Dimension) -> Counts:
     """The counts of the newest block of consecutive stored days."""
-    stored = ranges(reads.read_days(connection, dimension))
-    if not stored:
+    read = reads.read_days(connection, dimension)
+    if not read:
         return {}
-    first, last = stored[-1]
-    return reads.counts(connection, dimension, max(first, last - timedelta(days=DAYS_PER_BLOCK - 1)), last)
+    first, last = ranges(read)[-1]
+    first = max(first, last - timedelta(days=DAYS_PER_BLOCK - 1))
+    return reads.counts(connection, dimension, [day for day in read if first <= day <= last])
 
 
 def _listed_by_api(settings: Settings, dimension: Dimension) -> list[str]:
     calls = Calls()
-    patience = {"devin_patience_seconds": min(settings.devin_patience_seconds, PATIENCE_SECONDS)}
-    with devin_api_for(settings.model_copy(update=patience)).connected(calls) as (client, portal):
+    with devin_api_for(impatient(settings)).connected(calls) as (client, portal):
         if dimension is ORGANIZATIONS:
             ids = [organization.org_id for organization in portal.call(DevinClient.organizations, client).items]
         else:

@@ -34,6 +34,12 @@ class Finding:
     advice: str = ""
 
 
+def impatient(settings: Settings) -> Settings:
+    """These settings, for a command whose user waits for an answer."""
+    patience = min(settings.devin_patience_seconds, PATIENCE_SECONDS)
+    return settings.model_copy(update={"devin_patience_seconds": patience})
+
+
 def probe(devin_api: DevinAPI, settings: Settings, days: Sequence[Day], calls: Calls) -> list[Finding]:
     """Probe the API about `days`, which are closed and consecutive. Stores nothing.
 

@@ -5,11 +5,9 @@ import io
 import itertools
 import json
 import math
-import os
 import sys
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import date, time
 from decimal import Decimal
 from pathlib import Path
@@ -23,6 +21,7 @@ from pipelines.command.exit_codes import WrongUse
 from pipelines.command.query import QueryResult
 from pipelines.command.screen import as_text
 from resources.file_errors import obstacle
+from resources.files import replacing_beside_others
 
 Format = Literal["csv", "excel", "json", "parquet"]
 
@@ -69,9 +68,9 @@ def write_file(result: QueryResult, form: Format, path: Path) -> int:
         raise WrongUse(f"{path} cannot be written: it is not a regular file. Choose another name.")
     counted = itertools.count()
     rows = (row for row, _ in zip(result.rows, counted, strict=False))
-    counting = QueryResult(result.columns, result.types, result.is_duckdb, rows)
+    counting = replace(result, rows=rows)
     try:
-        with _replacing(path.resolve()) as file:
+        with replacing_beside_others(path.resolve()) as file:
             if form == "parquet":
                 _write_parquet(counting, file)
             else:
@@ -82,21 +81,6 @@ def write_file(result: QueryResult, form: Format, path: Path) -> int:
         found = obstacle(error, path.absolute())
         raise WrongUse(f"{path} cannot be written: {found.why}. {found.fix}.") from None
     return next(counted)
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """As `resources.files.replacing`, but in a directory that others may write to, and several at once."""
-    number, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    unfinished = Path(name)
-    try:
-        with os.fdopen(number, "wb") as file:
-            yield file
-        if path.exists():
-            unfinished.chmod(path.stat().st_mode & 0o777)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _write_text(result: QueryResult, form: Format, out: TextIO) -> None:
@@ -207,13 +191,10 @@ def _batches(rows: Iterator[Sequence[Any]]) -> Iterator[list[Sequence[Any]]]:
 
 
 def _array(name: str, type_: pa.DataType, values: Iterable[Any]) -> pa.Array:
-    convert: Callable[[Any], Any] = lambda value: value  # noqa: E731
-    if pa.types.is_floating(type_):
-        convert = float
-    elif pa.types.is_string(type_):
-        convert = str
+    convert = float if pa.types.is_floating(type_) else str if pa.types.is_string(type_) else None
     try:
-        return pa.array([None if value is None else convert(value) for value in values], type_)
+        converted = (value if value is None or convert is None else convert(value) for value in values)
+        return pa.array(list(converted), type_)
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         raise WrongUse(
             f"The column {name} can't be written as Parquet ({error}). Cast it, such as to varchar."

@@ -50,7 +50,6 @@ def load_partitions(
     days = as_days(partitions, context.partition_keys)
     load = Load(dimension, partitions, context, settings, devin_api, database, progress)
     before = progress.metrics
-    result = load.result
 
     try:
         earlier_runs = _earlier_runs(context)
@@ -58,7 +57,6 @@ def load_partitions(
             lambda connection: begin(
                 connection,
                 dimension,
-                partitions,
                 settings,
                 api_version=devin_api.version_name,
                 days=days,
@@ -80,7 +78,7 @@ def load_partitions(
     if problem:
         load.record_stored_days()
         raise dg.Failure(problem, allow_retries=False)
-    for day, metrics in result.stored.items():
+    for day, metrics in load.result.stored.items():
         context.add_asset_metadata(metrics.as_fields_of_a_day(), partition_key=day.isoformat())
     return dg.MaterializeResult()
 
@@ -88,8 +86,10 @@ def load_partitions(
 def _earlier_runs(context: dg.AssetExecutionContext) -> list[str]:
     """The ids of the runs that this one re-executes. Days that they loaded are not read again."""
     root = context.run.tags.get(_ROOT_RUN)
-    again = context.instance.get_runs(dg.RunsFilter(tags={_ROOT_RUN: root})) if root else []
-    return [root, *(run.run_id for run in again)] if root else []
+    if root is None:
+        return []
+    group = context.instance.get_runs(dg.RunsFilter(tags={_ROOT_RUN: root}))
+    return [root, *(run.run_id for run in group)]
 
 
 @dataclass

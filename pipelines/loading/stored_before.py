@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 
-import dagster as dg
 import sqlalchemy as sa
 
 from pipelines.loading.changed_settings import moved_days, refuse_other_version
-from pipelines.partitions import Day, closed_days
+from pipelines.partitions import Day, closed_days, daily_partitions
 from pipelines.settings import Settings
 from warehouse import migrations, reads, writes
 from warehouse.dimensions import Dimension
@@ -40,7 +39,6 @@ class StoredBefore:
 def begin(
     connection: sa.Connection,
     dimension: Dimension,
-    partitions: dg.DailyPartitionsDefinition,
     settings: Settings,
     *,
     api_version: str,
@@ -55,7 +53,7 @@ def begin(
     moved = moved_days(connection, settings)[dimension]
     refuse_other_version(reads.api_versions(connection), api_version, settings)
     writes.store_day_boundary(connection, settings.devin_timezone, settings.devin_day_start_hour)
-    writes.store_expected_days(connection, settings.devin_start_date, closed_days(partitions)[-1])
+    writes.store_expected_days(connection, settings.devin_start_date, closed_days(daily_partitions(settings))[-1])
     dates = [day.day for day in days]
     return StoredBefore(
         reads.latest_listed(connection, dimension),
