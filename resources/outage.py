@@ -50,10 +50,16 @@ class Waiting:
     until_at: datetime
     gives_up_at: datetime | None = None
 
+    @property
+    def since_at(self) -> datetime:
+        """`since` in UTC."""
+        return self.until_at - timedelta(seconds=self.until - self.since)
+
     def __str__(self) -> str:
         """The message for whoever watches the load."""
-        patience = f"; without an answer, the load stops at {self.gives_up_at:%H:%M:%S} UTC" if self.gives_up_at else ""
-        return f"Waiting: {self.reason}. Next try at {self.until_at:%H:%M:%S} UTC{patience}."
+        patience = f" Without an answer, the load stops at {self.gives_up_at:%H:%M:%S} UTC." if self.gives_up_at else ""
+        times = f"since {self.since_at:%H:%M:%S}, next try at {self.until_at:%H:%M:%S} UTC"
+        return f"Waiting {times}: {self.reason}.{patience}"
 
 
 class Outage:

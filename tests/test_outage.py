@@ -2,6 +2,7 @@
 
 import asyncio
 import email.utils
+import io
 import json
 import re
 import sys
@@ -11,8 +12,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from rich.console import Console
 
-from pipelines.command import main, probe
+from pipelines.command import main, probe, screen
 from pipelines.command.live_progress import LiveProgress
 from pipelines.loading import progress as progress_module
 from pipelines.loading.progress import WaitLines
@@ -26,6 +28,7 @@ from resources.sandbox.server import Sandbox
 from tests.support.client import END, KEY, NOW, SAFETY_SECONDS, START, api, count, using
 from tests.support.examples import examples
 from tests.support.http import http, raw
+from tests.support.waiting import wait_until
 from tests.support.world import World
 
 ORG_IDS = [f"org-{n}" for n in range(40)]
@@ -225,8 +228,28 @@ def test_without_a_progress_bar_the_wait_is_printed_as_a_line(capsys: pytest.Cap
         shown.calls.record_wait(a_wait(8))
         shown.calls.record_wait(a_wait(20))
     assert capsys.readouterr().out == (
-        "Waiting: the API returned 503. Next try at 03:02:01 UTC; without an answer, the load stops at 03:03:31 UTC.\n"
+        "Waiting since 03:01:53, next try at 03:02:01 UTC: the API returned 503. Without an answer, the load stops at "
+        "03:03:31 UTC.\n"
     )
+
+
+def test_a_narrow_terminal_shows_all_of_a_wait_in_place_of_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    screenful = io.StringIO()
+    monkeypatch.setattr(screen, "out", Console(file=screenful, force_terminal=True, width=60, color_system=None))
+
+    def lines() -> list[str]:
+        return [line.rstrip() for line in re.sub(r"\x1b\[[0-9?]*[A-Za-z]", "", screenful.getvalue()).splitlines()]
+
+    with LiveProgress() as shown:
+        shown.expect(1300)
+        shown.calls.record_wait(a_wait(8, "the API returned 503 (Service Unavailable)"))
+        wait_until(lambda: lines()[-1].startswith("load stops"), "the wait is shown")
+        assert [line.split("\r")[-1] for line in lines()[-3:]] == [
+            "Waiting since 03:01:53, next try at 03:02:01 UTC: the API",
+            "returned 503 (Service Unavailable). Without an answer, the",
+            "load stops at 03:03:31 UTC.",
+        ]
+    assert "0/1300 organization-days" in lines()[-1], "what is left on the screen in the end is the count"
 
 
 def test_a_wait_is_in_the_runs_log(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,7 +260,7 @@ def test_a_wait_is_in_the_runs_log(world: World, monkeypatch: pytest.MonkeyPatch
     result = world.load("2025-02-01", "2025-02-01")
     assert result.success, world.failures(result)
     logged = [entry.user_message for entry in world.instance.all_logs(result.run_id)]
-    assert any(message.startswith("Waiting: the API returned 503") for message in logged)
+    assert any(message.startswith("Waiting since ") for message in logged)
 
 
 def test_a_load_that_runs_out_of_patience_keeps_what_is_stored_and_has_no_second_pass(world: World) -> None:

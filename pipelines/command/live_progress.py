@@ -1,18 +1,20 @@
 """The progress of a load on the screen: a bar on a terminal, otherwise a line for each block of days."""
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import date
 from types import TracebackType
 
-from rich.markup import escape
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
+from rich.text import Text
 
 from pipelines.command import screen
 from pipelines.command.screen import WIDE, printable, say
-from pipelines.loading.progress import Progress, WaitLines
+from pipelines.loading.progress import Progress, WaitLines, is_worth_a_line
+from resources.calls import Calls
 from resources.outage import Waiting
 
 
@@ -21,6 +23,21 @@ def _columns(cells_noun: str, *, is_wide: bool) -> list[ProgressColumn]:
     number = [MofNCompleteColumn(), TextColumn(f"{cells_noun} · {{task.fields[calls]}} calls")]
     rest = [TextColumn("· {task.fields[rate]}/s ·"), TimeRemainingColumn(), TextColumn("left")]
     return [*what, BarColumn(), *number, *rest] if is_wide else [*what, *number]
+
+
+class _BarsOrWait(Bars):
+    """The bars, or while requests wait for long, a sentence about that in their place: beside them it is cut off."""
+
+    def __init__(self, calls: Calls, *columns: ProgressColumn, console: Console, disable: bool) -> None:
+        self._calls = calls
+        super().__init__(*columns, console=console, disable=disable)
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """What is shown now."""
+        waiting = self._calls.waiting
+        if waiting and is_worth_a_line(waiting):
+            return [Text(printable(str(waiting)))]
+        return super().get_renderables()
 
 
 @dataclass
@@ -36,7 +53,8 @@ class LiveProgress(Progress):
         self.began = time.monotonic()
         self._last_stored: date | None = None
         self._wait_lines = WaitLines(lambda waiting: say(str(waiting), "waiting", until=waiting.until_at))
-        self._bars = Bars(
+        self._bars = _BarsOrWait(
+            self.calls,
             *_columns(self.cells_noun, is_wide=screen.out.width >= WIDE),
             console=screen.out,
             disable=screen.is_json() or not screen.out.is_terminal,
@@ -48,31 +66,24 @@ class LiveProgress(Progress):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.calls.waiting = None
         self._bars.stop()
 
     def changed(self) -> None:
         """Move the bar."""
         self._bars.update(
             self._bar,
-            description=self._activity,
+            description=f"{self._last_stored} stored" if self._last_stored else "Requesting",
             total=self.cells_expected,
             completed=self.cells,
             calls=f"{self.calls.sent:,}",
             rate=f"{self.calls.sent / max(self.seconds, 0.001):,.0f}",
         )
 
-    @property
-    def _activity(self) -> str:
-        if self.calls.waiting:
-            return escape(printable(str(self.calls.waiting)))
-        return f"{self._last_stored} stored" if self._last_stored else "Requesting"
-
     def waiting(self, waiting: Waiting) -> None:
-        """Show it next to the bar, or print a line if there is no bar."""
+        """Print a line if there is no bar, in whose place it would be shown."""
         if self._bars.disable:
             self._wait_lines(waiting)
-        else:
-            self._bars.update(self._bar, description=self._activity)
 
     def stored(self, days: Collection[date]) -> None:
         """Show the last of them next to the bar, or print a line if there is no bar."""

@@ -78,6 +78,11 @@ SECONDS_WORTH_A_LINE = 5.0
 SECONDS_BETWEEN_LINES = 30.0
 
 
+def is_worth_a_line(waiting: Waiting) -> bool:
+    """Whether a wait takes more than a few seconds, counted from the last answer."""
+    return waiting.until - waiting.since > SECONDS_WORTH_A_LINE
+
+
 @dataclass
 class WaitLines:
     """Reports waits as permanent lines: only waits of more than a few seconds, and one line per half minute at most."""
@@ -88,7 +93,7 @@ class WaitLines:
     def __call__(self, waiting: Waiting) -> None:
         """Report `waiting` if it is long enough and the last line is old enough."""
         begins = time.monotonic()
-        if waiting.until - waiting.since > SECONDS_WORTH_A_LINE and begins >= self.quiet_until:
+        if is_worth_a_line(waiting) and begins >= self.quiet_until:
             self.quiet_until = begins + SECONDS_BETWEEN_LINES
             self.say(waiting)
 
