@@ -43,7 +43,8 @@ check: .venv/ready  ## Check formatting, lint and types, and that Dagster loads 
 	@! grep -rnE --include='*.py' '^ *(from|import) (tests[. ](.*[. ])?)?(test_|conftest)' tests || \
 		{ echo "Test modules must not import from each other. Move what they share to tests/support/."; exit 1; }
 	$(BIN)/mypy
-	DAGSTER_DISABLE_TELEMETRY=1 $(BIN)/dg check defs
+	@printf '[cli.telemetry]\nenabled = false\n' > .venv/dg.toml
+	VIRTUAL_ENV=$(CURDIR)/.venv DG_CLI_CONFIG=.venv/dg.toml $(BIN)/dg check defs
 
 dev: .venv/installed  ## Start the Dagster UI with the daemon that runs the schedule; the instance is under data/
 	@$(BIN)/devin-sessions ui
