@@ -29,6 +29,12 @@ def here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
     [
         (["backfill", "2025-02-30", "2025-03-01"], {}, '"2025-02-30" is not a day. Give a day such as'),
         (["backfill", "2025-03-01", "tomorrow"], {}, '"tomorrow" is not a day'),
+        (["backfill", "-7"], {}, '"-7" is not a day'),
+        (["backfill", "-0d"], {}, '"-0d" is not a day'),
+        (["backfill", "-7m"], {}, '"-7m" is not a day'),
+        (["backfill", "2025-03-01", "-7d"], {}, '"-7d" means the last days up to'),
+        (["backfill", "2025-03-01", "to", "-7d"], {}, '"-7d" is an argument too many: devin-sessions backfill takes'),
+        (["backfill", "--missing", "-7d"], {}, "--missing and -7d contradict each other"),
         (["backfill", "2025-03-02", "2025-03-01"], {}, "The range is reversed"),
         (["backfill", "2024-12-31", "2025-03-01"], {}, "before DEVIN_START_DATE=2025-01-01"),
         (["backfill", "2025-03-01", IN_TWO_DAYS], {}, "is not over yet. The last closed day is"),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.command.days_meant import days_meant, refuse_other_words
+from pipelines.command.days_meant import days_meant, refuse_contradictions, refuse_other_words
 from pipelines.command.exit_codes import WrongUse
 from pipelines.partitions import format_days
 
@@ -105,3 +105,30 @@ def test_a_range_that_a_message_shows_can_be_typed_as_it_is(one: int, other: int
     days = CLOSED[min(one, other) : max(one, other) + 1]
     shown = format_days(days).split(" ")[0]
     assert days_meant([shown], CLOSED, START) == days
+
+
+BOTH = ["2025-03", "2025-04"]
+
+
+@pytest.mark.parametrize(
+    ("words", "flags", "which", "instead"),
+    [
+        (["-7d"], "missing", "--missing and -7d contradict", "backfill -7d or devin-sessions backfill --missing."),
+        (BOTH, "missing refresh", "--missing and 2025-03 2025-04 contradict", "backfill 2025-03 2025-04 --refresh or"),
+        ([], "missing refresh", "--missing and --refresh contradict", "devin-sessions backfill FIRST LAST --refresh."),
+        ([], "refresh", "--refresh needs the days", "devin-sessions backfill -7d --refresh."),
+        ([], "", "Give the days", "or use --missing"),
+    ],
+)
+def test_contradicting_arguments_are_named_with_what_to_type(
+    words: list[str], flags: str, which: str, instead: str
+) -> None:
+    with pytest.raises(WrongUse) as refused:
+        refuse_contradictions(words, missing="missing" in flags, refresh="refresh" in flags)
+    assert which in str(refused.value)
+    assert instead in str(refused.value)
+
+
+@pytest.mark.parametrize(("words", "flags"), [(["-7d"], ""), (BOTH, "refresh"), ([], "missing")])
+def test_arguments_that_agree_are_accepted(words: list[str], flags: str) -> None:
+    refuse_contradictions(words, missing="missing" in flags, refresh="refresh" in flags)

@@ -17,7 +17,7 @@ import typer
 
 from pipelines.command import interrupts
 from pipelines.command.arguments import Command, Group
-from pipelines.command.days_meant import days_meant, refuse_other_words
+from pipelines.command.days_meant import days_meant, refuse_contradictions, refuse_other_words
 from pipelines.command.exit_codes import MISSING, WrongUse
 from pipelines.command.screen import (
     complain,
@@ -73,12 +73,8 @@ def load_days(
 
     Give a day or a period, FIRST and LAST, or --missing.
     """
-    if missing == bool(first) or (missing and refresh):
-        raise WrongUse(
-            "Give the days, such as yesterday, -7d, 2025-01, or FIRST and LAST; or use --missing, without --refresh, "
-            "to load every day that isn't loaded yet."
-        )
     words = [word for word in (first, last) if word]
+    refuse_contradictions(words, missing=missing, refresh=refresh)
     refuse_other_words(words)
     with starting_dagster():
         from pipelines.command.backfill import backfill

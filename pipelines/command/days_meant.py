@@ -27,6 +27,29 @@ class Period(NamedTuple):
     may_be_cut: bool = False
 
 
+def refuse_contradictions(words: Sequence[str], *, missing: bool, refresh: bool) -> None:
+    """Raise WrongUse unless `backfill` is given either days or --missing, and --refresh only with days."""
+    command, again = "devin-sessions backfill", " --refresh" if refresh else ""
+    if missing and words:
+        days = " ".join(words)
+        raise WrongUse(
+            f"--missing and {days} contradict each other: --missing loads every day that isn't loaded yet, whichever it "
+            f"is. Run either {command} {days}{again} or {command} --missing."
+        )
+    if missing and refresh:
+        raise WrongUse(
+            "--missing and --refresh contradict each other: one leaves out the days that are already loaded, the other "
+            f"reads them again. Run either {command} --missing or, to read days again, {command} FIRST LAST --refresh."
+        )
+    if refresh and not words:
+        raise WrongUse(f"--refresh needs the days to read again, such as {command} -7d --refresh.")
+    if not missing and not words:
+        raise WrongUse(
+            "Give the days, such as yesterday, -7d, 2025-01, or FIRST and LAST; or use --missing to load every day "
+            "that isn't loaded yet."
+        )
+
+
 def refuse_other_words(words: Sequence[str]) -> None:
     """Raise WrongUse if a word means no day, whichever days are closed."""
     for word in words:

@@ -106,15 +106,15 @@ def _keep_start_date(first_day: date) -> None:
         file.write(f"DEVIN_START_DATE={first_day}\n".encode())
 
 
-_TOP_ORGANIZATIONS = """
+_ORGANIZATIONS = """
 select org_name, cast(sum(sessions_count) as bigint) as sessions,
     count(*) filter (where sessions_count > 0) as active_days
 from daily_sessions inner join organizations using (org_id)
-group by org_id, org_name order by sessions desc limit 8
+group by org_id, org_name order by sessions desc, org_name
 """
-_LAST_WEEKS = """
+_WEEKS = """
 select week, sessions_count as sessions, active_orgs, is_complete
-from enterprise_weekly_sessions order by week desc limit 6
+from enterprise_weekly_sessions order by week desc
 """
 
 
@@ -123,9 +123,11 @@ def _show(settings: Settings) -> None:
         days = closed_days(daily_partitions(settings))
         loaded = reads.loaded_days(connection, ORGANIZATIONS, days)
         show_coverage(reads.coverage(connection, ORGANIZATIONS, days, loaded), ORGANIZATIONS)
-        for title, sql in (("Top organizations", _TOP_ORGANIZATIONS), ("Last weeks", _LAST_WEEKS)):
+        for most, first, noun, sql in ((8, "Top", "organizations", _ORGANIZATIONS), (6, "Last", "weeks", _WEEKS)):
             result = connection.execute(sa.text(sql))
-            show_table(title, list(result.keys()), result.all())
+            rows = result.all()
+            title = noun.capitalize() if len(rows) <= most else f"{first} {most} of {len(rows)} {noun}"
+            show_table(title, list(result.keys()), rows[:most])
 
 
 def _show_next_steps(report: Path) -> None:
