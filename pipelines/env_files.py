@@ -2,11 +2,12 @@
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
+from difflib import get_close_matches
 from pathlib import Path
 
-from dotenv import load_dotenv
+from dotenv import dotenv_values, load_dotenv
 from dotenv.parser import parse_stream
 
 from pipelines.home import PROJECT, NoHome, home, is_checkout
@@ -64,6 +65,30 @@ def warnings() -> list[str]:
             "it, copy it to a directory of your own and run the command there."
         )
     return found
+
+
+def unknown_names(settings: Collection[str]) -> list[str]:
+    """What to say of variables that look like one of these `settings` and are none: a mistyped one has no effect.
+
+    They are those that begin with DEVIN_, which may also be another program's, and those nearly called like a setting.
+    Call `read` first.
+    """
+    places = {name: path for path in reversed(env_files()) for name in dotenv_values(path, encoding=_ENCODING)}
+    found = []
+    for name in sorted(name for name, value in os.environ.items() if value and name not in settings):
+        is_ours = name.upper().startswith("DEVIN_")
+        near = _nearest_name(name.upper(), settings, 0.8 if is_ours else 0.9)
+        if near or is_ours:
+            meant = f"Did you mean {near}?" if near else "It has no effect."
+            place = places.get(name, "the environment")
+            found.append(f"{name} is set in {place}, but there is no such setting. {meant}")
+    return found
+
+
+def _nearest_name(name: str, settings: Collection[str], similarity: float) -> str | None:
+    own = [setting for setting in settings if setting.startswith(("DEVIN_", "WAREHOUSE_"))]  # others have other owners
+    longer = [setting for setting in own if setting.startswith(f"{name}_")]
+    return next(iter(longer if len(longer) == 1 else get_close_matches(name, own, 1, similarity)), None)
 
 
 def env_files() -> list[Path]:

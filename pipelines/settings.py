@@ -377,14 +377,15 @@ class Settings(BaseSettings):
 
         Raises SettingsRefused with each invalid variable, its value (never a secret) and what is allowed.
         """
-        env_files.read(_names())
+        env_files.read(setting_names())
         try:
             return cls()
         except ValidationError as error:
             raise SettingsRefused("\n".join(_refusal(e) for e in error.errors())) from None
 
 
-def _names() -> list[str]:
+def setting_names() -> list[str]:
+    """The variable of each setting."""
     return [name.upper() for name in Settings.model_fields]
 
 

@@ -54,6 +54,9 @@ the checkout's, then the one in `DEVIN_HOME`. The nearest one is skipped if it b
 commands, such as `dagster asset list` or `dg check defs`, also read a `.env` in the directory in which you type them,
 and there the file takes precedence over the environment.
 
+A variable that begins with `DEVIN_` and is none of these has no effect. Commands report it, with the setting that it
+may have been meant to be.
+
 A relative path in a setting starts in the checkout; if you set `DEVIN_HOME`, or without a checkout, it starts there.
 
 `make docs` generates this page from `pipelines/settings.py`; do not edit it.

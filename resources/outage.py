@@ -58,8 +58,8 @@ class Waiting:
     def __str__(self) -> str:
         """The message for whoever watches the load."""
         patience = f" Without an answer, the load stops at {self.gives_up_at:%H:%M:%S} UTC." if self.gives_up_at else ""
-        times = f"since {self.since_at:%H:%M:%S}, next try at {self.until_at:%H:%M:%S} UTC"
-        return f"Waiting {times}: {self.reason}.{patience}"
+        since, until = f"{self.since_at:%H:%M:%S}", f"{self.until_at:%H:%M:%S}"
+        return f"Waiting since {since}, next try at {until} UTC: {self.reason}.{patience}"
 
 
 class Outage:

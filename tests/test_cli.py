@@ -62,6 +62,18 @@ def test_wrong_use_is_explained_and_writes_nothing(
     assert world.source.requests == []
 
 
+@pytest.mark.parametrize("command", [["status"], ["query", "select 1"], ["backfill", "2025-03-01", "--dry-run"]])
+def test_a_mistyped_variable_is_reported_once_even_if_another_is_refused(
+    world: World, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    world.configure(devin_timezone="Mars", devin_request_per_minute="61")
+    code, shown = in_this_process(capsys, world.environment, *command)
+    assert code == exit_codes.WRONG_USE
+    assert shown.count("DEVIN_REQUEST_PER_MINUTE is set in the environment, but there is no such setting.") == 1
+    assert shown.index("Did you mean DEVIN_REQUESTS_PER_MINUTE?") < shown.index("DEVIN_TIMEZONE='Mars' is refused")
+    assert "61" not in shown
+
+
 def test_days_with_other_boundaries_are_refused_before_a_run(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     world.load("2025-04-01", "2025-04-02")
     world.source.requests.clear()

@@ -32,7 +32,11 @@ class Command(TyperCommand):
             most = sum(parameter.param_type_name == "argument" for parameter in self.params)
             ctx.fail(
                 f'"{_unmarked(rest[0])}" is an argument too many: {ctx.command_path} takes '
-                + (f"up to {most}. A text with spaces, such as SQL, belongs in quotes." if most else f"only options; see {ctx.command_path} -h.")
+                + (
+                    f"up to {most}. A text with spaces, such as SQL, belongs in quotes."
+                    if most
+                    else f"only options; see {ctx.command_path} -h."
+                )
             )
         for name, value in ctx.params.items():
             if isinstance(value, str):

@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -31,11 +31,24 @@ from pipelines.command.screen import (
     starting_dagster,
 )
 
+if TYPE_CHECKING:
+    from pipelines.settings import Settings
+
 MAX_ROWS_SHOWN = 200
 
 
 app = typer.Typer(cls=Group, no_args_is_help=True, pretty_exceptions_enable=False)
 _OPTIONS = {"help_option_names": ["-h", "--help"]}
+
+
+def _load_settings() -> "Settings":
+    """The settings, after what there is to say of variables that are none: one may be why another is refused."""
+    from pipelines.env_files import unknown_names
+    from pipelines.settings import Settings, setting_names
+
+    for sentence in unknown_names(setting_names()):
+        complain(sentence, "unknown_setting")
+    return Settings.load()
 
 
 def _show_version(is_wanted: bool) -> None:
@@ -80,10 +93,8 @@ def load_days(
         from pipelines.command.backfill import backfill
         from pipelines.command.dry_run import dry_run as plan
         from pipelines.partitions import closed_days, daily_partitions
-        from pipelines.settings import Settings
-
-        settings = Settings.load()
-        days = closed_days(daily_partitions(settings))
+    settings = _load_settings()
+    days = closed_days(daily_partitions(settings))
     command = "devin-sessions backfill --missing"
     if not missing:
         days = days_meant(words, days, settings.devin_start_date)
@@ -105,9 +116,7 @@ def show_status(
     with starting_dagster():
         from pipelines.command.dagster_home import HomeUnusable, home_exists, open_instance
         from pipelines.command.status import status
-        from pipelines.settings import Settings
-
-        settings = Settings.load()
+    settings = _load_settings()
     try:
         with open_instance() if home_exists() else nullcontext() as instance:
             found = status(settings, instance)
@@ -143,12 +152,10 @@ def probe_source(
         from pipelines.command.probe import DAYS, impatient, probe
         from pipelines.definitions import devin_api_for
         from pipelines.partitions import as_days, closed_days, daily_partitions
-        from pipelines.settings import Settings
         from resources.calls import Calls
-
-        settings = Settings.load()
-        partitions = daily_partitions(settings)
-        closed = closed_days(partitions)
+    settings = _load_settings()
+    partitions = daily_partitions(settings)
+    closed = closed_days(partitions)
     last = days_meant([until], closed, settings.devin_start_date)[-1]
     days = as_days(partitions, (f"{day}" for day in closed if last - timedelta(days=DAYS) < day <= last))
     calls = Calls()
@@ -189,10 +196,9 @@ def query(
     """Query the published snapshot, or the warehouse if it is on a server, with SQL. Read-only."""
     from pipelines.command.query import first_rows, read_sql, run_query
     from pipelines.command.query_output import chosen_format, write, write_file
-    from pipelines.settings import Settings
 
     form = chosen_format(output, csv=as_csv, json=as_json, excel=for_excel)
-    settings, sql = Settings.load(), read_sql(sql, file)
+    settings, sql = _load_settings(), read_sql(sql, file)
     with run_query(settings, sql) as result:
         if output and form:
             say(f"{write_file(result, form, output):,} rows written to {output}.", "written")
@@ -213,8 +219,7 @@ def restore_warehouse() -> None:
     """
     with starting_dagster():
         from pipelines.command.restore import restore
-        from pipelines.settings import Settings
-    done = restore(Settings.load())
+    done = restore(_load_settings())
     for sentence in done.done:
         say(sentence, "restored")
     for sentence in done.missing:
@@ -231,8 +236,7 @@ def ui(
     with starting_dagster():
         from pipelines.command.dagster_home import dagster_home, open_instance
         from pipelines.command.webserver import ADDRESS, serve
-        from pipelines.settings import Settings
-    Settings.load()
+    _load_settings()
     with open_instance(for_the_ui=True) as instance:
         say(f"The Dagster UI: http://{ADDRESS}:{port} (stop with Ctrl-C; the schedule runs as long as this command)")
         os.chdir(dagster_home())  # Dagster leaves its scratch files in the working directory

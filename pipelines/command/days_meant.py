@@ -33,8 +33,8 @@ def refuse_contradictions(words: Sequence[str], *, missing: bool, refresh: bool)
     if missing and words:
         days = " ".join(words)
         raise WrongUse(
-            f"--missing and {days} contradict each other: --missing loads every day that isn't loaded yet, whichever it "
-            f"is. Run either {command} {days}{again} or {command} --missing."
+            f"--missing and {days} contradict each other: --missing loads every day that isn't loaded yet. "
+            f"Run either {command} {days}{again} or {command} --missing."
         )
     if missing and refresh:
         raise WrongUse(

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from pipelines import env_files
 from tests.support.command import copy_of_the_project, started
 from tests.support.variables import SECRET, VARIABLES, refusal
 
@@ -176,3 +177,38 @@ def test_a_line_that_cannot_be_read_is_refused_with_its_number_and_never_shown(
     assert code == 2
     assert err.startswith(why.format(file))
     assert err.count("\n") == 1 and SECRET not in err
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("DEVIN_REQUEST_PER_MINUTE", "Did you mean DEVIN_REQUESTS_PER_MINUTE?"),
+        ("DEVIN_TIMEOUT", "Did you mean DEVIN_TIMEOUT_SECONDS?"),
+        ("DEVN_API_KEY", "Did you mean DEVIN_API_KEY?"),
+        ("devin_api_key", "Did you mean DEVIN_API_KEY?"),
+        ("WAREHOUSE_URI", "Did you mean WAREHOUSE_URL?"),
+        ("DEVIN_FAVORITE_COLOR", "It has no effect."),
+    ],
+)
+def test_a_mistyped_name_is_reported_with_where_it_is_the_nearest_one_and_no_value(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, meant: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(name, SECRET)
+    assert env_files.unknown_names(VARIABLES) == [
+        f"{name} is set in the environment, but there is no such setting. {meant}"
+    ]
+    monkeypatch.setenv(name, "")
+    assert env_files.unknown_names(VARIABLES) == [], "an empty one counts as unset"
+    monkeypatch.delenv(name)
+    (tmp_path / ".env").write_text(f"{name}={SECRET}\n")
+    env_files.read(())
+    assert env_files.unknown_names(VARIABLES) == [
+        f"{name} is set in {tmp_path / '.env'}, but there is no such setting. {meant}"
+    ]
+
+
+@pytest.mark.parametrize("name", [*VARIABLES, "DATABASE_URL", "API_KEY", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"])
+def test_settings_and_variables_of_other_programs_are_not_reported(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, SECRET)
+    assert env_files.unknown_names(VARIABLES) == []
