@@ -204,8 +204,8 @@ def test_only_the_uis_own_pages_launch_runs_and_no_run_config_sends_a_secret_els
 def test_a_port_that_is_in_use_gets_a_sentence(world: World) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        code, _, err = devin_sessions("ui", "--port", port)
-    assert code == exit_codes.MISSING
+        code, out, err = devin_sessions("ui", "--port", port)
+    assert (code, out) == (exit_codes.MISSING, ""), "no address is announced"
     assert f"The Dagster UI cannot listen on 127.0.0.1:{port}: Address already in use. Choose another" in err
 
 

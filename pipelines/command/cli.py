@@ -230,15 +230,14 @@ def restore_warehouse() -> None:
 
 @app.command(cls=Command, context_settings=_OPTIONS)
 def ui(
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on this machine.")] = 3000,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on this machine; 0 for a free one.")] = 3000,
 ) -> None:
     """Serve the Dagster UI on this machine, and run the daemon for the schedule, until Ctrl-C."""
     with starting_dagster():
         from pipelines.command.dagster_home import dagster_home, open_instance
-        from pipelines.command.webserver import ADDRESS, serve
+        from pipelines.command.webserver import serve
     _load_settings()
     with open_instance(for_the_ui=True) as instance:
-        say(f"The Dagster UI: http://{ADDRESS}:{port} (stop with Ctrl-C; the schedule runs as long as this command)")
         os.chdir(dagster_home())  # Dagster leaves its scratch files in the working directory
         serve(instance, port)
 

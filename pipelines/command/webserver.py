@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,10 +27,12 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pipelines.command.dagster_home import WORKSPACE
+from pipelines.command.screen import say
 
 ADDRESS = "127.0.0.1"
 HOSTS = (ADDRESS, "localhost")
 _SHUTDOWN_SECONDS = 5
+_DAEMON_START_SECONDS = 20
 _DAEMON_SHUTDOWN_SECONDS = 60  # the daemon stops its own children first
 
 
@@ -73,37 +76,50 @@ def guarded(app: ASGIApp) -> ASGIApp:
     return TrustedHostMiddleware(OwnPagesOnly(app), allowed_hosts=HOSTS, www_redirect=False)
 
 
-def serve(instance: dg.DagsterInstance, port: int) -> None:
-    """Serve the UI at `port` of 127.0.0.1 and run the daemon, until a signal ends both. Raises CannotServe."""
-    # Python's default; but a shell that starts this in the background makes it and its children ignore SIGINT.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
-        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))  # so that the children are stopped too
-    workspace = str(Path(instance.root_directory) / WORKSPACE)
-    instance.optimize_for_webserver(statement_timeout=15_000, pool_recycle=3_600, max_overflow=20)
-    try:
-        with (
-            _listening(port) as listening,
-            _daemon(workspace) as daemon,
-            WorkspaceProcessContext(instance, WorkspaceFileTarget(paths=[workspace])) as context,
-        ):
-            app = guarded(DagsterWebserver(context).create_asgi_app())
-            server = uvicorn.Server(
-                uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=_SHUTDOWN_SECONDS)
+class _Server(uvicorn.Server):
+    """Says where the UI is as soon as it answers there."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listening in sockets or ():
+            address, port = listening.getsockname()
+            say(
+                f"The Dagster UI: http://{address}:{port} (stop with Ctrl-C; the schedule runs as long as this command)"
             )
 
-            def stop_with_the_daemon() -> None:
-                daemon.wait()
-                server.should_exit = True
 
-            threading.Thread(target=stop_with_the_daemon, daemon=True).start()
-            server.run(sockets=[listening])
+def serve(instance: dg.DagsterInstance, port: int) -> None:
+    """Serve the UI at `port` of 127.0.0.1 and run the daemon, until a signal ends both. Raises CannotServe.
+
+    Port 0 is any free one. A signal raises nothing: in Dagster's code that starts or stops a process, an exception
+    would end in a traceback. While the UI starts, it is heeded once the UI has started.
+    """
+    stop = threading.Event()
+    signal.signal(signal.SIGINT, lambda *_: stop.set())
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))  # uvicorn has its own handler for that
+    workspace = str(Path(instance.root_directory) / WORKSPACE)
+    instance.optimize_for_webserver(statement_timeout=15_000, pool_recycle=3_600, max_overflow=20)
+    with (
+        _listening(port) as listening,
+        _daemon(instance, workspace) as daemon,
+        WorkspaceProcessContext(instance, WorkspaceFileTarget(paths=[workspace])) as context,
+    ):
+        app = guarded(DagsterWebserver(context).create_asgi_app())
+        server = _Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=_SHUTDOWN_SECONDS))
+
+        def stop_with_the_daemon() -> None:
+            daemon.wait()
+            server.should_exit = True
+
+        threading.Thread(target=stop_with_the_daemon, daemon=True).start()
+        if not stop.is_set():
+            server.run(sockets=[listening])  # raises the signal that ended it again
+        if not stop.is_set():
             raise CannotServe(
                 f"The Dagster daemon, which runs the schedule, ended with exit code {daemon.wait()}; its output is "
                 "above. Start devin-sessions ui again."
             )
-    except KeyboardInterrupt:
-        pass
 
 
 def _listening(port: int) -> socket.socket:
@@ -118,18 +134,28 @@ def _listening(port: int) -> socket.socket:
 
 
 @contextmanager
-def _daemon(workspace: str) -> Iterator[subprocess.Popen[bytes]]:
+def _daemon(instance: dg.DagsterInstance, workspace: str) -> Iterator[subprocess.Popen[bytes]]:
     """Dagster's daemon, which runs the schedule and the sensors, until the block ends."""
     program = [sys.executable, "-m", "dagster._daemon"]  # its script may be elsewhere, as after pip install --target
     # In its own process group, so that Ctrl-C in a terminal doesn't stop the daemon's code server while a tick uses
     # it. The signal below stops the ticks first.
     process = subprocess.Popen([*program, "run", "--workspace", workspace], process_group=0)
+    began = time.time()
     try:
         yield process
     finally:
+        latest = began + _DAEMON_START_SECONDS
+        # In the middle of its start, a signal would make it print a traceback.
+        while not _has_started(instance, began) and process.poll() is None and time.time() < latest:
+            time.sleep(0.1)
         process.terminate()
         try:
             process.wait(_DAEMON_SHUTDOWN_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def _has_started(instance: dg.DagsterInstance, began: float) -> bool:
+    """Whether a daemon has given a sign of life since `began`, in seconds since the epoch."""
+    return any(heartbeat.timestamp >= began for heartbeat in instance.get_daemon_heartbeats().values())

@@ -94,6 +94,8 @@ def ui_ended_by(number: signal.Signals) -> Iterator[EndingUI]:
         _wait_for(ui.url)
         daemons = "Instance is configured with the following daemons"
         wait_until(lambda: any(daemons in line for line in ui.printed), "the daemon runs")
+        announced = f"The Dagster UI: {ui.url} "
+        wait_until(lambda: any(announced in line for line in ui.printed), "it has said where it is")
         yield ui
         groups = [os.getpgid(daemon) for daemon in _started_by(process.pid, "dagster._daemon")]
     except BaseException:
