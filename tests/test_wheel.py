@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import stat
@@ -102,6 +103,26 @@ def wheel() -> Iterator[Path]:
         yield built
 
 
+def install_as_the_page_says(wheel: Path, python: Path, environment: Path) -> None:
+    """Type the lines of the page, in a directory with the lock and the wheel."""
+    page = (PROJECT / "docs" / "deployment.md").read_text(encoding="utf-8")
+    (lines,) = re.findall(r"### Without a checkout\n.*?```\n(.*?)```", page, re.DOTALL)
+    typed = lines.replace("/opt/devin-session-metrics/.venv", str(environment)).replace("python3 -m", f"{python} -m")
+    assert typed.count(str(environment)) == 3, lines
+    shutil.copy(PROJECT / "requirements.lock", wheel.parent)
+    quiet = {"PIP_QUIET": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    subprocess.run(["bash", "-e", "-c", typed], cwd=wheel.parent, env={**os.environ, **quiet}, check=True)
+
+
+def install_with_uv(wheel: Path, python: Path, environment: Path) -> None:
+    """Install the same at a fraction of pip's cost."""
+    subprocess.run([UV, "venv", "--quiet", "--python", python, environment], check=True)
+    # Compiled, since the user cannot write bytecode there, and each command would compile everything again.
+    install = [UV, "pip", "install", "--quiet", "--compile-bytecode", "--python", str(environment / "bin" / "python")]
+    subprocess.run([*install, "--require-hashes", "--requirements", str(PROJECT / "requirements.lock")], check=True)
+    subprocess.run([*install, "--no-deps", str(wheel)], check=True)
+
+
 @pytest.fixture(scope="module", params=HERE)
 def installation(wheel: Path, request: pytest.FixtureRequest) -> Iterator[Installation]:
     python = interpreter(request.param)
@@ -109,11 +130,10 @@ def installation(wheel: Path, request: pytest.FixtureRequest) -> Iterator[Instal
     directory = Path(tempfile.mkdtemp(prefix="installed-"))
     directory.chmod(0o755)
     environment = directory / "environment"
-    subprocess.run([UV, "venv", "--quiet", "--python", python, environment], check=True)
-    # Compiled, since the user cannot write bytecode there, and each command would compile everything again.
-    install = [UV, "pip", "install", "--quiet", "--compile-bytecode", "--python", str(environment / "bin" / "python")]
-    subprocess.run([*install, "--require-hashes", "--requirements", str(PROJECT / "requirements.lock")], check=True)
-    subprocess.run([*install, "--no-deps", str(wheel)], check=True)
+    if request.param == HERE[0]:
+        install_as_the_page_says(wheel, python, environment)
+    else:
+        install_with_uv(wheel, python, environment)
     is_other = os.geteuid() == 0 and can_be_run_by_all(python)
     user = ("setpriv", f"--reuid={USER_ID}", f"--regid={USER_ID}", "--clear-groups") if is_other else ()
     here = Installation(directory, user)

@@ -3,6 +3,7 @@
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from datetime import UTC, date, datetime, timedelta
@@ -11,7 +12,7 @@ from pathlib import Path
 import dagster as dg
 import sqlalchemy as sa
 
-from pipelines.command import runs
+from pipelines.command import interrupts, runs
 from pipelines.command.dagster_home import open_instance
 from pipelines.command.exit_codes import WRONG_USE
 from pipelines.command.live_progress import LiveProgress
@@ -62,6 +63,9 @@ def run_demo(days: int, organizations: int, *, with_ui: bool) -> None:
         checks = [sentence for severity in severities for sentence in runs.failed_checks([outcome], severity)]
         for sentence in outcome.failures + checks:
             complain(sentence, "not_loaded")
+        if outcome.is_interrupted:
+            complain("Interrupted. To see the demo, run the same command again.", "interrupted")
+            raise SystemExit(interrupts.exit_code())
         if outcome.failures:
             raise SystemExit(1)
         _keep_start_date(first_day)
@@ -69,7 +73,11 @@ def run_demo(days: int, organizations: int, *, with_ui: bool) -> None:
         say(f"The report of the demo, to open in a browser: {report.as_uri()}")
         _show(settings)
         if with_ui:
-            subprocess.run([sys.executable, "-m", "pipelines", "ui"], check=False)
+            ui = subprocess.Popen([sys.executable, "-m", "pipelines", "ui"])
+            for number in interrupts.SIGNALS:  # the UI stops its children first, and the sandbox lasts as long as it
+                signal.signal(number, lambda number, _: ui.send_signal(number))
+            if code := ui.wait():
+                raise SystemExit(code)
         else:
             _show_next_steps(report)
 
