@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 import dagster as dg
 import uvicorn
@@ -86,6 +87,11 @@ class _Server(uvicorn.Server):
             say(
                 f"The Dagster UI: http://{address}:{port} (stop with Ctrl-C; the schedule runs as long as this command)"
             )
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop at the first signal. At a second one, uvicorn would cancel what is stopping and print a traceback."""
+        if not self.should_exit:
+            super().handle_exit(sig, frame)
 
 
 def serve(instance: dg.DagsterInstance, port: int) -> None:

@@ -102,7 +102,8 @@ def ui_ended_by(number: signal.Signals) -> Iterator[EndingUI]:
         process.send_signal(signal.SIGINT)
         process.wait(ENDING_SECONDS)
         raise
-    os.killpg(process.pid, number)  # as a terminal does
+    for _ in range(2):  # as impatient people press Ctrl-C
+        os.killpg(process.pid, number)  # as a terminal does
     reading.join(ENDING_SECONDS)
     output = "".join(ui.printed)
     assert not reading.is_alive(), f"a process that the UI started is still running: {output}"
