@@ -1,7 +1,8 @@
 -- The two roles that a warehouse on PostgreSQL needs, each with only the permissions that it uses:
 --
 --   devin_writer    creates the tables and views and writes the rows; its name and password go into WAREHOUSE_URL
---   devin_analyst   reads every table and view, including those that later releases add, and can't change any
+--   devin_analyst   reads every table and view, including those that later releases add, except the four that only the
+--                   job needs, and can't change any
 --
 -- Run this in a database that only the warehouse uses, before the first load, as a superuser. From PostgreSQL 15 on,
 -- the owner of the database can run it too, if allowed to create roles. It is plain SQL, so any client will do; in
@@ -54,12 +55,14 @@ $$;
 -- creates, which allows later releases to change the tables.
 --
 -- The tables and views that already exist, and those that the writer will create. Views count as tables here, and read
--- with the permissions of the writer, who owns them.
+-- with the permissions of the writer, who owns them: so `calendar` works although the analyst may not read the table
+-- behind it. The job itself takes the tables that only it needs from the analyst, when it creates them.
 do $$
 declare
     this_database constant text := quote_ident(current_database());
     chosen constant text := coalesce(nullif(current_setting('devin.schema', true), ''), 'public');
     this_schema constant text := quote_ident(chosen);
+    this_table text;
 begin
     if chosen = 'public' then
         execute 'revoke all on database ' || this_database || ' from public';
@@ -74,6 +77,13 @@ begin
     execute 'grant usage on schema ' || this_schema || ' to devin_analyst';
 
     execute 'grant select on all tables in schema ' || this_schema || ' to devin_analyst';
+    for this_table in
+        select quote_ident(relname) from pg_catalog.pg_class
+        where relnamespace = to_regnamespace(this_schema)
+            and relname in ('day_boundary', 'expected_days', 'stale_days', 'warehouse_version')
+    loop
+        execute 'revoke all on ' || this_schema || '.' || this_table || ' from devin_analyst';
+    end loop;
     -- Only members of the writer may set default privileges for its future tables, so the user joins temporarily.
     grant devin_writer to current_user;
     execute 'alter default privileges for role devin_writer in schema ' || this_schema

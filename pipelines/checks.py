@@ -9,6 +9,8 @@ import sqlalchemy as sa
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
 from pipelines.asset_keys import asset_key
+from pipelines.failures import known_errors_fail_the_step
+from pipelines.ledger import open_read_only
 from pipelines.loading.changed_settings import Incompatible, describe_moved, moved_days
 from pipelines.loading.counted_ids import LIST_IS_WHOLE
 from pipelines.partitions import closed_days, daily_partitions, format_days
@@ -109,7 +111,7 @@ def _as_check(settings: Settings, claim: Claim, dimension: Dimension) -> dg.Asse
         additional_deps=[asset_key(settings, name) for name in claim.also] or None,
     )
     def check(database: dg.ResourceParam[Database], settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
-        with database.transaction(read_only=True) as connection:
+        with known_errors_fail_the_step(), open_read_only(database) as connection:
             verdict = claim.judge(connection, dimension, settings)
         return dg.AssetCheckResult(
             passed=verdict.passed,
@@ -212,7 +214,7 @@ def every_cell_is_present(connection: sa.Connection, dimension: Dimension, setti
     )
     return Verdict(
         not missing,
-        _reload("Days with missing counts", missing) or complete,
+        _reload(f"Days with missing counts{dimension.per_noun}", missing) or complete,
         {"days_with_missing_counts": len(missing), "missing_counts_in_read_days": sum(gaps.values())},
     )
 
@@ -223,7 +225,7 @@ def latest_closed_day_is_present(connection: sa.Connection, dimension: Dimension
     is_loaded = latest in reads.read_days(connection, dimension)
     return Verdict(
         is_loaded,
-        _reload("The latest closed day is not loaded yet", [] if is_loaded else [latest])
+        _reload(f"The latest closed day is not loaded yet{dimension.per_noun}", [] if is_loaded else [latest])
         or f"{latest}, the latest closed day, is loaded.",
         {"latest_closed_day": latest.isoformat()},
         dg.AssetCheckSeverity.WARN,
@@ -238,7 +240,7 @@ def windows_are_current(connection: sa.Connection, dimension: Dimension, setting
         return Verdict(False, str(error), {})
     return Verdict(
         not days,
-        f"Bounds have moved: {describe_moved(days, settings)}"
+        f"Bounds have moved{dimension.per_noun}: {describe_moved(days, settings)}"
         if days
         else f"Every loaded day begins and ends as the rules of {settings.devin_timezone} say.",
         {"days_with_moved_bounds": len(days)},
@@ -275,7 +277,8 @@ def no_count_is_negative(connection: sa.Connection, dimension: Dimension, settin
     negative = connection.scalars(of_these.distinct().order_by(cells.day)).all()
     return Verdict(
         not negative,
-        _reload("Negative counts", negative, "--refresh") or "No count read by the last run is negative.",
+        _reload(f"Negative counts{dimension.per_noun}", negative, "--refresh")
+        or "No count read by the last run is negative.",
         {"days_with_negative_counts": len(negative)},
     )
 

@@ -20,12 +20,12 @@ class OlderWarehouse(Exception):
 def open_read_only(database: Database) -> Iterator[sa.Connection]:
     """The warehouse, opened read-only; if there is none yet, an empty one in memory, so that nothing is written.
 
-    Raises WarehouseError, NewerWarehouse or OlderWarehouse.
+    Raises WarehouseError, UnfitWarehouse or OlderWarehouse.
     """
     if not database.is_file or database.exists():
         with database.transaction(read_only=True) as connection:
             snapshot.find_bookkeeping(connection)
-            found = migrations.refuse_newer(connection)
+            found = migrations.refuse_unfit(connection)
             if found == migrations.VERSION:
                 yield connection
                 return

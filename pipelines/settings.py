@@ -187,8 +187,8 @@ class Settings(BaseSettings):
         "",
         "Schema of the PostgreSQL database in which the warehouse is, so that the database can hold other things too. "
         "The first load creates it. Unset: what the search_path of the user or the address says, usually `public`.",
-        "up to 63 lower-case letters, digits and underscores, not beginning with a digit or `pg_`; only with a "
-        "warehouse on PostgreSQL",
+        "up to 63 lower-case letters, digits and underscores, not beginning with a digit or `pg_`, and no reserved "
+        "word of SQL; only with a warehouse on PostgreSQL",
     )
     devin_report_path: Path | None = _setting(
         None,

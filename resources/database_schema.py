@@ -11,6 +11,8 @@ from resources.database_errors import URL_VARIABLE, WarehouseError
 
 VARIABLE = "DEVIN_SCHEMA"
 
+# SQL's, by SQLAlchemy, and those that it leaves out.
+_RESERVED = {*postgresql.base.RESERVED_WORDS, "collation", "concurrently", "lateral", "system_user", "tablesample"}
 _LARGEST_NAME = 63  # PostgreSQL cuts off what is longer
 # The first half of a lock's number, "devs" and "devc" in ASCII: any will do as long as every writer uses the same. The
 # second half is the schema's oid, so that writers of two schemas never wait for each other; a schema that is yet to be
@@ -23,6 +25,11 @@ def check_schema(name: str) -> str:
     """Return the name if no statement needs quotes around it. Raises ValueError with the reason otherwise."""
     if not re.fullmatch(r"[a-z_][a-z0-9_]*", name):
         raise ValueError("in any other name, every query would have to put it in quotes")
+    if name in _RESERVED:
+        raise ValueError(
+            "a reserved word of SQL, which every query would have to put in quotes; if there is such a schema, rename "
+            f'it: alter schema "{name}" rename to {name}_metrics'
+        )
     if len(name) > _LARGEST_NAME:
         raise ValueError(f"PostgreSQL would cut it off after {_LARGEST_NAME} characters")
     if name.startswith("pg_") or name == "information_schema":

@@ -54,5 +54,6 @@ def unfit_encoding(connection: sa.Connection) -> str:
 def asked_for(url: sa.URL) -> dict[str, str]:
     """The parameters in PGOPTIONS and in the options of the address, with their values; the latter have precedence."""
     options = [os.environ.get("PGOPTIONS", ""), *url.normalized_query.get("options", ())]
-    found = re.findall(r"(?:-c\s*|--)([A-Za-z_][A-Za-z0-9_.-]*)\s*=((?:\\.|\S)*)", " ".join(options))
+    # A blank ends a value, so that a server refuses what follows it; messages show that as part of the value.
+    found = re.findall(r"(?:-c\s*|--)([A-Za-z_][A-Za-z0-9_.-]*)\s*=((?:\\.|\S|\s+(?=[^-\s]))*)", " ".join(options))
     return {name.replace("-", "_").lower(): re.sub(r"\\(.)", r"\1", value) for name, value in found}

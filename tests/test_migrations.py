@@ -403,6 +403,36 @@ def test_days_with_a_count_too_large_to_sum_are_to_be_loaded_again(old: Database
             assert rows_of(connection, table) == select_over_all_time(connection, table.name)
 
 
+# Without a new version
+
+
+def test_comments_that_a_release_words_anew_reach_an_existing_warehouse_with_the_next_run(each_world: World) -> None:
+    database = each_world.database
+    migrate(database)
+    laid_out = layout(database)
+    with database.transaction() as connection:
+        connection.execute(sa.text("comment on table daily_totals is 'as an earlier release put it'"))
+        connection.execute(sa.text("comment on view calendar is null"))
+        connection.execute(sa.text("comment on column organizations.org_name is null"))
+    assert layout(database) != laid_out
+    assert each_world.load(FIRST, FIRST).success
+    assert layout(database) == laid_out
+    with statements(database) as (connection, executed):
+        tables.describe_changed(connection)
+    assert [statement.split()[0] for statement in executed] == ["select"], "nothing differs any more"
+
+
+def test_a_writer_who_does_not_own_the_tables_leaves_their_comments_alone(postgresql: PostgreSQL) -> None:
+    url = postgresql.database()
+    migrate(Database(url=url))
+    with Database(url=url).transaction() as connection:
+        connection.execute(sa.text("comment on table daily_totals is 'as an earlier release put it'"))
+    of_database = sa.make_url(url).set(username=sa.make_url(url).database)  # the role that owns the database alone
+    with Database(url=of_database.render_as_string(hide_password=False)).transaction() as connection:
+        tables.describe_changed(connection)
+        assert comments(connection)["daily_totals", None] == "as an earlier release put it"
+
+
 # From a later version
 
 

@@ -155,6 +155,7 @@ def test_users_days_that_moved_are_told_apart_and_both_totals_are_compared_only_
         found = dict(verdicts(connection, world.settings))
     assert found["Users and organizations"].passed
     assert not found["Bounds of days (users)"].passed
+    assert found["Bounds of days (users)"].sentence.startswith(f"Bounds have moved per user: {FIRST}")
     assert world.load(FIRST, LAST_MOVED).success
     assert advice(world) == []
 
@@ -171,6 +172,25 @@ def test_a_backfill_after_the_zone_got_new_rules_on_this_machine(world: World, t
     assert moved(world) == [f"2025-03-{day}" for day in range(26, 31)]
     assert world.run(FIRST, LAST_MOVED).success
     assert_all_days_are_of_one_kind(world, LAST)
+
+
+@pytest.mark.parametrize("lost", ["", "devin_sessions.duckdb"], ids=["from the copy", "from Parquet"])
+def test_after_a_restore_status_says_the_same_as_before(world: World, here: Here, lost: str) -> None:
+    load_by_earlier_rules(world)
+    world.configure(devin_start_date="2025-03-20")
+    assert world.load(LAST, LAST).success, "days before the first loaded one are expected from now on"
+    assert world.run_with_tags(range_tags(LAST, LAST)).success
+    before, views = json.loads(here("status", "--json")[1]), world.rows("select * from reconciliation order by day")
+    assert before["organizations"]["moved"] == [f"2025-03-{day}" for day in range(26, 31)]
+    if lost:
+        (world.directory / "published" / lost).unlink()
+    world.database.path.write_bytes(b"")
+    assert here("restore")[0] == 0
+    after = json.loads(here("status", "--json")[1])
+    assert after["organizations"] == before["organizations"]
+    assert [said for said in after["to_do"] if not said.startswith("Behind")] == before["to_do"]
+    assert world.rows("select * from reconciliation order by day") == views
+    assert world.load(LAST, "2025-04-03").success, "the next load goes on"
 
 
 # By changed settings

@@ -8,18 +8,23 @@ import pytest
 import sqlalchemy as sa
 
 from pipelines.home import PROJECT
+from pipelines.ledger import open_read_only
 from resources.database import Database
 from tests.support.postgresql import PostgreSQL
 from tests.support.rows import NOW, reading, store
 from tests.support.warehouse import rebuild
 from warehouse import migrations, tables, writes
 from warehouse.dimensions import ORGANIZATIONS, USERS
+from warehouse.migrations import UnfitWarehouse
 from warehouse.writes import Entry
 
 SCRIPT = PROJECT / "docs" / "postgresql-roles.sql"
 WRITER, ANALYST = "devin_writer", "devin_analyst"
+OPERATOR = "Night operator"  # which may do on every table what it is granted
+ROLES = WRITER, OPERATOR, ANALYST
 DAYS = [date(2025, 1, 1) + timedelta(days=n) for n in range(10)]
-RELATIONS = sorted(r.name for r in (*tables.metadata.sorted_tables, *tables.views.sorted_tables))
+BOOKKEEPING = {relation.name for relation in tables.RELATIONS if tables.facts(relation).kind == "bookkeeping table"}
+FOR_ANALYSTS = sorted({relation.name for relation in tables.RELATIONS} - BOOKKEEPING)
 
 
 def run_script(url: str, prefix: str = "devin", before: str = "") -> None:
@@ -78,9 +83,9 @@ def refused(database: Database, statement: str) -> str:
 
 
 def counts(database: Database) -> Mapping[str, int]:
-    """The number of rows that each table and view has for this role."""
+    """The number of rows that each table and view has for this role, without the tables that only the job needs."""
     with database.transaction(read_only=True) as connection:
-        return {name: connection.execute(sa.text(f"select count(*) from {name}")).scalar_one() for name in RELATIONS}
+        return {name: connection.execute(sa.text(f"select count(*) from {name}")).scalar_one() for name in FOR_ANALYSTS}
 
 
 def attributes(url: str) -> list[tuple[Any, ...]]:
@@ -186,14 +191,46 @@ def test_the_writer_creates_the_warehouse_and_owns_what_it_created(url: str) -> 
         assert owners.scalars().all() == [WRITER]
 
 
-def test_the_analyst_reads_every_table_and_view(url: str, analyst: Database) -> None:
+def test_the_analyst_reads_and_lists_every_table_and_view_but_those_that_only_the_job_needs(
+    url: str, analyst: Database
+) -> None:
     read = counts(analyst)
     assert read == counts(as_role(url, WRITER))
-    empty = {"stale_days", "contradictions", "user_contradictions"}
-    assert {name for name, number in read.items() if not number} == empty, "the rollups are up to date"
+    empty = {"contradictions", "user_contradictions"}
+    assert {name for name, number in read.items() if not number} == empty
     with analyst.transaction(read_only=True) as connection:
-        assert tables.present(connection) == set(RELATIONS)
-        assert migrations.refuse_newer(connection) == migrations.VERSION
+        listed = sa.text("select table_name from information_schema.tables where table_schema = 'public'")
+        assert set(connection.scalars(listed)) == set(FOR_ANALYSTS)
+    for name in BOOKKEEPING:
+        assert f"permission denied for table {name}" in refused(analyst, f"select * from {name}")
+    why = r"can't be read from warehouse_version \(permission denied .*as the writer of docs/postgresql-roles.sql"
+    with pytest.raises(UnfitWarehouse, match=why), open_read_only(analyst):
+        pass
+
+
+def test_an_upgrade_takes_the_bookkeeping_tables_from_those_who_only_read_them(postgresql: PostgreSQL) -> None:
+    url = postgresql.database()
+    run_script(url)
+    load(as_role(url, WRITER))
+    of_an_older_release = [
+        f"grant select on all tables in schema public to {ANALYST}, public",
+        f'grant select, insert on all tables in schema public to "{OPERATOR}"',
+        f"update warehouse_version set version = {migrations.VERSION - 1}",
+    ]
+    with Database(url=url).transaction() as connection:
+        connection.execute(sa.text(f'create role "{OPERATOR}"'))
+        for statement in of_an_older_release:
+            connection.execute(sa.text(statement))
+    load(as_role(url, WRITER))
+    with Database(url=url).transaction() as connection:
+        allowed = sa.text(
+            "select relname from pg_class where relname = any(:names) and has_table_privilege(:role, oid, 'select')"
+        )
+        names = list(BOOKKEEPING)
+        roles = {role: {*connection.scalars(allowed, {"names": names, "role": role})} for role in ROLES}
+        connection.execute(sa.text(f'drop owned by "{OPERATOR}"; drop role "{OPERATOR}"'))
+    assert roles == {WRITER: BOOKKEEPING, OPERATOR: BOOKKEEPING, ANALYST: set()}
+    assert counts(as_role(url, ANALYST)) == counts(as_role(url, WRITER))
 
 
 def test_the_analyst_reads_what_the_writer_creates_or_recreates_later(url: str, analyst: Database) -> None:

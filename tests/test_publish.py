@@ -82,16 +82,15 @@ def rows_in(path: Path) -> list[tuple[Any, ...]]:
 
 
 def rows_in_utc(database: Path, table: str) -> list[tuple[Any, ...]]:
-    """The rows of a table in a DuckDB file, in its order."""
+    """The rows of a table in a snapshot, in its order."""
     with duckdb.connect(str(database), read_only=True) as connection:
-        connection.execute("set time zone 'UTC'")
+        connection.execute(f"set time zone 'UTC'; set search_path = 'main,{BOOKKEEPING}'")
         return connection.table(table).fetchall()
 
 
 def one_file_tables() -> set[str]:
-    """The tables that become one file each: all but the counts and those that only the runs need."""
-    internal = {t.name for t in tables.RELATIONS if tables.facts(t).kind == "bookkeeping table"}
-    return set(tables.metadata.tables) - internal - {CELLS, tables.user_daily_sessions.name}
+    """The tables that become one file each: all but the counts and the list of days that the next run empties."""
+    return set(tables.metadata.tables) - {tables.stale_days.name, CELLS, tables.user_daily_sessions.name}
 
 
 @contextmanager

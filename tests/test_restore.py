@@ -3,12 +3,17 @@
 import gzip
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import sqlalchemy as sa
 
 from pipelines.command import exit_codes
 from pipelines.home import PROJECT
@@ -198,18 +203,68 @@ def test_without_a_copy_the_warehouse_is_restored_from_parquet(loaded: World, he
     code, out, err = here("restore")
     assert (code, err) == (0, "")
     assert "from the Parquet files, as of" in out
-    after = all_of(loaded.database.path)
-    assert (before.pop("day_boundary"), after.pop("day_boundary")) == ([("UTC", 0)], []), "the next load records it"
-    history = before.pop("expected_days"), after.pop("expected_days")
-    assert history[1] != [], "the views need it"
-    for views in (
-        "calendar",
-        "session_grid",
-        "reconciliation",
-        "organization_days",
-    ):  # which cover only the expected days
-        before.pop(views), after.pop(views)
-    assert after == before
+    assert all_of(loaded.database.path) == before
+
+
+def test_parquet_files_of_a_release_that_published_less_are_restored_with_what_follows_from_them(
+    loaded: World, here: Here
+) -> None:
+    path = loaded.database.path
+    before = all_of(path)
+    for file in (path, snapshot_of(loaded)):
+        blank(file)
+    for name in ("day_boundary", "expected_days", "warehouse_version"):
+        (parquet_of(loaded) / f"{name}.parquet").unlink()
+    organizations = parquet_of(loaded) / "organizations.parquet"
+    pq.write_table(pq.read_table(organizations).drop_columns("is_listed"), organizations)
+    code, out, err = here("restore")
+    assert (code, err) == (0, ""), out
+    after = all_of(path)
+    assert (after["day_boundary"], after["expected_days"]) == ([], [(date(2025, 1, 20), date(2025, 2, 10))])
+    assert after["warehouse_version"] == before["warehouse_version"]
+    assert after["organizations"] == before["organizations"], "all of them are on the latest list"
+
+
+def test_parquet_files_of_a_later_release_are_refused(loaded: World, here: Here) -> None:
+    for file in (loaded.database.path, snapshot_of(loaded)):
+        blank(file)
+    of_later = pa.table({"version": pa.array([99], pa.int32())})
+    pq.write_table(of_later, parquet_of(loaded) / "warehouse_version.parquet")
+    code, _, err = here("restore")
+    assert code == exit_codes.WRONG_USE
+    assert "The warehouse has version 99" in " ".join(err.split())
+    assert loaded.database.path.read_bytes() == b""
+
+
+@dataclass(frozen=True)
+class OnFailingDisk(Database):
+    """A database whose file has a block that doesn't read as it was written, once it is complete."""
+
+    @contextmanager
+    def transaction(self, *, read_only: bool = False) -> Iterator[sa.Connection]:
+        with super().transaction(read_only=read_only) as connection:
+            yield connection
+        if not read_only:
+            damage_rows(self.path, CELLS)
+
+
+@pytest.mark.parametrize("damage", ["its counts", "a rollup", "gone"])
+def test_a_restored_file_that_cannot_be_read_replaces_nothing(
+    loaded: World, here: Here, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    path = loaded.database.path
+    before = all_of(path)
+    DAMAGE[damage](path)
+    damaged = path.read_bytes() if path.exists() else None
+    with monkeypatch.context() as failing:
+        failing.setattr("pipelines.command.restore.Database", OnFailingDisk)
+        code, out, err = here("restore")
+    assert (code, out) == (exit_codes.MISSING, "")
+    assert "The restored file can't be read (IO Error: Corrupt database file" in " ".join(err.split())
+    assert (path.read_bytes() if path.exists() else None) == damaged
+    assert asides(loaded) == [] and not list(loaded.directory.glob(".restoring-*"))
+    assert here("restore")[0] == 0
+    assert all_of(path) == before
 
 
 def damage_everything(world: World, name: str, copy_of: str | None) -> None:

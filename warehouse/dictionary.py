@@ -43,7 +43,7 @@ What the warehouse contains, table by table. `make docs` generates this page fro
 - **DuckDB**: the snapshot `data/published/devin_sessions.duckdb`, or the Parquet files in `data/published/parquet`.
   They are next to the warehouse, so `WAREHOUSE_URL` determines their directory. Each run replaces each file as a whole,
   so readers never wait: one that has the old file open keeps it. `daily_sessions` and `user_daily_sessions` have one
-  Parquet file per month, the other tables one each; views and bookkeeping tables are only in the snapshot. Rows are in
+  Parquet file per month, the other tables one each; views and `stale_days` are only in the snapshot. Rows are in
   the order of the key. A new file is readable only by its owner; permissions that you set on a file are kept.
 - **PostgreSQL and MotherDuck**: the warehouse itself, with the same tables, views and columns.
 
@@ -69,7 +69,7 @@ The example queries run unchanged on DuckDB and PostgreSQL.
 - **Kinds.** A *table* is filled from the API. A *rollup* is a table that its SQL file fills from other tables after
   each load. A *view* runs its query when it is read. A *bookkeeping table* is for the project's own use:
   in the snapshot, it is in the schema `bookkeeping`, as in `bookkeeping.expected_days`, and `calendar`, which reads it,
-  is a table. `devin-sessions query` finds it by its name alone.
+  is a table. `devin-sessions query` finds it by its name alone. On PostgreSQL, the role for analysts may not read it.
 - **Users.** The tables about users are empty unless `DEVIN_USER_IDS` is set.
 
 ## Comments in the database

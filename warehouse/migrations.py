@@ -1,4 +1,7 @@
-"""Migrates an older warehouse to the current layout of `tables`, its version, and refuses a newer one."""
+"""Migrates an older warehouse to the current layout of `tables`, its version, and refuses what it can't be.
+
+That is a newer warehouse, and a database in which others have tables or views with these names.
+"""
 
 import sqlalchemy as sa
 
@@ -7,7 +10,7 @@ from warehouse.dimensions import DIMENSIONS, ORGANIZATIONS
 from warehouse.tables import expected_days, warehouse_version
 
 # A new table or view states its version in its facts; for any other change, raise the number here.
-VERSION = max(4, *(tables.facts(relation).since for relation in tables.RELATIONS))
+VERSION = max(8, *(tables.facts(relation).since for relation in tables.RELATIONS))
 
 EXPECTED_DAYS_UP_TO_VERSION_4 = "history"  # the table's name until then; it sounded like a change log
 
@@ -25,22 +28,65 @@ class NamesTaken(UnfitWarehouse):
 
 
 def version(connection: sa.Connection) -> int:
-    """The version of the warehouse in this database: 0 if there is none."""
+    """The version of the warehouse in this database: 0 if there is none. Raises UnfitWarehouse if it can't be read."""
+    return _version(connection, tables.present(connection))
+
+
+def _version(connection: sa.Connection, there: set[str]) -> int:
+    found = _recorded_version(connection) if warehouse_version.name in there else 1  # the first release recorded none
+    return found if _tables_of(1) <= there else 0
+
+
+def _recorded_version(connection: sa.Connection) -> int:
+    """The version in the table for it; 0 if that isn't a table of one version, and so is somebody else's."""
+    everything = sa.select(sa.text("*")).select_from(sa.text(warehouse_version.name)).limit(2)
+    try:
+        rows = connection.execute(everything).mappings().all()
+    except (sa.exc.ProgrammingError, sa.exc.DataError) as error:
+        why = " ".join(str(error.orig).split())
+        raise UnfitWarehouse(
+            f"The version of the warehouse can't be read from {warehouse_version.name} ({why}). If this job created "
+            "that, use the database as the writer of docs/postgresql-roles.sql. If not, rename it, or set "
+            f"{_ELSEWHERE}."
+        ) from None
+    found = rows[0].get("version") if len(rows) == 1 else None
+    return found if type(found) is int and found > 0 else 0
+
+
+def _tables_of(of_version: int) -> set[str]:
+    """The names of the tables that a warehouse of this version has; views may have been dropped."""
+    return {table.name for table in tables.metadata.sorted_tables if tables.facts(table).since <= of_version}
+
+
+def refuse_unfit(connection: sa.Connection) -> int:
+    """Return the version of the warehouse in this database: 0 if there is none yet. Raises UnfitWarehouse."""
     there = tables.present(connection)
-    if warehouse_version.name in there:
-        return connection.scalar(sa.select(warehouse_version.c.version)) or 0
-    return 1 if ORGANIZATIONS.totals.name in there else 0  # the first release didn't record its version
+    found = _version(connection, there)
+    refuse_newer(found)
+    if lacking := _tables_of(found) - there:
+        raise UnfitWarehouse(
+            f"The warehouse has version {found}, but {', '.join(sorted(lacking))} of it is not there. Restore a "
+            "backup, or set WAREHOUSE_URL to a new warehouse and load history again."
+        )
+    later = {relation.name for relation in tables.RELATIONS if tables.facts(relation).since > found}
+    if later and (taken := later & tables.in_use(connection)):
+        raise NamesTaken(
+            f"The database already holds {', '.join(sorted(taken))}, which this job did not create and whose names it "
+            f"needs. Rename them, or set {_ELSEWHERE}."
+        )
+    return found
 
 
-def refuse_newer(connection: sa.Connection) -> int:
-    """Return the warehouse's version. Raises NewerWarehouse if a later release has written it."""
-    found = version(connection)
+_ELSEWHERE = "WAREHOUSE_URL to another database, or, on PostgreSQL, DEVIN_SCHEMA to a schema of its own"
+
+
+def refuse_newer(found: int) -> None:
+    """Raise NewerWarehouse if this is the version of a later release."""
     if found > VERSION:
         raise NewerWarehouse(
             f"The warehouse has version {found}, but this release supports versions up to {VERSION}: a later release "
             "has written it. Use that release, or set WAREHOUSE_URL to another warehouse."
         )
-    return found
 
 
 def migrate(connection: sa.Connection) -> None:
@@ -48,23 +94,19 @@ def migrate(connection: sa.Connection) -> None:
 
     Raises UnfitWarehouse.
     """
-    snapshot.become_warehouse(connection)  # a backup may have been put in the warehouse's place
-    found = refuse_newer(connection)
+    is_snapshot = snapshot.find_bookkeeping(connection)  # a backup may have been put in the warehouse's place
+    found = refuse_unfit(connection)
+    if is_snapshot:
+        snapshot.become_warehouse(connection)
     if found == VERSION:
         return
-    there = tables.present(connection)
-    taken = there & {relation.name for relation in tables.RELATIONS if tables.facts(relation).since > found}
-    if taken:
-        raise NamesTaken(
-            f"The database already holds {', '.join(sorted(taken))}, which this job did not create and whose names it "
-            "needs. Rename them, or set WAREHOUSE_URL to another database, or, on PostgreSQL, DEVIN_SCHEMA to a schema "
-            "of its own."
-        )
     if found in (1, 2, 3):
-        _add_is_listed(connection, there)
+        _add_is_listed(connection, tables.present(connection))
     if found in (2, 3, 4):
         connection.execute(sa.text(f"alter table {EXPECTED_DAYS_UP_TO_VERSION_4} rename to {expected_days.name}"))
     tables.create(connection)
+    if connection.dialect.name == "postgresql":
+        _withhold_bookkeeping(connection)
     if found in (1, 2, 3):
         _drop_impossible_days(connection)
     if found == 1:  # it tracked neither which days the rollups have yet to take in nor which days are expected
@@ -75,16 +117,40 @@ def migrate(connection: sa.Connection) -> None:
     connection.execute(sa.insert(warehouse_version).values(version=VERSION))
 
 
+def _withhold_bookkeeping(connection: sa.Connection) -> None:
+    """Take from readers the bookkeeping tables, which default privileges have given them with all others.
+
+    Views that read these do so as their owner. Roles that may also write there keep their privileges.
+    """
+    readers = sa.text("""
+        select relname, case grantee when 0 then 'public' else cast(cast(grantee as regrole) as text) end as reader
+        from pg_class cross join aclexplode(relacl)
+        where relnamespace = to_regnamespace(quote_ident(current_schema())) and relname = any(:names)
+        group by relname, relowner, grantee
+        having grantee <> relowner and not bool_or(privilege_type in ('INSERT', 'UPDATE', 'DELETE'))
+    """)
+    names = [table.name for table in tables.metadata.sorted_tables if tables.facts(table).kind == "bookkeeping table"]
+    for table, reader in connection.execute(readers, {"names": names}).all():
+        revoke = sa.DDL("revoke all on %(table)s from %(reader)s", context=dict(table=table, reader=reader))  # type: ignore[no-untyped-call]
+        connection.execute(revoke)
+
+
 def _add_is_listed(connection: sa.Connection, there: set[str]) -> None:
-    """Up to version 3, those with the latest last_seen_at were the listed ones."""
+    """Up to version 3, there was no such column."""
     for table, column in (
         (tables.organizations, "alter table organizations add column is_listed boolean"),
         (tables.users, "alter table users add column is_listed boolean"),
     ):
         if table.name in there:
             connection.execute(sa.text(column))
-            latest = sa.select(sa.func.max(table.c.last_seen_at)).scalar_subquery()
-            connection.execute(sa.update(table).values(is_listed=table.c.last_seen_at == latest))
+            list_last_seen(connection, table)
+
+
+def list_last_seen(connection: sa.Connection, listed: sa.Table) -> None:
+    """Mark as listed those with the latest last_seen_at, where a release up to version 3 didn't mark any."""
+    latest = sa.select(sa.func.max(listed.c.last_seen_at)).scalar_subquery()
+    unmarked = sa.update(listed).where(listed.c.is_listed.is_(None))
+    connection.execute(unmarked.values(is_listed=listed.c.last_seen_at == latest))
 
 
 def _drop_impossible_days(connection: sa.Connection) -> None:

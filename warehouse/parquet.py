@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import sqlalchemy as sa
 
 from warehouse import tables
+from warehouse.snapshot import find_bookkeeping
 
 _FINGERPRINT = b"devin_sessions.fingerprint"
 
@@ -37,7 +38,7 @@ class Exported:
 
 
 def export(connection: sa.Connection, directory: Path, replacing: Replacing) -> Exported:
-    """Bring the files in `directory` up to date with this DuckDB warehouse, replacing each as a whole.
+    """Bring the files in `directory` up to date with this DuckDB warehouse or snapshot, replacing each as a whole.
 
     Counts are in one file per month, such as daily_sessions/2025-01.parquet; a month that hasn't changed is left alone,
     unless its file no longer has the checksum in SHA256SUMS. Other tables are in one file each, such as
@@ -48,6 +49,7 @@ def export(connection: sa.Connection, directory: Path, replacing: Replacing) -> 
 
     Raises OSError, and CorruptWrite if a new file doesn't contain what was written to it.
     """
+    find_bookkeeping(connection)
     before, sums = _read_sums(directory), {}
     written = kept = 0
     for table in _published("monthly"):

@@ -18,7 +18,7 @@ _DERIVED = {
     tables.stale_days.name,
     tables.warehouse_version.name,
 }
-# Not worth restoring: the next load writes it.
+# Not missed where no file has it: the next load writes it.
 _NEEDED_ONLY_BY_RUNS = {tables.expected_days.name, migrations.EXPECTED_DAYS_UP_TO_VERSION_4}
 _REGISTERED = "rows_of_a_file"
 
@@ -62,16 +62,22 @@ class Restored:
 
 
 def parquet_source(directory: Path) -> Source | None:
-    """Return what can be restored from the Parquet files in `directory`; None if there are none."""
+    """Return what can be restored from the Parquet files in `directory`; None if there are none.
+
+    Raises NewerWarehouse if a later release has written them.
+    """
     problems: dict[str, str] = {}
     seen: dict[str, bool] = {}
     for path in sorted(directory.rglob("*.parquet")):
         table = path.parent.name if path.parent != directory else path.stem
         name = path.relative_to(directory).as_posix().removesuffix(".parquet")
         try:
-            parquet.read(path)
+            rows = parquet.read(path)
         except (OSError, pa.ArrowException, ValueError) as error:
             problems[name] = " ".join(str(error).split())
+        else:
+            if table == tables.warehouse_version.name:
+                migrations.refuse_newer(max(rows.column("version").to_pylist(), default=0))
         seen[table] = seen.get(table, True) and name not in problems
     if not seen:
         return None
@@ -103,7 +109,8 @@ def restore(connection: sa.Connection, sources: Sequence[Source], *, settled_aft
     for name in sorted(names):
         lost |= _fill(connection, name, chosen.get(name), sources)
     migrations.migrate(connection)
-    tables.create(connection)  # for the comments, which no copy has
+    for dimension in DIMENSIONS:
+        migrations.list_last_seen(connection, dimension.listed)
     dropped = set() if whole else {day for dimension in DIMENSIONS for day in _drop_unproven(connection, dimension)}
     _rebuild(connection, settled_after_days)
     return Restored(

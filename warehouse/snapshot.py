@@ -50,10 +50,14 @@ def is_snapshot(connection: sa.Connection) -> bool:
     return connection.dialect.name == "duckdb" and tables.warehouse_version.name in _bookkeeping_in(connection)
 
 
-def find_bookkeeping(connection: sa.Connection) -> None:
-    """Let this connection find the bookkeeping tables of a snapshot by their names alone, as in a warehouse."""
-    if is_snapshot(connection):
+def find_bookkeeping(connection: sa.Connection) -> bool:
+    """Let this connection find the bookkeeping tables of a snapshot by their names alone, as in a warehouse.
+
+    Returns whether this is a snapshot.
+    """
+    if found := is_snapshot(connection):
         connection.execute(sa.text(f"set search_path = 'main,{BOOKKEEPING}'"))
+    return found
 
 
 def become_warehouse(connection: sa.Connection) -> None:
@@ -64,6 +68,7 @@ def become_warehouse(connection: sa.Connection) -> None:
     for table, apart in _APART:
         if table.name in there:  # an earlier release had fewer
             _move(connection, apart, table)
+    connection.execute(sa.text("set search_path = 'main'"))
     connection.execute(sa.schema.DropSchema(BOOKKEEPING))
     connection.execute(sa.schema.DropTable(_CALENDAR))
     tables.create_view(connection, tables.calendar)

@@ -267,7 +267,7 @@ expected_days = sa.Table(
     _column("first_day", Date(), "First day of history: DEVIN_START_DATE."),
     _column("last_day", Date(), "The last day that was over."),
     comment="One row: the days that were to be loaded when a load last began.",
-    info={"facts": Facts("bookkeeping table", since=5)},
+    info={"facts": Facts("bookkeeping table", since=5, parquet="whole")},
 )
 
 day_boundary = sa.Table(
@@ -276,7 +276,7 @@ day_boundary = sa.Table(
     _column("timezone", Text(), "The time zone of the clock that defines the day: DEVIN_TIMEZONE."),
     _column("day_start_hour", Integer(), "The hour on it at which a day begins: DEVIN_DAY_START_HOUR."),
     comment="One row: where a day begins, as it was set when a load last began.",
-    info={"facts": Facts("bookkeeping table", since=7)},
+    info={"facts": Facts("bookkeeping table", since=7, parquet="whole")},
 )
 
 warehouse_version = sa.Table(
@@ -284,7 +284,7 @@ warehouse_version = sa.Table(
     metadata,
     _column("version", Integer(), "The version of the tables and views, which `migrations` counts."),
     comment="One row: the layout of this warehouse.",
-    info={"facts": Facts("bookkeeping table", since=2)},
+    info={"facts": Facts("bookkeeping table", since=2, parquet="whole")},
 )
 
 # Views are created in this order, so one may select from those above it.
@@ -442,14 +442,26 @@ ROLLUPS = tuple(table for table in metadata.tables.values() if facts(table).kind
 def present(connection: sa.Connection) -> set[str]:
     """The tables and views that a query finds by their names alone, including those that this role may not read."""
     names = """
-        select table_name from information_schema.tables
-        where table_schema = current_schema() or table_schema in (select unnest(current_schemas(false)))
-    """
+        select lower(table_name) from information_schema.tables
+        where table_catalog = current_database()
+            and (table_schema = current_schema() or table_schema in (select unnest(current_schemas(false))))
+    """  # lower, because to DuckDB, Users and users are one name
     if connection.dialect.name == "postgresql":  # whose information_schema omits those
         names = """
             select relname from pg_class
             where relnamespace = to_regnamespace(quote_ident(current_schema())) and relkind in ('r', 'p', 'v', 'm', 'f')
         """
+    return set(connection.scalars(sa.text(names)))
+
+
+def in_use(connection: sa.Connection) -> set[str]:
+    """The names that no table or view can be created with: those `present`, and on PostgreSQL any other."""
+    if connection.dialect.name != "postgresql":
+        return present(connection)
+    names = """
+        select relname from pg_class where relnamespace = to_regnamespace(quote_ident(current_schema()))
+        union select typname from pg_type where typnamespace = to_regnamespace(quote_ident(current_schema()))
+    """
     return set(connection.scalars(sa.text(names)))
 
 
@@ -498,3 +510,33 @@ def describe(connection: sa.Connection, relations: Iterable[sa.Table] = RELATION
             connection.execute(sa.schema.SetTableComment(relation))
         for column in relation.columns:
             connection.execute(sa.schema.SetColumnComment(column))
+
+
+def describe_changed(connection: sa.Connection) -> None:
+    """Write the comments of the tables and views whose comments another release has worded otherwise.
+
+    Only of those that this role owns: it may not change others.
+    """
+    stored = """
+        select table_name, null, comment from duckdb_tables() where schema_name = current_schema()
+        union all select view_name, null, comment from duckdb_views() where schema_name = current_schema()
+        union all select table_name, column_name, comment from duckdb_columns() where schema_name = current_schema()
+    """
+    if connection.dialect.name == "postgresql":
+        stored = """
+            select relname, attname, col_description(pg_class.oid, attnum)
+            from pg_class inner join pg_attribute on attrelid = pg_class.oid and attnum > 0 and not attisdropped
+            where relnamespace = to_regnamespace(quote_ident(current_schema())) and pg_has_role(relowner, 'usage')
+            union all select relname, null, obj_description(oid, 'pg_class') from pg_class
+            where relnamespace = to_regnamespace(quote_ident(current_schema())) and pg_has_role(relowner, 'usage')
+        """
+    found = connection.execute(sa.text(stored))
+    comments: dict[tuple[str, str | None], str | None] = {(name, column): comment for name, column, comment in found}
+
+    def is_changed(relation: sa.Table) -> bool:
+        wanted: dict[str | None, str | None] = {column.name: column.comment for column in relation.columns}
+        wanted[None] = relation.comment
+        differs = any(comments.get((relation.name, part)) != comment for part, comment in wanted.items())
+        return (relation.name, None) in comments and differs
+
+    describe(connection, filter(is_changed, RELATIONS))

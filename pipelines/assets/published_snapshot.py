@@ -10,6 +10,7 @@ from filelock import FileLock
 from pipelines.asset_keys import PUBLISHED_SNAPSHOT, asset_key
 from pipelines.assets.catalogue import GROUP, OWNERS
 from pipelines.failures import known_errors_fail_the_step, unwritten_files_fail_the_step
+from pipelines.ledger import open_read_only
 from pipelines.settings import Settings
 from resources.database import Database
 from resources.files import replacing
@@ -49,6 +50,8 @@ def published_snapshot_asset(settings: Settings, deps: Sequence[dg.AssetKey]) ->
             unwritten_files_fail_the_step(parquet_files, "Those that exist are complete."),
             publishing(snapshot.parent),
         ):
+            with open_read_only(database):
+                pass  # it is a warehouse, and of this release
             database.copy_to(snapshot, arrange)
             with Database(url=f"duckdb:///{snapshot}").transaction(read_only=True) as connection:
                 exported = parquet.export(connection, snapshot.parent / "parquet", replacing)

@@ -71,6 +71,9 @@ def _restore(settings: Settings, database: Database, snapshot: Path, directory: 
             pass  # no run has it open
         found, sources = _examine(path, directory)
         if not found.why:
+            with database.transaction(read_only=True) as connection:
+                find_bookkeeping(connection)
+                migrations.refuse_unfit(connection)
             return _check_published(path, snapshot)
     of_snapshot = _source("the published copy", snapshot, read_through(snapshot)) if snapshot.exists() else None
     of_parquet = restoring.parquet_source(snapshot.parent / "parquet")
@@ -136,7 +139,7 @@ def _examine(path: Path, directory: Path) -> tuple[Found, list[Source]]:
 
 
 def _source(name: str, file: Path, found: Found) -> Source | None:
-    """The tables that can be read from a DuckDB file, if any. Raises NewerWarehouse."""
+    """The tables that can be read from a DuckDB file, if any of them are ours. Raises NewerWarehouse."""
     if found.problem:
         return None
     version = migrations.VERSION
@@ -146,7 +149,8 @@ def _source(name: str, file: Path, found: Found) -> Source | None:
     if "warehouse_version" not in damaged:
         with Database(url=Database.url_of(file)).transaction(read_only=True) as connection:
             find_bookkeeping(connection)
-            version = migrations.refuse_newer(connection)
+            version = migrations.version(connection)
+            migrations.refuse_newer(version)
     if not version:
         return None  # somebody else's file
     return Source(name, whole, file=file, version=version, problems=damaged)

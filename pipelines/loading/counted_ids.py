@@ -14,7 +14,7 @@ from pipelines.settings import Settings
 from resources.database import Database
 from resources.devin_answers import Listed, Organization, User
 from resources.devin_api import DevinAPI, DevinClient
-from warehouse import migrations, reads, writes
+from warehouse import migrations, reads, tables, writes
 from warehouse.dimensions import Dimension
 from warehouse.writes import Entry
 
@@ -60,6 +60,7 @@ def store_listing(
 
         def store(connection: sa.Connection) -> None:
             migrations.migrate(connection)
+            tables.describe_changed(connection)  # a release may word them anew without a new version
             if not chosen:
                 refuse_other_version(reads.api_versions(connection), devin_api.version_name, settings)
             writes.store_listed(connection, dimension, found, datetime.now(UTC))

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 
 from resources.database import Database
 from resources.database_errors import WarehouseError
+from resources.database_schema import check_schema
 from resources.sandbox.server import Sandbox
 from tests.support.command import Here, command_here
 from tests.support.databases import is_blocking_a_writer, numbers, refusal, with_numbers
@@ -157,6 +158,34 @@ def test_a_user_who_may_not_use_the_schema_is_told_what_its_owner_types(
     as_administrator(shared, rest.partition(" Then run")[0])
     with database.transaction(read_only=read_only) as connection:
         assert connection.scalar(sa.text("select current_schema()")) == "metrics"
+
+
+def test_every_name_that_the_server_would_want_in_quotes_is_refused(postgresql: PostgreSQL) -> None:
+    with Database(url=postgresql.database()).transaction(read_only=True) as connection:
+        reserved = "select word from pg_get_keywords() where catcode in ('R', 'T')"
+        words = connection.scalars(sa.text(reserved)).all()
+    assert {"user", "order", "lateral", "tablesample"} <= {*words}
+    for word in words:
+        with pytest.raises(ValueError, match=f'reserved word of SQL.*alter schema "{word}" rename to {word}_metrics'):
+            check_schema(word)
+    for name in ("metrics", "devin", "user_metrics", "public", "day", "name"):
+        assert check_schema(name) == name
+
+
+@pytest.mark.parametrize(
+    ("options", "shown"),
+    [
+        ('-csearch_path="two", public', '"two", public'),
+        ('-c search_path=two, "Other one" -c statement_timeout=5000', 'two, "Other one"'),
+        (r'-csearch_path="two",\ public -c jit=off', '"two", public'),
+        ("--search-path=other  --jit=off", "other"),
+    ],
+)
+def test_a_search_path_is_shown_as_it_was_written(options: str, shown: str) -> None:
+    url = sa.make_url("postgresql+psycopg://host/database").update_query_dict({"options": options})
+    with pytest.raises(WarehouseError) as refused, Database(url=f"{url}", schema="two").transaction():
+        pass
+    assert f"sets search_path to {shown}, but DEVIN_SCHEMA is two: remove one" in str(refused.value)
 
 
 @pytest.mark.parametrize("how", ["address", "PGOPTIONS"])

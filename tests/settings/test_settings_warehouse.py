@@ -99,6 +99,7 @@ def test_a_password_is_never_sent_unencrypted_to_another_machine(monkeypatch: py
         ("a" * 64, "PostgreSQL would cut it off after 63 characters"),
         ("pg_temp", "PostgreSQL keeps this name to itself"),
         ("information_schema", "PostgreSQL keeps this name to itself"),
+        ("order", "a reserved word of SQL, which every query would have to put in quotes; if there is such a schema, "),
     ],
 )
 def test_the_name_of_a_schema_that_needs_quotes_or_is_not_for_users_is_refused(
