@@ -24,7 +24,7 @@ from pipelines.loading.load_metrics import LoadMetrics
 from pipelines.loading.progress import Progress
 from pipelines.schedules import JOB
 from resources.calls import Calls
-from tests.support.command import devin_sessions, in_this_process, start
+from tests.support.command import command_here, devin_sessions, in_this_process, start
 from tests.support.forks import Command, make_home
 from tests.support.held import Held
 from tests.support.numbers import ASSET, in_dagster, lines_of, objects_in
@@ -400,28 +400,8 @@ def test_in_json_an_unexpected_error_is_an_object_too(in_json: World) -> None:
     assert crashed["traceback"].startswith("Traceback")
 
 
-@pytest.mark.parametrize(
-    ("arguments", "has_result"),
-    [
-        (["--help"], True),
-        (["--version"], True),
-        ([], True),
-        (["status"], True),
-        (["probe"], True),
-        (["query", "from range(300)"], True),
-        (["query", "select 1", "-o", "rows.csv"], False),
-        (["query", "select error('no')"], False),
-        (["restore"], False),
-        (["backfill", "--missing", "2025-01-01"], False),
-        (["backfill", "2025-04-01", "--dry-run"], False),
-        (["ui", "--port", "x"], False),
-        (["sandbox", "--port", "70000"], False),
-        (["demo", "--days", "1", "--organizations", "1"], True),
-    ],
-    ids=" ".join,
-)
 def test_in_json_standard_error_has_an_object_on_each_line_and_standard_output_the_result_alone(
-    in_json: World, arguments: list[str], has_result: bool
+    in_json: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     env_file = in_json.directory / ".env"
     env_file.write_text("DEVIN_LOG_FORMAT=json\n", encoding="utf-8")
@@ -433,11 +413,27 @@ def test_in_json_standard_error_has_an_object_on_each_line_and_standard_output_t
     assert snapshot
     snapshot.parent.mkdir(parents=True)
     duckdb.connect(str(snapshot)).close()
-    _, out, err = devin_sessions(*arguments)
-    assert bool(out) is has_result
-    assert '"event"' not in out
-    levels = [json.loads(line)["level"] for line in err.splitlines()]
-    assert levels, "others can read the .env file"
+    here = command_here(capsys, in_json.environment)
+    for run, has_result, arguments in (
+        (here, True, ["--help"]),
+        (here, True, ["--version"]),
+        (here, True, []),
+        (here, True, ["status"]),
+        (here, True, ["probe"]),
+        (here, True, ["query", "from range(300)"]),
+        (here, False, ["query", "select 1", "-o", "rows.csv"]),
+        (here, False, ["query", "select error('no')"]),
+        (here, False, ["backfill", "--missing", "2025-01-01"]),
+        (here, False, ["backfill", "2025-04-01", "--dry-run"]),
+        (here, False, ["ui", "--port", "x"]),
+        (here, False, ["sandbox", "--port", "70000"]),
+        (here, False, ["restore"]),
+        (devin_sessions, True, ["demo", "--days", "1", "--organizations", "1"]),
+    ):
+        _, out, err = run(*arguments)
+        assert bool(out) is has_result, arguments
+        assert '"event"' not in out, arguments
+        assert [json.loads(line)["event"] for line in err.splitlines()][:1] == ["env_file"], arguments
 
 
 @pytest.mark.parametrize("content", ["DEVIN_LOG_FORMAT=json\nnot a line\n", "DEVIN_LOG_FORMAT=json\n\xff"])
