@@ -26,11 +26,18 @@ def read(names: Iterable[str]) -> None:
     """Let the `.env` files fill in what the environment lacks, and take blanks and line ends off the values of `names`.
 
     A file with Windows' line ends, given to a container as it is, leaves a carriage return at the end of each value.
-    Raises EnvFileRefused.
+    Raises EnvFileRefused, after the lines that can be read: how to say so may be among them.
     """
+    refused: EnvFileRefused | None = None
     for path in env_files():
-        _refuse_unreadable(path)
-        load_dotenv(path, override=False, encoding=_ENCODING)
+        try:
+            _refuse_unreadable(path)
+        except EnvFileRefused as error:
+            refused = refused or error
+        with suppress(OSError, UnicodeDecodeError):
+            load_dotenv(path, override=False, encoding=_ENCODING)
+    if refused:
+        raise refused
     for name in (*names, *_READ_ELSEWHERE):
         if (value := os.environ.get(name)) is not None:
             os.environ[name] = value.strip()

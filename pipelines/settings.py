@@ -162,7 +162,8 @@ class Settings(BaseSettings):
     )
     devin_log_format: Literal["text", "json"] = _setting(
         "text",
-        "What `devin-sessions` prints: sentences, or one JSON object per line, with numbers as fields.",
+        "How `devin-sessions` reports what it does: in sentences, or in one JSON object per line on standard error, "
+        "with numbers as fields.",
         "text or json",
     )
     otel_exporter_otlp_endpoint: str | None = _setting(

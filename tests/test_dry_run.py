@@ -27,8 +27,8 @@ def here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
 def numbers_of(here: Here, *arguments: str) -> dict[str, int | None]:
     """What the dry run says, in JSON."""
     code, out, err = here("backfill", *arguments, "--dry-run")
-    assert (code, err) == (0, "")
-    (planned,) = (line for line in map(json.loads, out.splitlines()) if line["event"] == "planned")
+    assert (code, out) == (0, "")
+    (planned,) = (line for line in map(json.loads, err.splitlines()) if line["event"] == "planned")
     return {name: planned[f"requests_{name}"] for name in ("least", "most", "likely")}
 
 
@@ -76,7 +76,7 @@ def test_days_that_are_loaded_cost_nothing_and_a_new_organization_only_its_own_d
     ids = [organization.org_id for organization in world.source.organizations]
     world.configure(devin_log_format="json", devin_org_ids=",".join(ids[:-1]))
     sent(world, here, "2025-03-01", "2025-03-03")
-    assert "Nothing to do" in here("backfill", "2025-03-01", "2025-03-03", "--dry-run")[1]
+    assert "Nothing to do" in here("backfill", "2025-03-01", "2025-03-03", "--dry-run")[2]
     world.configure(devin_org_ids=",".join(ids))
     planned = numbers_of(here, "2025-03-01", "2025-03-03")
     assert planned["most"] == sent(world, here, "2025-03-01", "2025-03-03") == 3 + 3 + 1

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import duckdb
 import pytest
 
 from pipelines.command import exit_codes
@@ -23,7 +24,7 @@ from pipelines.loading.load_metrics import LoadMetrics
 from pipelines.loading.progress import Progress
 from pipelines.schedules import JOB
 from resources.calls import Calls
-from tests.support.command import devin_sessions, in_this_process, start
+from tests.support.command import command_here, devin_sessions, in_this_process, start
 from tests.support.forks import Command, make_home
 from tests.support.held import Held
 from tests.support.numbers import ASSET, in_dagster, lines_of, objects_in
@@ -278,7 +279,7 @@ def test_in_json_each_line_is_written_at_once(in_json: World) -> None:
     file = in_json.directory / "out"
     set_output(json_lines=True)
     with file.open("w", encoding="utf-8") as buffered, in_json.environment.context() as environment:
-        environment.setattr(sys, "stdout", buffered)
+        environment.setattr(sys, "stderr", buffered)
         say("A block is stored.", "progress")
         (line,) = objects_in(file.read_text(encoding="utf-8"), "info")
     assert (line["event"], line["message"]) == ("progress", "A block is stored.")
@@ -290,10 +291,10 @@ def test_in_json_an_interrupt_cuts_no_line(in_json: World) -> None:
     out, err = in_json.directory / "out", in_json.directory / "err"
     command = Command(("backfill", FIRST, "2025-05-02"), os.environ, out, err)
     assert second_block.reached.wait(60)
-    wait_until(out.read_text, "a line is written while the API does not respond")
+    wait_until(err.read_text, "a line is written while the API does not respond")
     assert command.send(signal.SIGINT)
     ended = command.ended()
-    progress, loaded = objects_in(ended.output, "info")
+    progress, loaded = objects_in(ended.errors, "info")
     assert (progress["event"], progress["last_day"]) == ("progress", "2025-05-01")
     assert (ended.code, loaded["event"], loaded["days"]) == (130, "loaded", 31)
     assert loaded["calls_by_outcome"]["given up"] > 0
@@ -305,7 +306,7 @@ def test_in_json_there_is_no_bar_on_a_terminal_either(in_json: World) -> None:
     make_home(in_json.directory / "dagster")
     terminal, its_other_end = pty.openpty()
     arguments = ("backfill", "2025-04-01", "2025-04-02")
-    command = Command(arguments, os.environ, Path(os.ttyname(its_other_end)), in_json.directory / "err")
+    command = Command(arguments, os.environ, in_json.directory / "out", Path(os.ttyname(its_other_end)))
     shown = b""
     while command.is_running(0.05) or select.select([terminal], [], [], 0)[0]:
         if select.select([terminal], [], [], 0)[0]:
@@ -397,6 +398,57 @@ def test_in_json_an_unexpected_error_is_an_object_too(in_json: World) -> None:
     assert crashed["event"] == "crashed"
     assert crashed["message"] == "RuntimeError: this installation is broken"
     assert crashed["traceback"].startswith("Traceback")
+
+
+def test_in_json_standard_error_has_an_object_on_each_line_and_standard_output_the_result_alone(
+    in_json: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    env_file = in_json.directory / ".env"
+    env_file.write_text("DEVIN_LOG_FORMAT=json\n", encoding="utf-8")
+    env_file.chmod(0o644)
+    in_json.environment.chdir(env_file.parent)
+    in_json.environment.delenv("DEVIN_LOG_FORMAT")
+    in_json.configure(devin_home=str(in_json.directory / "home"))
+    snapshot = in_json.settings.published_snapshot
+    assert snapshot
+    snapshot.parent.mkdir(parents=True)
+    duckdb.connect(str(snapshot)).close()
+    here = command_here(capsys, in_json.environment)
+    for run, has_result, arguments in (
+        (here, True, ["--help"]),
+        (here, True, ["--version"]),
+        (here, True, []),
+        (here, True, ["status"]),
+        (here, True, ["probe"]),
+        (here, True, ["query", "from range(300)"]),
+        (here, False, ["query", "select 1", "-o", "rows.csv"]),
+        (here, False, ["query", "select error('no')"]),
+        (here, False, ["backfill", "--missing", "2025-01-01"]),
+        (here, False, ["backfill", "2025-04-01", "--dry-run"]),
+        (here, False, ["ui", "--port", "x"]),
+        (here, False, ["sandbox", "--port", "70000"]),
+        (here, False, ["restore"]),
+        (devin_sessions, True, ["demo", "--days", "1", "--organizations", "1"]),
+    ):
+        _, out, err = run(*arguments)
+        assert bool(out) is has_result, arguments
+        assert '"event"' not in out, arguments
+        assert [json.loads(line)["event"] for line in err.splitlines()][:1] == ["env_file"], arguments
+
+
+@pytest.mark.parametrize("content", ["DEVIN_LOG_FORMAT=json\nnot a line\n", "DEVIN_LOG_FORMAT=json\n\xff"])
+@pytest.mark.parametrize("command", ["--help", "status"])
+def test_in_json_a_refused_env_file_is_an_object_too(in_json: World, content: str, command: str) -> None:
+    env_file = in_json.directory / ".env"
+    env_file.write_bytes(content.encode("latin-1"))
+    env_file.chmod(0o600)
+    in_json.environment.chdir(env_file.parent)
+    if env_file.read_bytes().isascii():
+        in_json.environment.delenv("DEVIN_LOG_FORMAT")
+    code, out, err = devin_sessions(command)
+    assert (code, out) == (exit_codes.WRONG_USE, "")
+    (refused,) = objects_in(err, "error")
+    assert str(env_file) in refused["message"]
 
 
 def test_in_json_status_and_probe_print_what_their_option_json_prints(

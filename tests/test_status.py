@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from pipelines.command import exit_codes
+from pipelines.command.screen import show_runs
 from pipelines.command.status import status
 from pipelines.schedules import JOB, next_tick, range_tags
 from resources.sandbox.faults import Fault
@@ -145,6 +146,23 @@ def test_only_the_last_five_runs_of_the_job_are_listed(world: World) -> None:
     assert another.execute_in_process(instance=world.instance).success
     days = [run.days for run in status(world.settings, world.instance).runs]
     assert days == [f"2025-03-0{day}" for day in (7, 6, 5, 4, 3)]
+
+
+def test_a_run_without_days_is_listed_with_what_it_rebuilt(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    job = world.definitions.resolve_job_def(JOB)
+    keys = [["weekly_sessions"], ["monthly_sessions"], ["published_snapshot"]]
+    for names in (keys, [["organizations"]]):
+        selected = job.get_subset(asset_selection={dg.AssetKey(name) for name in names})
+        world.instance.create_run_for_job(selected, asset_selection=frozenset(dg.AssetKey(name) for name in names))
+    world.instance.create_run_for_job(job, tags={"dagster/partition": "2025-03-04"})
+    runs = status(world.settings, world.instance).runs
+    assert [(run.days, run.rebuilt) for run in runs] == [
+        ("2025-03-04", ""),
+        ("", "organizations"),
+        ("", "rollups, snapshot"),
+    ]
+    show_runs(runs, "running", datetime.now(UTC))
+    assert "none: rollups, snapshot" in capsys.readouterr().out
 
 
 def test_the_next_tick_is_that_of_the_schedule(world: World) -> None:

@@ -69,7 +69,7 @@ def test_a_clone_becomes_a_report_of_sandbox_data_without_a_key(person: Person) 
     (part,) = person.parts
     demo = Sandbox(organizations=12)
     variables = person.clone / ".env"
-    variables.write_text("DEVIN_LOG_FORMAT=json\n", encoding="utf-8")
+    variables.write_text("DEVIN_TIMEZONE=Asia/Tokyo\n", encoding="utf-8")
     variables.chmod(0o600)
     elsewhere = {"DEVIN_API_KEY": "apk_user_real", "DEVIN_ORG_IDS": "org-real"}
     person.sets(variables, **elsewhere, WAREHOUSE_URL="duckdb:///data/real.duckdb")

@@ -201,12 +201,13 @@ def query(
     settings, sql = _load_settings(), read_sql(sql, file)
     with run_query(settings, sql) as result:
         if output and form:
-            say(f"{write_file(result, form, output):,} rows written to {output}.", "written")
+            number = write_file(result, form, output)
+            say(f"{number:,} {'row' if number == 1 else 'rows'} written to {output}.", "written", rows=number)
         elif form:
             write(result, form)
         else:
             rows, has_more = first_rows(result, MAX_ROWS_SHOWN)
-            show_table("", result.columns, rows)
+            show_table("", result.names, rows)
             if has_more:
                 say(f"Only the first {MAX_ROWS_SHOWN} rows are shown. To get all of them, add --csv or -o FILE.csv.")
 

@@ -16,7 +16,7 @@ from pipelines.command import interrupts, runs
 from pipelines.command.dagster_home import open_instance
 from pipelines.command.exit_codes import WRONG_USE
 from pipelines.command.live_progress import LiveProgress
-from pipelines.command.screen import complain, say, set_output, show_coverage, show_table
+from pipelines.command.screen import complain, is_json, say, show_coverage, show_table
 from pipelines.definitions import definitions_for
 from pipelines.home import home, is_checkout
 from pipelines.partitions import closed_days, daily_partitions
@@ -50,8 +50,8 @@ def run_demo(days: int, organizations: int, *, with_ui: bool) -> None:
             devin_api_key=source.api_key,
             devin_start_date=first_day.isoformat(),
             warehouse_url=Database.url_of(directory() / "warehouse.duckdb"),
+            devin_log_format="json" if is_json() else "text",
         )
-        set_output(json_lines=False)
         os.environ["DAGSTER_HOME"] = str(directory() / "dagster")
         settings = Settings.load()
         say(f"Using the sandbox instead of the Devin API. Loading {days} days of {organizations} organizations.")

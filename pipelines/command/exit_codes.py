@@ -24,7 +24,7 @@ CODES = {
     "pipelines.command.webserver.CannotServe": MISSING,
     # The user has to change something first.
     "pipelines.command.exit_codes.WrongUse": WRONG_USE,
-    "pipelines.command.query.QueryRefused": WRONG_USE,
+    "pipelines.command.query_result.QueryRefused": WRONG_USE,
     "pipelines.command.dagster_home.HomeUnusable": WRONG_USE,
     "pipelines.settings.SettingsRefused": WRONG_USE,
     "pipelines.env_files.EnvFileRefused": WRONG_USE,

@@ -26,10 +26,12 @@ def main() -> None:
     is_json = False
     _show_what_the_terminal_cannot()
     try:
-        # Not Settings, which help and a message about other settings can do without.
-        env_files.read(("DEVIN_HOME", "DEVIN_LOG_FORMAT"))
-        is_json = os.environ.get("DEVIN_LOG_FORMAT") == "json"
-        set_output(json_lines=is_json)
+        try:
+            # Not Settings, which help and a message about other settings can do without.
+            env_files.read(("DEVIN_HOME", "DEVIN_LOG_FORMAT"))
+        finally:
+            is_json = os.environ.get("DEVIN_LOG_FORMAT", "").strip() == "json"
+            set_output(json_lines=is_json)
         interrupts.set_last_words(first_words)
         for warning in env_files.warnings():
             complain(warning, "env_file")

@@ -1,17 +1,19 @@
-"""`devin-sessions query`: runs one read-only statement and fetches only the rows that are shown."""
+"""`devin-sessions query`: runs one read-only statement, and fetches its rows as they are shown or written."""
 
 import contextlib
 import itertools
 import sys
-from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
+import duckdb
 import psycopg
 import sqlalchemy as sa
 
+from pipelines.command import query_duckdb, query_postgresql
 from pipelines.command.exit_codes import WrongUse
+from pipelines.command.query_result import QueryRefused, QueryResult
 from pipelines.settings import Settings
 from resources.database import Database
 from resources.database_errors import WarehouseDamaged, WarehouseLost, explain_if_about_database
@@ -19,51 +21,37 @@ from warehouse.snapshot import find_bookkeeping
 
 # With these roles, a statement can run programs or access files on the server, even in a read-only transaction.
 _PRIVILEGED_ROLES = "pg_execute_server_program", "pg_read_server_files", "pg_write_server_files"
-_ROWS_PER_FETCH = 1_000
-
-
-class QueryRefused(Exception):
-    """The query was not run. The message says why and what to do."""
 
 
 class NothingPublished(Exception):
     """There is no snapshot to query yet. The message says how to get one."""
 
 
-@dataclass(frozen=True)
-class QueryResult:
-    """The columns' names and types, as the database calls them, and the rows, fetched as they are iterated over.
-
-    `is_duckdb`: which database's types they are.
-    """
-
-    columns: Sequence[str]
-    types: Sequence[str]
-    is_duckdb: bool
-    rows: Iterator[Sequence[Any]]
-
-
 def read_sql(sql: str, file: Path | None) -> str:
     """The SQL that was given: `sql`, or the text of `file`, or for "-" what standard input has. Raises WrongUse."""
     if file and sql != "-":
         raise WrongUse("Give either SQL or --file, not both.")
+    where = str(file) if file else "Standard input" if sql == "-" else "The SQL"
     try:
-        if file:
-            return file.read_text(encoding="utf-8-sig")
-        if sql != "-":
-            return sql
-        if sys.stdin is None or sys.stdin.isatty():
-            raise WrongUse('Give the SQL, such as "select * from weekly_sessions", or a file that has it: --file FILE')
-        piped = sys.stdin.buffer.read().decode("utf-8-sig")
+        text = _read(file).decode("utf-8-sig") if sql == "-" else sql
+        text.encode()  # an argument that is not UTF-8 has characters that no database takes
     except OSError as error:
-        raise WrongUse(f"{file or 'Standard input'} cannot be read: {error.strerror or error}.") from None
-    except UnicodeDecodeError:
-        raise WrongUse(f"{file or 'Standard input'} is not text in UTF-8. Save it as UTF-8.") from None
-    if not piped.strip():
-        raise WrongUse(
-            'There is no SQL in standard input. Give it as an argument, such as "select * from weekly_sessions".'
-        )
-    return piped
+        raise WrongUse(f"{where} cannot be read: {error.strerror or error}.") from None
+    except UnicodeError:
+        raise WrongUse(f"{where} is not text in UTF-8. Save it as UTF-8.") from None
+    if "\0" in text:
+        raise WrongUse(f"{where} has a NUL byte, at which a database would end the SQL. Remove it.")
+    if not text.strip():
+        raise WrongUse(f'{where} is empty. Give a query, such as "select * from weekly_sessions".')
+    return text
+
+
+def _read(file: Path | None) -> bytes:
+    if file:
+        return file.read_bytes()
+    if sys.stdin is None or sys.stdin.isatty():
+        raise WrongUse('Give the SQL, such as "select * from weekly_sessions", or a file that has it: --file FILE')
+    return sys.stdin.buffer.read()
 
 
 @contextlib.contextmanager
@@ -81,60 +69,18 @@ def run_query(settings: Settings, sql: str) -> Iterator[QueryResult]:
     with database.transaction(read_only=True) as connection:
         try:
             find_bookkeeping(connection)
-            if not database.is_duckdb:
+            driver: Any = connection.connection.driver_connection
+            if database.is_duckdb:
+                yield query_duckdb.run(driver, sql)
+            else:
                 _refuse_privileged_user(connection)
-            execute = _execute_on_duckdb if database.is_duckdb else _execute_on_postgresql
-            with contextlib.closing(execute(connection, sql)) as columns_and_rows:
-                names, types = next(columns_and_rows)
-                yield QueryResult(names, types, database.is_duckdb, columns_and_rows)
-        except (sa.exc.DBAPIError, psycopg.Error) as error:
+                yield query_postgresql.run(driver, sql)
+        except (sa.exc.DBAPIError, psycopg.Error, duckdb.Error) as error:
             about_database = explain_if_about_database(database, error, read_only=True)
             if isinstance(about_database, WarehouseLost | WarehouseDamaged):  # the others are about what writers need
                 raise about_database from None
             original = error.orig if isinstance(error, sa.exc.DBAPIError) else error
-            raise QueryRefused(f"The database refuses this SQL: {original}") from None
-
-
-def _execute_on_duckdb(connection: sa.Connection, sql: str) -> Generator[Any]:
-    """Yields the names and the types of the columns, then the rows as they are fetched."""
-    # Closed before the transaction ends; otherwise DuckDB computes the rows that were not fetched.
-    with contextlib.closing(connection.exec_driver_sql(sql)) as result:
-        if not result.returns_rows:
-            raise QueryRefused(_NO_ROWS)
-        assert result.cursor is not None
-        yield list(result.keys()), [str(column[1]) for column in result.cursor.description]
-        for part in result.partitions(_ROWS_PER_FETCH):
-            yield from part
-
-
-def _execute_on_postgresql(connection: sa.Connection, sql: str) -> Generator[Any]:
-    """Yields the names and the types of the columns, then the rows as they are streamed."""
-    driver = connection.connection.driver_connection
-    assert isinstance(driver, psycopg.Connection)
-    with driver.cursor() as cursor:
-        # Without a stream, all rows would be fetched before the first.
-        size = _ROWS_PER_FETCH if psycopg.capabilities.has_stream_chunked() else 1
-        rows = cursor.stream(sql.encode(), size=size)
-        with contextlib.closing(cast(Generator[Any], rows)):
-            try:
-                first = next(rows, None)
-            except psycopg.ProgrammingError as error:
-                if error.sqlstate is None:  # psycopg's own error
-                    raise QueryRefused(_NO_ROWS) from None
-                raise
-            columns = [(c.name, c.type_code) for c in cursor.description or ()] or _described(driver, sql)
-            types = [cursor.adapters.types.get(code) for _, code in columns]
-            yield [name for name, _ in columns], [type_.name if type_ else "" for type_ in types]
-            if first is not None:
-                yield first
-                yield from rows
-
-
-def _described(driver: psycopg.Connection, sql: str) -> list[tuple[str, int]]:
-    """The names and the type codes of the columns, which a stream without rows does not tell."""
-    driver.pgconn.prepare(b"", sql.encode())
-    described = driver.pgconn.describe_prepared(b"")
-    return [((described.fname(n) or b"").decode(), described.ftype(n)) for n in range(described.nfields)]
+            raise QueryRefused(f"The database refuses this SQL: {query_duckdb.without_cast(original)}") from None
 
 
 def _refuse_privileged_user(connection: sa.Connection) -> None:
@@ -154,10 +100,13 @@ def _refuse_privileged_user(connection: sa.Connection) -> None:
         )
 
 
-_NO_ROWS = "This SQL returns no result. Use a statement that does, such as select."
-
-
-def first_rows(result: QueryResult, limit: int) -> tuple[list[Sequence[Any]], bool]:
-    """Up to `limit` rows, and whether there are more."""
-    rows = list(itertools.islice(result.rows, limit + 1))
-    return rows[:limit], len(rows) > limit
+def first_rows(result: QueryResult, limit: int) -> tuple[list[list[int | str | None]], bool]:
+    """Up to `limit` rows, integers as numbers and all else as text, and whether there are more."""
+    with contextlib.closing(result.texts()) as texts:
+        rows = list(itertools.islice(texts, limit + 1))
+    is_integer = [kind == "integer" for kind in result.kinds]
+    shown = [
+        [int(value) if value and whole else value for value, whole in zip(row, is_integer, strict=True)]
+        for row in rows[:limit]
+    ]
+    return shown, len(rows) > limit

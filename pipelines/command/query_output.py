@@ -1,33 +1,27 @@
 """A query's result for programs: CSV, JSON or Parquet, on standard output or in a file."""
 
-import csv
+import contextlib
 import io
 import itertools
-import json
-import math
+import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
-from datetime import date, time
-from decimal import Decimal
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TextIO
+from typing import BinaryIO, Literal, TextIO, TypeVar
 
-import duckdb
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.command.exit_codes import WrongUse
-from pipelines.command.query import QueryResult
-from pipelines.command.screen import as_text
+from pipelines.command.query_result import Kind, QueryResult, json_string
 from resources.file_errors import obstacle
 from resources.files import replacing_beside_others
 
 Format = Literal["csv", "excel", "json", "parquet"]
+_Item = TypeVar("_Item")
 
-_ROWS_PER_BATCH = 10_000
 # Spreadsheets take text that starts with one of these for a formula.
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+_TO_QUOTE = re.compile(r'[",\r\n]')
 
 
 def chosen_format(output: Path | None, **flags: bool) -> Format | None:
@@ -66,136 +60,94 @@ def write_file(result: QueryResult, form: Format, path: Path) -> int:
         raise WrongUse(f"{path} cannot be written: there is no directory {path.parent}.")
     if path.exists() and not path.is_file():
         raise WrongUse(f"{path} cannot be written: it is not a regular file. Choose another name.")
-    counted = itertools.count()
-    rows = (row for row, _ in zip(result.rows, counted, strict=False))
-    counting = replace(result, rows=rows)
     try:
         with replacing_beside_others(path.resolve()) as file:
             if form == "parquet":
-                _write_parquet(counting, file)
-            else:
-                text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
-                _write_text(counting, form, text)
-                text.detach()
+                return _write_parquet(result, file)
+            text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
+            written = _write_text(result, form, text)
+            text.detach()
+            return written
     except OSError as error:
         found = obstacle(error, path.absolute())
         raise WrongUse(f"{path} cannot be written: {found.why}. {found.fix}.") from None
-    return next(counted)
 
 
-def _write_text(result: QueryResult, form: Format, out: TextIO) -> None:
-    if form == "json":
-        _write_json(result, out)
-    else:
-        _write_csv(result, out, for_spreadsheet=form == "excel")
+def _write_text(result: QueryResult, form: Format, out: TextIO) -> int:
+    return _write_json(result, out) if form == "json" else _write_csv(result, out, for_spreadsheet=form == "excel")
 
 
-def _write_csv(result: QueryResult, out: TextIO, *, for_spreadsheet: bool) -> None:
-    """`for_spreadsheet` adds a byte order mark, and an apostrophe before text that would otherwise become a formula."""
-    if for_spreadsheet:
-        out.write("\ufeff")
-    writer = csv.writer(_Lines(out), lineterminator=_CRLF)
-    convert = _escape_formula if for_spreadsheet else as_text
-    writer.writerow(map(convert, result.columns))
-    for row in result.rows:
-        writer.writerow(map(convert, row))
+def _write_csv(result: QueryResult, out: TextIO, *, for_spreadsheet: bool) -> int:
+    """As PostgreSQL's copy writes it: NULL is empty, and an empty text is quoted. Returns the number of rows.
+
+    `for_spreadsheet` adds a byte order mark, and an apostrophe before text that would otherwise become a formula.
+    """
+    other: Kind = "other"
+    number = 0
+    with _begun(result.texts()) as rows:
+        out.write("\ufeff" if for_spreadsheet else "")
+        out.write(_line(result.names, [other] * len(result.names) if for_spreadsheet else None))
+        kinds = result.kinds if for_spreadsheet else None
+        for row in rows:
+            out.write(_line(row, kinds))
+            number += 1
+    return number
 
 
-_CRLF = "\r\n"
+def _line(texts: Sequence[str | None], kinds: Sequence[Kind] | None) -> str:
+    """A line of CSV; with the columns' kinds, no text in it becomes a formula."""
+    return ",".join(map(_field, map(_escape_formula, texts, kinds) if kinds else texts)) + "\n"
 
 
-class _Lines:
-    """Ends lines as Unix does. csv.writer only quotes the characters of its own line end, and both must be quoted."""
-
-    def __init__(self, out: TextIO) -> None:
-        self._out = out
-
-    def write(self, line: str) -> None:
-        self._out.write(line.removesuffix(_CRLF) + "\n")
+def _field(text: str | None) -> str:
+    if text is None:
+        return ""
+    return '"' + text.replace('"', '""') + '"' if not text or _TO_QUOTE.search(text) else text
 
 
-def _escape_formula(value: object) -> str:
-    text = as_text(value)
-    return f"'{text}" if isinstance(value, str) and text.startswith(_FORMULA_STARTS) else text
+def _escape_formula(text: str | None, kind: Kind) -> str | None:
+    if text is None or not text.startswith(_FORMULA_STARTS) or (kind != "other" and text[-1].isdigit()):
+        return text
+    return f"'{text}"
 
 
-def _write_json(result: QueryResult, out: TextIO) -> None:
-    """An array with one object per row and line."""
-    names = _distinct_names(result)
-    out.write("[")
-    separator = "\n"
-    for row in result.rows:
-        out.write(separator + json.dumps(dict(zip(names, map(_for_json, row), strict=True)), ensure_ascii=False))
-        separator = ",\n"
-    out.write("\n]\n")
+def _write_json(result: QueryResult, out: TextIO) -> int:
+    """An array with one object per row and line. Returns the number of rows."""
+    keys = [json_string(name) for name in _distinct_names(result)]
+    number = 0
+    with _begun(result.json()) as rows:
+        out.write("[")
+        for number, row in enumerate(rows, start=1):
+            pairs = (f"{key}: {value}" for key, value in zip(keys, row, strict=True))
+            out.write(f"{',' if number > 1 else ''}\n{{{', '.join(pairs)}}}")
+        out.write("\n]\n")
+    return number
 
 
-def _for_json(value: Any) -> Any:
-    match value:
-        case None | bool() | int() | str():
-            return value
-        case float():
-            return value if math.isfinite(value) else str(value)
-        case Decimal() if not value.is_finite():
-            return str(value)
-        case Decimal():
-            return int(value) if value == value.to_integral_value() else float(value)
-        case date() | time():
-            return value.isoformat()
-        case list() | tuple():
-            return [_for_json(part) for part in value]
-        case dict():
-            return {str(key): _for_json(part) for key, part in value.items()}
-    return str(value)
+def _write_parquet(result: QueryResult, file: BinaryIO) -> int:
+    """Returns the number of rows."""
+    _distinct_names(result)
+    with _begun(result.batches()) as batches:
+        first = next(batches)
+        number = 0
+        with pq.ParquetWriter(file, first.schema) as writer:
+            for batch in itertools.chain([first], batches):
+                if batch.num_rows:
+                    writer.write_batch(batch)
+                number += batch.num_rows
+    return number
+
+
+@contextlib.contextmanager
+def _begun(items: Generator[_Item]) -> Iterator[Iterator[_Item]]:
+    """These, after the first is there: if the query fails at once, nothing is written."""
+    with contextlib.closing(items):
+        first = list(itertools.islice(items, 1))
+        yield itertools.chain(first, items)
 
 
 def _distinct_names(result: QueryResult) -> Sequence[str]:
-    double = {name for name in result.columns if result.columns.count(name) > 1}
+    double = {name for name in result.names if result.names.count(name) > 1}
     if double:
         raise WrongUse(f"Two columns are called {min(double)}. Give each a name of its own, with as.")
-    return result.columns
-
-
-_ARROW_TYPES = {
-    "bool": pa.bool_(),
-    **dict.fromkeys(("int2", "int4", "int8"), pa.int64()),
-    **dict.fromkeys(("float4", "float8", "numeric"), pa.float64()),
-    "date": pa.date32(),
-    "timestamp": pa.timestamp("us"),
-    "timestamptz": pa.timestamp("us", "UTC"),
-}
-"""The types of Arrow for those of PostgreSQL; all others are written as text."""
-
-
-def _write_parquet(result: QueryResult, file: BinaryIO) -> None:
-    names = _distinct_names(result)
-    if result.is_duckdb:
-        with duckdb.connect() as connection:
-            nulls = ", ".join(f"cast(null as {type_})" for type_ in result.types)
-            types = connection.sql(f"select {nulls}").to_arrow_table().schema.types
-    else:
-        types = [_ARROW_TYPES.get(type_, pa.string()) for type_ in result.types]
-    schema = pa.schema(list(zip(names, types, strict=True)))
-    try:
-        with pq.ParquetWriter(file, schema) as writer:
-            for rows in _batches(result.rows):
-                columns = [_array(*column) for column in zip(names, types, zip(*rows, strict=True), strict=True)]
-                writer.write_batch(pa.record_batch(columns, schema=schema))
-    except pa.ArrowException as error:
-        raise WrongUse(f"This result can't be written as Parquet: {error}. Cast that column to varchar.") from None
-
-
-def _batches(rows: Iterator[Sequence[Any]]) -> Iterator[list[Sequence[Any]]]:
-    while batch := list(itertools.islice(rows, _ROWS_PER_BATCH)):
-        yield batch
-
-
-def _array(name: str, type_: pa.DataType, values: Iterable[Any]) -> pa.Array:
-    convert = float if pa.types.is_floating(type_) else str if pa.types.is_string(type_) else None
-    try:
-        converted = (value if value is None or convert is None else convert(value) for value in values)
-        return pa.array(list(converted), type_)
-    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
-        raise WrongUse(
-            f"The column {name} can't be written as Parquet ({error}). Cast it, such as to varchar."
-        ) from None
+    return result.names

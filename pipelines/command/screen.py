@@ -50,9 +50,10 @@ def is_json() -> bool:
 def say(sentence: str, event: str = "said", /, **fields: Any) -> None:
     """Print a sentence to standard output. It is never parsed as markup. On a terminal, its lines break at words.
 
+    JSON goes to standard error, so that standard output has nothing but a command's result.
     `event`, a name that never changes, and `fields` are for programs: only JSON has them.
     """
-    _write(out, "info", sentence, event, fields)
+    _write(err if _Log.is_json else out, "info", sentence, event, fields)
 
 
 def complain(sentence: str, event: str, /, **fields: Any) -> None:
@@ -131,27 +132,75 @@ def _words(sentence: str) -> str:
 
 
 def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Print a table for people. If it is too wide for the terminal, the columns' names break at their underscores."""
-    rows = list(rows)
-    table = _table(title, columns, rows)
+    """Print a table for people.
+
+    If it is too wide for the terminal, the columns' names break at their underscores, and texts between words. If a
+    number, a date or a word would have to break too, each value gets a line of its own.
+    """
+    cells = [[_cell(value) for value in row] for row in rows]
+    table = _table(title, columns, cells)
     if not out.is_terminal:
         Console(width=MAX_WIDTH).print(table)
-    elif out.measure(table, options=out.options.update(max_width=MAX_WIDTH)).maximum <= out.width:
+        return
+    names = [name.replace("_", "_\n") for name in columns]
+    narrow = _table(title, names, cells, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    unlimited = out.options.update(max_width=MAX_WIDTH)
+    if out.measure(table, options=unlimited).maximum <= out.width:
         out.print(table)
+    elif out.measure(narrow, options=unlimited).minimum <= out.width:
+        out.print(narrow)
     else:
-        names = [name.replace("_", "_\n") for name in columns]
-        out.print(_table(title, names, rows, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False))
+        _show_records(title, columns, cells)
 
 
-def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], **options: Any) -> Table:
+_NUMBER = re.compile(r"-?[0-9][0-9,]*(\.[0-9]+)?(e[-+]?[0-9]+)?|-?inf(inity)?|nan", re.IGNORECASE)
+
+
+def _is_value(text: str) -> bool:
+    """Whether the text may be a number, a date, a time or an interval, which no line breaks."""
+    return text.lstrip("-")[:1].isdecimal()
+
+
+def _cell(value: object) -> Text:
+    return Text("NULL", style="dim") if value is None else Text(printable(format_value(value)))
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Text]], **options: Any) -> Table:
     table = Table(title=title or None, title_justify="left", title_style="bold", header_style="bold", **options)
     for index, name in enumerate(columns):
-        is_number = any(isinstance(row[index], int | float) and not isinstance(row[index], bool) for row in rows)
-        table.add_column(_as_rich_text(name), justify="right" if is_number else "left", overflow="fold")
+        texts = [row[index].plain for row in rows if row[index].plain != "NULL"]
+        is_number = bool(texts) and all(map(_NUMBER.fullmatch, texts))
+        # A text without a space is a name or an id.
+        is_whole = any(map(_is_value, texts)) or not any(" " in text for text in texts)
+        table.add_column(
+            _as_rich_text(name),
+            justify="right" if is_number else "left",
+            overflow="fold",
+            no_wrap=is_whole,
+            min_width=max(map(cell_len, texts), default=0) if is_whole else None,
+        )
     for row in rows:
-        cells = (Text("NULL", style="dim") if value is None else Text(printable(format_value(value))) for value in row)
-        table.add_row(*cells)
+        table.add_row(*row)
     return table
+
+
+def _show_records(title: str, columns: Sequence[str], rows: Sequence[Sequence[Text]]) -> None:
+    if title:
+        out.print(Text(title, style="bold"))
+    names = [printable(name) for name in columns]
+    width = max(map(cell_len, names), default=0) + 2
+    for number, row in enumerate(rows, start=1):
+        out.print(Text(f"row {number}", style="dim"))
+        for name, value in zip(names, row, strict=True):
+            line = Text.assemble((f"{name}{' ' * (width - cell_len(name))}", "bold"), value)
+            if line.cell_len <= out.width:
+                out.print(line)
+                continue
+            out.print(Text(name, style="bold"))
+            if _is_value(value.plain):
+                out.print(value, soft_wrap=True)
+            else:
+                out.print(Padding(value, (0, 0, 0, 2)))
 
 
 def show_coverage(covered: "Coverage", dimension: "Dimension") -> None:
@@ -181,13 +230,19 @@ def _mark(state: "DayState") -> str:
     return _MARKS[state][0][not out.encoding.startswith("utf")]
 
 
+_CALENDAR_WIDTH = 2 + len("2025-01") + 2 + 31
+
+
 def show_calendar(days: "Mapping[date, DayState]") -> None:
-    """Print one row per month with one mark per day, and below it what those marks mean."""
+    """Print one row per month with one mark per day, unless it is too wide, and below it what those marks mean."""
     months: dict[str, dict[int, DayState]] = {}
+    margin = "  " if out.width >= _CALENDAR_WIDTH else ""
     for day, state in days.items():
         months.setdefault(f"{day:%Y-%m}", {})[day.day] = state
     for month, of_month in months.items():
-        line = Text(f"  {month}  ")
+        if out.is_terminal and out.width < _CALENDAR_WIDTH - 3:
+            break
+        line = Text(f"{margin}{month}{margin or ' '}")
         for number in range(1, 32):
             if on_day := of_month.get(number):
                 line.append(_mark(on_day), style=_MARKS[on_day][1])
@@ -206,7 +261,7 @@ def show_runs(runs: "Sequence[Run]", schedule: "Schedule", next_tick: datetime) 
     rows = [
         (
             f"{run.started_at:%Y-%m-%d %H:%M} UTC" if run.started_at else "not yet",
-            run.days,
+            run.days or f"none: {run.rebuilt}",
             run.outcome,
             "" if run.seconds is None else f"{run.seconds:,.0f} s",
         )

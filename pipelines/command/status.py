@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import dagster as dg
 
+from pipelines.asset_keys import ACTIVITY_REPORT, PUBLISHED_SNAPSHOT
 from pipelines.behind import CATCH_UP, behind
 from pipelines.command.dagster_home import using_run_record
 from pipelines.ledger import missing_days, open_read_only
@@ -13,7 +14,7 @@ from pipelines.loading.changed_settings import Incompatible, describe_moved, mov
 from pipelines.partitions import closed_days, daily_partitions, format_days, ranges
 from pipelines.schedules import JOB, SCHEDULE, next_tick
 from pipelines.settings import Settings
-from warehouse import reads
+from warehouse import reads, tables
 from warehouse.dimensions import Dimension
 
 RUNS_SHOWN = 5
@@ -23,10 +24,14 @@ _MAX_SILENCE = timedelta(minutes=3)  # the daemon sends a heartbeat every 30 sec
 
 @dataclass(frozen=True)
 class Run:
-    """One run of the job: when it started (UTC), which days it loaded, how it ended and how long it took."""
+    """One run of the job: when it started (UTC), which days it loaded, how it ended and how long it took.
+
+    `rebuilt` says what a run updated that loaded no days.
+    """
 
     started_at: datetime | None
     days: str
+    rebuilt: str
     outcome: str
     seconds: float | None
 
@@ -132,12 +137,28 @@ def _last_runs(instance: dg.DagsterInstance) -> list[Run]:
     runs = []
     for record in instance.get_run_records(dg.RunsFilter(job_name=JOB), limit=RUNS_SHOWN):
         tags = record.dagster_run.tags
-        first, last = (tags.get(f"dagster/asset_partition_range_{end}", "") for end in ("start", "end"))
+        day = tags.get("dagster/partition", "")
+        first, last = (tags.get(f"dagster/asset_partition_range_{end}", day) for end in ("start", "end"))
         started_at = datetime.fromtimestamp(record.start_time, UTC) if record.start_time else None
         seconds = record.end_time - record.start_time if record.start_time and record.end_time else None
         outcome = record.dagster_run.status.value.lower()
-        runs.append(Run(started_at, f"{first}…{last}" if first != last else first, outcome, seconds))
+        days = f"{first}…{last}" if first != last else first
+        runs.append(Run(started_at, days, "" if days else _rebuilt(record.dagster_run), outcome, seconds))
     return runs
+
+
+_WORDS = {
+    **{rollup.name: "rollups" for rollup in tables.ROLLUPS},
+    PUBLISHED_SNAPSHOT: "snapshot",
+    ACTIVITY_REPORT: "report",
+}
+
+
+def _rebuilt(run: dg.DagsterRun) -> str:
+    """The assets that this run is about, the rollups by one word."""
+    names = {key.path[-1] for key in run.asset_selection or ()}
+    shown = [word for name, word in _WORDS.items() if name in names] + sorted(names - _WORDS.keys())
+    return ", ".join(dict.fromkeys(shown)) or "every asset"
 
 
 def _schedule(instance: dg.DagsterInstance) -> Schedule:

@@ -28,7 +28,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pipelines.command.dagster_home import WORKSPACE
-from pipelines.command.screen import say
+from pipelines.command.screen import is_json, say
 
 ADDRESS = "127.0.0.1"
 HOSTS = (ADDRESS, "localhost")
@@ -145,7 +145,8 @@ def _daemon(instance: dg.DagsterInstance, workspace: str) -> Iterator[subprocess
     program = [sys.executable, "-m", "dagster._daemon"]  # its script may be elsewhere, as after pip install --target
     # In its own process group, so that Ctrl-C in a terminal doesn't stop the daemon's code server while a tick uses
     # it. The signal below stops the ticks first.
-    process = subprocess.Popen([*program, "run", "--workspace", workspace], process_group=0)
+    log = ["--log-format", "json"] if is_json() else []
+    process = subprocess.Popen([*program, "run", "--workspace", workspace, *log], process_group=0)
     began = time.time()
     try:
         yield process

@@ -23,15 +23,15 @@ def in_dagster(world: World) -> list[dict[str, Any]]:
 
 
 def lines_of(*arguments: str) -> tuple[int, list[dict[str, Any]], list[dict[str, Any]]]:
-    """A command's exit code, and the JSON objects on standard output and standard error, one a line."""
+    """A command's exit code, and the JSON objects that say what it did and what went wrong, one a line."""
     code, out, err = devin_sessions(*arguments)
-    return code, objects_in(out, "info"), objects_in(err, "error")
+    assert out == "", "standard output is for results"
+    return code, objects_in(err, "info"), objects_in(err, "error")
 
 
 def objects_in(text: str, level: str) -> list[dict[str, Any]]:
     objects = [json.loads(line) for line in text.splitlines()]
     for line in objects:
         assert list(line)[:4] == ["time", "level", "event", "message"]
-        assert line["level"] == level
         assert datetime.fromisoformat(line["time"]).utcoffset() == timedelta(0)
-    return objects
+    return [line for line in objects if line["level"] == level]
