@@ -1,9 +1,9 @@
 """Dagster's event log, in the same SQLite files as stock Dagster, but with each batch of events in one transaction."""
 
+import functools
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,6 +13,8 @@ from dagster._core.events import ASSET_CHECK_EVENTS, ASSET_EVENTS
 from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
 from dagster._serdes import ConfigurableClassData
+
+_RUNS_AT_ONCE = 32  # more than one process has at work
 
 
 class BatchingSqliteEventLogStorage(SqliteEventLogStorage):
@@ -36,37 +38,50 @@ class BatchingSqliteEventLogStorage(SqliteEventLogStorage):
         return cls(inst_data)
 
     def register_instance(self, instance: dg.DagsterInstance) -> None:
+        # Stock makes a new engine for each connection, which compiles every statement again.
+        self._run_log = functools.lru_cache(maxsize=_RUNS_AT_ONCE)(self._prepared)
         super().__init__(str(Path(instance.root_directory, "history", "runs")), self._inst_data)
         super().register_instance(instance)
         with super().index_connection():
             pass  # it creates the tables, unless another process has
 
-    @cached_property
+    @functools.cached_property
     def _index(self) -> sa.Engine:
-        return sa.create_engine(
-            self.conn_string_for_shard("index"),
-            poolclass=sa.NullPool,
-            connect_args={"timeout": SQLITE_BUSY_TIMEOUT_SECONDS},
-        )
+        return self._engine("index")
+
+    def _prepared(self, run_id: str) -> sa.Engine:
+        with super().run_connection(run_id):
+            pass  # it creates the tables
+        return self._engine(run_id)
+
+    def _engine(self, shard: str, seconds: float = SQLITE_BUSY_TIMEOUT_SECONDS) -> sa.Engine:
+        address = self.conn_string_for_shard(shard)
+        return sa.create_engine(address, poolclass=sa.NullPool, connect_args={"timeout": seconds})
 
     @contextmanager
     def index_connection(self) -> Iterator[sa.Connection]:
-        """A transaction on the file of all runs.
-
-        Stock makes a new engine for each, which compiles every statement again.
-        """
+        """A transaction on the file of all runs."""
         with self._db_lock, self._index.begin() as connection:
             yield connection
+
+    @contextmanager
+    def run_connection(self, run_id: str | None = None) -> Iterator[sa.Connection]:
+        """A transaction on the file of this run."""
+        assert run_id is not None, "each run has a file of its own"
+        engine = self._run_log(run_id)
+        with self._db_lock, engine.begin() as connection:
+            yield connection
+
+    def wipe(self) -> None:
+        super().wipe()
+        self._run_log.cache_clear()
 
     def check_writable(self, seconds: float) -> None:
         """Wait up to `seconds` for any other program that is writing. Raises SQLAlchemy's OperationalError.
 
         Stock waits silently for a minute at the first event of a run.
         """
-        engine = sa.create_engine(
-            self.conn_string_for_shard("index"), poolclass=sa.NullPool, connect_args={"timeout": seconds}
-        )
-        with engine.connect() as connection:
+        with self._engine("index", seconds).connect() as connection:
             connection.exec_driver_sql("begin immediate")
             connection.exec_driver_sql("rollback")
 

@@ -307,3 +307,14 @@ def test_a_process_that_is_killed_loses_no_event_that_was_stored(two_process_hom
         kind = dg.DagsterEventType.ASSET_MATERIALIZATION
         assert events_of_sessions(instance, killed.run_id, kind) == KEYS[15:30]
         assert instance.get_materialized_partitions(SESSIONS) >= set(KEYS[15:30])
+
+
+def test_an_event_of_a_run_whose_log_was_wiped_is_stored_again(tmp_path: Path) -> None:
+    with instance_in(tmp_path, OURS) as instance:
+        first_run(instance)
+        instance.event_log_storage.wipe()
+        assert instance.all_logs(run_id_of(1)) == []
+        first = dg.DagsterRun(run_id=run_id_of(1), job_name="all")
+        instance.report_engine_event("after the wipe", first)
+        (entry,) = instance.all_logs(run_id_of(1))
+        assert entry.message.endswith("after the wipe")
