@@ -66,7 +66,9 @@ class Installation:
         return [*self.user, str(self.directory / "environment" / "bin" / "devin-sessions"), *arguments]
 
     def environment(self, variables: Mapping[str, str]) -> dict[str, str]:
-        return {"PATH": "/usr/bin:/bin", "HOME": str(self.home), "LANG": "C.UTF-8", **variables}
+        # The user cannot write bytecode there, and each command would compile everything again.
+        bytecode = {"PYTHONPYCACHEPREFIX": str(self.directory / "bytecode")}
+        return {"PATH": "/usr/bin:/bin", "HOME": str(self.home), "LANG": "C.UTF-8", **bytecode, **variables}
 
     def run(self, *arguments: str, **variables: str) -> tuple[int, str]:
         """Exit code and output of a command typed in an empty directory. A variable that is empty is unset."""
@@ -114,13 +116,15 @@ def install_as_the_page_says(wheel: Path, python: Path, environment: Path) -> No
     subprocess.run(["bash", "-e", "-c", typed], cwd=wheel.parent, env={**os.environ, **quiet}, check=True)
 
 
-def install_with_uv(wheel: Path, python: Path, environment: Path) -> None:
-    """Install the same at a fraction of pip's cost."""
+def install(wheel: Path, python: Path, environment: Path, *, as_the_page_says: bool) -> None:
     subprocess.run([UV, "venv", "--quiet", "--python", python, environment], check=True)
-    # Compiled, since the user cannot write bytecode there, and each command would compile everything again.
-    install = [UV, "pip", "install", "--quiet", "--compile-bytecode", "--python", str(environment / "bin" / "python")]
-    subprocess.run([*install, "--require-hashes", "--requirements", str(PROJECT / "requirements.lock")], check=True)
-    subprocess.run([*install, "--no-deps", str(wheel)], check=True)
+    by_uv = [UV, "pip", "install", "--quiet", "--no-deps", "--python", str(environment / "bin" / "python")]
+    # First, and by uv, in a tenth of the time: pip then finds what the lock asks for.
+    subprocess.run([*by_uv, "--require-hashes", "--requirements", str(PROJECT / "requirements.lock")], check=True)
+    if as_the_page_says:
+        install_as_the_page_says(wheel, python, environment)
+    else:
+        subprocess.run([*by_uv, str(wheel)], check=True)
 
 
 @pytest.fixture(scope="module", params=HERE)
@@ -130,16 +134,14 @@ def installation(wheel: Path, request: pytest.FixtureRequest) -> Iterator[Instal
     directory = Path(tempfile.mkdtemp(prefix="installed-"))
     directory.chmod(0o755)
     environment = directory / "environment"
-    if request.param == HERE[0]:
-        install_as_the_page_says(wheel, python, environment)
-    else:
-        install_with_uv(wheel, python, environment)
+    install(wheel, python, environment, as_the_page_says=request.param == HERE[0])
     is_other = os.geteuid() == 0 and can_be_run_by_all(python)
     user = ("setpriv", f"--reuid={USER_ID}", f"--regid={USER_ID}", "--clear-groups") if is_other else ()
     here = Installation(directory, user)
-    here.home.mkdir()
-    if is_other:
-        os.chown(here.home, USER_ID, USER_ID)
+    for own in (here.home, directory / "bytecode"):
+        own.mkdir()
+        if is_other:
+            os.chown(own, USER_ID, USER_ID)
     yield here
     shutil.rmtree(directory)
 

@@ -151,9 +151,9 @@ def _daemon(instance: dg.DagsterInstance, workspace: str) -> Iterator[subprocess
     try:
         yield process
     finally:
-        latest = began + _DAEMON_START_SECONDS
+        latest = time.monotonic() + _DAEMON_START_SECONDS
         # In the middle of its start, a signal would make it print a traceback.
-        while not _has_started(instance, began) and process.poll() is None and time.time() < latest:
+        while not _has_started(instance, began) and process.poll() is None and time.monotonic() < latest:
             time.sleep(0.1)
         process.terminate()
         try:
