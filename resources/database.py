@@ -33,7 +33,7 @@ from resources.database_errors import (
 from resources.database_secrets import HIDDEN, is_from_environment, is_on_this_machine, refuse_secrets
 from resources.file_errors import blocked, obstacle
 from resources.files import replacing
-from resources.intact import read_through
+from resources.intact import Reader
 
 OLDEST_POSTGRESQL = (14,)
 _BLOCK_BYTES = 4 * 1024 * 1024
@@ -154,19 +154,19 @@ class Database:
         WarehouseError, or WarehouseDamaged if the copy can't be read; the old copy then stays as it was.
         """
         try:
-            with replacing(target) as to:
+            with Reader() as reader, replacing(target) as to:
                 with self._connect(read_only=False) as connection:
                     connection.exec_driver_sql("checkpoint")
                     for block in self._blocks(target):
                         to.write(block)
                 to.flush()
-                if why := read_through(Path(to.name)).why:
+                if why := reader.read(Path(to.name)).why:
                     raise WarehouseDamaged(
                         f"The warehouse file {self.path} is damaged ({shorten(why)}): a copy of it cannot be read "
                         f"in full. The last published copy, {target}, is kept. {RESTORE}"
                     )
                 if arrange:
-                    self._arrange(to, target, arrange)
+                    self._arrange(to, target, arrange, reader)
         except sa.exc.DBAPIError as error:
             raise explain(self, error) from None
         except OSError as error:
@@ -196,7 +196,7 @@ class Database:
             ) from None
 
     @staticmethod
-    def _arrange(to: BinaryIO, target: Path, arrange: Callable[[sa.Connection, Path], None]) -> None:
+    def _arrange(to: BinaryIO, target: Path, arrange: Callable[[sa.Connection, Path], None], reader: Reader) -> None:
         """Replace the content of `to`, a copy, by what `arrange` makes of it."""
         arranged = target.with_name(f".{target.name}.arranged")
         files = arranged, arranged.with_name(f"{arranged.name}.wal")
@@ -210,7 +210,7 @@ class Database:
             with arranged.open("rb") as source:
                 shutil.copyfileobj(source, to, _BLOCK_BYTES)
             to.flush()
-            if why := read_through(Path(to.name)).why:
+            if why := reader.read(Path(to.name)).why:
                 raise WarehouseError(f"What was written cannot be read back ({shorten(why)}).")
         except WarehouseError as error:
             raise WarehouseError(

@@ -7,15 +7,17 @@ can hang or crash DuckDB, so the file is read in a process of its own.
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import duckdb
 
 _SECONDS, _SECONDS_PER_MEGABYTE = 60.0, 0.5  # reading takes 0.001 s per megabyte, and the keys 0.1 s
-_KEYS = "keys"
+_LAST = {"keys", "problem"}  # which lines are the last of an answer
 # On Linux, what this process runs, even if its path was replaced by an upgrade or is in a directory that only root may
 # search.
 _THIS_PYTHON = "/proc/self/exe"
@@ -40,33 +42,86 @@ class Found:
         return self.problem or next(iter(self.damaged.values()), "") or self.keys_problem
 
 
-def read_through(path: Path, *, with_keys: bool = False) -> Found:
-    """Read the whole file at `path`. Raises OSError.
+class Reader:
+    """Reads files in full, one after another, in a process of its own that starts at once, as a context manager."""
 
-    `with_keys` also reads the indexes of multi-column keys, which only writers use. That takes 7 s per million rows
-    and deletes everything in the file: give it a copy.
-    """
-    command = [sys.executable, "-m", __name__, str(path), *([_KEYS] if with_keys else [])]
-    patience = _SECONDS + path.stat().st_size / 1e6 * _SECONDS_PER_MEGABYTE
-    # In a session of its own: Ctrl-C is for the caller, which then ends this process.
-    with subprocess.Popen(
-        command,
-        executable=_THIS_PYTHON if Path(_THIS_PYTHON).exists() else None,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    ) as child:
+    def __enter__(self) -> Self:
+        self._child = self._start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+
+    def read(self, path: Path, *, with_keys: bool = False) -> Found:
+        """Read the whole file at `path`. Raises OSError.
+
+        `with_keys` also reads the indexes of multi-column keys, which only writers use. That takes 7 s per million
+        rows and deletes everything in the file: give it a copy.
+        """
+        patience = _SECONDS + path.stat().st_size / 1e6 * _SECONDS_PER_MEGABYTE
+        child, late = self._child, threading.Event()
+
+        def give_up() -> None:
+            late.set()
+            child.kill()
+
+        timer = threading.Timer(patience, give_up)
+        timer.start()
         try:
-            output, _ = child.communicate(timeout=patience)
-            end = f"DuckDB exited with code {child.returncode} while reading it" if child.returncode else ""
-        except subprocess.TimeoutExpired:
-            child.kill()
-            output, _ = child.communicate()
-            end = f"DuckDB did not finish reading it within {patience:.0f} s"
-        except BaseException:
-            child.kill()
-            raise
-    lines = [json.loads(line) for line in output.splitlines(keepends=True) if line.endswith(b"\n")]
+            lines = list(_answer(child, [str(path), with_keys]))
+        finally:
+            timer.cancel()
+        end = ""
+        if not lines or not lines[-1].keys() & _LAST:
+            self._stop()
+            self._child = self._start()  # for the next file
+            end = (
+                f"DuckDB did not finish reading it within {patience:.0f} s"
+                if late.is_set()
+                else f"DuckDB exited with code {child.returncode} while reading it"
+            )
+        return _found(lines, end)
+
+    @staticmethod
+    def _start() -> subprocess.Popen[bytes]:
+        # In a session of its own: Ctrl-C is for the caller, which then ends this process.
+        return subprocess.Popen(
+            [sys.executable, "-m", __name__],
+            executable=_THIS_PYTHON if Path(_THIS_PYTHON).exists() else None,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def _stop(self) -> None:
+        self._child.kill()
+        with suppress(BrokenPipeError):
+            self._child.communicate()
+
+
+def read_through(path: Path, *, with_keys: bool = False) -> Found:
+    """Read one file, as a Reader does."""
+    with Reader() as reader:
+        return reader.read(path, with_keys=with_keys)
+
+
+def _answer(child: subprocess.Popen[bytes], question: list[object]) -> Iterator[dict[str, Any]]:
+    """The lines of the answer, up to its last one or to the end of the child."""
+    assert child.stdin and child.stdout
+    with suppress(BrokenPipeError):  # it has ended, and so does its output
+        child.stdin.write(json.dumps(question).encode() + b"\n")
+        child.stdin.flush()
+    for line in child.stdout:
+        if line.endswith(b"\n"):
+            answer = json.loads(line)
+            yield answer
+            if answer.keys() & _LAST:
+                return
+
+
+def _found(lines: list[dict[str, Any]], end: str) -> Found:
+    """What these lines say; `end` is why there are no more, if the child did not finish."""
     if not lines or "problem" in lines[0]:
         return Found(problem=lines[0]["problem"] if lines else end)
     reasons = dict.fromkeys(lines[0]["tables"], end) | {line["table"]: line["why"] for line in lines if "table" in line}
@@ -75,8 +130,14 @@ def read_through(path: Path, *, with_keys: bool = False) -> Found:
     return Found(frozenset(reasons.keys() - damaged.keys()), damaged, keys_problem=keys_problem)
 
 
-def main(path: str, *with_keys: str) -> None:
-    """Run in the process that reads. Writes one JSON object per line: the tables, then each table, then the keys."""
+def main() -> None:
+    """Run in the process that reads. Reads one question per line, a path and `with_keys`, and writes its answer."""
+    for line in sys.stdin.buffer:
+        _read(*json.loads(line))
+
+
+def _read(path: str, with_keys: bool) -> None:
+    """Write one JSON object per line: the tables, then each table, then the keys; or the problem."""
     options: dict[str, Any] = {"autoinstall_known_extensions": "false", "enable_external_access": "false"}
     try:
         connection = duckdb.connect(path, read_only=not with_keys, config=options)
@@ -86,15 +147,16 @@ def main(path: str, *with_keys: str) -> None:
     except duckdb.Error as error:
         _emit(problem=_in_one_line(error))
         return
-    _emit(tables=[_label(*table) for table in tables])
-    # Makes DuckDB look up every row of a table in its index.
-    connection.execute("set index_scan_percentage = 1.0")
-    connection.execute("set index_scan_max_count = 9223372036854775807")
-    for table in tables:
-        _emit(table=_label(*table), why=_problem(_read_rows, connection, *table))
-    keys = _problem(_read_by_keys, connection, tables)
-    if with_keys:
-        keys = keys or _problem(_delete_by_keys, connection, tables)
+    with connection:
+        _emit(tables=[_label(*table) for table in tables])
+        # Makes DuckDB look up every row of a table in its index.
+        connection.execute("set index_scan_percentage = 1.0")
+        connection.execute("set index_scan_max_count = 9223372036854775807")
+        for table in tables:
+            _emit(table=_label(*table), why=_problem(_read_rows, connection, *table))
+        keys = _problem(_read_by_keys, connection, tables)
+        if with_keys:
+            keys = keys or _problem(_delete_by_keys, connection, tables)
     _emit(keys=keys)
 
 
@@ -156,4 +218,4 @@ def _emit(**fields: object) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()
