@@ -58,6 +58,13 @@ def last_read(connection: sa.Connection, dimension: Dimension) -> dict[date, dat
     return {day: loaded_at for day, loaded_at in connection.execute(sa.select(totals.day, totals.loaded_at))}
 
 
+def last_readers(connection: sa.Connection, dimension: Dimension) -> dict[date, tuple[str, datetime]]:
+    """The id of the run that last read each day, and when."""
+    totals = dimension.totals.c
+    rows = connection.execute(sa.select(totals.day, totals.run_id, totals.loaded_at))
+    return {day: (run_id, loaded_at) for day, run_id, loaded_at in rows}
+
+
 def latest(moments: Collection[datetime]) -> datetime | None:
     """The latest of these moments, without those in the future, which a clock that was ahead has written.
 
