@@ -217,6 +217,7 @@ class FailedRuns:
             [failure_message(event, run.run_id) for event in failures] or run_messages,
         )
 
+
 def _details(runs: Sequence[FailedRun], produced: Produced) -> list[str]:
     """The lines about failed runs: the days, the command that loads them, and the reasons."""
     missing = {piece for run in runs for piece in run.missing}

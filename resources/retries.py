@@ -32,7 +32,7 @@ class RetryRules:
 
     `max_tries` is the number of tries per request, `timeout_seconds` the limit for one try, from connecting to the
     last byte. `max_backoff_seconds` limits a pause that the API did not ask for; `patience_seconds` one that it did
-    ask for, and the time for which no request at all is answered.
+    ask for, and the time for which no request at all is answered. `activity` is what ends when it is over.
     """
 
     max_tries: int = 5
@@ -41,6 +41,7 @@ class RetryRules:
     max_backoff_seconds: float = 30.0
     patience_seconds: float = 300.0
     max_connections: int = 64
+    activity: str = "load"
 
 
 @dataclass(eq=False)
@@ -152,10 +153,11 @@ class Retries:
 
     def _source_down(self, description: str, error: GaveUp) -> SourceDown:
         self.calls.gave_up = True
-        return SourceDown(
-            f"{description}: {error}. The load stopped because DEVIN_PATIENCE_SECONDS={self.rules.patience_seconds:g}. "
-            f"Everything stored before is kept. Run the same command again {error.when}."
-        )
+        patience = self.rules.patience_seconds
+        ended = f"The {self.rules.activity} ended, since it waits {patience:g} s at most."
+        if self.rules.activity == "load":
+            ended = f"The load stopped because DEVIN_PATIENCE_SECONDS={patience:g}. Everything stored before is kept."
+        return SourceDown(f"{description}: {error}. {ended} Run the same command again {error.when}.")
 
     def _may_retry(self) -> bool:
         """Whether retries are still few for the size of the load, so that a failing API is not hammered."""

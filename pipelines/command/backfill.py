@@ -163,10 +163,11 @@ def _report_missing(loads: Sequence[_Load], command: str, *, is_contradicted: bo
     """Print which days are still to be loaded. Returns the exit code."""
     is_interrupted = any(load.is_interrupted for load in loads)
     still = sorted({day for load in loads for day in load.missing})
+    must_be_fixed = any(outcome.must_be_fixed for load in loads for outcome in load.outcomes)
+    then = "Fix what the message above says, then run" if must_be_fixed else "Run the same command again"
     if still:
         complain(
-            f"{'Interrupted. ' if is_interrupted else ''}Still to load: {format_days(still)}. "
-            f"Run the same command again: {command}",
+            f"{'Interrupted. ' if is_interrupted else ''}Still to load: {format_days(still)}. {then}: {command}",
             "days_missing",
             days=still,
             is_interrupted=is_interrupted,

@@ -8,7 +8,6 @@ import os
 import threading
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, replace
-from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -144,19 +143,16 @@ def probe_source(
     """
     refuse_other_words([until])
     with starting_dagster():
-        from pipelines.command.probe import DAYS, impatient, probe
-        from pipelines.definitions import devin_api_for
-        from pipelines.partitions import as_days, closed_days, daily_partitions
+        from pipelines.command.probe import days_to_probe, impatient, probe
+        from pipelines.partitions import closed_days, daily_partitions
         from pipelines.settings import Settings
         from resources.calls import Calls
 
         settings = Settings.load()
-        partitions = daily_partitions(settings)
-        closed = closed_days(partitions)
-    last = days_meant([until], closed, settings.devin_start_date)[-1]
-    days = as_days(partitions, (f"{day}" for day in closed if last - timedelta(days=DAYS) < day <= last))
+        closed = closed_days(daily_partitions(settings))
+    days = days_to_probe(settings, closed, days_meant([until], closed, settings.devin_start_date)[-1])
     calls = Calls()
-    findings = probe(devin_api_for(impatient(settings)), settings, days, calls)
+    findings = probe(impatient(settings, "probe"), settings, days, calls)
     if as_json or is_json():
         typer.echo(json.dumps([asdict(finding) for finding in findings]))
     else:

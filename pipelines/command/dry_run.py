@@ -9,7 +9,6 @@ import sqlalchemy as sa
 from pipelines.command.backfill import read_ledger
 from pipelines.command.probe import impatient
 from pipelines.command.screen import is_json, say, show_table
-from pipelines.definitions import devin_api_for
 from pipelines.ledger import open_read_only
 from pipelines.loading.block_size import DAYS_PER_BLOCK, Wanted, in_blocks
 from pipelines.loading.cost import Cost, Counts, cost_of, differenced_requests
@@ -90,7 +89,7 @@ def _recent(connection: sa.Connection, dimension: Dimension) -> Counts:
 
 def _listed_by_api(settings: Settings, dimension: Dimension) -> list[str]:
     calls = Calls()
-    with devin_api_for(impatient(settings)).connected(calls) as (client, portal):
+    with impatient(settings, "dry run").connected(calls) as (client, portal):
         if dimension is ORGANIZATIONS:
             ids = [organization.org_id for organization in portal.call(DevinClient.organizations, client).items]
         else:

@@ -6,11 +6,13 @@ set.
 """
 
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import date
 from typing import Any, Literal
 
+from pipelines.definitions import devin_api_for
 from pipelines.loading.block_size import ORGS_PER_QUESTION
-from pipelines.partitions import Day
+from pipelines.partitions import Day, as_days, daily_partitions
 from pipelines.settings import Settings
 from resources.calls import Calls
 from resources.devin_api import DevinAPI, DevinClient
@@ -34,10 +36,16 @@ class Finding:
     advice: str = ""
 
 
-def impatient(settings: Settings) -> Settings:
-    """These settings, for a command whose user waits for an answer."""
+def impatient(settings: Settings, activity: str) -> DevinAPI:
+    """The API, for a command whose user waits for an answer. `activity` is what messages call it."""
     patience = min(settings.devin_patience_seconds, PATIENCE_SECONDS)
-    return settings.model_copy(update={"devin_patience_seconds": patience})
+    return replace(devin_api_for(settings), patience_seconds=patience, activity=activity)
+
+
+def days_to_probe(settings: Settings, closed: Sequence[date], last: date) -> list[Day]:
+    """The last of the `closed` days up to `last`, without one that their zone skips: there is nothing to count."""
+    earlier = as_days(daily_partitions(settings), [f"{day}" for day in closed if day <= last][-DAYS - 1 :])
+    return [day for day in earlier if not day.is_skipped][-DAYS:]
 
 
 def probe(devin_api: DevinAPI, settings: Settings, days: Sequence[Day], calls: Calls) -> list[Finding]:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import dagster as dg
 import sqlalchemy as sa
 
-from pipelines.failures import known_errors_fail_the_step
+from pipelines.failures import failure, known_errors_fail_the_step
 from pipelines.loading.changed_settings import refuse_other_version
 from pipelines.loading.progress import Progress, log_waits
 from pipelines.settings import Settings
@@ -52,10 +52,10 @@ def store_listing(
                 listed = portal.call(ask, client)
             found, problem = [as_entry(item) for item in listed.items], listed.problem
         if not found:
-            raise dg.Failure(
+            raise failure(
                 f"The API lists no {dimension.noun} at all. Check that the key may see the whole enterprise, "
                 f"or set {dimension.setting}.",
-                allow_retries=False,
+                must_be_fixed=True,
             )
 
         def store(connection: sa.Connection) -> None:

@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 import dagster as dg
 import sqlalchemy as sa
 
-from pipelines.failures import KNOWN
+from pipelines.failures import KNOWN, failure_of
 from pipelines.loading import telemetry
 from pipelines.loading.answers import Contradiction, DayAnswers
 from pipelines.loading.block_size import PlannedBlock, Wanted, in_blocks
@@ -50,6 +50,7 @@ def load_partitions(
     days = as_days(partitions, context.partition_keys)
     load = Load(dimension, partitions, context, settings, devin_api, database, progress)
     before = progress.metrics
+    failure: dg.Failure | None = None
 
     try:
         earlier_runs = _earlier_runs(context)
@@ -66,18 +67,19 @@ def load_partitions(
         if not stored.ids:
             raise dg.Failure(f"No {dimension.noun} is known yet: materialize the asset {dimension.listed.name} first.")
         load.run(days, stored, stored.to_complete(context.run.tags.get(COMPLETE_BEFORE, "")))
-        problem = load.result.describe_missing()
+        if problem := load.result.describe_missing():
+            failure = dg.Failure(problem, allow_retries=False)
     except KNOWN as error:
-        problem = str(error)
+        failure = failure_of(error)
     except BaseException:  # an interrupt too: its stored days must show in Dagster
         load.record_stored_days()
         raise
     finally:
         load.record_contradictions()
         load.record_metrics(progress.metrics - before)
-    if problem:
+    if failure:
         load.record_stored_days()
-        raise dg.Failure(problem, allow_retries=False)
+        raise failure
     for day, metrics in load.result.stored.items():
         context.add_asset_metadata(metrics.as_fields_of_a_day(), partition_key=day.isoformat())
     return dg.MaterializeResult()
