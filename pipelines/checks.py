@@ -10,7 +10,7 @@ from dagster._core.storage.asset_check_execution_record import AssetCheckExecuti
 
 from pipelines.asset_keys import asset_key
 from pipelines.loading.changed_settings import Incompatible, describe_moved, moved_days
-from pipelines.loading.counted_ids import LIST_IS_WHOLE
+from pipelines.loading.counted_ids import LIST_IS_WHOLE, doubt_about_choice
 from pipelines.partitions import closed_days, daily_partitions, format_days
 from pipelines.settings import Settings
 from resources.database import Database
@@ -146,9 +146,8 @@ def listing_verdicts(instance: dg.DagsterInstance, settings: Settings) -> Iterat
 def counts_sum_to_control_totals(connection: sa.Connection, dimension: Dimension, settings: Settings) -> Verdict:
     """A larger total is a warning if all were listed, and is expected if the user chose which ids to count."""
     totals = dimension.totals.c
-    rows = connection.execute(
-        sa.select(totals.day, totals.unattributed_count).where(totals.day >= settings.devin_start_date)
-    ).all()
+    columns = totals.day, totals.unattributed_count, totals.sessions_count
+    rows = connection.execute(sa.select(*columns).where(totals.day >= settings.devin_start_date)).all()
     noun, plural = dimension.noun, dimension.plural
     over = [row.day for row in rows if row.unattributed_count < 0]
     under = [row.day for row in rows if row.unattributed_count > 0]
@@ -173,12 +172,16 @@ def counts_sum_to_control_totals(connection: sa.Connection, dimension: Dimension
             metadata,
             dg.AssetCheckSeverity.WARN,
         )
-    others = f" {unattributed:,} sessions belong to {plural} that are not in {dimension.setting}."
-    chosen = others if unattributed else ""
+    others = (
+        f" {unattributed:,} sessions belong to {plural} that are not in {dimension.setting}." if unattributed else ""
+    )
+    doubt = doubt_about_choice(connection, dimension, settings.chosen(dimension))
+    if doubt and unattributed == sum(row.sessions_count for row in rows):
+        return Verdict(False, doubt, metadata, dg.AssetCheckSeverity.WARN)
     proven = len(rows) - len(under)
     return Verdict(
         True,
-        f"On {proven:,} of {len(rows):,} loaded days the {plural} add up to the API's own total.{chosen}",
+        f"On {proven:,} of {len(rows):,} loaded days the {plural} add up to the API's own total.{others}",
         metadata,
     )
 

@@ -7,6 +7,7 @@ import dagster as dg
 
 from pipelines.ledger import OlderWarehouse
 from pipelines.loading.changed_settings import Incompatible
+from pipelines.loading.open_days import ClockAhead
 from resources.database_errors import WarehouseError, WarehouseLocked, WarehouseLost
 from resources.devin_errors import DevinAPIError, SourceDown, Unavailable
 from resources.file_errors import obstacle
@@ -16,7 +17,7 @@ from warehouse.parquet import CorruptWrite
 UNUSABLE_WAREHOUSE = (WarehouseError, UnfitWarehouse, OlderWarehouse)
 """What reading a warehouse may raise."""
 
-KNOWN = (*UNUSABLE_WAREHOUSE, DevinAPIError, Incompatible, CorruptWrite)
+KNOWN = (*UNUSABLE_WAREHOUSE, DevinAPIError, Incompatible, ClockAhead, CorruptWrite)
 """Errors whose message goes to the user as it is. None is retried here; the API client and the database did that."""
 
 _PASSING = (Unavailable, SourceDown, WarehouseLocked, WarehouseLost, CorruptWrite)

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import aiohttp
@@ -183,7 +184,7 @@ class Retries:
 
     async def _send(self, request: Request) -> Response:
         self.calls.sent += 1
-        sent_at = asyncio.get_running_loop().time()
+        sent_at, sent_at_utc = asyncio.get_running_loop().time(), datetime.now(UTC)
         body = bytearray()
         outcome = "given up"
         try:
@@ -206,6 +207,7 @@ class Retries:
                     )
                 if len(self.calls.latencies) < MOST_LATENCIES:
                     self.calls.latencies.append(asyncio.get_running_loop().time() - sent_at)
+                self.calls.clock.record(response.headers, sent_at_utc, datetime.now(UTC))
                 self.calls.limit_headers = limit_headers(response.headers) or self.calls.limit_headers
                 content_type = response.headers.get("Content-Type", "")
                 return Response(response.status_code, content_type, bytes(body), parse_retry_after(response.headers))

@@ -7,7 +7,7 @@ from warehouse.dimensions import DIMENSIONS, ORGANIZATIONS
 from warehouse.tables import expected_days, warehouse_version
 
 # A new table or view states its version in its facts; for any other change, raise the number here.
-VERSION = max(4, *(tables.facts(relation).since for relation in tables.RELATIONS))
+VERSION = max(8, *(tables.facts(relation).since for relation in tables.RELATIONS))
 
 EXPECTED_DAYS_UP_TO_VERSION_4 = "history"  # the table's name until then; it sounded like a change log
 
@@ -60,8 +60,8 @@ def migrate(connection: sa.Connection) -> None:
             "needs. Rename them, or set WAREHOUSE_URL to another database, or, on PostgreSQL, DEVIN_SCHEMA to a schema "
             "of its own."
         )
-    if found in (1, 2, 3):
-        _add_is_listed(connection, there)
+    if 0 < found < 8:
+        _complete_lists(connection, there, found)
     if found in (2, 3, 4):
         connection.execute(sa.text(f"alter table {EXPECTED_DAYS_UP_TO_VERSION_4} rename to {expected_days.name}"))
     tables.create(connection)
@@ -75,14 +75,29 @@ def migrate(connection: sa.Connection) -> None:
     connection.execute(sa.insert(warehouse_version).values(version=VERSION))
 
 
-def _add_is_listed(connection: sa.Connection, there: set[str]) -> None:
-    """Up to version 3, those with the latest last_seen_at were the listed ones."""
-    for table, column in (
-        (tables.organizations, "alter table organizations add column is_listed boolean"),
-        (tables.users, "alter table users add column is_listed boolean"),
+def _complete_lists(connection: sa.Connection, there: set[str], found: int) -> None:
+    """Add who is listed, where that is not recorded, and who is on a list by choice, which the next load records.
+
+    Up to version 3, those with the latest last_seen_at were the listed ones.
+    """
+    for table, is_listed, is_chosen in (
+        (
+            tables.organizations,
+            "alter table organizations add column is_listed boolean",
+            "alter table organizations add column if not exists is_chosen boolean",
+        ),
+        (
+            tables.users,
+            "alter table users add column is_listed boolean",
+            "alter table users add column if not exists is_chosen boolean",
+        ),
     ):
-        if table.name in there:
-            connection.execute(sa.text(column))
+        if table.name not in there:
+            continue
+        if found < 4:
+            connection.execute(sa.text(is_listed))
+        connection.execute(sa.text(is_chosen))  # DuckDB adds none after the update below
+        if found < 4:
             latest = sa.select(sa.func.max(table.c.last_seen_at)).scalar_subquery()
             connection.execute(sa.update(table).values(is_listed=table.c.last_seen_at == latest))
 

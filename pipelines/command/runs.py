@@ -75,6 +75,11 @@ def run_range(
     return outcome
 
 
+def run_listing(definitions: dg.Definitions, instance: dg.DagsterInstance, dimension: Dimension) -> Outcome:
+    """Run only the asset that lists who is counted."""
+    return _run(definitions, instance, asset_selection=[_keys(definitions)[dimension.listed.name]])
+
+
 def run_downstream(definitions: dg.Definitions, instance: dg.DagsterInstance, dimension: Dimension) -> Outcome:
     """Run only the rollups, the snapshot and the report.
 
