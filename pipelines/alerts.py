@@ -5,10 +5,8 @@ Problems are read from Dagster's own record of runs and checks. `resources.webho
 
 import itertools
 from collections.abc import Collection, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
-from functools import cached_property
 
 import dagster as dg
 from dagster._core.storage.asset_check_execution_record import (
@@ -17,14 +15,12 @@ from dagster._core.storage.asset_check_execution_record import (
 )
 from pydantic import BaseModel, Field
 
-from pipelines.asset_keys import asset_key
-from pipelines.failures import UNUSABLE_WAREHOUSE, failure_message, is_interrupt
-from pipelines.ledger import open_read_only
+from pipelines.failures import failure_message, is_interrupt
 from pipelines.partitions import format_days
+from pipelines.produced import Key, Piece, Produced, results_of
 from pipelines.schedules import JOB
 from pipelines.settings import Settings
 from resources.webhook import URL_VARIABLE, Undelivered, as_text, send
-from warehouse import reads
 
 # The second is Dagster's own, for assets materialized in its UI.
 JOBS = (JOB, "__ASSET_JOB")
@@ -32,7 +28,6 @@ JOBS = (JOB, "__ASSET_JOB")
 NEWS = timedelta(days=7)
 # Dagster gives a tick one minute; a message may take ten seconds.
 MOST_MESSAGES_A_TICK = 5
-LOCK_TIMEOUT_SECONDS = 5.0
 # How many results are searched for the one that turned a check red.
 MOST_RESULTS = 100
 
@@ -42,10 +37,6 @@ _OF_FAILED_RUNS = {
     dg.DagsterEventType.STEP_FAILURE,
     dg.DagsterEventType.RUN_FAILURE,
 }
-
-Key = dg.AssetKey | dg.AssetCheckKey
-Piece = tuple[Key, str]
-"""Something that a run produces: a check's result, an asset, or one day of an asset. The text is the day, or empty."""
 
 
 @dataclass(frozen=True)
@@ -171,13 +162,15 @@ class FailedRuns:
         """
         found: dict[str, list[FailedRun]] = {}
         since: dict[str, datetime] = {}
-        for run in filter(None, map(self._failed_run, self._newest_first(known, now))):
+        records = self._newest_first(known, now)
+        produced = Produced(self.instance, self.settings, records)
+        for run in filter(None, (self._failed_run(record, produced) for record in records)):
             since[run.name] = run.ended
             newer = found.setdefault(run.name, [])
             if run.missing.difference(*(later.missing for later in newer)):  # else newer runs lack all of it too
                 newer.append(run)
         return [
-            Problem(name, since[name], self._details(runs), [run.run_id for run in runs])
+            Problem(name, since[name], _details(runs, produced), [run.run_id for run in runs])
             for name, runs in found.items()
         ]
 
@@ -189,10 +182,9 @@ class FailedRuns:
         ours = {record.storage_id: record for record in records if record.dagster_run.job_name in JOBS}
         return [ours[storage_id] for storage_id in sorted(ours, reverse=True)]
 
-    def _failed_run(self, record: dg.RunRecord) -> FailedRun | None:
+    def _failed_run(self, record: dg.RunRecord, produced: Produced) -> FailedRun | None:
         """The failed run of this record; None if everything it planned exists by now, or a user stopped it."""
         run = record.dagster_run
-        began = record.start_time or record.create_timestamp.timestamp()
         planned: set[Piece] = set()
         failures: list[dg.DagsterEvent] = []
         is_scheduled = "dagster/schedule_name" in run.tags
@@ -212,61 +204,31 @@ class FailedRuns:
                 run_messages.append(event.message or "")
         first_day = self.settings.devin_start_date.isoformat()
         wanted = {(key, day) for key, day in planned if key in self.watched and (not day or day >= first_day)}
-        missing = wanted - self._produced_since(began, wanted)
+        missing = wanted - produced.since(record, wanted)
         if not missing:
             return None
         kind = "Scheduled run" if is_scheduled else "Run"
         return FailedRun(
             run.run_id,
             f"{kind} failed in {failures[0].step_key}" if failures else f"{kind} broke off",
-            datetime.fromtimestamp(record.end_time or began, UTC),
+            record.create_timestamp if record.end_time is None else datetime.fromtimestamp(record.end_time, UTC),
             sorted(day for _, day in wanted if day),
             missing,
             [failure_message(event, run.run_id) for event in failures] or run_messages,
         )
 
-    def _produced_since(self, moment: float, wanted: set[Piece]) -> set[Piece]:
-        """What any run produced after `moment`: everything in `wanted` that it did, and perhaps more."""
-        produced: set[Piece] = set()
-        for key in {key for key, _ in wanted}:
-            if isinstance(key, dg.AssetCheckKey):
-                produced |= {(key, "") for result in _results(self.instance, key, 1) if _time_of(result) > moment}
-                continue
-            latest = self.instance.get_latest_materialization_event(key)
-            if latest and latest.timestamp > moment:
-                earlier = dg.AssetRecordsFilter(asset_key=key, before_timestamp=moment)
-                before = self.instance.fetch_materializations(earlier, limit=1).records
-                cursor = before[0].storage_id if before else None
-                days = self.instance.get_materialized_partitions(key, None, cursor)
-                produced |= {(key, day) for day in ("", *days)}
-        if any(day for _, day in wanted - produced):
-            # Only the warehouse knows what a killed run stored.
-            produced |= {piece for piece, read_at in self._last_read.items() if read_at > moment}
-        return produced
 
-    @cached_property
-    def _last_read(self) -> dict[Piece, float]:
-        """When each day in the warehouse was last read, as a timestamp; empty if the warehouse is not usable."""
-        database = replace(self.settings.warehouse, lock_timeout_seconds=LOCK_TIMEOUT_SECONDS)
-        found: dict[Piece, float] = {}
-        with suppress(*UNUSABLE_WAREHOUSE), open_read_only(database) as connection:
-            for dimension in self.settings.dimensions:
-                key = asset_key(self.settings, dimension.cells.name)
-                read = reads.last_read(connection, dimension)
-                found |= {(key, day.isoformat()): read_at.timestamp() for day, read_at in read.items()}
-        return found
-
-    def _details(self, runs: Sequence[FailedRun]) -> list[str]:
-        """The lines about failed runs: the days, the command that loads them, and the reasons."""
-        missing = {piece for run in runs for piece in run.missing}
-        reasons = dict.fromkeys(reason for run in runs for reason in run.reasons)
-        if days := sorted({day for _, day in missing if day}):
-            is_again = not missing.isdisjoint(self._last_read)
-            listed = format_days([*map(date.fromisoformat, days)])
-            return [f"Days: {listed}", _fixing_command(days, is_again=is_again), *reasons]
-        # Everything is loaded; checks run only on days that are read again.
-        is_again = any(isinstance(key, dg.AssetCheckKey) for key, _ in missing)
-        return [_fixing_command(sorted(day for run in runs for day in run.days), is_again=is_again), *reasons]
+def _details(runs: Sequence[FailedRun], produced: Produced) -> list[str]:
+    """The lines about failed runs: the days, the command that loads them, and the reasons."""
+    missing = {piece for run in runs for piece in run.missing}
+    reasons = dict.fromkeys(reason for run in runs for reason in run.reasons)
+    if days := sorted({day for _, day in missing if day}):
+        is_again = not missing.isdisjoint(produced.last_read)
+        listed = format_days([*map(date.fromisoformat, days)])
+        return [f"Days: {listed}", _fixing_command(days, is_again=is_again), *reasons]
+    # Everything is loaded; checks run only on days that are read again.
+    is_again = any(isinstance(key, dg.AssetCheckKey) for key, _ in missing)
+    return [_fixing_command(sorted(day for run in runs for day in run.days), is_again=is_again), *reasons]
 
 
 def _fixing_command(days: Sequence[str], *, is_again: bool) -> str:
@@ -277,9 +239,9 @@ def _fixing_command(days: Sequence[str], *, is_again: bool) -> str:
 def red_checks(instance: dg.DagsterInstance, checks: Collection[dg.AssetCheckKey]) -> list[Problem]:
     """The checks whose latest result is an error or a warning."""
     return [
-        _red_check(list(itertools.takewhile(_is_red, _results(instance, key, MOST_RESULTS))))
+        _red_check(list(itertools.takewhile(_is_red, results_of(instance, key, MOST_RESULTS))))
         for key in sorted(checks, key=dg.AssetCheckKey.to_user_string)
-        if any(map(_is_red, _results(instance, key, 1)))
+        if any(map(_is_red, results_of(instance, key, 1)))
     ]
 
 
@@ -304,9 +266,3 @@ def _is_red(result: AssetCheckExecutionRecord) -> bool:
 def _time_of(result: AssetCheckExecutionRecord) -> float:
     # The record's own timestamp is in whole seconds.
     return result.event.timestamp if result.event else result.create_timestamp
-
-
-def _results(instance: dg.DagsterInstance, key: dg.AssetCheckKey, most: int) -> Sequence[AssetCheckExecutionRecord]:
-    """The latest results of a check, newest first, without evaluations that are planned, running or skipped."""
-    results = {AssetCheckExecutionRecordStatus.SUCCEEDED, AssetCheckExecutionRecordStatus.FAILED}
-    return instance.event_log_storage.get_asset_check_execution_history(key, most, status=results)

@@ -9,13 +9,10 @@ import sqlalchemy as sa
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
 from pipelines.asset_keys import asset_key
-from pipelines.failures import known_errors_fail_the_step
-from pipelines.ledger import open_read_only
 from pipelines.loading.changed_settings import Incompatible, describe_moved, moved_days
-from pipelines.loading.counted_ids import LIST_IS_WHOLE
+from pipelines.loading.counted_ids import LIST_IS_WHOLE, doubt_about_choice
 from pipelines.partitions import closed_days, daily_partitions, format_days
 from pipelines.settings import Settings
-from resources.database import Database
 from warehouse import reads
 from warehouse.dimensions import ORGANIZATIONS, Dimension
 
@@ -98,53 +95,6 @@ def claims_of(dimension: Dimension) -> list[Claim]:
     return [*claims, CONTROL_TOTALS_AGREE] if dimension.is_extra else claims
 
 
-def checks_of(settings: Settings, dimension: Dimension) -> list[dg.AssetChecksDefinition]:
-    """The checks of the asset that holds the cells of `dimension`, in one step for all that wait for the same assets.
-
-    They then judge the same state of the warehouse, which is opened once.
-    """
-    claims = claims_of(dimension)
-    return [
-        _in_one_step(settings, dimension, also, [claim for claim in claims if claim.also == also])
-        for also in dict.fromkeys(claim.also for claim in claims)
-    ]
-
-
-def _in_one_step(
-    settings: Settings, dimension: Dimension, also: Sequence[str], claims: Sequence[Claim]
-) -> dg.AssetChecksDefinition:
-    asset = asset_key(settings, dimension.cells.name)
-    waits_for = [asset_key(settings, name) for name in also]
-
-    @dg.multi_asset_check(
-        name="_".join([*asset.path, "checks", *also]),
-        specs=[
-            dg.AssetCheckSpec(claim.name, asset=asset, description=claim.description, additional_deps=waits_for or None)
-            for claim in claims
-        ],
-        can_subset=True,
-    )
-    def checks(
-        context: dg.AssetCheckExecutionContext,
-        database: dg.ResourceParam[Database],
-        settings: dg.ResourceParam[Settings],
-    ) -> Iterator[dg.AssetCheckResult]:
-        selected = {key.name for key in context.selected_asset_check_keys}
-        with known_errors_fail_the_step(), open_read_only(database) as connection:
-            verdicts = {c.name: c.judge(connection, dimension, settings) for c in claims if c.name in selected}
-        for name, verdict in verdicts.items():
-            yield dg.AssetCheckResult(
-                asset_key=asset,
-                check_name=name,
-                passed=verdict.passed,
-                severity=verdict.severity,
-                description=verdict.sentence,
-                metadata=verdict.metadata,
-            )
-
-    return checks
-
-
 def verdicts(connection: sa.Connection, settings: Settings) -> Iterator[tuple[str, Verdict]]:
     """The title of each check, and its verdict on what is stored now."""
     for dimension in settings.dimensions:
@@ -170,9 +120,8 @@ def listing_verdicts(instance: dg.DagsterInstance, settings: Settings) -> Iterat
 def counts_sum_to_control_totals(connection: sa.Connection, dimension: Dimension, settings: Settings) -> Verdict:
     """A larger total is a warning if all were listed, and is expected if the user chose which ids to count."""
     totals = dimension.totals.c
-    rows = connection.execute(
-        sa.select(totals.day, totals.unattributed_count).where(totals.day >= settings.devin_start_date)
-    ).all()
+    columns = totals.day, totals.unattributed_count, totals.sessions_count
+    rows = connection.execute(sa.select(*columns).where(totals.day >= settings.devin_start_date)).all()
     noun, plural = dimension.noun, dimension.plural
     over = [row.day for row in rows if row.unattributed_count < 0]
     under = [row.day for row in rows if row.unattributed_count > 0]
@@ -197,12 +146,16 @@ def counts_sum_to_control_totals(connection: sa.Connection, dimension: Dimension
             metadata,
             dg.AssetCheckSeverity.WARN,
         )
-    others = f" {unattributed:,} sessions belong to {plural} that are not in {dimension.setting}."
-    chosen = others if unattributed else ""
+    others = (
+        f" {unattributed:,} sessions belong to {plural} that are not in {dimension.setting}." if unattributed else ""
+    )
+    doubt = doubt_about_choice(connection, dimension, settings.chosen(dimension))
+    if doubt and unattributed == sum(row.sessions_count for row in rows):
+        return Verdict(False, doubt, metadata, dg.AssetCheckSeverity.WARN)
     proven = len(rows) - len(under)
     return Verdict(
         True,
-        f"On {proven:,} of {len(rows):,} loaded days the {plural} add up to the API's own total.{chosen}",
+        f"On {proven:,} of {len(rows):,} loaded days the {plural} add up to the API's own total.{others}",
         metadata,
     )
 

@@ -6,13 +6,13 @@ import dagster as dg
 
 from pipelines.alerts import alerts_sensor
 from pipelines.assets.activity_report import activity_report_asset
+from pipelines.assets.asset_checks import checks_of
 from pipelines.assets.daily_sessions import daily_sessions_asset
 from pipelines.assets.organizations import organizations_asset
 from pipelines.assets.published_snapshot import published_snapshot_asset
 from pipelines.assets.rollups import rollup_assets
 from pipelines.assets.user_daily_sessions import user_daily_sessions_asset
 from pipelines.assets.users import users_asset
-from pipelines.checks import checks_of
 from pipelines.follow import follow_sensor
 from pipelines.loading.progress import Progress
 from pipelines.partitions import daily_partitions

@@ -7,8 +7,9 @@ import dagster as dg
 
 from pipelines.ledger import OlderWarehouse
 from pipelines.loading.changed_settings import Incompatible
-from resources.database_errors import WarehouseError
-from resources.devin_errors import DevinAPIError
+from pipelines.loading.open_days import ClockAhead
+from resources.database_errors import WarehouseError, WarehouseLocked, WarehouseLost
+from resources.devin_errors import DevinAPIError, SourceDown, Unavailable
 from resources.file_errors import obstacle
 from warehouse.migrations import UnfitWarehouse
 from warehouse.parquet import CorruptWrite
@@ -16,8 +17,12 @@ from warehouse.parquet import CorruptWrite
 UNUSABLE_WAREHOUSE = (WarehouseError, UnfitWarehouse, OlderWarehouse)
 """What reading a warehouse may raise."""
 
-KNOWN = (*UNUSABLE_WAREHOUSE, DevinAPIError, Incompatible, CorruptWrite)
+KNOWN = (*UNUSABLE_WAREHOUSE, DevinAPIError, Incompatible, ClockAhead, CorruptWrite)
 """Errors whose message goes to the user as it is. None is retried here; the API client and the database did that."""
+
+_PASSING = (Unavailable, SourceDown, WarehouseLocked, WarehouseLost, CorruptWrite)
+"""Known errors after which the same command may succeed later although nobody has done anything."""
+_FIX_FIRST = "fix_first"
 
 _INTERRUPTS = (dg.DagsterExecutionInterruptedError.__name__, KeyboardInterrupt.__name__)
 
@@ -28,7 +33,17 @@ def known_errors_fail_the_step() -> Iterator[None]:
     try:
         yield
     except KNOWN as error:
-        raise dg.Failure(str(error), allow_retries=False) from error
+        raise failure_of(error) from error
+
+
+def failure_of(error: Exception) -> dg.Failure:
+    """A known error as the failure of a run, with its message."""
+    return failure(str(error), must_be_fixed=not isinstance(error, _PASSING))
+
+
+def failure(message: str, *, must_be_fixed: bool) -> dg.Failure:
+    """The failure of a run; `must_be_fixed` as in the function of that name."""
+    return dg.Failure(message, {_FIX_FIRST: must_be_fixed}, allow_retries=False)
 
 
 @contextmanager
@@ -48,6 +63,12 @@ def is_interrupt(event: dg.DagsterEvent) -> bool:
     """Whether a step failed only because it was stopped."""
     error = event.step_failure_data.error
     return error is not None and error.cls_name in _INTERRUPTS
+
+
+def must_be_fixed(event: dg.DagsterEvent) -> bool:
+    """Whether someone has to fix what its message says before a step that failed can succeed."""
+    failure = event.step_failure_data.user_failure_data
+    return bool(failure and failure.metadata.get(_FIX_FIRST, dg.MetadataValue.bool(False)).value)
 
 
 def failure_message(event: dg.DagsterEvent, run_id: str) -> str:

@@ -16,6 +16,7 @@ SCHEDULE = f"{JOB}_schedule"
 HOURS_AFTER_CLOSE, MINUTE = 2, 30
 
 
+_ROOT_RUN = "dagster/root_run_id"
 COMPLETE_BEFORE = "devin-sessions/complete-before"
 """A run's tag: days before this date that are already loaded are read only for their missing counts."""
 
@@ -24,6 +25,15 @@ def range_tags(first: str, last: str, complete_before: date | None = None) -> di
     """The tags that make one run load the days `first` to `last`, both included."""
     tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
     return tags if complete_before is None else tags | {COMPLETE_BEFORE: complete_before.isoformat()}
+
+
+def earlier_runs_of(context: dg.AssetExecutionContext) -> list[str]:
+    """The ids of the runs that this one re-executes. Days that they loaded are not read again."""
+    root = context.run.tags.get(_ROOT_RUN)
+    if root is None:
+        return []
+    group = context.instance.get_runs(dg.RunsFilter(tags={_ROOT_RUN: root}))
+    return [root, *(run.run_id for run in group)]
 
 
 def cron(settings: Settings) -> str:

@@ -21,7 +21,7 @@ from resources.addresses import check_url, check_webhook
 from resources.database import Database
 from resources.database_schema import check_schema
 from resources.database_secrets import is_on_this_machine
-from resources.devin_key import check_key, version_for
+from resources.devin_key import UnknownKind, check_key, version_for
 from resources.file_errors import obstacle
 from warehouse.dimensions import DIMENSIONS, Dimension
 
@@ -226,6 +226,8 @@ class Settings(BaseSettings):
         if key := info.data.get("devin_api_key"):
             try:
                 version_for(key.get_secret_value(), version)
+            except UnknownKind:
+                raise  # see _refusal: the key is at fault
             except ValueError as error:
                 raise ValueError(f"DEVIN_API_KEY: {error}") from None
         return version
@@ -438,6 +440,8 @@ def allowed(name: str) -> str:
 
 def _refusal(error: Mapping[str, Any]) -> str:
     name = str(error["loc"][0])
+    if isinstance(error.get("ctx", {}).get("error"), UnknownKind):
+        name = "devin_api_key"
     value = re.sub(r"(?s)://.*@", "://***@", str(error["input"]))
     value = re.sub(r"(?s)(://[^?]*\?).*", r"\1***", value)[:200]
     shown = "" if name in SECRETS else f"={value!r}"

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from resources.outage import Waiting
+from resources.source_clock import SourceClock
 
 MOST_LATENCIES = 1_000_000  # 8 MB
 
@@ -22,6 +23,7 @@ class Calls:
     `limit_headers` are the rate-limit headers of the last response that had any.
     `expected` is how many responses are wanted in all, as far as that is known: retries are allowed in proportion.
     `waiting` is why requests wait at the moment. `watchers` are called with each wait, from the event loop's thread.
+    `clock` compares this machine's clock with the API's.
     `gave_up` is whether the API was down for longer than `patience_seconds`: no further request is worth sending.
     """
 
@@ -34,6 +36,7 @@ class Calls:
     limit_headers: dict[str, str] = field(default_factory=dict, compare=False)
     expected: int = field(default=0, compare=False)
     waiting: Waiting | None = field(default=None, compare=False)
+    clock: SourceClock = field(default_factory=SourceClock, compare=False)
     gave_up: bool = field(default=False, compare=False)
     watchers: list[Callable[[Waiting], None]] = field(default_factory=list, compare=False, repr=False)
 

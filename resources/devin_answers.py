@@ -1,6 +1,5 @@
 """Interprets HTTP responses of the Devin API: a count, a page of a list, or a kind of failure."""
 
-import email.utils
 import json
 import math
 import re
@@ -12,6 +11,7 @@ from typing import Any, Generic, Literal, TypeVar
 from resources.devin_errors import ContractBroken, Misrouted, Rejected, Unauthorized, Unavailable
 from resources.devin_key import KEY_VARIABLE, without_key
 from resources.devin_versions import V2, V3, Listing, Params
+from resources.http_dates import parse_http_date
 from resources.outage import TransientFailure
 
 LONGEST_ID = 256
@@ -275,19 +275,11 @@ def parse_retry_after(headers: Mapping[str, str]) -> float | None:
     try:
         seconds = float(value)
     except ValueError:
-        until = _parse_http_date(value)
+        until = parse_http_date(value)
         if until is None:
             return None
-        seconds = (until - (_parse_http_date(headers.get("Date", "")) or datetime.now(UTC))).total_seconds()
+        seconds = (until - (parse_http_date(headers.get("Date", "")) or datetime.now(UTC))).total_seconds()
     return max(0.0, seconds) if math.isfinite(seconds) else None
-
-
-def _parse_http_date(value: str) -> datetime | None:
-    try:
-        date = email.utils.parsedate_to_datetime(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return date.replace(tzinfo=date.tzinfo or UTC)
 
 
 def _error_detail(body: bytes) -> str:

@@ -44,8 +44,8 @@ MAX_IDS = 100
 class DevinAPI:
     """The Devin Enterprise API, v2 or v3. `connect()` returns a client.
 
-    `RetryRules` explains the fields about retries and timeouts. `window_end` is whether the API counts the end of a
-    window; if it does, an earlier end is sent.
+    `RetryRules` explains the fields about retries and timeouts, and `activity`. `window_end` is whether the API counts
+    the end of a window; if it does, an earlier end is sent.
     """
 
     base_url: str = DEFAULT_URL
@@ -58,6 +58,7 @@ class DevinAPI:
     max_backoff_seconds: float = 30.0
     patience_seconds: float = 300.0
     window_end: WindowEnd = "exclusive"
+    activity: str = "load"
 
     @asynccontextmanager
     async def connect(self, calls: Calls) -> "AsyncIterator[DevinClient]":
@@ -140,6 +141,7 @@ class DevinClient:
             self.api.max_backoff_seconds,
             self.api.patience_seconds,
             self.api.max_connections,
+            self.api.activity,
         )
         self._retries = Retries(rules, self.version, self.http, self.calls, self.pace)
 

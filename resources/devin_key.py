@@ -53,12 +53,19 @@ def check_key(key: str) -> str:
     return key
 
 
+class UnknownKind(ValueError):
+    """The key begins as no known kind of key does, and nothing else says which version it is for."""
+
+
 def version_for(key: str, wanted: Literal["auto", "v2", "v3"]) -> VersionName:
     """The API version to use with this key. Raises ValueError, which never quotes the key, if they don't match."""
     of_key: VersionName | None = "v2" if key.startswith("apk_user_") else "v3" if key.startswith("cog_") else None
     if wanted == "auto":
         if of_key is None:
-            raise ValueError("it starts with neither apk_user_ nor cog_, so DEVIN_API_VERSION must be v2 or v3")
+            raise UnknownKind(
+                "it starts with neither apk_user_ nor cog_: copy it again. If it is right, it is of a kind that this "
+                "release doesn't know, so DEVIN_API_VERSION must be v2 or v3"
+            )
         return of_key
     if of_key not in (None, wanted):
         whose = "personal keys (apk_user_…)" if of_key == "v2" else "service user keys (cog_…)"

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import aiohttp
@@ -32,7 +33,7 @@ class RetryRules:
 
     `max_tries` is the number of tries per request, `timeout_seconds` the limit for one try, from connecting to the
     last byte. `max_backoff_seconds` limits a pause that the API did not ask for; `patience_seconds` one that it did
-    ask for, and the time for which no request at all is answered.
+    ask for, and the time for which no request at all is answered. `activity` is what ends when it is over.
     """
 
     max_tries: int = 5
@@ -41,6 +42,7 @@ class RetryRules:
     max_backoff_seconds: float = 30.0
     patience_seconds: float = 300.0
     max_connections: int = 64
+    activity: str = "load"
 
 
 @dataclass(eq=False)
@@ -152,10 +154,11 @@ class Retries:
 
     def _source_down(self, description: str, error: GaveUp) -> SourceDown:
         self.calls.gave_up = True
-        return SourceDown(
-            f"{description}: {error}. The load stopped because DEVIN_PATIENCE_SECONDS={self.rules.patience_seconds:g}. "
-            f"Everything stored before is kept. Run the same command again {error.when}."
-        )
+        patience = self.rules.patience_seconds
+        ended = f"The {self.rules.activity} ended, since it waits {patience:g} s at most."
+        if self.rules.activity == "load":
+            ended = f"The load stopped because DEVIN_PATIENCE_SECONDS={patience:g}. Everything stored before is kept."
+        return SourceDown(f"{description}: {error}. {ended} Run the same command again {error.when}.")
 
     def _may_retry(self) -> bool:
         """Whether retries are still few for the size of the load, so that a failing API is not hammered."""
@@ -181,7 +184,7 @@ class Retries:
 
     async def _send(self, request: Request) -> Response:
         self.calls.sent += 1
-        sent_at = asyncio.get_running_loop().time()
+        sent_at, sent_at_utc = asyncio.get_running_loop().time(), datetime.now(UTC)
         body = bytearray()
         outcome = "given up"
         try:
@@ -204,6 +207,7 @@ class Retries:
                     )
                 if len(self.calls.latencies) < MOST_LATENCIES:
                     self.calls.latencies.append(asyncio.get_running_loop().time() - sent_at)
+                self.calls.clock.record(response.headers, sent_at_utc, datetime.now(UTC))
                 self.calls.limit_headers = limit_headers(response.headers) or self.calls.limit_headers
                 content_type = response.headers.get("Content-Type", "")
                 return Response(response.status_code, content_type, bytes(body), parse_retry_after(response.headers))

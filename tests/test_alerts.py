@@ -1,6 +1,7 @@
 """The sensor `alerts` over real runs, and what a real receiver gets from it."""
 
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -277,6 +278,21 @@ def test_a_check_has_been_red_since_its_first_red_result(watch: Watch, monkeypat
 
     monkeypatch.setattr(alerts, "MOST_MESSAGES_A_TICK", 1)
     assert [len(watch.tick()) for _ in range(5)] == [1, 1, 1, 1, 0], "a few in each tick, and the rest in the next ones"
+
+
+def test_a_failed_run_is_resolved_by_a_later_one_although_the_clock_was_set_back_in_between(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch.spoil(4, status=503)
+    now = time.time
+    with monkeypatch.context() as clock:
+        clock.setattr(time, "time", lambda: now() + 86_400)
+        assert not watch.run(3, 5).success
+    failed = "Run failed in daily_sessions"
+    assert failed in [text.splitlines()[0] for text in watch.tick()]
+    watch.world.source.heal()
+    assert watch.run(3, 5).success
+    assert f"Resolved: {failed}" in [text.splitlines()[0] for text in watch.tick()]
 
 
 def test_two_problems_at_once_are_two_messages_and_are_resolved_separately(watch: Watch) -> None:

@@ -314,6 +314,11 @@ def test_a_wrong_key_stops_the_load_at_once_and_the_message_names_the_variable_t
     code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-05")
     assert code == exit_codes.MISSING
     assert "DEVIN_API_KEY is not accepted" in err
+    assert "Run the same command again" not in err, "that alone can't help"
+    assert err.splitlines()[-1] == (
+        "Still to load: 2025-04-01…2025-04-05 (5 days). Fix what the message above says, then run: devin-sessions "
+        "backfill 2025-04-01 2025-04-05"
+    )
     assert len(world.source.requests) == 1
     assert not (world.directory / "warehouse.duckdb").exists()
 
@@ -340,6 +345,11 @@ def test_a_probe_that_cannot_reach_the_api_fails(world: World, here: Here) -> No
     world.configure(devin_api_url="http://127.0.0.1:1")
     code, out, _ = here("probe", "--until", "2025-04-03")
     assert (code, "unknown" in out) == (exit_codes.MISSING, True)
+    for activity, command in (("probe", ["probe", "--json"]), ("dry run", ["backfill", "2025-04", "--dry-run"])):
+        code, out, err = here(*command)
+        assert code == exit_codes.MISSING
+        assert f"The {activity} ended, since it waits 1 s at most." in out + err
+        assert "load stopped" not in out + err
 
 
 def test_loaded_days_on_which_the_api_contradicts_itself_are_not_reported_as_well(world: World) -> None:

@@ -1,6 +1,8 @@
 """After a run for which the machine's clock was ahead, or behind, everything is as right as after any other run."""
 
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
+from email.utils import format_datetime
 
 import dagster as dg
 import duckdb
@@ -10,17 +12,23 @@ import sqlalchemy as sa
 from pipelines.asset_keys import PUBLISHED_SNAPSHOT
 from pipelines.behind import behind
 from pipelines.checks import no_count_is_negative
+from pipelines.command.probe import probe
 from pipelines.command.status import status
+from pipelines.definitions import devin_api_for
 from pipelines.follow import follow_sensor
+from pipelines.ledger import missing_days
 from pipelines.report.activity import read_activity
-from pipelines.schedules import JOB
+from pipelines.schedules import JOB, range_tags
+from resources.calls import Calls
+from resources.source_clock import SourceClock
 from tests.support.command import command_here
 from tests.support.loads import fill
+from tests.support.noon import NOON, ago
 from tests.support.published import month_of, snapshot_of
 from tests.support.rows import DAY, NOW, reading, store
 from tests.support.warehouse import make_missing_warehouse
 from tests.support.world import World
-from warehouse import reads, writes
+from warehouse import reads, rollups, tables, writes
 from warehouse.dimensions import ORGANIZATIONS
 from warehouse.writes import Entry
 
@@ -148,3 +156,127 @@ def test_the_sensor_acts_although_its_last_tick_was_in_the_future(world: World) 
     asked = follow_sensor(world.settings, quiet=timedelta(0)).evaluate_tick(context)
     assert len(asked.run_requests or ()) == 1
     assert asked.cursor and datetime.fromisoformat(asked.cursor) < AHEAD
+
+
+# By the API's clock
+
+
+def http_date(off_by: timedelta) -> str:
+    return format_datetime(datetime.now(UTC) + off_by, usegmt=True)
+
+
+@pytest.fixture
+def ahead(world: World) -> World:
+    """A world in which this machine's clock is a day ahead of the API's. History is the last four days."""
+    world.source.date = lambda: http_date(-timedelta(days=1))
+    world.configure(devin_timezone=NOON, devin_start_date=ago(4))
+    return world
+
+
+@pytest.mark.parametrize("is_chosen", [False, True], ids=["listed", "chosen"])
+def test_a_day_that_is_not_over_at_the_api_is_refused_before_anything_is_stored(ahead: World, is_chosen: bool) -> None:
+    world = ahead
+    world.configure(devin_org_ids=world.source.organizations[0].org_id if is_chosen else "")
+    result = world.load(ago(3), ago(1))
+    assert not result.success
+    message = world.failures(result)
+    assert (
+        f"Not over yet by the API's clock: {ago(1)}. There it is {datetime.now(UTC) - timedelta(days=1):%F}" in message
+    )
+    assert f"By this machine's clock it is {datetime.now(UTC):%F}" in message
+    assert "runs this machine set its clock" in message
+    assert world.rows("select count(*) from daily_totals") == [(0,)]
+    assert world.rows("select last_day from expected_days") == [(date.fromisoformat(ago(2)),)]
+
+
+def test_days_that_are_over_at_the_api_are_loaded_at_its_time(ahead: World) -> None:
+    world = ahead
+    assert world.load(ago(4), ago(2)).success
+    assert world.cells() == world.truth(ago(4), ago(2))
+    (read_at,), (seen_at,) = world.rows(
+        "select max(loaded_at) from daily_totals union all select max(last_seen_at) from organizations"
+    )
+    for moment in (read_at, seen_at):
+        assert (
+            timedelta(0) <= datetime.now(UTC) - timedelta(days=1) - moment + timedelta(seconds=2) < timedelta(minutes=2)
+        )
+
+
+@pytest.mark.parametrize(
+    "date_of",
+    [
+        lambda: "",
+        lambda: "the day before",
+        lambda: "Thu, 01 Jan 1970 00:00:00 GMT",
+        lambda: http_date(timedelta(days=400)),
+        lambda: http_date(timedelta(seconds=-2)),
+    ],
+    ids=["missing", "unreadable", "of a device without a clock", "in the future", "in flight"],
+)
+def test_an_odd_date_stops_nobody(world: World, date_of: Callable[[], str]) -> None:
+    world.configure(devin_timezone=NOON, devin_start_date=ago(4))
+    world.source.date = date_of
+    result = world.load(ago(1), ago(1))
+    assert result.success, world.failures(result)
+
+
+def test_only_what_all_responses_agree_on_is_certain() -> None:
+    def clock_after(*dates: tuple[int, dict[str, str]]) -> tuple[float, float]:
+        """After responses of these ages in seconds, which took 10 s each: how far it is ahead, and behind."""
+        clock = SourceClock()
+        for seconds, headers in dates:
+            dated = format_datetime(NOW - timedelta(seconds=seconds), usegmt=True)
+            clock.record({"Date": dated, **headers}, NOW, NOW + timedelta(seconds=10))
+        return clock.ahead.total_seconds(), clock.behind.total_seconds()
+
+    assert clock_after() == (0, 0)
+    assert clock_after((0, {})) == clock_after((-10, {})) == clock_after((1, {})) == (0, 0), "dated on the way"
+    assert clock_after((100, {})) == (99, 0)
+    assert clock_after((-100, {})) == (0, 90)
+    assert clock_after((7200, {}), (100, {}), (9999, {})) == (99, 0), "two come out of a cache"
+    assert clock_after((7200, {"Age": "7200"})) == (0, 0), "a cache that says so"
+    assert clock_after((100, {"Age": "old"})) == (99, 0)
+    assert clock_after((-100, {}), (0, {})) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("off_by", "verdict", "seen"),
+    [
+        (timedelta(hours=-3), "bad", "ahead of the API's"),
+        (timedelta(hours=3), "note", "behind the API's"),
+        (timedelta(seconds=30), None, ""),
+    ],
+)
+def test_a_probe_tells_if_the_clocks_differ(world: World, off_by: timedelta, verdict: str | None, seen: str) -> None:
+    world.source.date = lambda: http_date(off_by)
+    findings = probe(devin_api_for(world.settings), world.settings, world.days(FIRST, LAST), Calls())
+    found = [finding for finding in findings if "clock" in finding.question]
+    assert [finding.verdict for finding in found] == ([verdict] if verdict else [])
+    assert all(seen in finding.seen for finding in found)
+
+
+@pytest.mark.parametrize("warehouse_url", ["duckdb", "postgresql"], indirect=True)
+def test_a_day_that_was_read_in_the_future_is_neither_settled_nor_loaded_until_it_is_read_again(
+    each_world: World,
+) -> None:
+    world = each_world
+    fill(world, FIRST, LAST)
+    settled = "select is_settled from enterprise_sessions order by day"
+    assert world.rows(settled) == [(True,)] * 3
+    let_the_clock_have_been_ahead_when(world, SECOND)
+    rebuild_rollups(world)
+    assert world.rows(settled) == [(True,), (False,), (True,)]
+    world.source.add_sessions(world.source.organizations[0].org_id, datetime.fromisoformat(f"{SECOND}T12:00Z"))
+    days = [day.day for day in world.days(FIRST, LAST)]
+    with world.database.transaction() as connection:
+        assert missing_days(connection, world.settings, ORGANIZATIONS, days) == [date.fromisoformat(SECOND)]
+    result = world.run_with_tags(range_tags(FIRST, LAST, complete_before=date(2025, 4, 4)))
+    assert result.success, world.failures(result)
+    assert world.cells() == world.truth(FIRST, LAST)
+    assert world.rows(settled) == [(True,)] * 3
+
+
+def rebuild_rollups(world: World) -> None:
+    with world.database.transaction() as connection:
+        for table in tables.ROLLUPS:
+            rollups.rebuild(connection, table, settled_after_days=world.settings.settled_after_days)

@@ -5,6 +5,7 @@ import re
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,7 +15,9 @@ from pipelines.loading.cost import Cost, cost_of, differenced_requests
 from pipelines.partitions import Day
 from tests.support.command import Here, command_here
 from tests.support.examples import examples
+from tests.support.loads import fill
 from tests.support.world import World
+from warehouse import tables
 
 FIRST = date(2025, 1, 1)
 
@@ -32,11 +35,11 @@ def numbers_of(here: Here, *arguments: str) -> dict[str, int | None]:
     return {name: planned[f"requests_{name}"] for name in ("least", "most", "likely")}
 
 
-def sent(world: World, here: Here, *arguments: str) -> int:
+def sent(world: World, here: Here, *arguments: str, code: int = 0) -> int:
     """How many requests a load sends."""
     before = len(world.source.requests)
-    code, out, err = here("backfill", *arguments)
-    assert code == 0, out + err
+    ended, out, err = here("backfill", *arguments)
+    assert ended == code, out + err
     return len(world.source.requests) - before
 
 
@@ -80,6 +83,52 @@ def test_days_that_are_loaded_cost_nothing_and_a_new_organization_only_its_own_d
     world.configure(devin_org_ids=",".join(ids))
     planned = numbers_of(here, "2025-03-01", "2025-03-03")
     assert planned["most"] == sent(world, here, "2025-03-01", "2025-03-03") == 3 + 3 + 1
+
+
+@pytest.mark.parametrize("fetch", ["direct", "differenced"])
+def test_organizations_that_the_api_refuses_cost_what_the_dry_run_said(world: World, here: Here, fetch: str) -> None:
+    world.configure(devin_log_format="json", devin_fetch=fetch)
+    for organization in world.source.organizations[:2]:
+        world.source.fail(status=403, org_id=organization.org_id, times=None)
+    sent(world, here, "2025-03-01", "2025-03-03", code=exit_codes.MISSING)
+    for days in (["2025-03-01", "2025-03-03"], ["2025-03-02", "2025-03-06"], ["2025-03-02", "2025-03-04", "--refresh"]):
+        planned = numbers_of(here, *days)
+        really = sent(world, here, *days, code=exit_codes.MISSING)
+        assert planned["least"] is not None and planned["most"] is not None
+        assert planned["least"] <= really <= planned["most"]
+        if fetch == "direct" or days[-1] == "2025-03-03":
+            assert planned["least"] == planned["most"]
+    world.source.heal()
+    gone = world.source.organizations[2].org_id
+    world.configure(devin_org_ids=",".join(o.org_id for o in world.source.organizations if o.org_id != gone))
+    assert numbers_of(here, "2025-03-01", "2025-03-03")["most"] == 2, "the two are asked about once"
+
+
+def test_moved_days_cost_the_organizations_too_that_are_no_longer_counted(world: World, here: Here) -> None:
+    world.configure(devin_log_format="json", devin_timezone="Europe/Istanbul", devin_start_date="2025-03-26")
+    fill(world, "2025-03-26", "2025-04-02")
+    with world.database.transaction() as connection:
+        connection.execute(sa.update(tables.day_boundary).values(timezone="Europe/Kyiv"))
+    ids = [organization.org_id for organization in world.source.organizations]
+    world.configure(devin_timezone="Europe/Kyiv", devin_fetch="direct", devin_org_ids=",".join(ids[:2]))
+    days = "2025-03-29", "2025-04-01", "--refresh"
+    planned = numbers_of(here, *days)
+    really = sent(world, here, *days)
+    assert planned["least"] == planned["most"] == really
+    assert really == 3 + (2 + 2 * 5 + 1) + (2 + 2 * 2 + 1)
+
+
+def test_a_list_that_is_no_longer_chosen_is_asked_for_and_who_is_new_on_it_is_counted(world: World, here: Here) -> None:
+    ids = [organization.org_id for organization in world.source.organizations]
+    world.configure(devin_log_format="json", devin_fetch="direct", devin_org_ids=",".join(ids[:2]))
+    sent(world, here, "2025-03-01", "2025-03-03")
+    world.configure(devin_org_ids="")
+    planned = numbers_of(here, "2025-03-01", "2025-03-03")
+    really = sent(world, here, "2025-03-01", "2025-03-03")
+    assert planned["least"] == planned["most"] == really
+    assert world.cells() == world.truth("2025-03-01", "2025-03-03")
+    assert "Nothing to do" in here("backfill", "2025-03-01", "2025-03-03", "--dry-run")[1]
+    assert sent(world, here, "2025-03-01", "2025-03-03") == 0
 
 
 def test_without_a_key_the_list_of_organizations_decides_whether_a_dry_run_is_possible(

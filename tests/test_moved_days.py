@@ -319,6 +319,18 @@ def test_a_day_that_its_zone_skips_is_empty_and_the_days_around_it_are_whole(ski
     assert world.load(FIRST_SUMMER_DAY, FIRST_SUMMER_DAY).success, "the day before it is skipped"
 
 
+def test_a_probe_and_a_dry_run_leave_out_a_day_that_its_zone_skips(skipping: World, here: Here) -> None:
+    code, out, _ = here("probe", "--until", LAST, "--json")
+    assert code == 0
+    assert json.loads(out)[0]["seen"].endswith(f"sessions, {FIRST} to {LAST}.")
+    code, out, _ = here("probe", "--until", "2025-03-30", "--json")
+    assert (code, json.loads(out)[0]["seen"].endswith("sessions, 2025-03-26 to 2025-03-29.")) == (0, True)
+    skipping.configure(devin_start_date="2025-03-30")
+    for command in (["probe", "--until", "2025-03-30"], ["backfill", "2025-03-30"]):
+        code, _, err = here(*command)
+        assert (code, "There is no 2025-03-30 in the time zone" in err) == (exit_codes.WRONG_USE, True)
+
+
 @pytest.fixture
 def here(world: World, capsys: pytest.CaptureFixture[str]) -> Here:
     return command_here(capsys, world.environment)

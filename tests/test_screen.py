@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from pipelines.command import screen
+from pipelines.command import screen, status_screen
 from tests.support.examples import examples
 from warehouse.reads import DayState
 
@@ -70,7 +70,7 @@ def test_texts_wrap_where_that_is_enough_and_otherwise_each_value_has_a_line(mon
 @pytest.mark.parametrize(("width", "first"), [(42, "  2025-01  " + "■" * 31), (39, "2025-01 " + "■" * 31), (38, "")])
 def test_the_calendar_fits_the_terminal_or_is_left_out(width: int, first: str, monkeypatch: pytest.MonkeyPatch) -> None:
     file = io.StringIO()
-    monkeypatch.setattr(screen, "out", Console(file=file, width=width, force_terminal=True, color_system=None))
+    monkeypatch.setattr(status_screen, "out", Console(file=file, width=width, force_terminal=True, color_system=None))
     days: dict[date, DayState] = {date(2025, 1, 1) + timedelta(n): "proven" for n in range(31)}
-    screen.show_calendar(days)
+    status_screen.show_calendar(days)
     assert file.getvalue() == (f"{first}\n" if first else "") + "  ■ loaded and proven (31)\n"

@@ -11,8 +11,8 @@ import pytest
 import sqlalchemy as sa
 
 from pipelines.command import exit_codes
-from pipelines.command.screen import show_runs
 from pipelines.command.status import status
+from pipelines.command.status_screen import show_runs
 from pipelines.schedules import JOB, next_tick, range_tags
 from resources.sandbox.faults import Fault
 from tests.support.command import devin_sessions, in_this_process

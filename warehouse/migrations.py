@@ -100,8 +100,8 @@ def migrate(connection: sa.Connection) -> None:
         snapshot.become_warehouse(connection)
     if found == VERSION:
         return
-    if found in (1, 2, 3):
-        _add_is_listed(connection, tables.present(connection))
+    if 0 < found < 8:
+        _complete_lists(connection, tables.present(connection), found)
     if found in (2, 3, 4):
         connection.execute(sa.text(f"alter table {EXPECTED_DAYS_UP_TO_VERSION_4} rename to {expected_days.name}"))
     tables.create(connection)
@@ -135,15 +135,15 @@ def _withhold_bookkeeping(connection: sa.Connection) -> None:
         connection.execute(revoke)
 
 
-def _add_is_listed(connection: sa.Connection, there: set[str]) -> None:
-    """Up to version 3, there was no such column."""
-    for table, column in (
-        (tables.organizations, "alter table organizations add column is_listed boolean"),
-        (tables.users, "alter table users add column is_listed boolean"),
-    ):
+def _complete_lists(connection: sa.Connection, there: set[str], found: int) -> None:
+    """Add who is listed, where that is not recorded, and who is on a list by choice, which the next load records."""
+    for table in (tables.organizations, tables.users):
         if table.name in there:
-            connection.execute(sa.text(column))
-            list_last_seen(connection, table)
+            if found < 4:
+                connection.execute(sa.text(f"alter table {table.name} add column is_listed boolean"))
+            connection.execute(sa.text(f"alter table {table.name} add column if not exists is_chosen boolean"))
+            if found < 4:
+                list_last_seen(connection, table)  # last: DuckDB adds no column after an update
 
 
 def list_last_seen(connection: sa.Connection, listed: sa.Table) -> None:

@@ -1,6 +1,6 @@
 """What runs and the command ask of the warehouse. Analysts' queries are SQL files, not here."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Literal
@@ -9,7 +9,10 @@ import sqlalchemy as sa
 
 from warehouse import tables
 from warehouse.dimensions import DIMENSIONS, Dimension
+from warehouse.listing import of_rows
 from warehouse.tables import ROLLUPS, monthly_sessions, stale_days
+
+_CLOCKS_DIFFER = timedelta(hours=1)  # between the machines that load and that read
 
 DayState = Literal["missing", "partial", "proven", "unattributed", "contradiction"]
 
@@ -48,14 +51,25 @@ def day_boundary(connection: sa.Connection) -> tuple[str, int] | None:
 
 
 def read_days(connection: sa.Connection, dimension: Dimension) -> set[date]:
-    """Every day that was read."""
-    return set(connection.scalars(sa.select(dimension.totals.c.day)))
+    """Every day that was read, without those that were read in the future.
+
+    They were read by a clock that was ahead, so that they may not have been over.
+    """
+    totals = dimension.totals.c
+    return set(connection.scalars(sa.select(totals.day).where(totals.loaded_at <= datetime.now(UTC) + _CLOCKS_DIFFER)))
 
 
 def last_read(connection: sa.Connection, dimension: Dimension) -> dict[date, datetime]:
     """When each day that was read was last read."""
     totals = dimension.totals.c
     return {day: loaded_at for day, loaded_at in connection.execute(sa.select(totals.day, totals.loaded_at))}
+
+
+def last_readers(connection: sa.Connection, dimension: Dimension) -> dict[date, tuple[str, datetime]]:
+    """The id of the run that last read each day, and when."""
+    totals = dimension.totals.c
+    rows = connection.execute(sa.select(totals.day, totals.run_id, totals.loaded_at))
+    return {day: (run_id, loaded_at) for day, run_id, loaded_at in rows}
 
 
 def latest(moments: Collection[datetime]) -> datetime | None:
@@ -162,25 +176,28 @@ def unknown_ids(connection: sa.Connection, dimension: Dimension, chosen: Sequenc
 
 
 def missing_ids(
-    connection: sa.Connection, dimension: Dimension, days: Sequence[date], chosen: Sequence[str] = ()
+    connection: sa.Connection,
+    dimension: Dimension,
+    days: Sequence[date],
+    chosen: Sequence[str] = (),
+    listed: Sequence[Mapping[str, Any]] = (),
 ) -> dict[date, set[str]]:
-    """For each of `days` that was read, the ids that have no count; see `missing_cells`."""
+    """For each of `days` that was read, the ids that have no count; see `missing_cells`.
+
+    `listed` are the rows of a list that is not stored yet, to use in place of the latest one.
+    """
     missing: dict[date, set[str]] = {day: set() for day in read_days(connection, dimension) & {*days}}
-    for row in connection.execute(_gaps(dimension, chosen, days)):
+    for row in connection.execute(_gaps(dimension, chosen, days, listed)):
         if row.day in missing:
             missing[row.day].add(row.id)
     return missing
 
 
-def _gaps(dimension: Dimension, chosen: Sequence[str], days: Sequence[date]) -> sa.Select[Any]:
-    listed, cells = dimension.listed.c, dimension.cells.c
-    totals = dimension.totals.c
-    is_wanted = listed[dimension.id].in_(chosen) if chosen else listed.is_listed
-    wanted = (
-        sa.select(listed[dimension.id].label("id"), listed.created_at, listed.first_seen_at)
-        .where(is_wanted)
-        .cte("wanted")
-    )
+def _gaps(
+    dimension: Dimension, chosen: Sequence[str], days: Sequence[date], rows: Sequence[Mapping[str, Any]] = ()
+) -> sa.Select[Any]:
+    cells, totals = dimension.cells.c, dimension.totals.c
+    wanted = of_rows(dimension, rows) if rows else _listed(dimension, chosen)
     read = sa.select(_month(totals.day).label("month"), totals.day, totals.window_end, totals.loaded_at)
     if days:
         # Whole months, because the rollup counts loaded days per month.
@@ -200,6 +217,13 @@ def _gaps(dimension: Dimension, chosen: Sequence[str], days: Sequence[date]) -> 
         )
         .where(cells.day.is_(None), is_missing)
     )
+
+
+def _listed(dimension: Dimension, chosen: Sequence[str]) -> sa.CTE:
+    listed = dimension.listed.c
+    is_wanted = listed[dimension.id].in_(chosen) if chosen else listed.is_listed
+    columns = listed[dimension.id].label("id"), listed.created_at, listed.first_seen_at
+    return sa.select(*columns).where(is_wanted).cte("wanted")
 
 
 def _suspects(dimension: Dimension, wanted: sa.CTE, ledger: sa.CTE) -> sa.CTE:

@@ -30,7 +30,7 @@ def mark_everything_stale(connection: sa.Connection, since: int = 0) -> None:
 def rebuild(connection: sa.Connection, rollup: sa.Table, *, settled_after_days: int) -> int:
     """Rebuild the rows of a rollup that its stale days contribute to. Returns how many rows were written.
 
-    A day is settled if it was read at least `settled_after_days` after its end.
+    A day is settled if it was read at least `settled_after_days` after its end, and not in the future.
     """
     values = {"settled_after_days": settled_after_days}
     if "is_settled" in rollup.columns:
@@ -57,9 +57,10 @@ def rebuild(connection: sa.Connection, rollup: sa.Table, *, settled_after_days: 
 
 
 def _mark_resettled(connection: sa.Connection, rollup: sa.Table, settled_after_days: int) -> None:
-    """Mark as stale the days that are now settled, or no longer are, because the look-back has changed."""
+    """Mark as stale the days that are now settled, or no longer are: the look-back or the clock has changed."""
     totals = tables.daily_totals
-    is_settled = totals.c.loaded_at >= totals.c.window_end + sa.literal(timedelta(days=settled_after_days))
+    settles_at = totals.c.window_end + sa.literal(timedelta(days=settled_after_days))
+    is_settled = totals.c.loaded_at.between(settles_at, sa.func.current_timestamp())
     changed = (
         sa.select(sa.literal(rollup.name).label("rollup"), rollup.c.day)
         .select_from(rollup.join(totals, rollup.c.day == totals.c.day))

@@ -93,7 +93,10 @@ def _listed(name: str, of: _Words, *more: sa.Column[Any]) -> sa.Table:
         _column(of.id, Text(), f"The API's id of the {of.noun}.", primary_key=True),
         *more,
         _at("created_at", "When it was created, according to the API; NULL if the API does not say.", nullable=True),
-        _at("first_seen_at", "When it was first listed by the API, or configured."),
+        _at(
+            "first_seen_at",
+            "When it was first listed by the API, or configured; after a list that you chose, when that one began.",
+        ),
         _at("last_seen_at", "When it was last listed by the API, or configured."),
         _at("unavailable_since", "When the API first refused to count it; NULL while it answers.", nullable=True),
         _column(
@@ -101,6 +104,12 @@ def _listed(name: str, of: _Words, *more: sa.Column[Any]) -> sa.Table:
         ),
         # Never NULL, but nullable because DuckDB can't add any other kind of column to a table with rows.
         _column("is_listed", Boolean(), "True if it is on the latest list: only then is it counted.", nullable=True),
+        _column(
+            "is_chosen",
+            Boolean(),
+            "True if it was last on a list because a setting names it, false if the API listed it. NULL: not recorded.",
+            nullable=True,
+        ),
         comment=f"One row per {of.noun}.",
         info={"facts": Facts("table", of.since, parquet="whole")},
     )

@@ -20,6 +20,7 @@ class Entry:
     id: str
     name: str | None = None
     created_at: datetime | None = None
+    is_chosen: bool = False
 
 
 @dataclass(frozen=True)
@@ -97,22 +98,35 @@ def store_listed(connection: sa.Connection, dimension: Dimension, entries: Seque
     These entries, and no others, are listed from now on, whatever the times at which others were last seen.
     """
     table = dimension.listed
+    with staged(connection, table, listed_rows(connection, dimension, entries, seen_at)) as incoming:
+        gone = table.c.is_listed & table.c[dimension.id].not_in(sa.select(incoming.c[dimension.id]))
+        connection.execute(sa.update(table).where(gone).values(is_listed=False))
+        upsert(connection, table, incoming)
+
+
+def listed_rows(
+    connection: sa.Connection, dimension: Dimension, entries: Sequence[Entry], seen_at: datetime
+) -> list[dict[str, Any]]:
+    """The rows that `store_listed` makes of these entries, whose columns are those of `dimension.listed`.
+
+    After a list that was chosen, who else the API lists may have been there as long: then they are missed on all days.
+    """
+    table = dimension.listed
     known = {row[dimension.id]: row for row in connection.execute(sa.select(table)).mappings()}
     nothing: dict[str, Any] = dict.fromkeys(table.columns.keys())
+    chosen = [row["first_seen_at"] for row in known.values() if row["is_listed"] and row["is_chosen"]]
     rows = []
     for entry in entries:
         before = known.get(entry.id, nothing)
         row = {**before, dimension.id: entry.id, "last_seen_at": seen_at, "is_listed": True}
-        row["first_seen_at"] = before["first_seen_at"] or seen_at
+        first_seen_at = before["first_seen_at"] or min([seen_at, *chosen])
+        row |= {"first_seen_at": first_seen_at, "is_chosen": entry.is_chosen}
         if entry.created_at is not None:
             row["created_at"] = entry.created_at
         if dimension.name_column and entry.name is not None:
             row[dimension.name_column] = entry.name.replace("\0", "\ufffd")  # PostgreSQL can't store NUL in text
         rows.append(row)
-    with staged(connection, table, rows) as incoming:
-        gone = table.c.is_listed & table.c[dimension.id].not_in(sa.select(incoming.c[dimension.id]))
-        connection.execute(sa.update(table).where(gone).values(is_listed=False))
-        upsert(connection, table, incoming)
+    return rows
 
 
 def store_days(

@@ -3,13 +3,12 @@
 import dagster as dg
 
 from pipelines.assets.catalogue import listed_asset
-from pipelines.loading.counted_ids import store_listing
+from pipelines.loading.counted_ids import as_organization, store_listing
 from pipelines.loading.progress import Progress
 from pipelines.settings import Settings
 from resources.database import Database
 from resources.devin_api import DevinAPI, DevinClient
 from warehouse.dimensions import ORGANIZATIONS
-from warehouse.writes import Entry
 
 
 def organizations_asset(settings: Settings) -> dg.AssetsDefinition:
@@ -27,7 +26,7 @@ def organizations_asset(settings: Settings) -> dg.AssetsDefinition:
         return store_listing(
             ORGANIZATIONS,
             DevinClient.organizations,
-            lambda organization: Entry(organization.org_id, organization.org_name, organization.created_at),
+            as_organization,
             context=context,
             settings=settings,
             devin_api=devin_api,

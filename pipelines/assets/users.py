@@ -3,13 +3,12 @@
 import dagster as dg
 
 from pipelines.assets.catalogue import listed_asset
-from pipelines.loading.counted_ids import store_listing
+from pipelines.loading.counted_ids import as_user, store_listing
 from pipelines.loading.progress import Progress
 from pipelines.settings import Settings
 from resources.database import Database
 from resources.devin_api import DevinAPI, DevinClient
 from warehouse.dimensions import USERS
-from warehouse.writes import Entry
 
 
 def users_asset(settings: Settings) -> dg.AssetsDefinition:
@@ -27,7 +26,7 @@ def users_asset(settings: Settings) -> dg.AssetsDefinition:
         return store_listing(
             USERS,
             DevinClient.users,
-            lambda user: Entry(user.user_id, created_at=user.created_at),
+            as_user,
             context=context,
             settings=settings,
             devin_api=devin_api,

@@ -15,11 +15,13 @@ from pipelines.command.screen import complain, say
 from pipelines.definitions import definitions_for
 from pipelines.ledger import missing_days, open_read_only
 from pipelines.loading.changed_settings import moved_days, refuse_other_version
+from pipelines.loading.counted_ids import doubt_about_choice
 from pipelines.partitions import format_days, ranges
 from pipelines.settings import Settings
 from resources.devin_key import key_from_environment, version_for
 from warehouse import migrations, reads, writes
 from warehouse.dimensions import ORGANIZATIONS, Dimension
+from warehouse.listing import is_list_outdated
 
 
 def backfill(settings: Settings, days: list[date], command: str, *, refresh: bool) -> int:
@@ -28,15 +30,22 @@ def backfill(settings: Settings, days: list[date], command: str, *, refresh: boo
     `command` is what the user typed, to show if it has to be run again.
     """
     _migrate(settings)
+    loads = [_Load(dimension, refresh) for dimension in settings.dimensions]
     ledger = read_ledger(settings, days, refresh=refresh)
     if ledger.is_boundary_new:  # so that the runs accept these days too, and others, should this be interrupted
         boundary = settings.devin_timezone, settings.devin_day_start_hour
         settings.warehouse.write(lambda connection: writes.store_day_boundary(connection, *boundary))
-    unloaded, contradicted = ledger.unloaded, ledger.contradicted
-    is_behind = bool(behind(settings).assets)
-    wanted = dict.fromkeys(settings.dimensions, days) if refresh else unloaded
-    loads = [_Load(dimension, wanted[dimension], refresh) for dimension in settings.dimensions]
     with open_instance() as instance:
+        for load in loads:
+            if load.dimension in ledger.outdated and not any(earlier.must_stop for earlier in loads):
+                load.list_anew(settings, instance)
+        is_listed = bool(ledger.outdated) and not any(load.must_stop for load in loads)
+        if is_listed:
+            ledger = read_ledger(settings, days, refresh=refresh)
+        contradicted = ledger.contradicted
+        is_behind = is_listed or bool(behind(settings).assets)
+        for load in loads:
+            load.wanted = days if refresh else ledger.unloaded[load.dimension]
         for load in loads:
             if any(earlier.must_stop for earlier in loads):
                 break
@@ -44,11 +53,12 @@ def backfill(settings: Settings, days: list[date], command: str, *, refresh: boo
         if is_behind and loads[0].skipped_downstream:
             definitions = definitions_for(settings, loads[0].progress)
             loads[0].outcomes.append(runs.run_downstream(definitions, instance, ORGANIZATIONS))
-    if any(wanted.values()):
+    if any(load.wanted for load in loads):
         contradicted = []  # the loads report contradictions themselves
-    else:
+    elif not any(load.ended_early for load in loads):
         say(f"Nothing to do: {format_days(days)} already loaded. To read them again, add --refresh.", "nothing_to_do")
-    _report_problems(loads, contradicted)
+    has_ended_early = any(load.ended_early for load in loads)
+    _report_problems(loads, contradicted, [] if has_ended_early else _doubts(settings))
     if not any(load.is_interrupted or (load.wanted and load.skipped_downstream) for load in loads):
         _say_where(settings)
     return _report_missing(loads, command, is_contradicted=bool(contradicted))
@@ -59,8 +69,8 @@ class _Load:
     """The part of a backfill about organizations, or about users: its days, and the outcomes of its runs."""
 
     dimension: Dimension
-    wanted: list[date]
     refresh: bool
+    wanted: list[date] = field(default_factory=list)
     outcomes: list[runs.Outcome] = field(default_factory=list)
     progress: LiveProgress = field(init=False)
 
@@ -91,6 +101,17 @@ class _Load:
     @property
     def missing(self) -> set[date]:
         return {*self.wanted} - self.progress.result.complete
+
+    def list_anew(self, settings: Settings, instance: dg.DagsterInstance) -> None:
+        """List anew who is counted, since the settings mean others than the latest list."""
+        outcome = runs.run_listing(definitions_for(settings, self.progress), instance, self.dimension)
+        self.outcomes.append(outcome)
+        if self.ended_early:
+            return
+        with open_read_only(settings.warehouse) as connection:
+            ids = len(reads.latest_listed(connection, self.dimension))
+        number = f"1 {self.dimension.noun}" if ids == 1 else f"{ids:,} {self.dimension.plural}"
+        say(f"{self.dimension.setting} has changed since the last load. It now means {number}.", "listed", ids=ids)
 
     def run(self, settings: Settings, instance: dg.DagsterInstance) -> None:
         """Load the days, with one run for each contiguous range of them, and print a summary."""
@@ -123,7 +144,14 @@ class _Load:
         )
 
 
-def _report_problems(loads: Sequence[_Load], contradicted: Sequence[date]) -> None:
+def _doubts(settings: Settings) -> list[str]:
+    """Sentences about ids in the settings that may be misspelled."""
+    with open_read_only(settings.warehouse) as connection:
+        found = [doubt_about_choice(connection, each, settings.chosen(each)) for each in settings.dimensions]
+    return [sentence for sentence in found if sentence]
+
+
+def _report_problems(loads: Sequence[_Load], contradicted: Sequence[date], doubts: Sequence[str]) -> None:
     """Print the problems that the loads found, each sentence once."""
     if contradicted:
         complain(
@@ -139,7 +167,8 @@ def _report_problems(loads: Sequence[_Load], contradicted: Sequence[date]) -> No
         complain(sentence, "metrics_not_sent")
     for sentence in runs.failed_checks(outcomes, dg.AssetCheckSeverity.ERROR):
         complain(f"Check failed: {sentence}", "check_failed")
-    for sentence in runs.failed_checks(outcomes, dg.AssetCheckSeverity.WARN):
+    warned = runs.failed_checks(outcomes, dg.AssetCheckSeverity.WARN)
+    for sentence in dict.fromkeys([*warned, *doubts]):
         say(f"Note: {sentence}", "check_warned")
     for sentence in dict.fromkeys(s for result in results for s in result.contradictions):
         complain(sentence, "contradicted")
@@ -163,10 +192,12 @@ def _report_missing(loads: Sequence[_Load], command: str, *, is_contradicted: bo
     """Print which days are still to be loaded. Returns the exit code."""
     is_interrupted = any(load.is_interrupted for load in loads)
     still = sorted({day for load in loads for day in load.missing})
+    must_be_fixed = any(outcome.must_be_fixed for load in loads for outcome in load.outcomes)
+    fix = f"Fix what the message above says, then run: {command}"
+    then = fix if must_be_fixed else f"Run the same command again: {command}"
     if still:
         complain(
-            f"{'Interrupted. ' if is_interrupted else ''}Still to load: {format_days(still)}. "
-            f"Run the same command again: {command}",
+            f"{'Interrupted. ' if is_interrupted else ''}Still to load: {format_days(still)}. {then}",
             "days_missing",
             days=still,
             is_interrupted=is_interrupted,
@@ -189,11 +220,15 @@ def _migrate(settings: Settings) -> None:
 class Ledger:
     """What the warehouse has of some days: those not `unloaded`, per dimension; where the API contradicts itself.
 
-    `is_boundary_new`: it has yet to record the zone and the hour at which its days begin.
+    `outdated` are the dimensions of which others are to be counted than the latest list says, so that days may only
+    seem to be loaded. `moved` are the days whose windows have moved since they were read. `is_boundary_new`: it has yet
+    to record the zone and the hour at which its days begin.
     """
 
     unloaded: dict[Dimension, list[date]]
     contradicted: list[date]
+    outdated: list[Dimension]
+    moved: dict[Dimension, set[date]]
     is_boundary_new: bool
 
 
@@ -205,11 +240,16 @@ def read_ledger(settings: Settings, days: list[date], *, refresh: bool) -> Ledge
     version = version_for(key_from_environment(), settings.devin_api_version)
     unloaded: dict[Dimension, list[date]] = {}
     contradicted: set[date] = set()
+    outdated: list[Dimension] = []
     with open_read_only(settings.warehouse) as connection:
         refuse_other_version(reads.api_versions(connection), version, settings)
         moved = moved_days(connection, settings, to_read_again=days if refresh else ())
         is_first_record = any(moved.values()) and reads.day_boundary(connection) is None
         for dimension in settings.dimensions:
             unloaded[dimension] = missing_days(connection, settings, dimension, days)
+            # If all days are loaded anyway, that load lists anew by itself.
+            is_all = refresh or unloaded[dimension] == days
+            if not is_all and is_list_outdated(connection, dimension, settings.chosen(dimension)):
+                outdated.append(dimension)
             contradicted |= reads.contradicted_days(connection, dimension) & {*days}
-    return Ledger(unloaded, sorted(contradicted), is_first_record)
+    return Ledger(unloaded, sorted(contradicted), outdated, moved, is_first_record)

@@ -8,7 +8,6 @@ import os
 import threading
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, replace
-from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,10 +22,7 @@ from pipelines.command.screen import (
     complain,
     is_json,
     say,
-    show_calendar,
-    show_coverage,
     show_findings,
-    show_runs,
     show_table,
     starting_dagster,
 )
@@ -116,6 +112,7 @@ def show_status(
     with starting_dagster():
         from pipelines.command.dagster_home import HomeUnusable, home_exists, open_instance
         from pipelines.command.status import status
+        from pipelines.command.status_screen import show_calendar, show_coverage, show_runs
     settings = _load_settings()
     try:
         with open_instance() if home_exists() else nullcontext() as instance:
@@ -149,17 +146,14 @@ def probe_source(
     """
     refuse_other_words([until])
     with starting_dagster():
-        from pipelines.command.probe import DAYS, impatient, probe
-        from pipelines.definitions import devin_api_for
-        from pipelines.partitions import as_days, closed_days, daily_partitions
+        from pipelines.command.probe import days_to_probe, impatient, probe
+        from pipelines.partitions import closed_days, daily_partitions
         from resources.calls import Calls
     settings = _load_settings()
-    partitions = daily_partitions(settings)
-    closed = closed_days(partitions)
-    last = days_meant([until], closed, settings.devin_start_date)[-1]
-    days = as_days(partitions, (f"{day}" for day in closed if last - timedelta(days=DAYS) < day <= last))
+    closed = closed_days(daily_partitions(settings))
+    days = days_to_probe(settings, closed, days_meant([until], closed, settings.devin_start_date)[-1])
     calls = Calls()
-    findings = probe(devin_api_for(impatient(settings)), settings, days, calls)
+    findings = probe(impatient(settings, "probe"), settings, days, calls)
     if as_json or is_json():
         typer.echo(json.dumps([asdict(finding) for finding in findings]))
     else:

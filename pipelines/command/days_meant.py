@@ -77,7 +77,10 @@ def days_meant(words: Sequence[str], closed: Sequence[date], start: date) -> lis
         raise WrongUse(f"{words[0]} is before DEVIN_START_DATE={start}. Start there, or set an earlier date.")
     if first.first > closed[-1] or (last.last > closed[-1] and not last.may_be_cut):
         raise WrongUse(f"{words[-1]} is not over yet. The last closed day is {closed[-1]}.")
-    return [day for day in closed if first.first <= day <= last.last]
+    days = [day for day in closed if first.first <= day <= last.last]
+    if not days:
+        raise WrongUse(f"There is no {first.first} in the time zone DEVIN_TIMEZONE, which skips it. Give another day.")
+    return days
 
 
 def _period(word: str, closed: Sequence[date]) -> Period:

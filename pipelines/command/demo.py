@@ -16,7 +16,8 @@ from pipelines.command import interrupts, runs
 from pipelines.command.dagster_home import open_instance
 from pipelines.command.exit_codes import WRONG_USE
 from pipelines.command.live_progress import LiveProgress
-from pipelines.command.screen import complain, is_json, say, show_coverage, show_table
+from pipelines.command.screen import complain, is_json, say, show_table
+from pipelines.command.status_screen import show_coverage
 from pipelines.definitions import definitions_for
 from pipelines.home import home, is_checkout
 from pipelines.partitions import closed_days, daily_partitions

@@ -1,26 +1,30 @@
 """`devin-sessions backfill --dry-run`: how many requests a backfill would send, and how long that would take."""
 
 import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import sqlalchemy as sa
 
-from pipelines.command.backfill import read_ledger
+from pipelines.command.backfill import Ledger, read_ledger
 from pipelines.command.probe import impatient
 from pipelines.command.screen import is_json, say, show_table
-from pipelines.definitions import devin_api_for
 from pipelines.ledger import open_read_only
 from pipelines.loading.block_size import DAYS_PER_BLOCK, Wanted, in_blocks
 from pipelines.loading.cost import Cost, Counts, cost_of, differenced_requests
+from pipelines.loading.counted_ids import as_organization, as_user, chosen_entries
+from pipelines.loading.stored_before import StoredBefore
 from pipelines.partitions import as_days, daily_partitions, format_days, ranges
 from pipelines.settings import Settings
 from resources.calls import Calls
 from resources.devin_api import DevinClient
 from resources.devin_versions import PAGE_SIZE
 from resources.outage import format_duration
-from warehouse import reads
+from warehouse import reads, writes
 from warehouse.dimensions import ORGANIZATIONS, Dimension
+from warehouse.listing import is_list_outdated, refused_ids
+from warehouse.writes import Entry
 
 RATES = (30, 60, 300, 600, 3_000)
 """The requests a minute for which the duration is shown, if none is set."""
@@ -41,34 +45,60 @@ class Plan:
 def dry_run(settings: Settings, days: list[date], *, refresh: bool) -> None:
     """Show what `backfill` would request to load those of `days` that are not loaded, or with `refresh` all of them.
 
-    Stores nothing. The API is asked for its list of organizations or users only if no load has stored it yet.
+    Stores nothing. The API is asked for its list of organizations or users only if no load has stored it yet, or if
+    the stored one is no longer what the settings mean.
     """
-    unloaded = read_ledger(settings, days, refresh=refresh).unloaded
+    ledger = read_ledger(settings, days, refresh=refresh)
     for dimension in settings.dimensions:
-        wanted = days if refresh else unloaded[dimension]
-        if not wanted:
+        chosen = settings.chosen(dimension)
+        with open_read_only(settings.warehouse) as connection:
+            listed = reads.latest_listed(connection, dimension)
+            is_outdated = not listed or is_list_outdated(connection, dimension, chosen)
+        entries = (chosen_entries(chosen) or _listed_by_api(settings, dimension)) if is_outdated else []
+        with open_read_only(settings.warehouse) as connection:
+            plan = _plan(connection, settings, dimension, days, entries, ledger, refresh=refresh)
+        if plan.days:
+            _show(plan, dimension, settings)
+        else:
             say(f"Nothing to do: {format_days(days)} already loaded{dimension.per_noun}.", "nothing_to_do")
-            continue
-        _show(_plan(settings, dimension, wanted, refresh=refresh), dimension, settings)
 
 
-def _plan(settings: Settings, dimension: Dimension, days: list[date], *, refresh: bool) -> Plan:
-    chosen = settings.chosen(dimension)
-    with open_read_only(settings.warehouse) as connection:
-        ids = list(chosen) or reads.latest_listed(connection, dimension)
-        unknown = reads.unknown_ids(connection, dimension, chosen)
-        gaps = {} if refresh else reads.missing_ids(connection, dimension, days, chosen)
-        recent = _recent(connection, dimension)
-    if not ids:
-        ids = _listed_by_api(settings, dimension)
-    cost, cells, differenced_cells = Cost(), 0, 0
+def _plan(
+    connection: sa.Connection,
+    settings: Settings,
+    dimension: Dimension,
+    days: list[date],
+    entries: Sequence[Entry],
+    ledger: Ledger,
+    *,
+    refresh: bool,
+) -> Plan:
+    """The plan for those of `days` that are not loaded; `entries` are the list that replaces the stored one, if any."""
+    chosen, now = settings.chosen(dimension), datetime.now(UTC)
+    rows = writes.listed_rows(connection, dimension, entries, now)
+    lacking = reads.missing_ids(connection, dimension, days, chosen, rows)
+    days = [day for day in days if refresh or lacking.get(day, {""})]
+    moved = ledger.moved[dimension].intersection(days)
+    ids = sorted(entry.id for entry in entries) or reads.latest_listed(connection, dimension)
+    refused = refused_ids(connection, dimension)
+    stored = StoredBefore(
+        ids, set(), lacking, refused.intersection(ids), reads.counted_on(connection, dimension, moved)
+    )
+    recent = _recent(connection, dimension)
+    pages = 0 if chosen else math.ceil(len(ids) / PAGE_SIZE)
+    listing = pages if dimension in ledger.outdated else 0
+    cost, cells, differenced_cells = Cost(listing, listing), 0, 0
     for first, last in ranges(days):
         in_run = as_days(daily_partitions(settings), (f"{day}" for day in days if first <= day <= last))
-        is_differenced = settings.is_differenced(len(in_run))
-        wanted: Wanted = {day: sorted(gaps[day.day] | unknown if day.day in gaps else ids) for day in in_run}
-        pages = 0 if chosen else math.ceil(len(ids) / PAGE_SIZE)
-        cost += sum((cost_of(block, is_differenced=is_differenced) for block in in_blocks(wanted)), Cost(pages, pages))
-        number = sum(map(len, wanted.values()))
+        to_complete = {} if refresh else stored.to_complete(f"{last + timedelta(days=1)}")
+        wanted = stored.wanted(in_run, to_complete)
+        is_differenced = settings.is_differenced(sum(map(bool, wanted.values())))
+        alone, asked = _without_refused(wanted, stored, to_complete.keys(), refused)
+        cost += sum(
+            (cost_of(block, is_differenced=is_differenced, refused=refused) for block in in_blocks(asked)),
+            Cost(pages + alone, pages + alone),
+        )
+        number = sum(map(len, asked.values()))
         cells += number
         differenced_cells += number if is_differenced else 0
     likely = None
@@ -76,6 +106,27 @@ def _plan(settings: Settings, dimension: Dimension, days: list[date], *, refresh
         share = differenced_requests(recent) / sum(map(len, recent.values()))
         likely = round(min(max(cost.most - differenced_cells * (1 - share), cost.least), cost.most))
     return Plan(days, len(ids), cells, cost, likely, sorted(recent))
+
+
+def _without_refused(
+    wanted: Wanted, stored: StoredBefore, to_complete: Collection[date], refused: set[str]
+) -> tuple[int, Wanted]:
+    """How many requests a load spends on single `refused` ids, if all still are; and what it asks for in blocks.
+
+    It asks once whether they still are: of those no longer counted and those that days lack at its beginning, of the
+    others at its end.
+    """
+    wanted = {day: ids for day, ids in wanted.items() if not day.is_skipped}
+    no_longer = stored.no_longer_counted & {id_ for ids in wanted.values() for id_ in ids}
+    lacked = stored.refused & {id_ for day, ids in wanted.items() if day.day in to_complete for id_ in ids}
+    first = no_longer | lacked
+    gone = first & refused
+    asked: Wanted = {
+        day: [id_ for id_ in ids if id_ not in (lacked if day.day in to_complete else gone & no_longer)]
+        for day, ids in wanted.items()
+    }
+    last = {id_ for ids in asked.values() for id_ in ids} & refused - gone
+    return len(first) + len(last), asked
 
 
 def _recent(connection: sa.Connection, dimension: Dimension) -> Counts:
@@ -88,16 +139,19 @@ def _recent(connection: sa.Connection, dimension: Dimension) -> Counts:
     return reads.counts(connection, dimension, [day for day in read if first <= day <= last])
 
 
-def _listed_by_api(settings: Settings, dimension: Dimension) -> list[str]:
+def _listed_by_api(settings: Settings, dimension: Dimension) -> list[Entry]:
     calls = Calls()
-    with devin_api_for(impatient(settings)).connected(calls) as (client, portal):
+    with impatient(settings, "dry run").connected(calls) as (client, portal):
         if dimension is ORGANIZATIONS:
-            ids = [organization.org_id for organization in portal.call(DevinClient.organizations, client).items]
+            entries = [as_organization(item) for item in portal.call(DevinClient.organizations, client).items]
         else:
-            ids = [user.user_id for user in portal.call(DevinClient.users, client).items]
+            entries = [as_user(item) for item in portal.call(DevinClient.users, client).items]
     requests = "1 request" if calls.sent == 1 else f"{calls.sent:,} requests"
-    say(f"No load has stored the list of {dimension.plural} yet. The API lists {len(ids):,}: {requests}.", "listed")
-    return ids
+    say(
+        f"No load has stored this list of {dimension.plural} yet. The API lists {len(entries):,}: {requests}.",
+        "listed",
+    )
+    return entries
 
 
 def _show(plan: Plan, dimension: Dimension, settings: Settings) -> None:

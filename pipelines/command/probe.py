@@ -6,20 +6,25 @@ set.
 """
 
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import date, timedelta
 from typing import Any, Literal
 
+from pipelines.definitions import devin_api_for
 from pipelines.loading.block_size import ORGS_PER_QUESTION
-from pipelines.partitions import Day
+from pipelines.partitions import Day, as_days, daily_partitions
 from pipelines.settings import Settings
 from resources.calls import Calls
 from resources.devin_api import DevinAPI, DevinClient
 from resources.devin_errors import DevinAPIError, Rejected, Unauthorized
+from resources.outage import format_duration
 
 UNKNOWN_ORGANIZATION = "org-0000000000000000-unknown"
 DAYS = 7
 PATIENCE_SECONDS = 15.0  # a person is waiting
 MAX_ORGANIZATION_REQUESTS = 50
+
+CLOCKS_DIFFER = timedelta(minutes=1)
 
 Verdict = Literal["good", "note", "bad", "unknown"]
 
@@ -34,10 +39,16 @@ class Finding:
     advice: str = ""
 
 
-def impatient(settings: Settings) -> Settings:
-    """These settings, for a command whose user waits for an answer."""
+def impatient(settings: Settings, activity: str) -> DevinAPI:
+    """The API, for a command whose user waits for an answer. `activity` is what messages call it."""
     patience = min(settings.devin_patience_seconds, PATIENCE_SECONDS)
-    return settings.model_copy(update={"devin_patience_seconds": patience})
+    return replace(devin_api_for(settings), patience_seconds=patience, activity=activity)
+
+
+def days_to_probe(settings: Settings, closed: Sequence[date], last: date) -> list[Day]:
+    """The last of the `closed` days up to `last`, without one that their zone skips: there is nothing to count."""
+    earlier = as_days(daily_partitions(settings), [f"{day}" for day in closed if day <= last][-DAYS - 1 :])
+    return [day for day in earlier if not day.is_skipped][-DAYS:]
 
 
 def probe(devin_api: DevinAPI, settings: Settings, days: Sequence[Day], calls: Calls) -> list[Finding]:
@@ -72,6 +83,7 @@ class _Probe:
             await _or_unknown("What does an unknown organization return?", self._unknown_organization()),
             self._latency(),
             self._limits(),
+            *self._clocks(),
         ]
 
     async def _count(self, *org_ids: str) -> int:
@@ -200,6 +212,20 @@ class _Probe:
         if headers:
             return Finding(question, "note", headers, "To stay well below it, set DEVIN_REQUESTS_PER_MINUTE.")
         return Finding(question, "good", "No. The job slows down when it reaches one.")
+
+    def _clocks(self) -> list[Finding]:
+        """A finding if the clocks differ by more than a minute."""
+        question = "Is this machine's clock right?"
+        ahead, behind = self.calls.clock.ahead, self.calls.clock.behind
+        off_by = format_duration(max(ahead, behind).total_seconds())
+        if ahead > CLOCKS_DIFFER:
+            seen = f"It is {off_by} ahead of the API's, where it is {self.calls.clock.now():%Y-%m-%d %H:%M:%S} UTC."
+            advice = "Set it right, for example with timedatectl set-ntp true: days that aren't over aren't loaded."
+            return [Finding(question, "bad", seen, advice)]
+        if behind > CLOCKS_DIFFER:
+            seen = f"It is {off_by} behind the API's. No number is wrong, but days are loaded that much later."
+            return [Finding(question, "note", seen, "Set it right, for example with timedatectl set-ntp true.")]
+        return []
 
 
 async def _or_unknown(question: str, finding: Coroutine[Any, Any, Finding]) -> Finding:

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from pipelines.asset_keys import ACTIVITY_REPORT, PUBLISHED_SNAPSHOT
 from pipelines.command import interrupts
 from pipelines.command.dagster_home import HomeUnusable, using_run_record
-from pipelines.failures import failure_message, is_interrupt
+from pipelines.failures import failure_message, is_interrupt, must_be_fixed
 from pipelines.loading.progress import Progress
 from pipelines.schedules import JOB, range_tags
 from resources.event_log import BatchingSqliteEventLogStorage
@@ -28,11 +28,15 @@ _LOCK_TIMEOUT_SECONDS = 10.0
 
 @dataclass
 class Outcome:
-    """How one run ended: failures as messages, the steps that failed, and the results of its checks."""
+    """How one run ended: failures as messages, the steps that failed, and the results of its checks.
+
+    must_be_fixed: someone has to fix what a message says before the same run can succeed.
+    """
 
     failures: list[str] = field(default_factory=list)
     checks: dict[dg.AssetCheckKey, dg.AssetCheckEvaluation] = field(default_factory=dict)
     failed: set[str] = field(default_factory=set)
+    must_be_fixed: bool = False
     is_interrupted: bool = False
 
 
@@ -69,6 +73,11 @@ def run_range(
         # Dagster skips what is downstream of a failure, but the days that were stored belong in the rollups.
         outcome.failures += run_downstream(definitions, instance, dimension).failures
     return outcome
+
+
+def run_listing(definitions: dg.Definitions, instance: dg.DagsterInstance, dimension: Dimension) -> Outcome:
+    """Run only the asset that lists who is counted."""
+    return _run(definitions, instance, asset_selection=[_keys(definitions)[dimension.listed.name]])
 
 
 def run_downstream(definitions: dg.Definitions, instance: dg.DagsterInstance, dimension: Dimension) -> Outcome:
@@ -120,6 +129,7 @@ def _run(definitions: dg.Definitions, instance: dg.DagsterInstance, **options: A
                 continue
             outcome.failures.append(failure_message(event, result.run_id))
             outcome.failed.add(event.step_key or "")
+            outcome.must_be_fixed |= must_be_fixed(event)
     for check in result.get_asset_check_evaluations():
         outcome.checks[check.asset_check_key] = check
     outcome.is_interrupted |= not result.success and bool(interrupts.received())

@@ -16,6 +16,7 @@ from pipelines.schedules import JOB, SCHEDULE, next_tick
 from pipelines.settings import Settings
 from warehouse import reads, tables
 from warehouse.dimensions import Dimension
+from warehouse.listing import is_list_outdated
 
 RUNS_SHOWN = 5
 Schedule = Literal["running", "switched off", "not running", "unknown"]
@@ -104,6 +105,9 @@ def status(settings: Settings, instance: dg.DagsterInstance | None) -> Status:
                 [day for day in days if day in moved.get(each, ())],
             )
             dimensions[each] = state
+            if is_list_outdated(connection, each, settings.chosen(each)):
+                command = "devin-sessions backfill --missing"
+                to_do.append(f"{each.setting} has changed since the last load. To load: {command}")
             to_do += _to_do(each, missing, state, settings)
     late = behind(settings).assets
     if late:

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 
@@ -27,12 +27,18 @@ class Cost:
         return Cost(self.least + other.least, self.most + other.most)
 
 
-def cost_of(block: PlannedBlock, *, is_differenced: bool) -> Cost:
-    """What `collect_direct` or `collect_differenced` asks about a block, depending on the sessions that it finds."""
-    days, ids = len(block.days), len(block.ids)
+def cost_of(block: PlannedBlock, *, is_differenced: bool, refused: Collection[str] = ()) -> Cost:
+    """What `collect_direct` or `collect_differenced` asks about a block, depending on the sessions that it finds.
+
+    The API refuses to count the `refused` ids: a total over several with one of them is narrowed down to each, and who
+    is refused then is asked about on one day.
+    """
+    days, ids, lost = len(block.days), len(block.ids), len({*block.ids} & {*refused})
     totals = days + (2 if days == 1 else 1)
     if is_differenced:
-        return Cost(totals + math.ceil(ids / ORGS_PER_QUESTION), days * ids + days + ids + 2)
+        others = ids - lost
+        least = totals + math.ceil(others / ORGS_PER_QUESTION) + 2 * lost
+        return Cost(least, days * others + days + others + 2 + 3 * lost)
     return Cost(totals + days * ids, totals + days * ids)
 
 

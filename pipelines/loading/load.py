@@ -3,24 +3,25 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 
 import dagster as dg
 import sqlalchemy as sa
 
-from pipelines.failures import KNOWN
+from pipelines.failures import KNOWN, failure_of
 from pipelines.loading import telemetry
 from pipelines.loading.answers import Contradiction, DayAnswers
 from pipelines.loading.block_size import PlannedBlock, Wanted, in_blocks
 from pipelines.loading.contradiction_messages import exceeding_the_total, off_its_block, older_than_the_total
 from pipelines.loading.fetching import BlockFetcher, PendingBlock
 from pipelines.loading.load_metrics import LoadMetrics
+from pipelines.loading.open_days import ClockAhead, refuse_open_days
 from pipelines.loading.progress import Progress, log_waits
 from pipelines.loading.readings import as_reading
-from pipelines.loading.stored_before import StoredBefore, begin
+from pipelines.loading.stored_before import StoredBefore, begin, expect_closed_days
 from pipelines.loading.workers import Workers
 from pipelines.partitions import Day, as_days, day_before
-from pipelines.schedules import COMPLETE_BEFORE
+from pipelines.schedules import COMPLETE_BEFORE, earlier_runs_of
 from pipelines.settings import Settings
 from resources.database import Database
 from resources.devin_api import DevinAPI
@@ -30,8 +31,6 @@ from warehouse.dimensions import Dimension
 from warehouse.writes import Changes, StoredDay
 
 REMEMBERED = timedelta(days=93)  # see fetching.FADING
-
-_ROOT_RUN = "dagster/root_run_id"
 
 
 def load_partitions(
@@ -50,9 +49,10 @@ def load_partitions(
     days = as_days(partitions, context.partition_keys)
     load = Load(dimension, partitions, context, settings, devin_api, database, progress)
     before = progress.metrics
+    failure: dg.Failure | None = None
 
     try:
-        earlier_runs = _earlier_runs(context)
+        earlier_runs = earlier_runs_of(context)
         stored = database.write(
             lambda connection: begin(
                 connection,
@@ -61,35 +61,30 @@ def load_partitions(
                 api_version=devin_api.version_name,
                 days=days,
                 earlier_runs=earlier_runs,
+                now=progress.calls.clock.now(),
             )
         )
         if not stored.ids:
             raise dg.Failure(f"No {dimension.noun} is known yet: materialize the asset {dimension.listed.name} first.")
         load.run(days, stored, stored.to_complete(context.run.tags.get(COMPLETE_BEFORE, "")))
-        problem = load.result.describe_missing()
+        if problem := load.result.describe_missing():
+            failure = dg.Failure(problem, allow_retries=False)
     except KNOWN as error:
-        problem = str(error)
+        if isinstance(error, ClockAhead):  # days that are over by this machine's clock were expected
+            database.write(lambda connection: expect_closed_days(connection, settings, progress.calls.clock.now()))
+        failure = failure_of(error)
     except BaseException:  # an interrupt too: its stored days must show in Dagster
         load.record_stored_days()
         raise
     finally:
         load.record_contradictions()
         load.record_metrics(progress.metrics - before)
-    if problem:
+    if failure:
         load.record_stored_days()
-        raise dg.Failure(problem, allow_retries=False)
+        raise failure
     for day, metrics in load.result.stored.items():
         context.add_asset_metadata(metrics.as_fields_of_a_day(), partition_key=day.isoformat())
     return dg.MaterializeResult()
-
-
-def _earlier_runs(context: dg.AssetExecutionContext) -> list[str]:
-    """The ids of the runs that this one re-executes. Days that they loaded are not read again."""
-    root = context.run.tags.get(_ROOT_RUN)
-    if root is None:
-        return []
-    group = context.instance.get_runs(dg.RunsFilter(tags={_ROOT_RUN: root}))
-    return [root, *(run.run_id for run in group)]
 
 
 @dataclass
@@ -115,13 +110,12 @@ class Load:
     def run(self, days: Sequence[Day], stored: StoredBefore, to_complete: Mapping[date, set[str]]) -> None:
         """Load `days`. Those that fail, or on which ids are refused, are retried at the end.
 
-        On the days in `to_complete`, only the ids given there are read. On days whose windows have moved, ids that are
-        no longer counted are read too, since their stored counts are those of other windows.
+        On the days in `to_complete`, only the ids given there are read.
         """
-        self.ids = ids = stored.ids
+        self.ids = stored.ids
         for day, lacking in to_complete.items():
             self.result.set_lacking(day, lacking)
-        wanted: Wanted = {day: sorted({*to_complete.get(day.day, ids), *stored.moved.get(day.day, ())}) for day in days}
+        wanted = stored.wanted(days, to_complete)
         self.result.found |= {day.day for day, wanted_ids in wanted.items() if not wanted_ids}
         wanted = {day: wanted_ids for day, wanted_ids in wanted.items() if wanted_ids}
         if not wanted:
@@ -139,7 +133,7 @@ class Load:
                 self.dimension, client, portal, workers, self.settings, self.progress, is_differenced, activity
             )
             some = {day: wanted_ids for day, wanted_ids in wanted.items() if day.day in stored.moved}
-            no_longer = set[str]().union(*stored.moved.values()) - {*ids}
+            no_longer = stored.no_longer_counted
             wanted |= self._without_refused(some, no_longer, fetcher)
             if lost := sorted(no_longer & fetcher.refused):
                 self.context.log.warning(
@@ -191,7 +185,7 @@ class Load:
         fetcher.refused |= still.keys()
         if still:
             reasons = {id_: f"{last[id_].day}: {error}" for id_, error in still.items()}
-            now = datetime.now(UTC)
+            now = self.progress.calls.clock.now()
             self.database.write(
                 lambda connection: writes.store_availability(connection, self.dimension, reasons, (), now)
             )
@@ -204,6 +198,7 @@ class Load:
 
     def _load(self, wanted: Wanted, fetcher: BlockFetcher) -> None:
         """Store one block while the totals of the next are fetched; more than those would be lost by a kill."""
+        refuse_open_days(wanted, self.progress.calls.clock)
         skipped = [
             DayAnswers(day, 0, dict.fromkeys(ids, 0), {*ids}) for day, ids in wanted.items() if ids and day.is_skipped
         ]
@@ -220,6 +215,7 @@ class Load:
         for following in [*blocks[1:], None]:
             pending.proceed()
             answers = pending.answers.result()
+            refuse_open_days(wanted, self.progress.calls.clock)
             fetcher.remember(answers)
             if following:
                 pending = start(following)
@@ -234,7 +230,7 @@ class Load:
         readings = [
             as_reading(a, expected=len(self.ids), lacking=len(self.result.lacking.get(a.day.day, ()))) for a in whole
         ]
-        provenance = writes.Provenance(api_version, datetime.now(UTC), self.context.run.run_id)
+        provenance = writes.Provenance(api_version, self.progress.calls.clock.now(), self.context.run.run_id)
         refused = {id_: f"{a.day.day}: {error}" for a in whole for id_, error in a.refused.items()}
         answered = {id_ for a in whole for id_ in a.counts}
 

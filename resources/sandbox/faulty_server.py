@@ -5,12 +5,14 @@ The true responses come from a subclass; see `server`.
 
 import asyncio
 import contextlib
+import email.utils
 import random
 import socket
 import struct
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Self
 
 import uvicorn
@@ -33,6 +35,8 @@ class FaultyServer:
     def __init__(self, *, seed: int, port: int) -> None:
         self.requests: list[LoggedRequest] = []
         self.faults: list[Fault] = []
+        self.date: Callable[[], str] = partial(email.utils.formatdate, usegmt=True)
+        """The `Date` of a response, by the clock of this machine unless set otherwise; none if empty."""
         self._port = port
         self._dice = random.Random(f"{seed}/faults")
         self._connections: dict[tuple[str, int], H11Protocol] = {}
@@ -130,6 +134,7 @@ class FaultyServer:
             log_config=None,
             log_level="critical",
             access_log=False,
+            date_header=False,
             timeout_graceful_shutdown=1,
         )
         self._server = uvicorn.Server(config)
@@ -182,6 +187,8 @@ class FaultyServer:
         fault = self._strike(asked, answer) if state.get("authorized") else None
         if fault is not None:
             answer = answer.spoiled(fault, asked.path)
+        if date := self.date():
+            answer.headers["date"] = date
         answer.headers |= state.get("headers", {})
         # Logged before the first byte is sent, so that a client that got its response, or gave up, finds the entry.
         self.requests.append(replace(asked, status=None if fault and fault.sends_no_http else answer.status))

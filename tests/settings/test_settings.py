@@ -304,9 +304,7 @@ def test_a_webhook_on_this_machine_needs_no_encryption(monkeypatch: pytest.Monke
     assert load(monkeypatch, devin_alert_webhook_url=f"http://{host}/").devin_alert_webhook_url
 
 
-@pytest.mark.parametrize(
-    ("key", "version"), [(f"cog_{SECRET}", "v2"), (f"apk_user_{SECRET}", "v3"), (f"other_{SECRET}", "auto")]
-)
+@pytest.mark.parametrize(("key", "version"), [(f"cog_{SECRET}", "v2"), (f"apk_user_{SECRET}", "v3")])
 def test_a_version_that_the_key_is_not_for_is_refused_without_quoting_the_key(
     monkeypatch: pytest.MonkeyPatch, key: str, version: str
 ) -> None:
@@ -318,6 +316,13 @@ def test_a_version_that_the_key_is_not_for_is_refused_without_quoting_the_key(
 @pytest.mark.parametrize(
     ("key", "version"), [("cog_a", "auto"), ("cog_a", "v3"), ("apk_user_a", "v2"), ("other", "v2"), ("other", "v3")]
 )
+def test_a_key_of_an_unknown_kind_is_at_fault_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    message = refusal(monkeypatch, devin_api_key=f"other_{SECRET}")
+    assert message.startswith("DEVIN_API_KEY is refused (it starts with neither apk_user_ nor cog_: copy it again.")
+    assert "DEVIN_API_VERSION must be v2 or v3" in message
+    assert SECRET not in message
+
+
 def test_a_version_fits_its_kind_of_key_and_either_version_fits_an_unknown_kind(
     monkeypatch: pytest.MonkeyPatch, key: str, version: str
 ) -> None:

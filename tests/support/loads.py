@@ -1,6 +1,7 @@
 """Days put into the warehouse without a run: for tests of what reads them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from pipelines.partitions import Day, closed_days, daily_partitions
@@ -33,7 +34,8 @@ def _listed(world: World, dimension: Dimension) -> list[Entry]:
     else:
         found = [Entry(o.org_id, o.org_name, o.created_at) for o in world.source.organizations]
     known = {entry.id: entry for entry in found}
-    return [known.get(id_, Entry(id_)) for id_ in world.settings.chosen(dimension)] or found
+    chosen = world.settings.chosen(dimension)
+    return [replace(known.get(id_, Entry(id_)), is_chosen=True) for id_ in chosen] or found
 
 
 def _read(world: World, dimension: Dimension, day: Day, ids: Sequence[str]) -> Reading:

@@ -54,7 +54,9 @@ select
     cast(sums.trailing_7_day_count as double precision)
         / nullif(week_before.trailing_7_day_count, 0) - 1 as week_over_week_change,
     cast(sums.month_to_date_count as bigint) as month_to_date_count,
-    read_days.loaded_at >= read_days.window_end + :settled_after_days * interval '1 day' as is_settled
+    -- A reading in the future is one by a clock that was ahead: then nobody knows whether the day was over.
+    read_days.loaded_at between read_days.window_end + :settled_after_days * interval '1 day' and current_timestamp
+        as is_settled
 
 from read_days
 inner join sums on read_days.day = sums.day

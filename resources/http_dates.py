@@ -1,0 +1,13 @@
+"""Dates in HTTP headers."""
+
+import email.utils
+from datetime import UTC, datetime
+
+
+def parse_http_date(value: str) -> datetime | None:
+    """The moment that a header such as `Date` states, in UTC; None if it states none."""
+    try:
+        date = email.utils.parsedate_to_datetime(value)
+        return date.replace(tzinfo=date.tzinfo or UTC).astimezone(UTC)
+    except (TypeError, ValueError, OverflowError):
+        return None
