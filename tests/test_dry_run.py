@@ -127,7 +127,7 @@ def test_a_list_that_is_no_longer_chosen_is_asked_for_and_who_is_new_on_it_is_co
     really = sent(world, here, "2025-03-01", "2025-03-03")
     assert planned["least"] == planned["most"] == really
     assert world.cells() == world.truth("2025-03-01", "2025-03-03")
-    assert "Nothing to do" in here("backfill", "2025-03-01", "2025-03-03", "--dry-run")[1]
+    assert "Nothing to do" in here("backfill", "2025-03-01", "2025-03-03", "--dry-run")[2]
     assert sent(world, here, "2025-03-01", "2025-03-03") == 0
 
 

@@ -313,9 +313,6 @@ def test_a_version_that_the_key_is_not_for_is_refused_without_quoting_the_key(
     assert SECRET not in message
 
 
-@pytest.mark.parametrize(
-    ("key", "version"), [("cog_a", "auto"), ("cog_a", "v3"), ("apk_user_a", "v2"), ("other", "v2"), ("other", "v3")]
-)
 def test_a_key_of_an_unknown_kind_is_at_fault_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     message = refusal(monkeypatch, devin_api_key=f"other_{SECRET}")
     assert message.startswith("DEVIN_API_KEY is refused (it starts with neither apk_user_ nor cog_: copy it again.")
@@ -323,6 +320,9 @@ def test_a_key_of_an_unknown_kind_is_at_fault_itself(monkeypatch: pytest.MonkeyP
     assert SECRET not in message
 
 
+@pytest.mark.parametrize(
+    ("key", "version"), [("cog_a", "auto"), ("cog_a", "v3"), ("apk_user_a", "v2"), ("other", "v2"), ("other", "v3")]
+)
 def test_a_version_fits_its_kind_of_key_and_either_version_fits_an_unknown_kind(
     monkeypatch: pytest.MonkeyPatch, key: str, version: str
 ) -> None:
