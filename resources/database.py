@@ -31,6 +31,7 @@ from resources.database_errors import (
     shorten,
 )
 from resources.database_secrets import HIDDEN, is_from_environment, is_on_this_machine, refuse_secrets
+from resources.engines import engine
 from resources.file_errors import blocked, obstacle
 from resources.files import replacing
 from resources.intact import Reader
@@ -253,7 +254,7 @@ class Database:
                 options["application_name"] = "devin-sessions"
             if "connect_timeout" not in url.query and "PGCONNECT_TIMEOUT" not in os.environ:
                 options["connect_timeout"] = 10
-        return sa.create_engine(url, poolclass=sa.NullPool, connect_args=options)
+        return engine(url, options)
 
     def _prepare(self, connection: sa.Connection, read_only: bool) -> None:
         if self.is_duckdb:
@@ -288,8 +289,6 @@ class Database:
         return True
 
     def _connect(self, read_only: bool) -> sa.Connection:
-        engine = self._engine(read_only)
-
         def is_locked(error: BaseException) -> bool:
             return isinstance(error, sa.exc.DBAPIError) and "Could not set lock" in str(error)
 
@@ -299,7 +298,7 @@ class Database:
                 wait=tenacity.wait_random_exponential(0.02, 0.5),
                 stop=tenacity.stop_after_delay(self.lock_timeout_seconds),
                 reraise=True,
-            )(engine.connect)
+            )(self._engine(read_only).connect)
         except sa.exc.DBAPIError as error:
             raise explain(self, error, read_only=read_only) from None
         reached.add(self.url)
