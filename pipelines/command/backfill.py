@@ -55,7 +55,7 @@ def backfill(settings: Settings, days: list[date], command: str, *, refresh: boo
             loads[0].outcomes.append(runs.run_downstream(definitions, instance, ORGANIZATIONS))
     if any(load.wanted for load in loads):
         contradicted = []  # the loads report contradictions themselves
-    elif not any(load.ended_early for load in loads):
+    elif not ledger.outdated:
         say(f"Nothing to do: {format_days(days)} already loaded. To read them again, add --refresh.", "nothing_to_do")
     has_ended_early = any(load.ended_early for load in loads)
     _report_problems(loads, contradicted, [] if has_ended_early else _doubts(settings))
@@ -146,8 +146,11 @@ class _Load:
 
 def _doubts(settings: Settings) -> list[str]:
     """Sentences about ids in the settings that may be misspelled."""
+    chosen = [(dimension, ids) for dimension in settings.dimensions if (ids := settings.chosen(dimension))]
+    if not chosen:
+        return []
     with open_read_only(settings.warehouse) as connection:
-        found = [doubt_about_choice(connection, each, settings.chosen(each)) for each in settings.dimensions]
+        found = [doubt_about_choice(connection, *each) for each in chosen]
     return [sentence for sentence in found if sentence]
 
 

@@ -151,7 +151,7 @@ def test_a_snapshot_and_then_a_parquet_file_that_does_not_fit_is_reported_and_wr
         with disk_of_parquet.full():
             code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-05")
         assert code == exit_codes.MISSING
-        assert "days loaded" not in out
+        assert "Nothing to do" in out
         assert f"The Parquet files beside {snapshot_of(world)} could not be written: No space left on device." in err
         assert "run the same command again" in err
         assert sums(world) == dict.fromkeys(before, now), "the snapshot is written"
