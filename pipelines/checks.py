@@ -6,12 +6,12 @@ from datetime import UTC, date, datetime
 
 import dagster as dg
 import sqlalchemy as sa
-from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
 from pipelines.asset_keys import asset_key
 from pipelines.loading.changed_settings import Incompatible, describe_moved, moved_days
 from pipelines.loading.counted_ids import LIST_IS_WHOLE, doubt_about_choice
 from pipelines.partitions import closed_days, daily_partitions, format_days
+from pipelines.produced import results_of
 from pipelines.settings import Settings
 from warehouse import reads
 from warehouse.dimensions import ORGANIZATIONS, Dimension
@@ -104,10 +104,9 @@ def verdicts(connection: sa.Connection, settings: Settings) -> Iterator[tuple[st
 
 def listing_verdicts(instance: dg.DagsterInstance, settings: Settings) -> Iterator[tuple[str, Verdict]]:
     """The title of each list's check, and its last recorded verdict; nothing for a check that has none."""
-    ended = {AssetCheckExecutionRecordStatus.SUCCEEDED, AssetCheckExecutionRecordStatus.FAILED}
     for dimension in settings.dimensions:
         key = dg.AssetCheckKey(asset_key(settings, dimension.listed.name), LIST_IS_WHOLE)
-        for result in instance.event_log_storage.get_asset_check_execution_history(key, 1, status=ended):
+        for result in results_of(instance, key, 1):
             if result.event and result.event.dagster_event:
                 found = result.event.dagster_event.asset_check_evaluation_data
                 agrees = f"The list of {dimension.listed.name} agrees with its own total, or you chose which to count."

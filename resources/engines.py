@@ -5,7 +5,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-_AT_ONCE = 16  # more than a process uses: the warehouse and its copies, each to read and to write
+_AT_ONCE = 64  # more than a process uses: the warehouse and its copies, and the files of Dagster's runs
 
 
 def engine(url: sa.URL, options: dict[str, Any]) -> sa.Engine:

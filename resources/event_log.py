@@ -1,6 +1,5 @@
 """Dagster's event log, in the same SQLite files as stock Dagster, but with each batch of events in one transaction."""
 
-import functools
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +13,9 @@ from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
 from dagster._serdes import ConfigurableClassData
 
-_RUNS_AT_ONCE = 32  # more than one process has at work
+from resources.engines import engine
+
+_INDEX = "index"  # the file of all runs, by stock's name for it
 
 
 class BatchingSqliteEventLogStorage(SqliteEventLogStorage):
@@ -38,50 +39,43 @@ class BatchingSqliteEventLogStorage(SqliteEventLogStorage):
         return cls(inst_data)
 
     def register_instance(self, instance: dg.DagsterInstance) -> None:
-        # Stock makes a new engine for each connection, which compiles every statement again.
-        self._run_log = functools.lru_cache(maxsize=_RUNS_AT_ONCE)(self._prepared)
+        self._prepared: set[str] = set()  # the runs whose files have their tables
         super().__init__(str(Path(instance.root_directory, "history", "runs")), self._inst_data)
         super().register_instance(instance)
         with super().index_connection():
             pass  # it creates the tables, unless another process has
 
-    @functools.cached_property
-    def _index(self) -> sa.Engine:
-        return self._engine("index")
-
-    def _prepared(self, run_id: str) -> sa.Engine:
-        with super().run_connection(run_id):
-            pass  # it creates the tables
-        return self._engine(run_id)
-
     def _engine(self, shard: str, seconds: float = SQLITE_BUSY_TIMEOUT_SECONDS) -> sa.Engine:
-        address = self.conn_string_for_shard(shard)
-        return sa.create_engine(address, poolclass=sa.NullPool, connect_args={"timeout": seconds})
+        """The engine for one of the files. Stock makes a new one for each connection."""
+        return engine(sa.make_url(self.conn_string_for_shard(shard)), {"timeout": seconds})
 
     @contextmanager
     def index_connection(self) -> Iterator[sa.Connection]:
         """A transaction on the file of all runs."""
-        with self._db_lock, self._index.begin() as connection:
+        with self._db_lock, self._engine(_INDEX).begin() as connection:
             yield connection
 
     @contextmanager
     def run_connection(self, run_id: str | None = None) -> Iterator[sa.Connection]:
         """A transaction on the file of this run."""
         assert run_id is not None, "each run has a file of its own"
-        engine = self._run_log(run_id)
-        with self._db_lock, engine.begin() as connection:
+        if run_id not in self._prepared:
+            with super().run_connection(run_id):
+                pass  # it creates the tables
+            self._prepared.add(run_id)
+        with self._db_lock, self._engine(run_id).begin() as connection:
             yield connection
 
     def wipe(self) -> None:
         super().wipe()
-        self._run_log.cache_clear()
+        self._prepared.clear()
 
     def check_writable(self, seconds: float) -> None:
         """Wait up to `seconds` for any other program that is writing. Raises SQLAlchemy's OperationalError.
 
         Stock waits silently for a minute at the first event of a run.
         """
-        with self._engine("index", seconds).connect() as connection:
+        with self._engine(_INDEX, seconds).connect() as connection:
             connection.exec_driver_sql("begin immediate")
             connection.exec_driver_sql("rollback")
 
@@ -113,7 +107,7 @@ class BatchingSqliteEventLogStorage(SqliteEventLogStorage):
             return
         (run_id,) = {event.run_id for event in events}
         # Stock gives a thread only one connection at a time, but a batch needs both files at once.
-        with self.run_connection(run_id) as run_log, self._index.begin() as index:
+        with self.run_connection(run_id) as run_log, self._engine(_INDEX).begin() as index:
             ids: list[int] = []
             for event in events:
                 row = self.prepare_insert_event(event)

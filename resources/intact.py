@@ -16,6 +16,8 @@ from typing import Any, Self
 
 import duckdb
 
+from resources.identifiers import quoted
+
 _SECONDS, _SECONDS_PER_MEGABYTE = 60.0, 0.5  # reading takes 0.001 s per megabyte, and the keys 0.1 s
 _LAST = {"keys", "problem"}  # which lines are the last of an answer
 # On Linux, what this process runs, even if its path was replaced by an upgrade or is in a directory that only root may
@@ -171,7 +173,7 @@ def _problem(read: Callable[..., None], *arguments: object) -> str:
 
 def _read_rows(connection: duckdb.DuckDBPyConnection, schema: str, name: str) -> None:
     table = connection.table(_qualified(schema, name))
-    table.aggregate(f"bit_xor(hash({', '.join(map(_quoted, table.columns))}))").fetchall()
+    table.aggregate(f"bit_xor(hash({', '.join(map(quoted, table.columns))}))").fetchall()
 
 
 def _read_by_keys(connection: duckdb.DuckDBPyConnection, tables: list[tuple[str, str]]) -> None:
@@ -185,7 +187,7 @@ def _read_by_keys(connection: duckdb.DuckDBPyConnection, tables: list[tuple[str,
             [schema, name],
         ).fetchall()
         for ((key,),) in keys:
-            lowest = table.min(_quoted(key)).fetchone()
+            lowest = table.min(quoted(key)).fetchone()
             if lowest and lowest[0] is not None:
                 at_least = duckdb.ColumnExpression(key) >= duckdb.ConstantExpression(lowest[0])
                 table.filter(at_least).aggregate("count(*)").fetchall()
@@ -201,11 +203,7 @@ def _label(schema: str, name: str) -> str:
 
 
 def _qualified(schema: str, name: str) -> str:
-    return f"{_quoted(schema)}.{_quoted(name)}"
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
+    return f"{quoted(schema)}.{quoted(name)}"
 
 
 def _in_one_line(error: duckdb.Error) -> str:

@@ -77,7 +77,7 @@ IN_THE_WAY = [
 def test_what_is_in_the_way_is_named_with_the_fix_and_once_it_is_gone_the_same_command_works(
     world: World, here: Here
 ) -> None:
-    for name, put, why, fix in IN_THE_WAY:  # one is gone when the next is told
+    for name, put, why, fix in IN_THE_WAY:  # each is removed before the next is put there
         path = world.directory / name
         put(path)
         code, out, err = here(*BACKFILL)

@@ -22,6 +22,7 @@ from pipelines.command.query_result import (
     json_number,
     json_string,
 )
+from resources.identifiers import quoted
 
 _INTEGERS = {f"{sign}{size}" for sign in ("", "u") for size in ("tinyint", "smallint", "integer", "bigint", "hugeint")}
 _NUMBERS = {*_INTEGERS, "bignum", "decimal", "double", "float"}
@@ -116,7 +117,7 @@ def _rebuilt(type_: DuckDBPyType, leaf: Callable[[DuckDBPyType], str]) -> str:
     if type_.id == "map":
         return f"MAP({leaf(_parts(type_)['key'])}, {_rebuilt(_parts(type_)['value'], leaf)})"
     if _is_named_struct(type_):
-        fields = (f"{_quoted(name)} {_rebuilt(part, leaf)}" for name, part in _parts(type_).items())
+        fields = (f"{quoted(name)} {_rebuilt(part, leaf)}" for name, part in _parts(type_).items())
         return f"STRUCT({', '.join(fields)})"
     return leaf(type_)
 
@@ -129,23 +130,26 @@ def _parquet_leaf(type_: DuckDBPyType) -> str:
 
 def _encoder(type_: DuckDBPyType) -> Callable[[Any], str]:
     """What makes JSON of a value of this type in which all leaves, and the keys of maps, are text."""
-    encode: Callable[[Any], str]
+    encode = _encoder_of_values(type_)
+    return lambda value: "null" if value is None else encode(value)
+
+
+def _encoder_of_values(type_: DuckDBPyType) -> Callable[[Any], str]:
+    """The same for all values but NULL."""
     if type_.id in ("list", "array"):
         of_child = _encoder(_parts(type_)["child"])
-        encode = lambda values: f"[{', '.join(map(of_child, values))}]"  # noqa: E731
-    elif type_.id == "map":
+        return lambda values: f"[{', '.join(map(of_child, values))}]"
+    if type_.id == "map":
         of_value = _encoder(_parts(type_)["value"])
-        encode = lambda parts: _object((key, of_value(value)) for key, value in parts.items())  # noqa: E731
-    elif _is_named_struct(type_):
+        return lambda parts: _object((key, of_value(value)) for key, value in parts.items())
+    if _is_named_struct(type_):
         of_parts = {name: _encoder(part) for name, part in _parts(type_).items()}
-        encode = lambda parts: _object((name, of_parts[name](value)) for name, value in parts.items())  # noqa: E731
-    elif type_.id == "boolean":
-        encode = str
-    elif type_.id in _NUMBERS:
-        encode = json_number
-    else:
-        encode = json_document if str(type_) == "JSON" else json_string
-    return lambda value: "null" if value is None else encode(value)
+        return lambda parts: _object((name, of_parts[name](value)) for name, value in parts.items())
+    if type_.id == "boolean":
+        return str
+    if type_.id in _NUMBERS:
+        return json_number
+    return json_document if str(type_) == "JSON" else json_string
 
 
 def _object(items: Iterator[tuple[str, str]]) -> str:
@@ -158,10 +162,6 @@ def _parts(type_: DuckDBPyType) -> dict[str, Any]:
 
 def _is_named_struct(type_: DuckDBPyType) -> bool:
     return type_.id == "struct" and all(name for name, _ in type_.children)
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _has_infinity(array: pa.Array) -> bool:

@@ -154,7 +154,7 @@ def _daemon(instance: dg.DagsterInstance, workspace: str) -> Iterator[subprocess
         latest = time.monotonic() + _DAEMON_START_SECONDS
         # In the middle of its start, a signal would make it print a traceback.
         while not _has_started(instance, began) and process.poll() is None and time.monotonic() < latest:
-            time.sleep(0.1)
+            time.sleep(0.1)  # a sign of life is a row in Dagster's storage, and nothing tells when it is there
         process.terminate()
         try:
             process.wait(_DAEMON_SHUTDOWN_SECONDS)

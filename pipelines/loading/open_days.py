@@ -22,6 +22,6 @@ def refuse_open_days(days: Iterable[Day], clock: SourceClock) -> None:
             f"Not over yet by the API's clock: {format_days([day.day for day in still_open])}. There it is "
             f"{now:%Y-%m-%d %H:%M:%S} UTC, and the last of these days ends at {still_open[-1].end:%Y-%m-%d %H:%M:%S} "
             f"UTC. By this machine's clock it is {now + clock.ahead:%Y-%m-%d %H:%M:%S} UTC, "
-            f"{format_duration(clock.ahead.total_seconds())} ahead. Nothing was stored of these days. Have whoever "
+            f"{format_duration(clock.ahead.total_seconds())} ahead. None of these days was stored. Have whoever "
             "runs this machine set its clock, for example with timedatectl set-ntp true."
         )
