@@ -289,7 +289,6 @@ def test_checks_are_reported_as_they_are_after_the_last_of_several_runs(world: W
         (["backfill", "2025-04-01", "2025-04-01"], "relative"),
         (["backfill", "2025-04-01", "2025-04-01"], "file"),
         (["backfill", "2025-04-01", "2025-04-01"], "in a file"),
-        (["ui"], "file"),
     ],
     ids=str,
 )

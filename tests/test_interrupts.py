@@ -16,6 +16,7 @@ from tests.support.begun import begin
 from tests.support.command import start
 from tests.support.held import Gate, Held
 from tests.support.terminal import Terminal
+from tests.support.ui import started_by
 from tests.support.waiting import wait_until
 from tests.support.world import World
 
@@ -190,3 +191,25 @@ def test_an_interrupt_in_a_destructor_is_sent_again_and_not_printed() -> None:
     command = [sys.executable, "-c", STRUCK_IN_A_DESTRUCTOR]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=ENDING_SECONDS, check=True)
     assert (done.stdout, done.stderr) == ("interrupted\n", "")
+
+
+@pytest.mark.parametrize(
+    ("starting", "number"), [("pipelines.definitions", signal.SIGINT), ("dagster._daemon", signal.SIGKILL)]
+)
+def test_a_ui_that_is_stopped_while_it_starts_leaves_nothing_behind(
+    world: World, starting: str, number: signal.Signals
+) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipelines", "ui", "--port", "0"],
+        cwd=PROJECT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    wait_until(lambda: started_by(process.pid, starting), f"{starting} has been started")
+    os.killpg(process.pid, number)  # as a terminal does
+    output, _ = process.communicate(timeout=ENDING_SECONDS)  # ends with the last process that has the pipe
+    assert process.returncode == (-number if number == signal.SIGKILL else 128 + number)
+    assert output.splitlines()[-1] == "Interrupted before anything was done."
+    assert "Traceback" not in output

@@ -201,12 +201,18 @@ def test_only_the_uis_own_pages_launch_runs_and_no_run_config_sends_a_secret_els
         assert len(world.source.requests) == requests
 
 
-def test_a_port_that_is_in_use_gets_a_sentence(world: World) -> None:
+def test_a_ui_that_cannot_start_says_why(world: World) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         code, out, err = devin_sessions("ui", "--port", port)
     assert (code, out) == (exit_codes.MISSING, ""), "no address is announced"
     assert f"The Dagster UI cannot listen on 127.0.0.1:{port}: Address already in use. Choose another" in err
+    file = world.directory / "file"
+    file.write_text("mine")
+    world.configure(dagster_home=str(file))
+    code, out, err = devin_sessions("ui")
+    assert (code, out) == (exit_codes.WRONG_USE, "")
+    assert f"{file} has to be a directory." in err
 
 
 def test_webserver_py_was_compared_with_the_installed_version_of_dagster() -> None:

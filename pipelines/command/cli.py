@@ -18,6 +18,7 @@ from pipelines.command import interrupts
 from pipelines.command.arguments import Command, Group
 from pipelines.command.days_meant import days_meant, refuse_contradictions, refuse_other_words
 from pipelines.command.exit_codes import MISSING, WrongUse
+from pipelines.command.own_group import lead_own_group, run_in_own_group
 from pipelines.command.screen import (
     complain,
     is_json,
@@ -226,8 +227,12 @@ def restore_warehouse() -> None:
 @app.command(cls=Command, context_settings=_OPTIONS)
 def ui(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port on this machine; 0 for a free one.")] = 3000,
+    lifeline: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Serve the Dagster UI on this machine, and run the daemon for the schedule, until Ctrl-C."""
+    if lifeline is None:
+        raise typer.Exit(run_in_own_group("ui", "--port", str(port)))
+    lead_own_group(lifeline)
     with starting_dagster():
         from pipelines.command.dagster_home import dagster_home, open_instance
         from pipelines.command.webserver import serve
@@ -285,8 +290,9 @@ def demo(
     with_ui: Annotated[
         bool, typer.Option("--ui", help="Then serve the Dagster UI for the demo, until Ctrl-C.")
     ] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port for --ui; 0 for a free one.")] = 3000,
 ) -> None:
     """Load invented sessions into data/demo and show the result. Needs no key; touches nothing else."""
     with starting_dagster():
         from pipelines.command.demo import run_demo
-    run_demo(days, organizations, with_ui=with_ui)
+    run_demo(days, organizations, ui_port=port if with_ui else None)

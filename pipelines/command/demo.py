@@ -37,10 +37,10 @@ def directory() -> Path:
     return home() / "demo"
 
 
-def run_demo(days: int, organizations: int, *, with_ui: bool) -> None:
+def run_demo(days: int, organizations: int, *, ui_port: int | None) -> None:
     """Load the last `days` days of a sandbox with `organizations` organizations and show them.
 
-    Exits with 1 if a run fails.
+    Then serve the Dagster UI at `ui_port`, if there is one, until a signal. Exits with 1 if a run fails.
     """
     _remove_last_demo()
     today = datetime.now(UTC).date()
@@ -73,8 +73,8 @@ def run_demo(days: int, organizations: int, *, with_ui: bool) -> None:
         report = directory() / "published" / "report.html"
         say(f"The report of the demo, to open in a browser: {report.as_uri()}")
         _show(settings)
-        if with_ui:
-            ui = subprocess.Popen([sys.executable, "-m", "pipelines", "ui"])
+        if ui_port is not None:
+            ui = subprocess.Popen([sys.executable, "-m", "pipelines", "ui", "--port", str(ui_port)])
             for number in interrupts.SIGNALS:  # the UI stops its children first, and the sandbox lasts as long as it
                 signal.signal(number, lambda number, _: ui.send_signal(number))
             if code := ui.wait():

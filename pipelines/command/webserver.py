@@ -27,13 +27,14 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from pipelines.command import interrupts
 from pipelines.command.dagster_home import WORKSPACE
+from pipelines.command.own_group import kill_own_group
 from pipelines.command.screen import is_json, say
 
 ADDRESS = "127.0.0.1"
 HOSTS = (ADDRESS, "localhost")
 _SHUTDOWN_SECONDS = 5
-_DAEMON_START_SECONDS = 20
 _DAEMON_SHUTDOWN_SECONDS = 60  # the daemon stops its own children first
 
 
@@ -95,37 +96,36 @@ class _Server(uvicorn.Server):
 
 
 def serve(instance: dg.DagsterInstance, port: int) -> None:
-    """Serve the UI at `port` of 127.0.0.1 and run the daemon, until a signal ends both. Raises CannotServe.
+    """Serve the UI at `port` of 127.0.0.1 and run the daemon, until SIGINT or SIGTERM. Raises CannotServe.
 
     Port 0 is any free one. A signal raises nothing: in Dagster's code that starts or stops a process, an exception
-    would end in a traceback. While the UI starts, it is heeded once the UI has started.
+    would end in a traceback. Before the UI and the daemon have begun, it kills this process's group.
     """
-    stop = threading.Event()
-    signal.signal(signal.SIGINT, lambda *_: stop.set())
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
-        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))  # uvicorn has its own handler for that
     workspace = str(Path(instance.root_directory) / WORKSPACE)
     instance.optimize_for_webserver(statement_timeout=15_000, pool_recycle=3_600, max_overflow=20)
     with (
         _listening(port) as listening,
-        _daemon(instance, workspace) as daemon,
         WorkspaceProcessContext(instance, WorkspaceFileTarget(paths=[workspace])) as context,
     ):
         app = guarded(DagsterWebserver(context).create_asgi_app())
         server = _Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=_SHUTDOWN_SECONDS))
+        stop = threading.Event()
+        for number in interrupts.SIGNALS:
+            signal.signal(number, lambda *_: stop.set())
+        with _daemon(instance, workspace) as daemon:
 
-        def stop_with_the_daemon() -> None:
-            daemon.wait()
-            server.should_exit = True
+            def stop_with_the_daemon() -> None:
+                daemon.wait()
+                server.should_exit = True
 
-        threading.Thread(target=stop_with_the_daemon, daemon=True).start()
-        if not stop.is_set():
-            server.run(sockets=[listening])  # raises the signal that ended it again
-        if not stop.is_set():
-            raise CannotServe(
-                f"The Dagster daemon, which runs the schedule, ended with exit code {daemon.wait()}; its output is "
-                "above. Start devin-sessions ui again."
-            )
+            threading.Thread(target=stop_with_the_daemon, daemon=True).start()
+            if not stop.is_set():
+                server.run(sockets=[listening])  # raises the signal that ended it again
+            if not stop.is_set():
+                raise CannotServe(
+                    f"The Dagster daemon, which runs the schedule, ended with exit code {daemon.wait()}; its output is "
+                    "above. Start devin-sessions ui again."
+                )
 
 
 def _listening(port: int) -> socket.socket:
@@ -143,18 +143,14 @@ def _listening(port: int) -> socket.socket:
 def _daemon(instance: dg.DagsterInstance, workspace: str) -> Iterator[subprocess.Popen[bytes]]:
     """Dagster's daemon, which runs the schedule and the sensors, until the block ends."""
     program = [sys.executable, "-m", "dagster._daemon"]  # its script may be elsewhere, as after pip install --target
-    # In its own process group, so that Ctrl-C in a terminal doesn't stop the daemon's code server while a tick uses
-    # it. The signal below stops the ticks first.
     log = ["--log-format", "json"] if is_json() else []
-    process = subprocess.Popen([*program, "run", "--workspace", workspace, *log], process_group=0)
     began = time.time()
+    process = subprocess.Popen([*program, "run", "--workspace", workspace, *log])
     try:
         yield process
     finally:
-        latest = time.monotonic() + _DAEMON_START_SECONDS
-        # In the middle of its start, a signal would make it print a traceback.
-        while not _has_started(instance, began) and process.poll() is None and time.monotonic() < latest:
-            time.sleep(0.1)  # a sign of life is a row in Dagster's storage, and nothing tells when it is there
+        if process.poll() is None and not _has_started(instance, began):
+            kill_own_group()  # in the middle of its start, a signal would make it print a traceback
         process.terminate()
         try:
             process.wait(_DAEMON_SHUTDOWN_SECONDS)

@@ -1,5 +1,6 @@
 """The Dagster UI as `devin-sessions ui` serves it, for its tests, screenshots and benchmark."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -97,7 +98,7 @@ def ui_ended_by(number: signal.Signals) -> Iterator[EndingUI]:
         announced = f"The Dagster UI: {ui.url} "
         wait_until(lambda: any(announced in line for line in ui.printed), "it has said where it is")
         yield ui
-        groups = [os.getpgid(daemon) for daemon in _started_by(process.pid, "dagster._daemon")]
+        groups = {os.getpgid(found) for found in started_by(process.pid)}
     except BaseException:
         process.send_signal(signal.SIGINT)
         process.wait(ENDING_SECONDS)
@@ -113,10 +114,15 @@ def ui_ended_by(number: signal.Signals) -> Iterator[EndingUI]:
     assert groups and process.pid not in groups, "Ctrl-C would end the code server that a tick of the daemon uses"
 
 
-def _started_by(parent: int, program: str) -> list[int]:
-    """The processes that `parent` started and whose command contains `program`."""
-    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    return [int(child) for child in children if program in Path(f"/proc/{child}/cmdline").read_text()]
+def started_by(parent: int, program: str = "") -> list[int]:
+    """The processes that `parent` started, and those that they started, whose command contains `program`."""
+    found = []
+    for listed in Path(f"/proc/{parent}/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            for child in map(int, listed.read_text().split()):
+                found += [child] if program in Path(f"/proc/{child}/cmdline").read_text() else []
+                found += started_by(child, program)
+    return found
 
 
 def load_the_demo(days: int, organizations: int) -> dict[str, str]:
