@@ -41,8 +41,9 @@ def arrange(connection: sa.Connection, copied: Path) -> None:
             rows = rows.order(", ".join(tables.key(tables.metadata.tables[name])) or "all")
         rows.insert_into(table)
     become_warehouse(connection)
-    tables.describe(connection)  # no copy has comments
     _set_apart(connection)
+    recreated = {tables.calendar.name, *(table.name for table, _ in _APART)}
+    tables.describe(connection, (r for r in tables.RELATIONS if r.name not in recreated))  # no copy has comments
 
 
 def is_snapshot(connection: sa.Connection) -> bool:

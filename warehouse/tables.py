@@ -4,7 +4,7 @@ The comments appear in the databases, in the Dagster catalogue and in the docume
 the project. The query of a view or a rollup is in `sql/`, under its name; `writes` and `rollups` fill the tables.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date
 from importlib import resources
@@ -508,17 +508,19 @@ def create_view(connection: sa.Connection, view: sa.Table) -> None:
 
 def describe(connection: sa.Connection, relations: Iterable[sa.Table] = RELATIONS) -> None:
     """Write the comment of each of these tables and views, and of its columns, into the database."""
-    for relation in relations:
-        if relation.metadata is views:
-            comment = sa.DDL(
-                "comment on view %(name)s is '%(comment)s'",
-                context=dict(name=relation.name, comment=str(relation.comment).replace("'", "''")),
-            )  # type: ignore[no-untyped-call]
-            connection.execute(comment)
-        else:
-            connection.execute(sa.schema.SetTableComment(relation))
-        for column in relation.columns:
-            connection.execute(sa.schema.SetColumnComment(column))
+    comments = [str(comment.compile(dialect=connection.dialect)) for r in relations for comment in _comments(r)]
+    if comments:
+        connection.exec_driver_sql(";".join(comments))  # one by one, a hundred of them take twice as long
+
+
+def _comments(relation: sa.Table) -> Iterator[sa.schema.ExecutableDDLElement]:
+    if relation.metadata is views:
+        text = str(relation.comment).replace("'", "''")
+        context = dict(name=relation.name, comment=text)
+        yield sa.DDL("comment on view %(name)s is '%(comment)s'", context=context)  # type: ignore[no-untyped-call]
+    else:
+        yield sa.schema.SetTableComment(relation)
+    yield from map(sa.schema.SetColumnComment, relation.columns)
 
 
 def describe_changed(connection: sa.Connection) -> None:
