@@ -22,8 +22,8 @@ _FORKS.set_forkserver_preload(
         "pipelines.command.main",
         *(f"pipelines.command.{name}" for name in ("dry_run", "probe", "query_output", "restore", "status")),
         *("anyio.streams.tls", "certifi", "duckdb_sqlalchemy", "fsspec.implementations.local", "psycopg"),
-        *("pyarrow.dataset", "upath.implementations.local", "uvicorn.loops.auto"),
-        *("dagster._core.storage.legacy_storage", "dagster._core.storage.runs", "dagster._core.storage.schedules"),
+        *("pipelines.report.quality", "pyarrow.dataset", "upath.implementations.local", "uvicorn.loops.auto"),
+        *(f"dagster._core.storage.{name}" for name in ("legacy_storage", "migration", "root", "runs", "schedules")),
         "tests.support.frozen",
     ]
 )
