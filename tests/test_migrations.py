@@ -234,7 +234,7 @@ def test_a_backfill_into_a_database_with_other_tables_of_these_names_says_so(wor
 
 def test_an_error_in_the_middle_rolls_the_whole_migration_back(old: Database) -> None:
     with old.transaction() as connection:  # which the migration reads after it has created tables
-        connection.execute(sa.text("alter table daily_totals rename column day to another"))
+        connection.execute(sa.text("alter table daily_totals rename column sessions_count to another"))
     before, laid_out = rows(old, *TABLES_OF_VERSION_1), layout(old)
     with pytest.raises(sa.exc.DBAPIError):
         migrate(old)
@@ -242,7 +242,7 @@ def test_an_error_in_the_middle_rolls_the_whole_migration_back(old: Database) ->
     assert layout(old) == laid_out
     with old.transaction() as connection:
         assert migrations.version(connection) == 1
-        connection.execute(sa.text("alter table daily_totals rename column another to day"))
+        connection.execute(sa.text("alter table daily_totals rename column another to sessions_count"))
     migrate(old)
     with old.transaction(read_only=True) as connection:
         assert migrations.version(connection) == migrations.VERSION

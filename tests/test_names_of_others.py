@@ -66,6 +66,15 @@ def test_all_names_at_once_are_listed(shared: Database) -> None:
         assert f"already holds {', '.join(sorted(NAMES))}, which" in refusal(connection)
 
 
+def test_tables_of_others_under_all_names_of_the_first_version_are_no_warehouse(shared: Database) -> None:
+    first = [name for name, table in tables.metadata.tables.items() if tables.facts(table).since == 1]
+    with rolled_back(shared) as connection:
+        for name in first:
+            connection.execute(sa.text(f"create table {name} (day date, mine text)"))
+        assert f"already holds {', '.join(sorted(first))}, which" in refusal(connection)
+        assert migrations.version(connection) == 0
+
+
 OTHER_VERSIONS = {
     "text": "table warehouse_version as select '2.1' as version",
     "a number that none has": "table warehouse_version as select 0 as version",

@@ -33,8 +33,12 @@ def version(connection: sa.Connection) -> int:
 
 
 def _version(connection: sa.Connection, there: set[str]) -> int:
-    found = _recorded_version(connection) if warehouse_version.name in there else 1  # the first release recorded none
-    return found if _tables_of(1) <= there else 0
+    recorded = _recorded_version(connection) if warehouse_version.name in there else None
+    if not _tables_of(1) <= there:
+        return 0
+    if recorded is None:  # as in the first release's warehouse
+        return 1 if tables.have_their_keys(connection, _tables_of(1)) else 0
+    return recorded
 
 
 def _recorded_version(connection: sa.Connection) -> int:

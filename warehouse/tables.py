@@ -463,6 +463,18 @@ def present(connection: sa.Connection) -> set[str]:
     return set(connection.scalars(sa.text(names)))
 
 
+def have_their_keys(connection: sa.Connection, names: set[str]) -> bool:
+    """Whether each of these tables has the columns of its key, which tables of others with that name would lack."""
+    columns = "select lower(table_name), lower(column_name) from duckdb_columns() where schema_name = current_schema()"
+    if connection.dialect.name == "postgresql":
+        columns = """
+            select relname, attname from pg_class inner join pg_attribute on attrelid = pg_class.oid
+            where relnamespace = to_regnamespace(quote_ident(current_schema()))
+        """
+    found = {(table, column) for table, column in connection.execute(sa.text(columns))}
+    return all((name, column) in found for name in names for column in key(metadata.tables[name]))
+
+
 def in_use(connection: sa.Connection) -> set[str]:
     """The names that no table or view can be created with: those `present`, and on PostgreSQL any other."""
     if connection.dialect.name != "postgresql":
