@@ -1,5 +1,7 @@
 """Whom to count is chosen, changed, or no longer chosen after days were loaded; and chosen ids that are misspelled."""
 
+from datetime import date
+
 import dagster as dg
 import pytest
 
@@ -7,6 +9,7 @@ from pipelines.checks import counts_sum_to_control_totals
 from tests.support.command import Here, command_here
 from tests.support.loads import fill
 from tests.support.noon import NOON, ago
+from tests.support.published import seem_published
 from tests.support.world import World
 from warehouse.dimensions import ORGANIZATIONS
 from warehouse.listing import is_list_outdated
@@ -19,6 +22,7 @@ def chosen(world: World) -> World:
     """A world with two loaded days of the first two of five organizations, and all of its history."""
     world.configure(devin_timezone=NOON, devin_start_date=FIRST, devin_fetch="direct", devin_org_ids=ids(world, 0, 1))
     fill(world, FIRST, LAST)
+    seem_published(world)
     return world
 
 
@@ -52,7 +56,7 @@ def test_fewer_and_other_chosen_ones_are_listed_without_a_question(chosen: World
     assert world.source.requests == []
     assert world.rows("select org_id from organizations where is_listed") == [(ids(world, 1),)]
     world.configure(devin_org_ids=ids(world, 1, 2))
-    assert here("backfill", "--missing")[0] == 0
+    assert world.load(FIRST, LAST, complete_before=date.fromisoformat(ago(0))).success
     assert {org_id for _, org_id in world.cells()} == {*ids(world, 0, 1, 2).split(",")}
 
 
@@ -78,6 +82,8 @@ def test_chosen_users_are_told_from_all_users(world: World) -> None:
 
 def test_a_misspelled_id_is_noticed_from_what_is_stored(world: World, here: Here) -> None:
     world.configure(devin_timezone=NOON, devin_start_date=FIRST, devin_org_ids=f"{ids(world, 0)},org-misspelt")
+    fill(world, FIRST, LAST)
+    seem_published(world)
     code, out, err = here("backfill", FIRST, LAST)
     assert (code, err) == (0, "")
     shown, others = " ".join(out.split()), sum(world.truth(FIRST, LAST).values()) - sum(world.cells().values())

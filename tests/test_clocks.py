@@ -9,7 +9,6 @@ import duckdb
 import pytest
 import sqlalchemy as sa
 
-from pipelines.asset_keys import PUBLISHED_SNAPSHOT
 from pipelines.behind import behind
 from pipelines.checks import no_count_is_negative
 from pipelines.command.probe import probe
@@ -17,18 +16,20 @@ from pipelines.command.status import status
 from pipelines.definitions import devin_api_for
 from pipelines.follow import follow_sensor
 from pipelines.ledger import missing_days
+from pipelines.loading.open_days import refuse_open_days
 from pipelines.report.activity import read_activity
-from pipelines.schedules import JOB, range_tags
 from resources.calls import Calls
+from resources.devin_api import DevinClient
+from resources.files import replacing
 from resources.source_clock import SourceClock
 from tests.support.command import command_here
 from tests.support.loads import fill
 from tests.support.noon import NOON, ago
-from tests.support.published import month_of, snapshot_of
+from tests.support.published import month_of, parquet_of, snapshot_of
 from tests.support.rows import DAY, NOW, reading, store
-from tests.support.warehouse import make_missing_warehouse
+from tests.support.warehouse import make_missing_warehouse, rebuild_all
 from tests.support.world import World
-from warehouse import reads, rollups, tables, writes
+from warehouse import parquet, reads, writes
 from warehouse.dimensions import ORGANIZATIONS
 from warehouse.writes import Entry
 
@@ -91,15 +92,8 @@ def test_the_check_for_negative_counts_is_about_the_days_that_were_really_read_l
 
 def test_a_month_whose_counts_change_after_a_reading_in_the_future_is_published_again(loaded: World) -> None:
     def publish() -> list[tuple[object, ...]]:
-        assert (
-            loaded.definitions.resolve_job_def(JOB)
-            .execute_in_process(
-                instance=loaded.instance,
-                asset_selection=[dg.AssetKey(PUBLISHED_SNAPSHOT)],
-                run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-            )
-            .success
-        )
+        with loaded.database.transaction(read_only=True) as connection:
+            parquet.export(connection, parquet_of(loaded), replacing)
         return parquet_rows(loaded)
 
     before = publish()
@@ -216,8 +210,10 @@ def test_days_that_are_over_at_the_api_are_loaded_at_its_time(ahead: World) -> N
 def test_an_odd_date_stops_nobody(world: World, date_of: Callable[[], str]) -> None:
     world.configure(devin_timezone=NOON, devin_start_date=ago(4))
     world.source.date = date_of
-    result = world.load(ago(1), ago(1))
-    assert result.success, world.failures(result)
+    calls = Calls()
+    with devin_api_for(world.settings).connected(calls) as (client, portal):
+        portal.call(DevinClient.organizations, client)
+    refuse_open_days(world.days(ago(1), ago(1)), calls.clock)
 
 
 def test_only_what_all_responses_agree_on_is_certain() -> None:
@@ -270,13 +266,13 @@ def test_a_day_that_was_read_in_the_future_is_neither_settled_nor_loaded_until_i
     days = [day.day for day in world.days(FIRST, LAST)]
     with world.database.transaction() as connection:
         assert missing_days(connection, world.settings, ORGANIZATIONS, days) == [date.fromisoformat(SECOND)]
-    result = world.run_with_tags(range_tags(FIRST, LAST, complete_before=date(2025, 4, 4)))
+    result = world.load(FIRST, LAST, complete_before=date(2025, 4, 4))
     assert result.success, world.failures(result)
     assert world.cells() == world.truth(FIRST, LAST)
+    rebuild_rollups(world)
     assert world.rows(settled) == [(True,)] * 3
 
 
 def rebuild_rollups(world: World) -> None:
     with world.database.transaction() as connection:
-        for table in tables.ROLLUPS:
-            rollups.rebuild(connection, table, settled_after_days=world.settings.settled_after_days)
+        rebuild_all(connection)

@@ -35,11 +35,20 @@ def numbers_of(here: Here, *arguments: str) -> dict[str, int | None]:
     return {name: planned[f"requests_{name}"] for name in ("least", "most", "likely")}
 
 
-def sent(world: World, here: Here, *arguments: str, code: int = 0) -> int:
-    """How many requests a load sends."""
+def sent(world: World, first: str, last: str, *, refresh: bool = False) -> int:
+    """How many requests a run sends that `backfill` starts for these days."""
     before = len(world.source.requests)
-    ended, out, err = here("backfill", *arguments)
-    assert ended == code, out + err
+    day_after = date.fromisoformat(last) + timedelta(1)
+    result = world.load(first, last, complete_before=None if refresh else day_after)
+    assert result.success, world.failures(result)
+    return len(world.source.requests) - before
+
+
+def sent_by_command(world: World, here: Here, *arguments: str) -> int:
+    """How many requests the whole command sends, which may start several runs."""
+    before = len(world.source.requests)
+    code, out, err = here("backfill", *arguments)
+    assert code == 0, out + err
     return len(world.source.requests) - before
 
 
@@ -61,28 +70,29 @@ def test_a_dry_run_asks_only_who_is_listed_stores_nothing_and_shows_how_long_eac
 
 
 def test_a_load_sends_as_many_requests_as_the_dry_run_said(world: World, here: Here) -> None:
-    world.configure(devin_log_format="json")
-    for days in (["2025-03-01"], ["2025-03-04", "2025-03-06"]):
+    world.configure(devin_log_format="json", devin_lookback_days="3")
+    for days in (("2025-03-01", "2025-03-01"), ("2025-03-04", "2025-03-06")):
         planned = numbers_of(here, *days)
-        assert planned["least"] == planned["most"] == sent(world, here, *days), "few days are requested one by one"
-    planned = numbers_of(here, "2025-03")
+        assert planned["least"] == planned["most"] == sent(world, *days), "few days are requested one by one"
+    whole = "2025-03-01", "2025-03-14"
+    planned = numbers_of(here, *whole)
     assert planned["likely"] is not None
-    really = sent(world, here, "2025-03")
+    really = sent_by_command(world, here, *whole)
     assert planned["least"] and planned["most"]
     assert planned["least"] <= really <= planned["most"]
-    planned = numbers_of(here, "2025-03", "--refresh")
-    really = sent(world, here, "2025-03", "--refresh")
-    assert planned["likely"] == pytest.approx(really, rel=0.25), "judged by the stored counts of the same month"
+    planned = numbers_of(here, *whole, "--refresh")
+    really = sent(world, *whole, refresh=True)
+    assert planned["likely"] == pytest.approx(really, rel=0.25), "judged by the stored counts of the same days"
 
 
 def test_days_that_are_loaded_cost_nothing_and_a_new_organization_only_its_own_days(world: World, here: Here) -> None:
     ids = [organization.org_id for organization in world.source.organizations]
     world.configure(devin_log_format="json", devin_org_ids=",".join(ids[:-1]))
-    sent(world, here, "2025-03-01", "2025-03-03")
+    fill(world, "2025-03-01", "2025-03-03")
     assert "Nothing to do" in here("backfill", "2025-03-01", "2025-03-03", "--dry-run")[2]
     world.configure(devin_org_ids=",".join(ids))
     planned = numbers_of(here, "2025-03-01", "2025-03-03")
-    assert planned["most"] == sent(world, here, "2025-03-01", "2025-03-03") == 3 + 3 + 1
+    assert planned["most"] == sent(world, "2025-03-01", "2025-03-03") == 3 + 3 + 1
 
 
 @pytest.mark.parametrize("fetch", ["direct", "differenced"])
@@ -90,13 +100,18 @@ def test_organizations_that_the_api_refuses_cost_what_the_dry_run_said(world: Wo
     world.configure(devin_log_format="json", devin_fetch=fetch)
     for organization in world.source.organizations[:2]:
         world.source.fail(status=403, org_id=organization.org_id, times=None)
-    sent(world, here, "2025-03-01", "2025-03-03", code=exit_codes.MISSING)
-    for days in (["2025-03-01", "2025-03-03"], ["2025-03-02", "2025-03-06"], ["2025-03-02", "2025-03-04", "--refresh"]):
-        planned = numbers_of(here, *days)
-        really = sent(world, here, *days, code=exit_codes.MISSING)
+    sent(world, "2025-03-01", "2025-03-03")
+    for first, last, refresh in (
+        ("2025-03-01", "2025-03-03", False),
+        ("2025-03-02", "2025-03-06", False),
+        ("2025-03-02", "2025-03-04", True),
+    ):
+        planned = numbers_of(here, first, last, *["--refresh"] * refresh)
+        really = sent(world, first, last, refresh=refresh)
+        assert world.progress.result.lacking
         assert planned["least"] is not None and planned["most"] is not None
         assert planned["least"] <= really <= planned["most"]
-        if fetch == "direct" or days[-1] == "2025-03-03":
+        if fetch == "direct" or last == "2025-03-03":
             assert planned["least"] == planned["most"]
     world.source.heal()
     gone = world.source.organizations[2].org_id
@@ -111,9 +126,9 @@ def test_moved_days_cost_the_organizations_too_that_are_no_longer_counted(world:
         connection.execute(sa.update(tables.day_boundary).values(timezone="Europe/Kyiv"))
     ids = [organization.org_id for organization in world.source.organizations]
     world.configure(devin_timezone="Europe/Kyiv", devin_fetch="direct", devin_org_ids=",".join(ids[:2]))
-    days = "2025-03-29", "2025-04-01", "--refresh"
-    planned = numbers_of(here, *days)
-    really = sent(world, here, *days)
+    days = "2025-03-29", "2025-04-01"
+    planned = numbers_of(here, *days, "--refresh")
+    really = sent(world, *days, refresh=True)
     assert planned["least"] == planned["most"] == really
     assert really == 3 + (2 + 2 * 5 + 1) + (2 + 2 * 2 + 1)
 
@@ -121,14 +136,14 @@ def test_moved_days_cost_the_organizations_too_that_are_no_longer_counted(world:
 def test_a_list_that_is_no_longer_chosen_is_asked_for_and_who_is_new_on_it_is_counted(world: World, here: Here) -> None:
     ids = [organization.org_id for organization in world.source.organizations]
     world.configure(devin_log_format="json", devin_fetch="direct", devin_org_ids=",".join(ids[:2]))
-    sent(world, here, "2025-03-01", "2025-03-03")
+    fill(world, "2025-03-01", "2025-03-03")
     world.configure(devin_org_ids="")
     planned = numbers_of(here, "2025-03-01", "2025-03-03")
-    really = sent(world, here, "2025-03-01", "2025-03-03")
+    really = sent_by_command(world, here, "2025-03-01", "2025-03-03")
     assert planned["least"] == planned["most"] == really
     assert world.cells() == world.truth("2025-03-01", "2025-03-03")
     assert "Nothing to do" in here("backfill", "2025-03-01", "2025-03-03", "--dry-run")[2]
-    assert sent(world, here, "2025-03-01", "2025-03-03") == 0
+    assert sent_by_command(world, here, "2025-03-01", "2025-03-03") == 0
 
 
 def test_without_a_key_the_list_of_organizations_decides_whether_a_dry_run_is_possible(

@@ -8,6 +8,7 @@ import gzip
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from pipelines.command import exit_codes
 from resources.database import Database
 from tests.support.command import devin_sessions, in_this_process
 from tests.support.postgresql import PostgreSQL
-from tests.support.warehouse import comments, everything, rebuild, rows_of, select_over_all_time
+from tests.support.warehouse import comments, everything, rebuild, rebuild_all, rows_of, select_over_all_time
 from tests.support.world import World
 from warehouse import migrations, snapshot, tables
 from warehouse.migrations import NamesTaken, NewerWarehouse
@@ -221,14 +222,16 @@ def test_tables_and_views_of_others_with_these_names_are_reported_and_left_as_th
         assert migrations.version(connection) == migrations.VERSION
 
 
-def test_a_backfill_into_a_database_with_other_tables_of_these_names_says_so(world: World) -> None:
+def test_a_backfill_into_a_database_with_other_tables_of_these_names_says_so(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
     with world.database.transaction() as connection:
         connection.execute(sa.text("create table users (name text)"))
         connection.execute(sa.text("create view calendar as select 1 as mine"))
-    code, _, err = devin_sessions("backfill", FIRST, FIRST)
+    code, shown = in_this_process(capsys, world.environment, "backfill", FIRST, FIRST)
     assert code in (exit_codes.MISSING, exit_codes.WRONG_USE)
-    assert "The database already holds calendar, users, which this job did not create" in " ".join(err.split())
-    assert "Traceback" not in err
+    assert "The database already holds calendar, users, which this job did not create" in " ".join(shown.split())
+    assert "Traceback" not in shown
     assert world.rows("select * from calendar") == [(1,)]
 
 
@@ -401,8 +404,8 @@ def test_days_with_a_count_too_large_to_sum_are_to_be_loaded_again(old: Database
         days = {row[0].day for row in left[name] if row[0].month == 1}
         assert days == set(range(1, 32)) - {5, 7}, name
     with old.transaction() as connection:
+        rebuild_all(connection)
         for table in tables.ROLLUPS:
-            rebuild(connection, table.name)
             assert rows_of(connection, table) == select_over_all_time(connection, table.name)
 
 
@@ -495,15 +498,16 @@ def test_a_backfill_with_nothing_to_load_migrates_an_old_warehouse(world: World)
     assert world.rows("select count(*) from reconciliation where verdict <> 'not loaded'") == [(40,)]
 
 
-def test_a_backfill_of_more_days_continues_where_the_old_release_stopped(old_world: World) -> None:
+def test_a_load_of_more_days_continues_where_the_old_release_stopped(old_world: World) -> None:
     before = rows(old_world.database, "daily_sessions")["daily_sessions"]
-    code, out, err = devin_sessions("backfill", FIRST, "2025-02-11")
-    assert code == 0, err
-    assert "11 of 11 days loaded" in out, "nine of them lacked the organization that the API refused"
+    result = old_world.load(FIRST, "2025-02-11", complete_before=date(2025, 2, 12))
+    assert result.success, old_world.failures(result)
+    assert old_world.progress.metrics.days == 11, "nine of them lacked the organization that the API refused"
     after = rows(old_world.database, "daily_sessions", "daily_totals")
     assert set(after["daily_sessions"]) >= set(before)
     assert (len(after["daily_totals"]), len(after["daily_sessions"])) == (42, 191 + 9 + 10)
-    with old_world.database.transaction(read_only=True) as connection:
+    with old_world.database.transaction() as connection:
+        rebuild_all(connection)
         for table in tables.ROLLUPS:
             assert rows_of(connection, table) == select_over_all_time(connection, table.name)
     verdicts = old_world.rows("select verdict, count(*) from reconciliation where day <= '2025-02-12' group by 1")

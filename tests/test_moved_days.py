@@ -5,22 +5,22 @@ says that they are days of Kyiv, is one that was loaded before Kyiv had winter t
 """
 
 import json
-import shutil
 from collections.abc import Iterator
 from datetime import date
 from importlib import resources
 from pathlib import Path
 
+import dagster as dg
 import pytest
 import sqlalchemy as sa
 
 from pipelines.checks import verdicts
 from pipelines.command import exit_codes
 from pipelines.command.status import status
-from pipelines.schedules import range_tags
-from tests.support.command import Here, command_here, devin_sessions, in_this_process, started
+from tests.support.command import Here, command_here, in_this_process, started
 from tests.support.loads import fill
-from tests.support.warehouse import rows_of, select_over_all_time
+from tests.support.published import seem_published, snapshot_of
+from tests.support.warehouse import rebuild_all, rows_of, select_over_all_time
 from tests.support.world import World
 from tests.support.zones import extra_zone
 from warehouse import migrations, reads, rollups, tables
@@ -52,10 +52,11 @@ def advice(world: World) -> list[str]:
 
 
 def assert_all_days_are_of_one_kind(world: World, last: str) -> None:
-    """Every stored day, count, total and rollup is right by the settings of today."""
+    """Every stored day, count and total is right by the settings of today, and so are rollups that take them in."""
     days = world.days(FIRST, last)
     assert world.cells() == world.truth(FIRST, last)
-    with world.database.transaction(read_only=True) as connection:
+    with world.database.transaction() as connection:
+        rebuild_all(connection)
         assert reads.windows(connection, ORGANIZATIONS) == {day.day: (day.start, day.end) for day in days}
         for rollup in tables.ROLLUPS:
             assert rows_of(connection, rollup) == select_over_all_time(connection, rollup.name)
@@ -80,31 +81,46 @@ def test_days_whose_windows_moved_can_be_read_again_and_all_others_go_on(
         "moved"
     ] == moved(world)
     before = world.cells()
-    code, out, err = devin_sessions("backfill", FIRST, "2025-04-04")
-    assert (code, err) == (0, ""), "other days go on"
-    assert "2 of 2 days loaded" in out
-    assert f"Note: Bounds have moved: {FIRST}…{LAST_MOVED} (5 days)" in out
+    result = world.load(LAST, "2025-04-04", complete_before=date(2025, 4, 5))
+    assert result.success, "other days go on"
+    check = world.checks(result)["windows_are_current"]
+    assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert (check.description or "").startswith(f"Bounds have moved: {FIRST}…{LAST_MOVED} (5 days)")
     assert before.items() <= world.cells().items()
-    code, out, err = devin_sessions(*RELOAD.split()[1:])
+    result = world.load(FIRST, LAST_MOVED)
+    assert result.success, world.failures(result)
+    assert world.checks(result)["windows_are_current"].passed
+    assert moved(world) == []
+    assert_all_days_are_of_one_kind(world, "2025-04-04")
+
+
+def test_a_backfill_leaves_moved_days_as_they_are_unless_they_are_to_be_read_again(world: World, here: Here) -> None:
+    load_by_earlier_rules(world)
+    before = world.cells()
+    code, out, err = here("backfill", FIRST, "2025-04-04")
+    assert (code, err) == (0, "")
+    assert "2 of 2 days loaded" in out
+    assert f"Note: Bounds have moved: {FIRST}…{LAST_MOVED} (5 days)" in " ".join(out.split())
+    assert before.items() <= world.cells().items()
+    code, out, err = here(*RELOAD.split()[1:])
     assert (code, err) == (0, "")
     assert "5 of 5 days loaded" in out and "Bounds have moved" not in out
-    assert moved(world) == []
     assert_all_days_are_of_one_kind(world, "2025-04-04")
 
 
 def test_moved_days_that_were_not_read_again_yet_stay_moved(world: World) -> None:
     load_by_earlier_rules(world)
-    assert world.run("2025-03-27", "2025-03-28").success
+    assert world.load("2025-03-27", "2025-03-28").success
     assert moved(world) == [FIRST, "2025-03-29", LAST_MOVED]
     (sentence,) = advice(world)
     commands = f"backfill {FIRST} {FIRST} --refresh", f"backfill 2025-03-29 {LAST_MOVED} --refresh"
     assert sentence.endswith(" && ".join(f"devin-sessions {command}" for command in commands))
     world.source.fail(status=503, times=None, when=lambda asked: bool(asked.end and asked.end.day == 29))
-    assert not world.run(FIRST, LAST_MOVED).success
+    assert not world.load(FIRST, LAST_MOVED).success
     still = moved(world)
     assert "2025-03-29" in still, "a day is read by one set of rules, or not at all"
     world.source.heal()
-    assert world.run(FIRST, LAST_MOVED).success
+    assert world.load(FIRST, LAST_MOVED).success
     assert moved(world) == []
     assert_all_days_are_of_one_kind(world, LAST)
 
@@ -133,7 +149,7 @@ def test_a_moved_day_that_lacks_counts_is_read_as_a_whole(world: World) -> None:
     with world.database.transaction() as connection:
         connection.execute(sa.text(f"delete from daily_sessions where org_id = '{one}'"))
         rollups.mark_everything_stale(connection)
-    result = world.run_with_tags(range_tags(FIRST, LAST, complete_before=date(2025, 4, 3)))
+    result = world.load(FIRST, LAST, complete_before=date(2025, 4, 3))
     assert result.success, world.failures(result)
     assert moved(world) == []
     assert_all_days_are_of_one_kind(world, LAST)
@@ -142,12 +158,13 @@ def test_a_moved_day_that_lacks_counts_is_read_as_a_whole(world: World) -> None:
 def test_users_days_that_moved_are_told_apart_and_both_totals_are_compared_only_over_the_same_window(
     world: World,
 ) -> None:
-    world.configure(devin_user_ids="discover")
+    two = ",".join(member.user_id for member in world.source.members[:2])
+    world.configure(devin_user_ids=two)
     load_by_earlier_rules(world)
     assert moved(world) == moved(world, USERS) == [f"2025-03-{day}" for day in range(26, 31)]
     world.configure(devin_user_ids="")
     assert world.load(FIRST, LAST_MOVED).success
-    world.configure(devin_user_ids="discover")
+    world.configure(devin_user_ids=two)
     assert moved(world) == []
     (sentence,) = advice(world)
     assert sentence.startswith(f"Moved per user: {FIRST}")
@@ -160,7 +177,7 @@ def test_users_days_that_moved_are_told_apart_and_both_totals_are_compared_only_
     assert advice(world) == []
 
 
-def test_a_backfill_after_the_zone_got_new_rules_on_this_machine(world: World, tmp_path: Path) -> None:
+def test_a_load_after_the_zone_got_new_rules_on_this_machine(world: World, tmp_path: Path) -> None:
     zones = tmp_path / "zones"
     (zones / "Europe").mkdir(parents=True)
     of_istanbul = resources.files("tzdata.zoneinfo.Europe").joinpath("Istanbul").read_bytes()
@@ -168,28 +185,26 @@ def test_a_backfill_after_the_zone_got_new_rules_on_this_machine(world: World, t
     world.configure(devin_timezone="Europe/Kyiv", devin_start_date=FIRST)
     code, _, err = started("backfill", FIRST, LAST, PYTHONTZPATH=f"{zones}")
     assert (code, err) == (0, "")
-    shutil.rmtree(zones)
     assert moved(world) == [f"2025-03-{day}" for day in range(26, 31)]
-    assert world.run(FIRST, LAST_MOVED).success
+    assert world.load(FIRST, LAST_MOVED).success
     assert_all_days_are_of_one_kind(world, LAST)
 
 
-@pytest.mark.parametrize("lost", ["", "devin_sessions.duckdb"], ids=["from the copy", "from Parquet"])
-def test_after_a_restore_status_says_the_same_as_before(world: World, here: Here, lost: str) -> None:
+def test_after_a_restore_from_the_copy_or_from_parquet_status_says_the_same_as_before(world: World, here: Here) -> None:
     load_by_earlier_rules(world)
     world.configure(devin_start_date="2025-03-20")
-    assert world.load(LAST, LAST).success, "days before the first loaded one are expected from now on"
-    assert world.run_with_tags(range_tags(LAST, LAST)).success
+    assert world.run(LAST, LAST).success, "days before the first loaded one are expected from now on"
     before, views = json.loads(here("status", "--json")[1]), world.rows("select * from reconciliation order by day")
     assert before["organizations"]["moved"] == [f"2025-03-{day}" for day in range(26, 31)]
-    if lost:
-        (world.directory / "published" / lost).unlink()
-    world.database.path.write_bytes(b"")
-    assert here("restore")[0] == 0
-    after = json.loads(here("status", "--json")[1])
-    assert after["organizations"] == before["organizations"]
-    assert [said for said in after["to_do"] if not said.startswith("Behind")] == before["to_do"]
-    assert world.rows("select * from reconciliation order by day") == views
+    for is_copy_lost in (False, True):
+        if is_copy_lost:
+            snapshot_of(world).unlink()
+        world.database.path.write_bytes(b"")
+        assert here("restore")[0] == 0
+        after = json.loads(here("status", "--json")[1])
+        assert after["organizations"] == before["organizations"]
+        assert [said for said in after["to_do"] if not said.startswith("Behind")] == before["to_do"]
+        assert world.rows("select * from reconciliation order by day") == views
     assert world.load(LAST, "2025-04-03").success, "the next load goes on"
 
 
@@ -230,6 +245,7 @@ def test_days_before_a_later_start_are_not_forgotten_when_a_setting_changes(worl
 def test_a_renamed_zone_is_no_change(world: World, here: Here, earlier: str, now: str) -> None:
     world.configure(devin_timezone=earlier, devin_start_date=FIRST)
     fill(world, FIRST, LAST)
+    seem_published(world)
     world.configure(devin_timezone=now)
     code, out, _ = here("backfill", FIRST, LAST)
     assert (code, "Nothing to do" in out) == (0, True)
@@ -240,7 +256,7 @@ def test_a_zone_that_was_renamed_and_got_new_rules_has_moved_days(world: World) 
     load_by_earlier_rules(world)
     say_that_these_are_days_of(world, "Europe/Kiev")
     assert len(moved(world)) == 5
-    assert world.run(FIRST, LAST).success
+    assert world.load(FIRST, LAST).success
     assert moved(world) == []
     assert_all_days_are_of_one_kind(world, LAST)
     assert world.rows("select * from day_boundary") == [("Europe/Kyiv", 0)]
@@ -288,10 +304,10 @@ def test_where_no_settings_are_recorded_other_days_are_accepted_only_if_all_are_
         assert f"Then read all of them again: {RELOAD}" in err
     assert world.rows("select * from day_boundary") == []
     world.source.fail(status=503, times=None)
-    assert devin_sessions(*RELOAD.split()[1:])[0] == exit_codes.MISSING
+    assert here(*RELOAD.split()[1:])[0] == exit_codes.MISSING
     assert len(moved(world)) == 5, "what was interrupted is known"
     world.source.heal()
-    assert devin_sessions(*RELOAD.split()[1:])[0] == 0
+    assert world.load(FIRST, LAST_MOVED).success
     assert_all_days_are_of_one_kind(world, LAST)
 
 
@@ -310,8 +326,9 @@ def test_a_day_that_its_zone_skips_is_empty_and_the_days_around_it_are_whole(ski
     world = skipping
     before, skipped, after = world.days("2025-03-29", FIRST_SUMMER_DAY)
     assert before.end == skipped.start == skipped.end == after.start
-    assert world.run(FIRST, LAST).success
+    assert world.load(FIRST, LAST).success
     assert_all_days_are_of_one_kind(world, LAST)
+    seem_published(world)
     assert world.rows("select sessions_count from daily_totals where day = '2025-03-30'") == [(0,)]
     world.source.requests.clear()
     code, out, _ = here("backfill", FIRST, LAST)

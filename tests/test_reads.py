@@ -1,6 +1,7 @@
 """What runs and the command ask of the warehouse, on every database."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
@@ -24,9 +25,11 @@ def days_after(days: int) -> date:
 
 
 @pytest.fixture(scope="module", params=DATABASES)
-def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Database:
-    """A warehouse that every test leaves without rows."""
-    return new_warehouse(request, tmp_path_factory)
+def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    """A warehouse that every test leaves without rows. A DuckDB file is held open, instead of opened for each."""
+    database = new_warehouse(request, tmp_path_factory)
+    with database.transaction() if database.is_duckdb else nullcontext():
+        yield database
 
 
 @pytest.fixture
@@ -259,7 +262,7 @@ def missing_one_by_one(connection: sa.Connection, dimension: Dimension, chosen: 
     return missing
 
 
-@examples(8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(4, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     listing=listings,
     seen=st.integers(0, 24 * 40),

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from pipelines.checks import CONTROL_TOTALS_AGREE, Verdict
 from pipelines.command import exit_codes
+from pipelines.command.dagster_home import open_instance
 from pipelines.partitions import closed_days, daily_partitions
 from pipelines.schedules import JOB, range_tags
 from resources.sandbox.contract import (
@@ -23,9 +24,11 @@ from resources.sandbox.contract import (
 from resources.sandbox.logged_request import LoggedRequest
 from resources.sandbox.server import Sandbox
 from tests.support.command import in_this_process
-from tests.support.event_log import OURS, instance_in
+from tests.support.forks import make_home
+from tests.support.loads import fill
 from tests.support.noon import NOON
-from tests.support.warehouse import migrated
+from tests.support.published import seem_published
+from tests.support.warehouse import migrated, rebuild_all
 from tests.support.world import World
 from warehouse import reads, writes
 from warehouse.dimensions import ORGANIZATIONS, USERS
@@ -224,7 +227,10 @@ def test_the_command_loads_users_for_days_that_were_loaded_without_them_and_stat
     with Sandbox(organizations=3, first_day=days[0] - timedelta(1)) as source:
         world.source = source
         world.configure(devin_api_url=source.url, devin_start_date=first)
-        assert world.run(first, last).success
+        assert world.load(first, last).success
+        with world.database.transaction() as connection:
+            rebuild_all(connection)
+        seem_published(world)
         assert world.asked()
         assert not [asked for asked in source.requests if asked.user_ids or asked.path == MEMBERS_PATH]
         code, shown = in_this_process(capsys, world.environment, "status", "--json")
@@ -269,7 +275,7 @@ def test_a_refused_user_is_reported_and_retried_and_the_others_are_loaded(
 ) -> None:
     refused = world.source.organizations[3].user_ids[-1]
     world.configure(devin_user_ids="discover", devin_fetch="differenced")
-    assert run_only(world, OF_USERS, "2025-03-01", "2025-03-02").success
+    fill(world, "2025-03-01", "2025-03-02")
     world.source.fail(status=404, when=lambda asked: refused in asked.user_ids, times=None)
     result = run_only(world, OF_USERS, "2025-03-03", "2025-03-04")
     assert result.success, world.failures(result)
@@ -342,7 +348,7 @@ def test_a_warehouse_of_v2_refuses_a_key_of_v3_before_anything_is_counted_unless
 ) -> None:
     user_id = member_ids(world.source)[0]
     world.configure(devin_user_ids=user_id)
-    assert run_only(world, OF_BOTH, "2025-04-01", "2025-04-03").success
+    fill(world, "2025-04-01", "2025-04-03")
     before = stored_in(world, *(table.name for table in COUNTED_TABLES))
     world.source.requests.clear()
     world.configure(devin_api_key=world.source.service_key)
@@ -401,7 +407,8 @@ def test_after_a_run_that_failed_on_one_day_exactly_the_stored_days_are_material
     world.configure(devin_user_ids=",".join(chosen), devin_fetch="direct", dagster_event_batch_size="1000")
     bad = datetime(2025, 4, 3, tzinfo=UTC)
     world.source.fail(status=503, when=lambda a: a.start == bad and chosen[1] in a.user_ids, times=None)
-    with instance_in(world.directory / "dagster", OURS) as instance:
+    make_home(world.directory / "dagster")
+    with open_instance() as instance:
         world.instance = instance
         result = run_only(world, OF_USERS, "2025-04-01", "2025-04-05")
         assert not result.success

@@ -7,10 +7,9 @@ import dagster as dg
 import pytest
 import sqlalchemy as sa
 
-from pipelines.schedules import JOB, range_tags
 from resources.sandbox.server import Sandbox
+from tests.support.loads import fill
 from tests.support.world import World
-from warehouse.dimensions import ORGANIZATIONS
 
 
 def contradicted(world: World) -> list[tuple[date, str | None, int, int]]:
@@ -58,16 +57,6 @@ def test_counting_the_end_of_a_window_contradicts_the_total_of_several_days(
         assert world.progress.result.contradictions == []
 
 
-def load_with_tags(world: World, tags: dict[str, str]) -> dg.ExecuteInProcessResult:
-    """One run of the loads of the job, with these tags."""
-    return world.definitions.resolve_job_def(JOB).execute_in_process(
-        instance=world.instance,
-        asset_selection=[dg.AssetKey(table.name) for table in (ORGANIZATIONS.listed, ORGANIZATIONS.cells)],
-        tags=tags,
-        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-    )
-
-
 @pytest.mark.parametrize("fetch", ["direct", "differenced"])
 def test_a_temporary_refusal_and_a_temporary_failure_are_retried_within_the_run(world: World, fetch: str) -> None:
     org_id, bad = world.source.organizations[1].org_id, datetime(2025, 4, 2, tzinfo=UTC)
@@ -103,7 +92,7 @@ def test_a_refused_organization_is_reported_and_its_days_are_completed_for_it_al
     def complete() -> tuple[dg.ExecuteInProcessResult, set[tuple[str, ...]]]:
         """Complete these days and load one more. Returns the organizations of each question about the former too."""
         world.source.requests.clear()
-        result = load_with_tags(world, range_tags("2025-04-01", "2025-04-05", complete_before=date(2025, 4, 5)))
+        result = world.load("2025-04-01", "2025-04-05", complete_before=date(2025, 4, 5))
         asked = {q.org_ids for q in world.asked() if q.start and q.start < datetime(2025, 4, 4, tzinfo=UTC)}
         return result, asked
 
@@ -127,7 +116,7 @@ def test_a_refused_organization_is_reported_and_its_days_are_completed_for_it_al
 def test_an_organization_that_is_not_in_the_newest_list_is_not_counted_even_if_the_clock_was_set_back(
     world: World,
 ) -> None:
-    assert world.load("2025-04-01", "2025-04-01").success
+    fill(world, "2025-04-01", "2025-04-01")
     with world.database.transaction() as connection:
         connection.execute(sa.text("update organizations set last_seen_at = last_seen_at + interval '6 hours'"))
     gone = world.source.organizations[0].org_id

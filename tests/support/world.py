@@ -62,14 +62,17 @@ class World:
         """Run the job over these days."""
         return self.run_with_tags(range_tags(first, last))
 
-    def load(self, first: str, last: str) -> dg.ExecuteInProcessResult:
+    def load(self, first: str, last: str, complete_before: date | None = None) -> dg.ExecuteInProcessResult:
         """Run only the loads of the job over these days, in half the time: no rollup, no snapshot."""
+        return self.load_with_tags(range_tags(first, last, complete_before))
+
+    def load_with_tags(self, tags: dict[str, Any]) -> dg.ExecuteInProcessResult:
         definitions = self.definitions
         loads = {name for dimension in DIMENSIONS for name in (dimension.listed.name, dimension.cells.name)}
         assets = [
             key for key in definitions.resolve_asset_graph().get_all_asset_keys() if key.to_user_string() in loads
         ]
-        return self._run(definitions, range_tags(first, last), assets)
+        return self._run(definitions, tags, assets)
 
     def run_with_tags(self, tags: dict[str, Any]) -> dg.ExecuteInProcessResult:
         return self._run(self.definitions, tags)

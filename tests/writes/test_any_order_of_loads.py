@@ -11,13 +11,13 @@ from resources.database import Database
 from tests.support.examples import examples
 from tests.support.rows import DAY, NOW, reading, store
 from tests.support.shared import empty
-from tests.support.warehouse import rebuild, rows_of, select_over_all_time, stored
+from tests.support.warehouse import rebuild, rebuild_all, rows_of, select_over_all_time, stored
 from warehouse import tables, writes
 from warehouse.dimensions import ORGANIZATIONS
 from warehouse.writes import Entry
 
 # The function-scoped fixture is fine: each example empties the warehouse.
-each_example = examples(6, suppress_health_check=[HealthCheck.function_scoped_fixture])
+each_example = examples(3, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 counts = st.dictionaries(st.tuples(st.integers(0, 3), st.sampled_from("abc")), st.integers(0, 5), max_size=12)
 
@@ -94,8 +94,7 @@ def test_rollups_updated_with_what_changed_equal_rollups_built_from_scratch(
             for name in sorted(built):
                 rebuild(connection, name, settled_after_days)
     with open_database.transaction() as connection:
-        for table in tables.ROLLUPS:
-            rebuild(connection, table.name)
+        rebuild_all(connection)
         assert rows_of(connection, tables.stale_days) == []
         taken_in = {table.name: rows_of(connection, table) for table in tables.ROLLUPS}
     with open_database.transaction() as connection:
