@@ -57,7 +57,6 @@ def test_a_run_writes_a_page_with_the_warehouses_numbers_and_every_chart(each_wo
     assert looked.requests == [path.as_uri()], "it needs no network"
     assert {"trend", "year-2025", "organizations", "organization-1", "weeks", "months"} <= {*looked.charts()}
     assert looked.charts() == looked.page.evaluate("[...document.querySelectorAll('.chart')].map(c => c.id)")
-    looked.keep(f"report-1440-{'duckdb' if each_world.database.is_file else 'postgresql'}")
 
     tiles = [" ".join(tile.split()) for tile in looked.page.locator(".tiles li").all_inner_texts()]
     truth = each_world.truth(FIRST, LAST)
