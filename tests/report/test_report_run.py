@@ -21,6 +21,7 @@ from pipelines.report import page as report
 from tests.support.browser import chromium_if_needed
 from tests.support.command import devin_sessions
 from tests.support.forks import Command, make_home
+from tests.support.loads import fill
 from tests.support.processes import another_process
 from tests.support.report import Look, run_report_alone
 from tests.support.world import World, template_world
@@ -124,8 +125,11 @@ def test_the_report_follows_the_snapshot_or_on_a_server_the_rollups(each_world: 
 def test_a_page_is_replaced_whole_and_keeps_its_permissions(reported: World) -> None:
     path = page_of(reported)
     path.chmod(0o644)
+    fill(reported, "2025-04-03", "2025-04-03")
+    assert reported.settings.published_snapshot
+    reported.database.copy_to(reported.settings.published_snapshot)
     with path.open(encoding="utf-8") as old:
-        result = reported.run("2025-04-03", "2025-04-03")
+        result = run_report_alone(reported)
         assert result.success, reported.failures(result)
         assert "<p>2025-04-01 to 2025-04-02: " in old.read()
     assert "<p>2025-04-01 to 2025-04-03: " in path.read_text(encoding="utf-8")
