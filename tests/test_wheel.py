@@ -176,6 +176,8 @@ def served(installation: Installation, variables: Mapping[str, str]) -> Iterator
     running = Running(process, log)
     try:
         yield running, f"http://127.0.0.1:{port}/graphql"
+        # Before that, Ctrl-C kills it.
+        running.wait_for(lambda: "Instance is configured with the following daemons" in running.output)
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait(120) == 0, running.output
     finally:

@@ -11,7 +11,8 @@ from playwright.sync_api import Browser
 
 from pipelines.command import exit_codes
 from tests.support.browser import chromium_if_needed
-from tests.support.command import devin_sessions
+from tests.support.command import command_here
+from tests.support.loads import fill
 from tests.support.noon import NOON, ago
 from tests.support.report import UNKNOWN, Look, quality_rows, run_report_alone
 from tests.support.world import World
@@ -45,18 +46,15 @@ def test_the_page_shows_the_results_of_the_checks_of_the_same_run(world: World, 
         }
         pages[state] = path.rename(world.directory / f"{state}.html"), checked
 
-    assert world.load(f"{first}", f"{first}").success
-    run("gap")
     world.source.fail(status=403, org_id=busiest, times=None)
     run("refused", first)
     world.source.heal()
     run("sound", first)
-    for state in ("contradiction", "lower total"):
-        with world.database.transaction() as connection:
-            spoil(connection, state, first)
-        run(state)
-        with world.database.transaction() as connection:
-            repair(connection)
+    with world.database.transaction() as connection:
+        spoil(connection, first, last)
+    run("contradiction")
+    with world.database.transaction() as connection:
+        repair(connection)
     world.source.add_sessions("org-not-listed", at, count=3)
     run("unattributed", first)
 
@@ -82,24 +80,20 @@ def test_the_page_shows_the_results_of_the_checks_of_the_same_run(world: World, 
     assert len({frozenset(checked) for _, checked in pages.values()}) == len(pages), "each state is another one"
 
 
-def spoil(connection: sa.Connection, state: str, day: date) -> None:
-    """Store what an API that contradicts itself leaves behind."""
-    if state == "lower total":
-        totals = tables.daily_totals.c
-        lower = sa.update(tables.daily_totals).where(totals.day == day)
-        connection.execute(lower.values(unattributed_count=-2))
-        return
+def spoil(connection: sa.Connection, *days: date) -> None:
+    """Store for these days what an API that contradicts itself leaves behind."""
+    totals = tables.daily_totals.c
+    connection.execute(sa.update(tables.daily_totals).where(totals.day.in_(days)).values(unattributed_count=-2))
     claim = {
-        "day": day,
         "org_id": None,
-        "first_day": day,
-        "last_day": day + timedelta(days=1),
         "block_sessions_count": 9,
         "stored_sessions_count": 8,
         "read_at": datetime.now(UTC),
         "run_id": "run",
     }
-    connection.execute(sa.insert(tables.contradictions).values(claim))
+    for day in days:
+        of_day = {"day": day, "first_day": day, "last_day": day + timedelta(days=1)}
+        connection.execute(sa.insert(tables.contradictions).values(claim | of_day))
 
 
 def repair(connection: sa.Connection) -> None:
@@ -136,7 +130,7 @@ def test_without_javascript_the_age_is_a_time_without_a_verdict(five_weeks: Path
     assert "ago" not in looked.text("header")
 
 
-def test_every_command_on_the_page_is_accepted(world: World) -> None:
+def test_every_command_on_the_page_is_accepted(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     last = date.fromisoformat(ago(1))
     first = last - timedelta(days=9)
     path = world.directory / "page" / "report.html"
@@ -144,29 +138,34 @@ def test_every_command_on_the_page_is_accepted(world: World) -> None:
     found: set[str] = set()
 
     def commands() -> set[str]:
+        result = run_report_alone(world)
+        assert result.success, world.failures(result)
         text = re.sub(r"<[^>]+>", "", path.read_text(encoding="utf-8").partition("<script")[0])
         assert text.count("devin-sessions ")
         words = r"devin-sessions ([a-z]+(?: (?:--[a-z]+|\d{4}-\d\d-\d\d))*)"
         return set(re.findall(words, text))
 
-    assert run_report_alone(world).success
-    assert commands() == {"backfill --missing", f"backfill {last} {last}"}
+    def publish() -> None:
+        assert world.settings.published_snapshot
+        world.database.copy_to(world.settings.published_snapshot)
+
     found |= commands()
+    assert found == {"backfill --missing", f"backfill {last} {last}"}
+    before = first - timedelta(days=4)
     at = datetime(first.year, first.month, first.day, 12, tzinfo=UTC)
     world.source.add_sessions("org-not-listed", at, count=3)
-    world.configure(devin_start_date=f"{first - timedelta(days=5)}")
-    assert world.run(f"{first - timedelta(days=5)}", f"{first}").success
+    fill(world, f"{before}", f"{first}")
+    publish()
     found |= commands()
     with world.database.transaction() as connection:
-        for day in (first - timedelta(days=4), first):
-            spoil(connection, "contradiction", day)
-            spoil(connection, "lower total", day)
-    world.configure(devin_start_date=f"{first}")
-    assert world.run(f"{last}", f"{last}").success
+        spoil(connection, before, first)
+    publish()
     found |= commands()
     assert {"probe", f"backfill {first} {first} --refresh"} <= found
-    assert not any(f"{first - timedelta(days=4)}" in command for command in found), "those days are not part of history"
+    assert not any(f"{before}" in command for command in found), "that day is not part of history"
     world.source.stop()  # each command ends soon, and not for how it is written
+    here = command_here(capsys, world.environment)
     for command in {re.sub(r"\d{4}-\d\d-\d\d", "DAY", command): command for command in sorted(found)}.values():
-        code, _, err = devin_sessions(*command.split())
+        without_a_run = ["--dry-run"] if command.startswith("backfill ") else []
+        code, _, err = here(*command.split(), *without_a_run)
         assert code != exit_codes.WRONG_USE, (command, err)

@@ -24,7 +24,6 @@ def test_nothing_is_wider_than_the_screen_in_light_and_dark(database: Database, 
             assert looked.page.evaluate("document.documentElement.scrollWidth") == width, scheme
             assert looked.page.evaluate(too_wide) == 0, (width, scheme)
             assert looked.console == [], (width, scheme)
-            looked.keep(f"report-{width}-{scheme}")
 
 
 def test_on_a_phone_the_page_is_as_wide_as_its_screen_with_every_table_open(

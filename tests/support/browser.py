@@ -7,6 +7,8 @@ from functools import cache
 
 from playwright.sync_api import Browser, sync_playwright
 
+_PROGRAMS = ("chromium-headless-shell", "chromium", "google-chrome")
+"""The first has no windows, and opens a page with a third of the CPU."""
 _ARGUMENTS = (
     *("--no-sandbox", "--disable-gpu"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
@@ -19,9 +21,9 @@ def chromium(*arguments: str) -> Iterator[Browser]:
 
     Raises SystemExit if no Chromium is installed.
     """
-    program = shutil.which("chromium") or shutil.which("google-chrome")
+    program = next(filter(None, map(shutil.which, _PROGRAMS)), None)
     if not program:
-        raise SystemExit("Chromium is not installed. On Debian: apt-get install chromium")
+        raise SystemExit("Chromium is not installed. On Debian: apt-get install chromium-headless-shell")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=[*_ARGUMENTS, *arguments])
         yield browser

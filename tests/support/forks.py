@@ -3,6 +3,7 @@
 import atexit
 import faulthandler
 import functools
+import io
 import multiprocessing
 import os
 import shutil
@@ -110,7 +111,7 @@ class Command:
 
 
 def _text(file: Path | None) -> str:
-    return file.read_text(encoding="utf-8", errors="replace") if file and file.exists() else ""
+    return file.read_text(encoding="utf-8", errors="replace") if file and file.is_file() else ""
 
 
 @functools.cache
@@ -156,6 +157,9 @@ def _main(arguments: tuple[str, ...], environment: Mapping[str, str], output: Pa
     sink = _opened(output)
     for descriptor, end in ((os.open(os.devnull, os.O_RDONLY), 0), (sink, 1), (_opened(errors) if errors else sink, 2)):
         os.dup2(descriptor, end)
+    for stream in (sys.stdout, sys.stderr):
+        assert isinstance(stream, io.TextIOWrapper)
+        stream.reconfigure(encoding=environment.get("PYTHONIOENCODING"))
     faulthandler.register(signal.SIGUSR1)
     from pipelines.__main__ import main
 

@@ -29,7 +29,7 @@ from tests.support.typed import Part
 PATIENCE = 240.0
 """Seconds that a command may take on the slowest machine before a test says that it never ends."""
 
-PORTS = {"ui": "3000", "sandbox": "8787"}
+PORTS = {"ui": "3000", "demo": "3000", "sandbox": "8787"}
 """The default port of each command."""
 
 OTHER_PORTS = """import sys

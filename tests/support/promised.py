@@ -53,11 +53,11 @@ def check_loaded(snapshot: Path, source: Sandbox, first: str, last: str) -> None
     }
 
 
+HEALTH = "{ instance { daemonHealth { allDaemonStatuses { daemonType healthy } } } }"
 QUESTION = """{
     schedulesOrError(
         repositorySelector: {repositoryName: "__repository__", repositoryLocationName: "devin_session_metrics"}
     ) { ... on Schedules { results { name scheduleState { status } } } }
-    instance { daemonHealth { allDaemonStatuses { daemonType healthy } } }
     assetNodes { assetKey { path } partitionStats { numMaterialized } }
 }"""
 
@@ -67,12 +67,15 @@ def check_ui(running: Running, url: str, loaded: int) -> None:
     with httpx.Client(base_url=url, timeout=60) as client:
         running.wait_for(lambda: client.get("/server_info").is_success)
 
-        def healthy() -> Any:
-            data = client.post("/graphql", json={"query": QUESTION}).json()["data"]
-            daemons = {d["daemonType"]: d["healthy"] for d in data["instance"]["daemonHealth"]["allDaemonStatuses"]}
-            return daemons["SCHEDULER"] and data
+        def asked(question: str) -> Any:
+            return client.post("/graphql", json={"query": question}).json()["data"]
 
-        data = running.wait_for(healthy)
+        def is_healthy() -> bool:
+            statuses = asked(HEALTH)["instance"]["daemonHealth"]["allDaemonStatuses"]
+            return any(daemon["healthy"] for daemon in statuses if daemon["daemonType"] == "SCHEDULER")
+
+        running.wait_for(is_healthy)
+        data = asked(QUESTION)
     (schedule,) = data["schedulesOrError"]["results"]
     assert schedule == {"name": "daily_refresh_schedule", "scheduleState": {"status": "RUNNING"}}
     nodes = {node["assetKey"]["path"][-1]: node["partitionStats"] for node in data["assetNodes"]}

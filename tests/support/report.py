@@ -12,7 +12,6 @@ from playwright.sync_api import Page
 
 from pipelines import checks
 from pipelines.asset_keys import ACTIVITY_REPORT
-from pipelines.home import PROJECT
 from pipelines.report import page as report
 from pipelines.report.activity import read_activity
 from pipelines.schedules import JOB
@@ -23,7 +22,6 @@ from warehouse import rollups, tables, writes
 from warehouse.dimensions import ORGANIZATIONS
 from warehouse.writes import Entry, Provenance, Reading
 
-ARTIFACTS = PROJECT / "data" / "screenshots"
 LAST = date(2025, 6, 15)
 UNKNOWN = "\N{EN DASH}"
 
@@ -47,11 +45,6 @@ class LoadedPage:
     page: Page
     console: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
-
-    def keep(self, name: str) -> None:
-        """Take a screenshot, for people to look at."""
-        ARTIFACTS.mkdir(parents=True, exist_ok=True)
-        self.page.screenshot(path=ARTIFACTS / f"{name}.png", full_page=True)
 
     def text(self, selector: str) -> str:
         return " ".join(self.page.locator(selector).inner_text().split())
