@@ -19,14 +19,17 @@ from pipelines.loading.progress import Progress
 from pipelines.partitions import closed_days, daily_partitions
 from pipelines.schedules import JOB, range_tags
 from resources import webhook
+from resources.sandbox.server import Sandbox
 from resources.webhook import Undelivered, send
 from tests.support.command import in_this_process
+from tests.support.loads import fill
 from tests.support.receiver import Receiver
 from tests.support.warehouse import make_missing_warehouse
 from tests.support.world import World
 
 TOTALS_SUM = "Check counts_sum_to_control_totals of daily_sessions"
 BLOCKS_ADD_UP = "Check blocks_add_up of daily_sessions"
+LOADED = ["organizations", "daily_sessions"]
 
 
 @pytest.fixture
@@ -35,6 +38,12 @@ def receiver() -> Iterator[Receiver]:
     receiver.start()
     yield receiver
     receiver.unplug()
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    with Sandbox(organizations=2) as source:
+        yield source
 
 
 @dataclass
@@ -48,8 +57,12 @@ class Watch:
     reasons: list[str] = field(default_factory=list)
 
     @cached_property
+    def definitions(self) -> dg.Definitions:
+        return self.world.definitions
+
+    @cached_property
     def sensor(self) -> dg.SensorDefinition:
-        return self.world.definitions.resolve_sensor_def("alerts")
+        return self.definitions.resolve_sensor_def("alerts")
 
     def tick(self) -> list[str]:
         """The messages that arrive from one tick of the sensor."""
@@ -61,16 +74,16 @@ class Watch:
         self.reasons.append(result.skip_message or "")
         return self.receiver.texts[before:]
 
-    def run(self, first: int = 0, last: int = -1, **tags: str) -> dg.ExecuteInProcessResult:
-        """One run over the days with these numbers."""
-        return self.world.run_with_tags(range_tags(self.days[first], self.days[last]) | tags)
-
     def load(self, first: int = 0, last: int = -1, **tags: str) -> dg.ExecuteInProcessResult:
-        """One run over these days of the assets up to the counts."""
-        return self.world.definitions.resolve_job_def(JOB).execute_in_process(
+        """One run over the days with these numbers of the assets up to the counts."""
+        return self.run(LOADED, first, last, **tags)
+
+    def run(self, assets: list[str], first: int = 0, last: int = -1, **tags: str) -> dg.ExecuteInProcessResult:
+        """One run over these days of these assets of the job."""
+        return self.definitions.resolve_job_def(JOB).execute_in_process(
             instance=self.world.instance,
             tags=range_tags(self.days[first], self.days[last]) | tags,
-            asset_selection=[dg.AssetKey("organizations"), dg.AssetKey("daily_sessions")],
+            asset_selection=[dg.AssetKey(asset) for asset in assets],
             run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
             raise_on_error=False,
         )
@@ -93,7 +106,7 @@ def watch(world: World, receiver: Receiver) -> Watch:
 def test_a_failed_run_is_reported_once_and_again_when_everything_it_left_out_is_loaded(watch: Watch) -> None:
     assert watch.tick() == []
     watch.spoil(4, status=503)
-    assert not watch.run(0, 5).success
+    assert not watch.load(0, 5).success
     (message,) = watch.tick()
     name, since, days, command, *reasons = message.splitlines()
     assert name == "Run failed in daily_sessions"
@@ -108,7 +121,7 @@ def test_a_failed_run_is_reported_once_and_again_when_everything_it_left_out_is_
     assert watch.tick() == [], "the same problem, on another night"
 
     watch.world.source.heal()
-    assert watch.run(0, 5).success
+    assert watch.load(0, 5).success
     (message,) = watch.tick()
     resolved, lasted = message.splitlines()
     assert resolved == "Resolved: Run failed in daily_sessions"
@@ -137,14 +150,7 @@ def test_the_command_in_the_message_fixes_the_problem(
     watch: Watch, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with dagster_home.open_instance() as watch.world.instance:
-        watch.spoil(2, status=503)
-        assert not watch.load().success
-        (message,) = watch.tick()
-        assert f"\nTo fix: devin-sessions backfill {watch.days[2]} {watch.days[2]}\n" in message
-        watch.world.source.heal()
-        assert watch.load(2, 2).success
-        assert [text.splitlines()[0] for text in watch.tick()] == [f"Resolved: {message.splitlines()[0]}"]
-
+        fill(watch.world, watch.days[0], watch.days[5])
         watch.spoil(2, status=503)
         assert not watch.load().success
         (message,) = watch.tick()
@@ -164,7 +170,7 @@ def test_a_snapshot_that_could_not_be_written_is_fixed_without_asking_the_api(
         assert watch.world.settings.published_snapshot
         in_its_place = watch.world.settings.published_snapshot.parent
         in_its_place.write_text("not a directory")
-        assert not watch.run().success
+        assert not watch.run([*LOADED, "published_snapshot"]).success
         (message,) = watch.tick()
         assert message.splitlines()[0] == "Run failed in published_snapshot"
         assert f"To fix: devin-sessions backfill {watch.days[0]} {watch.days[5]}\n" in message
@@ -191,27 +197,27 @@ def test_a_run_that_fails_for_its_key_lists_the_days_too(watch: Watch) -> None:
 
 def test_a_failed_run_that_was_started_in_the_ui_is_reported_too(watch: Watch) -> None:
     watch.spoil(5, status=503)
-    job = watch.world.definitions.resolve_implicit_global_asset_job_def()
+    job = watch.definitions.resolve_implicit_global_asset_job_def()
     tags = range_tags(watch.days[5], watch.days[5])
     job.execute_in_process(instance=watch.world.instance, tags=tags, raise_on_error=False)
     assert watch.tick()[0].startswith("Run failed in daily_sessions\n")
 
 
 def test_a_killed_run_is_reported_without_the_days_that_it_stored(watch: Watch) -> None:
+    loads = frozenset(map(dg.AssetKey, LOADED))
     killed = watch.world.instance.create_run_for_job(
-        watch.world.definitions.resolve_job_def(JOB), tags=range_tags(watch.days[0], watch.days[5])
+        watch.definitions.resolve_job_def(JOB).get_subset(asset_selection=loads),
+        tags=range_tags(watch.days[0], watch.days[5]),
+        asset_selection=loads,
     )
-    with dg.DagsterInstance.ephemeral() as elsewhere:
-        watch.world.instance, here = elsewhere, watch.world.instance
-        assert watch.load(0, 3).success
-        watch.world.instance = here
+    fill(watch.world, watch.days[0], watch.days[3])
     watch.world.instance.report_run_failed(killed, "The process of this run was killed. What it stored is kept.")
     (message,) = watch.tick()
     assert message.splitlines()[0] == "Run broke off"
     assert f"Days: {watch.days[4]}…{watch.days[5]} (2 days)" in message
     assert f"backfill {watch.days[4]} {watch.days[5]}\n" in message
     assert "was killed" in message
-    assert watch.run(4, 5).success
+    assert watch.load(4, 5).success
     assert watch.tick()[0].startswith("Resolved: Run broke off\n")
 
 
@@ -270,7 +276,7 @@ def test_a_check_has_been_red_since_its_first_red_result(watch: Watch, monkeypat
     assert watch.load(0, 4).success
     first = watch.world.instance.get_run_records(limit=2)[1].end_time
     assert first is not None
-    (key,) = (k for k in watch.world.definitions.resolve_asset_graph().asset_check_keys if "is_available" in k.name)
+    (key,) = (k for k in watch.definitions.resolve_asset_graph().asset_check_keys if "is_available" in k.name)
     (problem,) = alerts.red_checks(watch.world.instance, [key])
     assert problem.since.timestamp() <= first
     assert watch.world.source.organizations[0].org_id in problem.details[0]
@@ -287,11 +293,11 @@ def test_a_failed_run_is_resolved_by_a_later_one_although_the_clock_was_set_back
     now = time.time
     with monkeypatch.context() as clock:
         clock.setattr(time, "time", lambda: now() + 86_400)
-        assert not watch.run(3, 5).success
+        assert not watch.load(3, 5).success
     failed = "Run failed in daily_sessions"
     assert failed in [text.splitlines()[0] for text in watch.tick()]
     watch.world.source.heal()
-    assert watch.run(3, 5).success
+    assert watch.load(3, 5).success
     assert f"Resolved: {failed}" in [text.splitlines()[0] for text in watch.tick()]
 
 

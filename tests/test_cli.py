@@ -12,6 +12,7 @@ import pytest
 from pipelines.command import exit_codes
 from resources.sandbox.contract import SESSIONS_PATH
 from tests.support.command import Here, command_here, devin_sessions, in_this_process
+from tests.support.loads import fill
 from tests.support.noon import NOON, ago
 from tests.support.published import files_of, snapshot_of
 from tests.support.world import World
@@ -75,8 +76,7 @@ def test_a_mistyped_variable_is_reported_once_even_if_another_is_refused(
 
 
 def test_days_with_other_boundaries_are_refused_before_a_run(world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    world.load("2025-04-01", "2025-04-02")
-    world.source.requests.clear()
+    fill(world, "2025-04-01", "2025-04-02")
     world.configure(devin_day_start_hour="8")
     code, shown = in_this_process(capsys, world.environment, "backfill", "2025-04-01", "2025-04-05")
     assert code == exit_codes.WRONG_USE
@@ -108,7 +108,7 @@ def test_from_the_first_load_to_sql(each_world: World, here: Here) -> None:
     assert each_world.cells() == each_world.truth("2025-01-01", "2025-02-02")
 
     published = [path.stat() for path in files_of(each_world)]
-    code, out, err = devin_sessions("backfill", "2025-01-01", "2025-02-02")
+    code, out, err = here("backfill", "2025-01-01", "2025-02-02")
     assert (code, err) == (0, "")
     nothing, place = out.splitlines()
     assert nothing == (
@@ -119,7 +119,7 @@ def test_from_the_first_load_to_sql(each_world: World, here: Here) -> None:
 
     org_id = each_world.source.organizations[1].org_id
     each_world.source.add_sessions(org_id, datetime(2025, 1, 5, 12, tzinfo=UTC), count=2)
-    code, out, _ = devin_sessions("backfill", "2025-01-01", "2025-01-10", "--refresh")
+    code, out, _ = here("backfill", "2025-01-01", "2025-01-10", "--refresh")
     assert code == 0
     assert "10 of 10 days loaded" in out
     assert "0 organization-days new, 1 changed, 49 unchanged" in out
@@ -167,10 +167,10 @@ def test_from_the_first_load_to_sql(each_world: World, here: Here) -> None:
     assert list(csv.reader(io.StringIO(out)))[1:] == [[str(sessions + 2)] * 4], "a query sees the latest load"
 
 
-def test_only_days_that_are_not_loaded_are_requested(world: World) -> None:
-    world.load("2025-04-03", "2025-04-05")
+def test_only_days_that_are_not_loaded_are_requested(world: World, here: Here) -> None:
+    fill(world, "2025-04-03", "2025-04-05")
     world.source.requests.clear()
-    code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-08")
+    code, out, err = here("backfill", "2025-04-01", "2025-04-08")
     assert code == 0, err
     assert "5 of 5 days loaded" in out
     assert {q.start.day for q in world.asked() if q.start} == {1, 2, 6, 7, 8}
@@ -179,21 +179,22 @@ def test_only_days_that_are_not_loaded_are_requested(world: World) -> None:
 
 def test_an_organization_added_to_the_setting_is_loaded_for_days_that_were_loaded_without_it(
     world: World,
+    here: Here,
 ) -> None:
     first, second = (o.org_id for o in world.source.organizations[:2])
     world.configure(devin_org_ids=first)
-    world.load("2025-04-01", "2025-04-03")
+    fill(world, "2025-04-01", "2025-04-03")
     world.configure(devin_org_ids=f"{first},{second}")
-    code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-03")
+    code, out, err = here("backfill", "2025-04-01", "2025-04-03")
     assert code == 0, err
     assert "3 organization-days new, 0 changed, 0 unchanged" in out, "stored cells are not requested again"
     assert {org_id for _, org_id in world.cells()} == {first, second}
 
 
-def test_missing_days_are_reported_and_stored_ones_are_in_the_rollups(world: World) -> None:
+def test_missing_days_are_reported_and_stored_ones_are_in_the_rollups(world: World, here: Here) -> None:
     bad = datetime(2025, 4, 3, tzinfo=UTC)
     world.source.fail(status=503, when=lambda asked: asked.start == bad, times=None)
-    code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-05")
+    code, out, err = here("backfill", "2025-04-01", "2025-04-05")
     assert code == exit_codes.MISSING
     assert "4 of 5 days loaded" in out
     assert "2025-04-03" in err
@@ -209,7 +210,7 @@ def test_a_refused_organization_is_reported_with_exit_code_1_until_its_counts_ar
     refused = world.source.organizations[1].org_id
     world.source.fail(status=404, body=b'{"detail": "no such organization"}', org_id=refused, times=None)
     command = ("backfill", "2025-04-01", "2025-04-05")
-    code, out, err = devin_sessions(*command)
+    code, out, err = here(*command)
     assert code == exit_codes.MISSING
     assert "5 of 5 days loaded" in out, "the others are loaded"
     assert f"Check failed: The API refused to count 1 organization: {refused} on 2025-04-05" in err
@@ -220,7 +221,7 @@ def test_a_refused_organization_is_reported_with_exit_code_1_until_its_counts_ar
     assert (code, f"Not counted: {refused}" in out) == (exit_codes.MISSING, True)
 
     world.source.requests.clear()
-    code, out, err = devin_sessions(*command)
+    code, out, err = here(*command)
     assert code == exit_codes.MISSING
     assert "Nothing to do" not in out
     assert "Still to load: 2025-04-01…2025-04-05 (5 days)" in err
@@ -229,21 +230,21 @@ def test_a_refused_organization_is_reported_with_exit_code_1_until_its_counts_ar
     )
 
     world.source.heal()
-    code, out, err = devin_sessions(*command)
+    code, out, err = here(*command)
     assert (code, err) == (0, "")
     assert "5 of 5 days loaded" in out
     assert world.cells() == world.truth("2025-04-01", "2025-04-05")
-    assert "Nothing to do" in devin_sessions(*command)[1]
+    assert "Nothing to do" in here(*command)[1]
 
 
-def test_days_that_do_not_add_up_are_stored_and_reported_with_exit_code_1(world: World) -> None:
+def test_days_that_do_not_add_up_are_stored_and_reported_with_exit_code_1(world: World, here: Here) -> None:
     week = world.days("2025-04-01", "2025-04-05")
     world.source.fail(
         body=b'{"sessions_count": 1}',
         times=None,
         when=lambda a: bool(a.start and a.end and a.end - a.start > timedelta(days=1) and not a.org_ids),
     )
-    code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-05")
+    code, out, err = here("backfill", "2025-04-01", "2025-04-05")
     assert code == exit_codes.MISSING
     assert "5 of 5 days loaded" in out
     total = sum(world.source.truth(day.start, day.end) for day in week)
@@ -254,30 +255,30 @@ def test_days_that_do_not_add_up_are_stored_and_reported_with_exit_code_1(world:
     assert "Still to load" not in err
     assert world.cells() == world.truth("2025-04-01", "2025-04-05")
     world.source.heal()
-    code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-05", "--refresh")
+    code, out, err = here("backfill", "2025-04-01", "2025-04-05", "--refresh")
     assert (code, err) == (0, "")
 
 
-def test_a_check_that_only_warns_is_a_note_and_not_an_error(world: World) -> None:
+def test_a_check_that_only_warns_is_a_note_and_not_an_error(world: World, here: Here) -> None:
     org_id = world.source.organizations[0].org_id
     world.source.add_sessions("org-unlisted", datetime(2025, 4, 1, 12, tzinfo=UTC), count=2)
-    code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-02")
+    code, out, err = here("backfill", "2025-04-01", "2025-04-02")
     assert (code, err) == (0, "")
     notes = [line for line in out.splitlines() if line.startswith("Note: ")]
     assert len(notes) == 2
     assert "The API counts sessions that belong to no listed organization on 2025-04-01." in notes[0]
     assert "The latest closed day is not loaded yet: " in notes[1]
     world.source.fail(body=b'{"sessions_count": 99}', when=lambda asked: asked.org_ids == (org_id,), times=None)
-    _, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-02", "--refresh")
+    _, out, err = here("backfill", "2025-04-01", "2025-04-02", "--refresh")
     assert "Check failed: The organizations add up to more than the API's own total on" in err
     assert "Check failed" not in out
 
 
-def test_checks_are_reported_as_they_are_after_the_last_of_several_runs(world: World) -> None:
+def test_checks_are_reported_as_they_are_after_the_last_of_several_runs(world: World, here: Here) -> None:
     days = [ago(n) for n in (5, 4, 3, 2, 1)]
     world.configure(devin_start_date=days[0], devin_timezone=NOON)
-    assert devin_sessions("backfill", days[2], days[2])[0] == 0
-    code, out, err = devin_sessions("backfill", "--missing")
+    assert here("backfill", days[2], days[2])[0] == 0
+    code, out, err = here("backfill", "--missing")
     assert (code, err) == (0, "")
     assert "4 of 4 days loaded" in out
     assert "Note" not in out, "the latest day was not loaded yet when the first run ended"
@@ -308,9 +309,9 @@ def test_a_home_that_dagster_cannot_use_is_refused_in_a_sentence(
     assert world.source.requests == []
 
 
-def test_a_wrong_key_stops_the_load_at_once_and_the_message_names_the_variable_to_set(world: World) -> None:
+def test_a_wrong_key_stops_the_load_at_once_and_the_message_names_the_variable_to_set(world: World, here: Here) -> None:
     world.configure(devin_api_key="apk_user_wrong")
-    code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-05")
+    code, _, err = here("backfill", "2025-04-01", "2025-04-05")
     assert code == exit_codes.MISSING
     assert "DEVIN_API_KEY is not accepted" in err
     assert "Run the same command again" not in err, "that alone can't help"
@@ -323,7 +324,7 @@ def test_a_wrong_key_stops_the_load_at_once_and_the_message_names_the_variable_t
 
 
 def test_status_works_and_says_so_if_dagster_cannot_use_its_home(world: World, here: Here) -> None:
-    assert world.load("2025-04-01", "2025-04-02").success
+    fill(world, "2025-04-01", "2025-04-02")
     world.configure(dagster_home="data/elsewhere")
     code, out, err = here("status")
     assert (code, err) == (exit_codes.MISSING, "")
@@ -331,9 +332,9 @@ def test_status_works_and_says_so_if_dagster_cannot_use_its_home(world: World, h
     assert "DAGSTER_HOME=data/elsewhere is refused: Dagster needs an absolute path" in out
 
 
-def test_an_unreachable_api_is_explained(world: World) -> None:
+def test_an_unreachable_api_is_explained(world: World, here: Here) -> None:
     world.source.stop()
-    code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-05")
+    code, out, err = here("backfill", "2025-04-01", "2025-04-05")
     assert code == exit_codes.MISSING
     assert "0 of 5 days loaded" in out
     assert "the connection failed" in err
@@ -351,14 +352,14 @@ def test_a_probe_that_cannot_reach_the_api_fails(world: World, here: Here) -> No
         assert "load stopped" not in out + err
 
 
-def test_loaded_days_on_which_the_api_contradicts_itself_are_not_reported_as_well(world: World) -> None:
+def test_loaded_days_on_which_the_api_contradicts_itself_are_not_reported_as_well(world: World, here: Here) -> None:
     zero = b'{"sessions_count": 0}'
     world.source.fail(body=zero, when=lambda asked: not asked.org_ids, path=SESSIONS_PATH, times=None)
-    assert devin_sessions("backfill", "2025-04-01", "2025-04-02")[0] == exit_codes.MISSING
-    code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-02")
+    assert here("backfill", "2025-04-01", "2025-04-02")[0] == exit_codes.MISSING
+    code, out, err = here("backfill", "2025-04-01", "2025-04-02")
     assert (code, "Nothing to do" in out) == (exit_codes.MISSING, True)
     assert "Loaded, but the API contradicts itself on 2025-04-01…2025-04-02" in err
     world.source.heal()
     command = err[err.rindex("devin-sessions backfill") :].split()[1:]
-    assert devin_sessions(*command)[0] == 0
-    assert devin_sessions("backfill", "2025-04-01", "2025-04-02")[0] == 0
+    assert here(*command)[0] == 0
+    assert here("backfill", "2025-04-01", "2025-04-02")[0] == 0

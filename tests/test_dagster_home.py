@@ -2,7 +2,7 @@
 
 import shutil
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import date
 from pathlib import Path
@@ -12,6 +12,7 @@ import pytest
 from pipelines.command import exit_codes
 from pipelines.command.dagster_home import open_instance
 from pipelines.home import PROJECT
+from resources.sandbox.server import Sandbox
 from tests.support.command import Here, command_here, devin_sessions
 from tests.support.disks import KB, disk_at
 from tests.support.world import World, template_world
@@ -20,11 +21,17 @@ RECORD = "Dagster's record of runs in {home} can't be used: "
 FILES = ["history/runs.db", "history/runs/index.db", "schedules/schedules.db"]
 
 
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    with Sandbox(organizations=2) as source:
+        yield source
+
+
 @pytest.fixture(scope="module")
 def after_one_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All the files of a warehouse in which one day was loaded, with Dagster's record of that run."""
     directory = tmp_path_factory.mktemp("after-one-run")
-    with template_world(directory):
+    with template_world(directory, organizations=2):
         code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-01")
     assert code == 0, err
     return directory
@@ -70,13 +77,13 @@ def test_a_damaged_file_is_reported_and_affects_only_the_record_of_runs(
     code, out, err = here("status")
     assert (code, err) == (exit_codes.MISSING, "")
     assert RECORD.format(home=home) in out and "days loaded" in out and "Missing: " in out
-    assert here("query", "select count(*) as n from daily_sessions", "--csv") == (0, "n\n5\n", "")
+    assert here("query", "select count(*) as n from daily_sessions", "--csv") == (0, "n\n2\n", "")
     assert world.cells() == world.truth("2025-04-01", "2025-04-01")
 
 
-def test_a_record_that_was_moved_aside_as_the_message_says_is_begun_again(world: World, home: Path) -> None:
+def test_a_record_that_was_moved_aside_as_the_message_says_is_begun_again(world: World, home: Path, here: Here) -> None:
     shutil.move(home, f"{home}.damaged")
-    code, _, err = devin_sessions("backfill", "2025-04-02", "2025-04-02")
+    code, _, err = here("backfill", "2025-04-02", "2025-04-02")
     assert (code, err) == (0, "")
     assert world.cells() == world.truth("2025-04-01", "2025-04-02")
 
@@ -151,7 +158,7 @@ def test_the_workspace_that_the_ui_uses_is_the_checkouts() -> None:
 def test_a_locked_file_is_reported_and_status_works(home: Path, here: Here) -> None:
     with closing(sqlite3.connect(home / FILES[0])) as other:
         other.execute("begin exclusive")
-        code, _, err = devin_sessions("backfill", "2025-04-02", "2025-04-02")
+        code, _, err = here("backfill", "2025-04-02", "2025-04-02")
         assert code in (exit_codes.MISSING, exit_codes.WRONG_USE)
         assert "database is locked" in err and "Another process has it locked" in err
         assert "days loaded" in here("status")[1]
@@ -186,5 +193,5 @@ def test_a_read_only_home_is_reported_and_status_and_query_work(world: World, ho
             assert "Read-only file system" in err and "Make that file system writable" in err
             assert "days loaded" in here("status")[1]
             assert here("query", "select 1")[0] == 0
-            code, _, err = here("ui", "--port", "0")
+            code, _, err = devin_sessions("ui", "--port", "0")
             assert (code, err.startswith("Dagster's record of runs")) == (exit_codes.WRONG_USE, True)

@@ -15,7 +15,7 @@ from pipelines.home import PROJECT
 from resources.database import Database
 from resources.database_errors import WarehouseError
 from tests.support.command import in_this_process
-from tests.support.loads import fill_all_tables
+from tests.support.loads import fill_all_tables, publish
 from tests.support.warehouse import wide_integers
 from tests.support.world import World
 from warehouse import dictionary, migrations, tables
@@ -108,7 +108,7 @@ def broken_promises(world: World) -> Iterator[str]:
 def test_every_query_on_the_pages_runs_and_keys_and_nulls_are_as_documented(
     each_world: World,
 ) -> None:
-    fill_all_tables(each_world, "2025-04-01", "2025-06-09")
+    fill_all_tables(each_world, "2025-04-30", "2025-06-09")
     to_start_from = dict(starting_queries())
     assert len(to_start_from) == 5
     assert (
@@ -124,13 +124,13 @@ def test_every_query_on_the_pages_runs_and_keys_and_nulls_are_as_documented(
     # The results of the queries on the SQL page.
     top, weeks, off, restated, grid = (each_world.rows(sql) for sql in to_start_from.values())
     listed = {o.org_id: o.org_name for o in each_world.source.organizations}
-    truth = each_world.truth("2025-04-01", "2025-06-09")
+    truth = each_world.truth("2025-04-30", "2025-06-09")
     assert {(org_id, name, n) for org_id, name, n in top} == {
         (org_id, name, sum(truth[day, org_id] for day, of in truth if of == org_id and day > date(2025, 5, 12)))
         for org_id, name in listed.items()
     }
-    assert [week for week, *_ in weeks] == [date(2025, 4, 7) + timedelta(weeks=n) for n in range(9)]
-    assert weeks[0][1] == sum(n for (day, _), n in truth.items() if date(2025, 4, 7) <= day < date(2025, 4, 14))
+    assert [week for week, *_ in weeks] == [date(2025, 5, 5) + timedelta(weeks=n) for n in range(5)]
+    assert weeks[0][1] == sum(n for (day, _), n in truth.items() if date(2025, 5, 5) <= day < date(2025, 5, 12))
     assert [(row[0], row[3], row[4]) for row in off] == [(date(2025, 5, 26), 1, "unattributed")]
     assert [(row[1], row[2], row[4] - row[3]) for row in restated] == [
         (date(2025, 6, 9), org_id, 1) for org_id in sorted([*listed][:2])
@@ -144,8 +144,8 @@ def test_every_query_on_the_pages_runs_and_keys_and_nulls_are_as_documented(
 def test_the_commands_of_the_sql_page_run_on_the_snapshot_and_the_parquet_files(
     world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fill_all_tables(world, "2025-04-15", "2025-05-03")
-    assert world.run("2025-05-04", "2025-05-04").success
+    fill_all_tables(world, "2025-04-15", "2025-05-04")
+    publish(world)
     monkeypatch.chdir(world.directory)
     typed = commands_of_the_page(".venv/bin/devin-sessions query ")
     assert typed[3][:2] == ["-o", "daily_sessions.parquet"]

@@ -19,6 +19,7 @@ from resources.file_errors import obstacle
 from resources.files import replacing
 from tests.support.command import Here, command_here
 from tests.support.databases import database_at, numbers, with_numbers
+from tests.support.loads import fill, publish
 from tests.support.users import OTHER, as_another_user, open_directory
 from tests.support.world import World
 
@@ -108,16 +109,16 @@ def test_what_is_in_the_way_of_a_command_that_loads_nothing_is_named(
     assert f"{world.directory / name} {why}" in out + err
 
 
-@pytest.mark.parametrize("setting", ["devin_home", "devin_report_path"])
-def test_a_path_that_no_disk_can_hold_is_a_sentence_and_reading_needs_no_report(
-    world: World, here: Here, setting: str
-) -> None:
-    assert here(*BACKFILL)[0] == 0
-    world.configure(**{setting: f"{world.directory}/{LONG}{'.html' if setting == 'devin_report_path' else ''}"})
-    code, out, err = here("backfill", "2025-04-03", "2025-04-03")
-    assert code in (exit_codes.MISSING, exit_codes.WRONG_USE)
-    assert "File name too long" in out + err
-    assert here("query", "select 1")[0] == (exit_codes.WRONG_USE if setting == "devin_home" else 0)
+def test_a_path_that_no_disk_can_hold_is_a_sentence_and_reading_needs_no_report(world: World, here: Here) -> None:
+    fill(world, *BACKFILL[1:])
+    publish(world)
+    for setting, end, code_of_query in (("devin_home", "", exit_codes.WRONG_USE), ("devin_report_path", ".html", 0)):
+        with pytest.MonkeyPatch.context() as environment:
+            environment.setenv(setting.upper(), f"{world.directory}/{LONG}{end}")
+            code, out, err = here("backfill", "2025-04-03", "2025-04-03")
+            assert code in (exit_codes.MISSING, exit_codes.WRONG_USE), setting
+            assert "File name too long" in out + err
+            assert here("query", "select 1")[0] == code_of_query
 
 
 def test_a_file_of_another_user_is_named_with_its_owner_and_who_you_are(shared: Path) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -15,8 +15,10 @@ from pipelines.behind import CATCH_UP, behind
 from pipelines.command import exit_codes
 from pipelines.follow import SENSOR, follow_sensor
 from pipelines.schedules import JOB, next_tick, range_tags
-from tests.support.command import devin_sessions, in_this_process
+from resources.sandbox.server import Sandbox
+from tests.support.command import Here, command_here
 from tests.support.graphql import LAUNCH, RUNS, graphql
+from tests.support.loads import fill_behind
 from tests.support.noon import NOON, ago
 from tests.support.published import in_snapshot
 from tests.support.ui import ui_ended_by
@@ -37,6 +39,17 @@ FAILING = [
     if tables.facts(rollup).reach(date(2025, 4, 1)) == tables.facts(rollup).reach(date(2025, 4, 8))
 ]
 """The rollups that sum both days in one row."""
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    with Sandbox(organizations=2) as source:
+        yield source
+
+
+@pytest.fixture
+def here(world: World, capsys: pytest.CaptureFixture[str]) -> Here:
+    return command_here(capsys, world.environment)
 
 
 @pytest.fixture
@@ -114,11 +127,18 @@ def test_a_day_loaded_in_the_ui_reaches_rollups_snapshot_and_report(reported: Wo
     assert {key.to_user_string() for key in loading.asset_selection or ()} == {*LOADED}
 
 
-def test_days_loaded_by_several_runs_are_followed_by_one_run_once_nothing_runs(reported: World) -> None:
+def test_days_loaded_by_several_runs_even_failed_ones_are_followed_by_one_run_once_nothing_runs(
+    reported: World,
+) -> None:
     daemon = Daemon(reported)
     assert daemon.tick() == []
-    for day in ("2025-04-01", "2025-04-02"):
-        assert run_of(reported, LOADED, day)
+    second = reported.days("2025-04-02", "2025-04-02")[0]
+    reported.configure(devin_fetch="direct")
+    reported.source.fail(status=503, when=lambda asked: asked.start == second.start, times=None)
+    assert not run_of(reported, LOADED, "2025-04-01", "2025-04-02")
+    assert daemon.tick() == [EVERYTHING], "the failed run stored a day"
+    reported.source.heal()
+    assert run_of(reported, LOADED, "2025-04-02")
     job = reported.definitions.resolve_job_def(JOB)
     other = reported.instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
     assert daemon.tick() == [], "a run is in progress"
@@ -144,19 +164,6 @@ def test_the_job_and_the_command_leave_nothing_to_follow(reported: World) -> Non
     assert daemon.skipped == "Nothing is behind."
 
 
-def test_days_that_a_failed_run_stored_are_followed_too(reported: World) -> None:
-    daemon = Daemon(reported)
-    daemon.tick()
-    second = reported.days("2025-04-02", "2025-04-02")[0]
-    reported.configure(devin_fetch="direct")
-    reported.source.fail(status=503, when=lambda asked: asked.start == second.start, times=None)
-    assert not reported.run("2025-04-01", "2025-04-03").success
-    assert reported.cells()
-    assert daemon.tick() == [EVERYTHING]
-    assert follow_up(reported, EVERYTHING)
-    assert daemon.tick() == []
-
-
 def test_a_rollup_that_fails_stops_neither_the_others_nor_what_is_published(reported: World) -> None:
     world, daemon = reported, Daemon(reported)
     assert run_of(world, LOADED, "2025-04-01", "2025-04-08")
@@ -180,12 +187,12 @@ def test_a_rollup_that_fails_stops_neither_the_others_nor_what_is_published(repo
     assert in_snapshot(world, "select count(*) from enterprise_sessions") == [(8,)]
 
 
-def test_the_command_reports_a_rollup_that_fails_and_publishes_the_others(reported: World) -> None:
+def test_the_command_reports_a_rollup_that_fails_and_publishes_the_others(reported: World, here: Here) -> None:
     world = reported
-    assert run_of(world, LOADED, "2025-04-01", "2025-04-08")
+    fill_behind(world, "2025-04-01", "2025-04-08")
     with world.database.transaction() as connection:
         connection.execute(sa.text(TOO_MANY_A_MONTH))
-    code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-08")
+    code, _, err = here("backfill", "2025-04-01", "2025-04-08")
     assert code == exit_codes.MISSING
     for name in FAILING:
         assert f"The rollup {name} could not be built from the stored days:" in err
@@ -197,20 +204,18 @@ def test_the_command_reports_a_rollup_that_fails_and_publishes_the_others(report
     assert behind(world.settings).assets == FAILING
 
 
-def test_status_reports_what_is_behind_and_the_command_that_catches_up(
-    reported: World, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_status_reports_what_is_behind_and_the_command_that_catches_up(reported: World, here: Here) -> None:
     world = reported
     world.configure(devin_start_date=ago(2), devin_timezone=NOON)
-    assert run_of(world, LOADED, ago(2), ago(1))
-    code, shown = in_this_process(capsys, world.environment, "status", "--json")
+    fill_behind(world, ago(2), ago(1))
+    code, shown, _ = here("status", "--json")
     status: dict[str, Any] = json.loads(shown)
     assert (code, status["behind"]) == (exit_codes.MISSING, EVERYTHING)
     (advice,) = status["to_do"]
     assert advice == f"Behind the stored days: {', '.join(EVERYTHING)}. To catch up: {CATCH_UP}"
-    code, _, err = devin_sessions(*CATCH_UP.split()[1:])
+    code, _, err = here(*CATCH_UP.split()[1:])
     assert (code, err) == (0, "")
-    code, shown = in_this_process(capsys, world.environment, "status", "--json")
+    code, shown, _ = here("status", "--json")
     assert (code, json.loads(shown)["behind"]) == (0, [])
 
 

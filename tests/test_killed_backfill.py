@@ -12,13 +12,26 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from resources.sandbox.server import Sandbox
 from tests.support.begun import begin, wait_until_shown
-from tests.support.command import devin_sessions
+from tests.support.command import Here, command_here
 from tests.support.forks import Command
 from tests.support.held import Held
+from tests.support.loads import fill, publish
 from tests.support.published import snapshot_of, sums
 from tests.support.waiting import wait_until
 from tests.support.world import World
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    with Sandbox(organizations=2) as source:
+        yield source
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Here:
+    return command_here(capsys, monkeypatch)
 
 
 @pytest.mark.parametrize(
@@ -26,7 +39,9 @@ from tests.support.world import World
     [("duckdb", signal.SIGKILL), ("duckdb", signal.SIGINT), ("postgresql", signal.SIGKILL)],
     indirect=["warehouse_url"],
 )
-def test_after_a_kill_the_same_command_continues_where_it_stopped(each_world: World, how: signal.Signals) -> None:
+def test_after_a_kill_the_same_command_continues_where_it_stopped(
+    each_world: World, here: Here, how: signal.Signals
+) -> None:
     world = each_world
     second_block = Held(world, datetime(2025, 2, 1, tzinfo=UTC))
     command = begin(world, "backfill", "2025-01-01", "2025-02-04")
@@ -43,7 +58,7 @@ def test_after_a_kill_the_same_command_continues_where_it_stopped(each_world: Wo
 
     world.source.heal()
     world.source.requests.clear()
-    code, out, err = devin_sessions("backfill", "2025-01-01", "2025-02-04")
+    code, out, err = here("backfill", "2025-01-01", "2025-02-04")
     assert code == 0, err
     assert "4 of 4 days loaded" in out
     assert min(q.start for q in world.asked() if q.start) == second_block.since, "stored days are not requested again"
@@ -72,21 +87,24 @@ def full_pipe(path: Path) -> Iterator[None]:
         os.close(reading)
 
 
-def test_the_same_command_builds_the_rollups_and_the_snapshot_that_a_kill_prevented(each_world: World) -> None:
-    each_world.run("2025-04-01", "2025-04-03")
+def test_the_same_command_builds_the_rollups_and_the_snapshot_that_a_kill_prevented(
+    each_world: World, here: Here
+) -> None:
+    fill(each_world, "2025-04-01", "2025-04-03")
+    publish(each_world)
     before = sums(each_world)
     blocked = each_world.directory / "blocked"
     with full_pipe(blocked):
         # It blocks when it has stored the days and prints that; rollups and snapshot come after that.
         command = begin(each_world, "backfill", "2025-04-01", "2025-04-05", output=blocked)
-        wait_until(lambda: len(each_world.cells()) == 25, "the days are stored")
+        wait_until(lambda: len(each_world.cells()) == 10, "the days are stored")
         command.kill()
         assert command.is_running(60) is False
     now = sum(each_world.truth("2025-04-01", "2025-04-05").values())
     assert sums(each_world) == before | {"daily_sessions": now}
 
     each_world.source.requests.clear()
-    code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-05")
+    code, out, err = here("backfill", "2025-04-01", "2025-04-05")
     assert (code, err) == (0, "")
     assert "Nothing to do" in out
     assert sums(each_world) == dict.fromkeys(before, now)
@@ -94,9 +112,10 @@ def test_the_same_command_builds_the_rollups_and_the_snapshot_that_a_kill_preven
 
 
 def test_after_a_kill_during_the_snapshot_the_old_one_is_whole_and_the_same_command_makes_the_new_one(
-    world: World,
+    world: World, here: Here
 ) -> None:
-    world.run("2025-04-01", "2025-04-03")
+    fill(world, "2025-04-01", "2025-04-03")
+    publish(world)
     before = sums(world)
     # A pipe in place of the unfinished copy: once it has data, copying has begun, and it can't hold the whole copy.
     snapshot = snapshot_of(world)
@@ -115,7 +134,7 @@ def test_after_a_kill_during_the_snapshot_the_old_one_is_whole_and_the_same_comm
     now = sum(world.truth("2025-04-01", "2025-04-05").values())
     assert sums(world) == {table: before[table] if table.startswith("published ") else now for table in before}
 
-    code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-05")
+    code, out, err = here("backfill", "2025-04-01", "2025-04-05")
     assert (code, err) == (0, "")
     assert "Nothing to do" in out
     assert sums(world) == dict.fromkeys(before, now)

@@ -24,7 +24,7 @@ from pipelines.loading.load_metrics import LoadMetrics
 from pipelines.loading.progress import Progress
 from pipelines.schedules import JOB
 from resources.calls import Calls
-from tests.support.command import command_here, devin_sessions, in_this_process, start
+from tests.support.command import command_here, devin_sessions, in_this_process
 from tests.support.forks import Command, make_home
 from tests.support.held import Held
 from tests.support.numbers import ASSET, in_dagster, lines_of, objects_in
@@ -220,10 +220,10 @@ def test_endless_responses_and_failed_connections_are_outcomes_too(world: World)
 # In words
 
 
-def test_the_closing_lines_show_the_numbers(world: World) -> None:
+def test_the_closing_lines_show_the_numbers(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     world.configure(devin_max_tries="3")
     world.source.fail(status=503, when=lambda asked: asked.start is not None, times=2)
-    code, out, err = devin_sessions("backfill", FIRST, LAST)
+    code, out, err = command_here(capsys, world.environment)("backfill", FIRST, LAST)
     assert code == 0, err
     *_, closing, calls, cells, note, _place = out.splitlines()
     assert note.startswith("Note: ")
@@ -386,15 +386,14 @@ def test_in_json_a_warning_of_a_library_is_an_object_too(in_json: World, capsys:
     assert (warning["event"], warning["message"]) == ("warning", "FutureWarning: this will go")
 
 
-def test_in_json_an_unexpected_error_is_an_object_too(in_json: World) -> None:
-    broken = in_json.directory / "broken"
-    broken.mkdir()
-    (broken / "duckdb_sqlalchemy.py").write_text("raise RuntimeError('this installation is broken')")
-    in_json.environment.setenv("PYTHONPATH", str(broken))
-    process = start("backfill", "2025-04-01", "2025-04-02")
-    out, err = process.communicate(timeout=60)
-    assert (process.returncode, out) == (exit_codes.MISSING, "")
-    (crashed,) = objects_in(err, "error")
+def test_in_json_an_unexpected_error_is_an_object_too(in_json: World, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("this installation is broken")
+
+    in_json.environment.setattr("pipelines.command.status.status", fail)
+    code, shown = in_this_process(capsys, in_json.environment, "status")
+    assert code == exit_codes.MISSING
+    (crashed,) = objects_in(shown, "error")
     assert crashed["event"] == "crashed"
     assert crashed["message"] == "RuntimeError: this installation is broken"
     assert crashed["traceback"].startswith("Traceback")
@@ -438,14 +437,16 @@ def test_in_json_standard_error_has_an_object_on_each_line_and_standard_output_t
 
 @pytest.mark.parametrize("content", ["DEVIN_LOG_FORMAT=json\nnot a line\n", "DEVIN_LOG_FORMAT=json\n\xff"])
 @pytest.mark.parametrize("command", ["--help", "status"])
-def test_in_json_a_refused_env_file_is_an_object_too(in_json: World, content: str, command: str) -> None:
+def test_in_json_a_refused_env_file_is_an_object_too(
+    in_json: World, capsys: pytest.CaptureFixture[str], content: str, command: str
+) -> None:
     env_file = in_json.directory / ".env"
     env_file.write_bytes(content.encode("latin-1"))
     env_file.chmod(0o600)
     in_json.environment.chdir(env_file.parent)
     if env_file.read_bytes().isascii():
         in_json.environment.delenv("DEVIN_LOG_FORMAT")
-    code, out, err = devin_sessions(command)
+    code, out, err = command_here(capsys, in_json.environment)(command)
     assert (code, out) == (exit_codes.WRONG_USE, "")
     (refused,) = objects_in(err, "error")
     assert str(env_file) in refused["message"]

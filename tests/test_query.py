@@ -17,9 +17,9 @@ from pipelines.command import cli, exit_codes
 from pipelines.command.query import run_query
 from resources.sandbox.contract import ORGANIZATIONS_PATH
 from resources.sandbox.logged_request import LoggedRequest
-from tests.support.command import devin_sessions, in_this_process, start
+from tests.support.command import command_here, devin_sessions, in_this_process, start
 from tests.support.forks import Command
-from tests.support.loads import fill
+from tests.support.loads import fill, publish
 from tests.support.postgresql import PostgreSQL
 from tests.support.processes import another_process
 from tests.support.published import snapshot_of
@@ -31,10 +31,11 @@ COUNT = ["query", "select count(*) as n from daily_sessions", "--csv"]
 
 @pytest.fixture(scope="module")
 def two_days(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The files of a run over two days."""
+    """The files of two days that are loaded and published."""
     directory = tmp_path_factory.mktemp("two-days")
     with template_world(directory) as world:
-        assert world.run("2025-04-01", "2025-04-02").success
+        fill(world, "2025-04-01", "2025-04-02")
+        publish(world)
     return directory
 
 
@@ -66,21 +67,6 @@ def test_a_query_does_not_wait_for_a_process_that_has_the_warehouse_open_for_wri
         assert writer.open(loaded.database.path) == "done"
         assert writer.do("_ = connection.execute('begin; delete from daily_sessions')") == "done"
         assert in_this_process(capsys, loaded.environment, *COUNT) == (0, "n\n10\n")
-
-
-def test_a_reader_of_the_snapshot_and_a_run_that_replaces_it_never_wait_for_each_other(
-    loaded: World, capsys: pytest.CaptureFixture[str]
-) -> None:
-    count = "connection.execute('select count(*), sum(sessions_count)::bigint from daily_sessions').fetchone()"
-    before = sum(loaded.cells().values())
-    with another_process() as reader:
-        opened = reader.do(f"connection = duckdb.connect({str(snapshot_of(loaded))!r}, read_only=True)")
-        assert opened == "done"
-        assert loaded.run("2025-04-03", "2025-04-04").success
-        assert reader.ask(count) == str((10, before)), "a reader that has the old one open keeps it"
-    now = sum(loaded.truth("2025-04-01", "2025-04-04").values())
-    total = ["query", "select sum(sessions_count) as n from daily_sessions", "--csv"]
-    assert in_this_process(capsys, loaded.environment, *total) == (0, f"n\n{now}\n")
 
 
 # What a query may not do
@@ -185,6 +171,7 @@ NASTY = "\x1b]0;owned\x07\x1b[2J\u202eevil\u200b\x9b31m\u2028\tTab\nLine"
 
 
 def test_no_text_from_the_api_can_control_the_terminal(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    here = command_here(capsys, world.environment)
     first = world.source.organizations[0]
 
     def renamed(asked: LoggedRequest, page: Any) -> Any:
@@ -196,7 +183,7 @@ def test_no_text_from_the_api_can_control_the_terminal(world: World, capsys: pyt
     world.source.fail(rewrite=renamed, path=ORGANIZATIONS_PATH, times=None)
     refusal = json.dumps({"detail": NASTY}).encode()
     world.source.fail(status=403, org_id=first.org_id, times=None, body=refusal)
-    shown = "".join(map(str, devin_sessions("backfill", "2025-04-01", "2025-04-02")))
+    shown = "".join(map(str, here("backfill", "2025-04-01", "2025-04-02")))
     assert "owned" in shown
     for command in (("status",), ("probe", "--until", "2025-04-02")):
         _, output = in_this_process(capsys, world.environment, *command)

@@ -16,6 +16,7 @@ from pipelines.command.status_screen import show_runs
 from pipelines.schedules import JOB, next_tick, range_tags
 from resources.sandbox.faults import Fault
 from tests.support.command import devin_sessions, in_this_process
+from tests.support.loads import fill, publish
 from tests.support.world import World, template_world
 from warehouse import writes
 from warehouse.dimensions import ORGANIZATIONS
@@ -86,14 +87,17 @@ def test_what_to_do_has_the_command_and_is_empty_when_all_is_well(
     first, last = f"{min(closed)}", f"{max(closed)}"
     (advice,) = to_do(world)
     assert advice.endswith(f"To load: devin-sessions backfill {first} {last}")
-    assert world.run(first, last).success
+    fill(world, first, last)
+    publish(world)
     assert to_do(world) == []
     for option in ([], ["--json"]):
         assert in_this_process(capsys, world.environment, "status", *option)[0] == 0
-    world.source.fail(status=404, org_id=world.source.organizations[0].org_id, times=None)
-    world.run(first, last)
+    refused = world.source.organizations[0].org_id
+    with world.database.transaction() as connection:
+        writes.store_availability(connection, ORGANIZATIONS, {refused: f"{last}: 404."}, (), datetime.now(UTC))
+    publish(world)
     (advice,) = to_do(world)
-    assert world.source.organizations[0].org_id in advice
+    assert refused in advice
 
 
 def test_one_command_loads_several_ranges_of_missing_days(loaded: World) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.command import Here, command_here
 from tests.support.disks import Disk, disk_at
 from tests.support.postgresql import PostgreSQL
 from tests.support.servers import Server
@@ -20,6 +21,11 @@ def server(postgresql: PostgreSQL) -> Iterator[Server]:
     yield server
     server.control("stop", "-m", "immediate")
     shutil.rmtree(directory)
+
+
+@pytest.fixture
+def here(world: World, capsys: pytest.CaptureFixture[str]) -> Here:
+    return command_here(capsys, world.environment)
 
 
 @pytest.fixture

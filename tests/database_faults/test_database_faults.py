@@ -24,8 +24,9 @@ from resources.database import Database
 from resources.database_errors import WarehouseError
 from resources.sandbox.logged_request import LoggedRequest
 from tests.support.begun import begin, wait_until_shown
-from tests.support.command import command_here, devin_sessions, in_this_process
+from tests.support.command import Here, in_this_process
 from tests.support.disks import Disk, disk_at
+from tests.support.loads import fill, publish
 from tests.support.ports import free_port
 from tests.support.published import files_of, has_no_temporary_files, in_snapshot, snapshot_of, sums
 from tests.support.servers import Server, as_administrator
@@ -52,25 +53,26 @@ def test_a_copy_to_a_read_only_disk_is_reported_and_the_old_one_is_kept(tmp_path
 
 
 def test_a_warehouse_on_a_read_only_disk_can_be_read_and_a_backfill_says_why_it_cannot_write(
-    world: World, disk: Disk, capsys: pytest.CaptureFixture[str]
+    world: World, here: Here, disk: Disk, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    world.run("2025-04-01", "2025-04-03")
+    fill(world, "2025-04-01", "2025-04-03")
+    publish(world)
     kept = {path: path.read_bytes() for path in disk.directory.rglob("*") if path.is_file()}
     with disk.read_only():
         code, shown = in_this_process(capsys, world.environment, "query", "select count(*) from daily_sessions")
         assert (code, "15" in shown) == (0, True)
         code, shown = in_this_process(capsys, world.environment, "status")
         assert (code, "3 of" in shown) == (exit_codes.MISSING, True)
-        code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-05")
+        code, _, err = here("backfill", "2025-04-01", "2025-04-05")
         assert code == exit_codes.WRONG_USE
         assert f"The warehouse {world.database.path} cannot be opened: " in err
         assert "Read-only file system" in err
     assert {path: path.read_bytes() for path in disk.directory.rglob("*") if path.is_file()} == kept
 
 
-def test_a_warehouse_that_cannot_be_created_is_reported(world: World, disk: Disk) -> None:
+def test_a_warehouse_that_cannot_be_created_is_reported(world: World, here: Here, disk: Disk) -> None:
     with disk.read_only():
-        code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-02")
+        code, out, err = here("backfill", "2025-04-01", "2025-04-02")
     assert code == exit_codes.MISSING
     assert f"The warehouse {world.database.path} cannot be opened: " in err
     assert "Read-only file system" in err
@@ -79,29 +81,30 @@ def test_a_warehouse_that_cannot_be_created_is_reported(world: World, disk: Disk
     assert list(disk.directory.iterdir()) == []
 
 
-def test_a_directory_without_permission_is_reported(world: World) -> None:
+def test_a_directory_without_permission_is_reported(world: World, here: Here) -> None:
     # Root may write everywhere, but nobody can in /proc.
     directory = Path("/proc/self") if os.geteuid() == 0 else world.directory / "locked"
     if os.geteuid():
         directory.mkdir()
         directory.chmod(stat.S_IRUSR | stat.S_IXUSR)
     world.configure(warehouse_url=f"duckdb:///{directory}/data/warehouse.duckdb")
-    code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-02")
+    code, _, err = here("backfill", "2025-04-01", "2025-04-02")
     assert code == exit_codes.MISSING
     assert f"Cannot create directory {directory}/data: " in err
     assert "or set WAREHOUSE_URL to another path, and run the same command again." in err
 
 
 def test_a_damaged_snapshot_is_reported_and_regenerated_by_the_same_command_once_it_is_moved_away(
-    world: World, capsys: pytest.CaptureFixture[str]
+    world: World, here: Here, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    world.run("2025-04-01", "2025-04-02")
+    fill(world, "2025-04-01", "2025-04-02")
+    publish(world)
     snapshot_of(world).write_bytes(snapshot_of(world).read_bytes()[:5000])
     code, shown = in_this_process(capsys, world.environment, "query", "select count(*) from daily_sessions")
     assert code == exit_codes.MISSING
     assert str(snapshot_of(world)) in shown
     snapshot_of(world).rename(world.directory / "moved away")
-    code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-02")
+    code, _, err = here("backfill", "2025-04-01", "2025-04-02")
     assert (code, err) == (0, "")
     assert in_snapshot(world, "select count(*) from daily_sessions") == [(10,)]
 
@@ -166,10 +169,7 @@ def test_a_server_that_is_down_is_reported(world: World, capsys: pytest.CaptureF
     assert world.source.requests == []
 
 
-def test_a_user_who_may_not_create_tables_is_reported(
-    world: World, server: Server, capsys: pytest.CaptureFixture[str]
-) -> None:
-    here = command_here(capsys, world.environment)
+def test_a_user_who_may_not_create_tables_is_reported(world: World, here: Here, server: Server) -> None:
     url = sa.make_url(server.database())
     as_administrator(url.render_as_string(hide_password=False), "create role visitor login")
     world.configure(warehouse_url=url.set(username="visitor").render_as_string(hide_password=False))
@@ -178,7 +178,7 @@ def test_a_user_who_may_not_create_tables_is_reported(
     assert "permission denied for schema public" in err
     assert "visitor" in err
     world.configure(warehouse_url=url.render_as_string(hide_password=False))
-    assert world.load("2025-04-01", "2025-04-02").success
+    fill(world, "2025-04-01", "2025-04-02")
     world.configure(warehouse_url=url.set(username="visitor").render_as_string(hide_password=False))
     for command in (["status"], ["backfill", "2025-04-01", "2025-04-02"], ["query", "select * from daily_sessions"]):
         code, _, err = here(*command)
@@ -188,18 +188,18 @@ def test_a_user_who_may_not_create_tables_is_reported(
 
 
 def test_a_read_only_server_is_reported_and_can_be_read(
-    world: World, server: Server, capsys: pytest.CaptureFixture[str]
+    world: World, here: Here, server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # As on a replica, or where the administrator has stopped all writes.
     url = server.database(unprivileged=True)
     world.configure(warehouse_url=url)
-    world.load("2025-04-01", "2025-04-02")
+    fill(world, "2025-04-01", "2025-04-02")
     as_administrator(url, f"alter database {sa.make_url(url).database} set default_transaction_read_only = on")
     code, shown = in_this_process(
         capsys, world.environment, "query", "select count(*) as n from daily_sessions", "--csv"
     )
     assert (code, shown) == (0, "n\n10\n")
-    code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-03")
+    code, _, err = here("backfill", "2025-04-01", "2025-04-03")
     assert code in (exit_codes.MISSING, exit_codes.WRONG_USE)
     assert "read-only" in err
     assert world.cells() == world.truth("2025-04-01", "2025-04-02")
@@ -208,19 +208,19 @@ def test_a_read_only_server_is_reported_and_can_be_read(
 # Two runs at once
 
 
-def test_two_runs_that_dagsters_own_command_starts_at_once_both_succeed_and_count_nothing_twice(world: World) -> None:
+def test_a_run_that_dagsters_own_command_starts_beside_a_backfill_succeeds_and_counts_nothing_twice(
+    world: World,
+) -> None:
     with dagster_home.open_instance():
         pass
     tags = json.dumps(range_tags("2025-04-01", "2025-04-10"))
     dagster = Path(sys.executable).parent / "dagster"
     command = [str(dagster), "job", "execute", "-m", "pipelines.definitions", "-j", JOB, "--tags", tags]
-    both = [
-        subprocess.Popen(command, cwd=PROJECT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        for _ in range(2)
-    ]
-    for process in both:
-        said, _ = process.communicate(timeout=120)
-        assert process.returncode == 0, said[-3000:]
+    with subprocess.Popen(command, cwd=PROJECT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as run:
+        wait_until(lambda: world.source.requests, "the run loads")
+        ended = begin(world, "backfill", "2025-04-01", "2025-04-10", "--refresh").ended()
+        said, _ = run.communicate(timeout=120)
+    assert (run.returncode, ended.code) == (0, 0), said[-3000:] + ended.errors
     with dg.DagsterInstance.get() as instance:
         assert [run.status for run in instance.get_runs()] == [dg.DagsterRunStatus.SUCCESS] * 2
     assert world.cells() == world.truth("2025-04-01", "2025-04-10")

@@ -17,8 +17,9 @@ import sqlalchemy as sa
 from pipelines.command import exit_codes
 from resources.database import Database
 from resources.database_errors import WarehouseError
-from tests.support.command import devin_sessions
+from tests.support.command import Here
 from tests.support.disks import KB, Disk, disk_at
+from tests.support.loads import fill, publish
 from tests.support.published import has_no_temporary_files, snapshot_of, sums
 from tests.support.servers import Server, as_administrator
 from tests.support.world import World, total
@@ -27,13 +28,13 @@ from warehouse.snapshot import arrange
 
 
 def test_a_block_that_does_not_fit_and_then_rollups_that_do_not_are_reported_and_written_by_the_same_command(
-    world: World, disk: Disk
+    world: World, here: Here, disk: Disk
 ) -> None:
     world.run("2025-04-01", "2025-04-03")
     cells, before = world.cells(), sums(world)
     world.source.requests.clear()
     with disk.full(but_for=8 * KB):
-        code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-20")
+        code, out, err = here("backfill", "2025-04-01", "2025-04-20")
     assert code == exit_codes.MISSING
     assert world.asked(), "the block was read"
     assert "0 of 17 days loaded" in out
@@ -43,7 +44,7 @@ def test_a_block_that_does_not_fit_and_then_rollups_that_do_not_are_reported_and
     assert (world.cells(), sums(world)) == (cells, before)
 
     with disk.full(but_for=64 * KB):
-        code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-20")
+        code, out, err = here("backfill", "2025-04-01", "2025-04-20")
     assert world.cells() == world.truth("2025-04-01", "2025-04-20"), "what was stored is kept"
     now = total(world, "2025-04-01", "2025-04-20")
     for table, found in sums(world).items():
@@ -53,21 +54,21 @@ def test_a_block_that_does_not_fit_and_then_rollups_that_do_not_are_reported_and
     assert "17 of 17 days loaded" in out
     assert f"The disk of the warehouse {world.database.path} is full." in err
 
-    code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-20")
+    code, out, err = here("backfill", "2025-04-01", "2025-04-20")
     assert (code, err) == (0, "")
     assert "Nothing to do" in out
     assert sums(world) == dict.fromkeys(before, now)
 
 
 def test_a_warehouse_that_does_not_fit_on_the_disk_is_created_by_the_same_command_once_there_is_room(
-    world: World, disk: Disk
+    world: World, here: Here, disk: Disk
 ) -> None:
     for but_for in (4 * KB, 64 * KB):
         with disk.full(but_for=but_for):
-            code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-03")
+            code, _, err = here("backfill", "2025-04-01", "2025-04-03")
         assert code != 0
         assert "could not be created: its disk is full" in err or "is full" in err
-    code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-03")
+    code, _, err = here("backfill", "2025-04-01", "2025-04-03")
     assert code == 0, err
     assert world.cells() == world.truth("2025-04-01", "2025-04-03")
 
@@ -132,14 +133,16 @@ def in_parquet(world: World) -> dict[str, int]:
 
 def test_a_snapshot_and_then_a_parquet_file_that_does_not_fit_is_reported_and_written_by_the_same_command(
     world: World,
+    here: Here,
 ) -> None:
     published = world.directory / "published"
     with disk_at(published) as disk, disk_at(published / "parquet", "size=1m") as disk_of_parquet:
-        world.run("2025-04-01", "2025-04-03")
+        fill(world, "2025-04-01", "2025-04-03")
+        publish(world)
         before, parquet_before = sums(world), in_parquet(world)
         now = total(world, "2025-04-01", "2025-04-05")
         with disk.full(but_for=snapshot_of(world).stat().st_size // 2):
-            code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-05")
+            code, out, err = here("backfill", "2025-04-01", "2025-04-05")
         assert code == exit_codes.MISSING
         assert "2 of 2 days loaded" in out
         assert f"The snapshot {snapshot_of(world)} could not be written: No space left on device." in err
@@ -149,7 +152,7 @@ def test_a_snapshot_and_then_a_parquet_file_that_does_not_fit_is_reported_and_wr
         assert has_no_temporary_files(published)
 
         with disk_of_parquet.full():
-            code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-05")
+            code, out, err = here("backfill", "2025-04-01", "2025-04-05")
         assert code == exit_codes.MISSING
         assert "Nothing to do" in out
         assert f"The Parquet files beside {snapshot_of(world)} could not be written: No space left on device." in err
@@ -158,13 +161,13 @@ def test_a_snapshot_and_then_a_parquet_file_that_does_not_fit_is_reported_and_wr
         assert in_parquet(world) == parquet_before
         assert has_no_temporary_files(published)
 
-        code, out, err = devin_sessions("backfill", "2025-04-01", "2025-04-05")
+        code, out, err = here("backfill", "2025-04-01", "2025-04-05")
         assert (code, err) == (0, "")
         assert in_parquet(world) == dict.fromkeys(parquet_before, now)
 
 
 def test_a_block_that_does_not_fit_on_postgresqls_disk_is_reported_and_stored_by_the_same_command(
-    world: World, server: Server
+    world: World, here: Here, server: Server
 ) -> None:
     directory = Path(tempfile.mkdtemp(prefix="tablespace-"))
     try:
@@ -172,10 +175,11 @@ def test_a_block_that_does_not_fit_on_postgresqls_disk_is_reported_and_stored_by
         with disk_at(directory, f"size=40m,uid={server.data.stat().st_uid},mode=0700") as disk:
             url = database_in_tablespace(server, directory)
             world.configure(warehouse_url=url)
-            world.run("2025-04-01", "2025-04-03")
+            fill(world, "2025-04-01", "2025-04-03")
+            publish(world)
             cells, before = world.cells(), sums(world)
             with disk.full():
-                code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-30")
+                code, _, err = here("backfill", "2025-04-01", "2025-04-30")
             assert code == exit_codes.MISSING
             assert f"The disk of the warehouse {world.database.name} is full. What was being written is not" in err
             assert "Still to load: " in err
@@ -184,7 +188,7 @@ def test_a_block_that_does_not_fit_on_postgresqls_disk_is_reported_and_stored_by
             assert len(world.cells()) == 5 * len(loaded), "no day is there in part"
             assert sums(world)["weekly_sessions"] in (before["weekly_sessions"], sum(world.cells().values()))
 
-            code, _, err = devin_sessions("backfill", "2025-04-01", "2025-04-30")
+            code, _, err = here("backfill", "2025-04-01", "2025-04-30")
             assert code == 0, err
             assert world.cells() == world.truth("2025-04-01", "2025-04-30")
             assert set(sums(world).values()) == {total(world, "2025-04-01", "2025-04-30")}

@@ -1,14 +1,19 @@
-"""Days put into the warehouse without a run: for tests of what reads them."""
+"""Days put into the warehouse, and published, without a run: for tests of what reads them."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import sqlalchemy as sa
+
 from pipelines.partitions import Day, closed_days, daily_partitions
+from resources.database import Database
+from resources.files import replacing
 from tests.support.warehouse import migrated
 from tests.support.world import World
-from warehouse import rollups, tables, writes
+from warehouse import parquet, rollups, tables, writes
 from warehouse.dimensions import USERS, Dimension
+from warehouse.snapshot import arrange
 from warehouse.writes import Entry, Provenance, Reading
 
 
@@ -26,6 +31,26 @@ def fill(world: World, first: str, last: str) -> None:
             writes.store_days(connection, dimension, readings, Provenance("v2", now, run_id="no run"))
         for table in tables.ROLLUPS:
             rollups.rebuild(connection, table, settled_after_days=settings.settled_after_days)
+
+
+def fill_behind(world: World, first: str, last: str) -> None:
+    """The same, with every rollup behind these days, as after a run of the loads alone."""
+    fill(world, first, last)
+    with world.database.transaction() as connection:
+        for table in tables.ROLLUPS:
+            connection.execute(sa.delete(table))
+        rollups.mark_everything_stale(connection)
+
+
+def publish(world: World) -> None:
+    """Write the snapshot and the Parquet files of the warehouse, unless it is on a server."""
+    snapshot = world.settings.published_snapshot
+    if snapshot is None:
+        return
+    snapshot.parent.mkdir(exist_ok=True)
+    world.database.copy_to(snapshot, arrange)
+    with Database(url=Database.url_of(snapshot)).transaction(read_only=True) as connection:
+        parquet.export(connection, snapshot.parent / "parquet", replacing)
 
 
 def _listed(world: World, dimension: Dimension) -> list[Entry]:

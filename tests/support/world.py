@@ -148,10 +148,10 @@ def new_world(source: Sandbox, directory: Path, environment: pytest.MonkeyPatch,
 
 
 @contextmanager
-def template_world(directory: Path) -> Iterator[World]:
+def template_world(directory: Path, organizations: int = 5) -> Iterator[World]:
     """A world on DuckDB outside any test. What it leaves in this directory is for tests to copy into their own."""
     with (
-        Sandbox(organizations=5) as source,
+        Sandbox(organizations=organizations) as source,
         pytest.MonkeyPatch.context() as environment,
         new_world(source, directory, environment, Database.url_of(directory / "warehouse.duckdb")) as world,
     ):
