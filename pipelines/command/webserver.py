@@ -110,8 +110,13 @@ def serve(instance: dg.DagsterInstance, port: int) -> None:
         app = guarded(DagsterWebserver(context).create_asgi_app())
         server = _Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=_SHUTDOWN_SECONDS))
         stop = threading.Event()
+
+        def end(*_: object) -> None:
+            stop.set()
+            server.should_exit = True  # even if it has not started yet
+
         for number in interrupts.SIGNALS:
-            signal.signal(number, lambda *_: stop.set())
+            signal.signal(number, end)
         with _daemon(instance, workspace) as daemon:
 
             def stop_with_the_daemon() -> None:
