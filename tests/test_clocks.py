@@ -145,7 +145,7 @@ def test_a_report_that_was_written_after_a_reading_in_the_future_is_not_behind_f
 
 def test_the_sensor_acts_although_its_last_tick_was_in_the_future(world: World) -> None:
     world.configure(devin_report_path="")
-    assert world.load(FIRST, FIRST).success
+    assert world.load(FIRST, FIRST, judged=False).success
     context = dg.build_sensor_context(world.instance, cursor=AHEAD.isoformat())
     asked = follow_sensor(world.settings, quiet=timedelta(0)).evaluate_tick(context)
     assert len(asked.run_requests or ()) == 1
@@ -185,7 +185,7 @@ def test_a_day_that_is_not_over_at_the_api_is_refused_before_anything_is_stored(
 
 def test_days_that_are_over_at_the_api_are_loaded_at_its_time(ahead: World) -> None:
     world = ahead
-    assert world.load(ago(4), ago(2)).success
+    assert world.load(ago(4), ago(2), judged=False).success
     assert world.cells() == world.truth(ago(4), ago(2))
     (read_at,), (seen_at,) = world.rows(
         "select max(loaded_at) from daily_totals union all select max(last_seen_at) from organizations"
@@ -266,7 +266,7 @@ def test_a_day_that_was_read_in_the_future_is_neither_settled_nor_loaded_until_i
     days = [day.day for day in world.days(FIRST, LAST)]
     with world.database.transaction() as connection:
         assert missing_days(connection, world.settings, ORGANIZATIONS, days) == [date.fromisoformat(SECOND)]
-    result = world.load(FIRST, LAST, complete_before=date(2025, 4, 4))
+    result = world.load(FIRST, LAST, complete_before=date(2025, 4, 4), judged=False)
     assert result.success, world.failures(result)
     assert world.cells() == world.truth(FIRST, LAST)
     rebuild_rollups(world)

@@ -421,7 +421,7 @@ def test_comments_that_a_release_words_anew_reach_an_existing_warehouse_with_the
         connection.execute(sa.text("comment on view calendar is null"))
         connection.execute(sa.text("comment on column organizations.org_name is null"))
     assert layout(database) != laid_out
-    assert each_world.load(FIRST, FIRST).success
+    assert each_world.load(FIRST, FIRST, judged=False).success
     assert layout(database) == laid_out
     with statements(database) as (connection, executed):
         tables.describe_changed(connection)
@@ -500,7 +500,7 @@ def test_a_backfill_with_nothing_to_load_migrates_an_old_warehouse(world: World)
 
 def test_a_load_of_more_days_continues_where_the_old_release_stopped(old_world: World) -> None:
     before = rows(old_world.database, "daily_sessions")["daily_sessions"]
-    result = old_world.load(FIRST, "2025-02-11", complete_before=date(2025, 2, 12))
+    result = old_world.load(FIRST, "2025-02-11", complete_before=date(2025, 2, 12), judged=False)
     assert result.success, old_world.failures(result)
     assert old_world.progress.metrics.days == 11, "nine of them lacked the organization that the API refused"
     after = rows(old_world.database, "daily_sessions", "daily_totals")

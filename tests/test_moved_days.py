@@ -110,17 +110,17 @@ def test_a_backfill_leaves_moved_days_as_they_are_unless_they_are_to_be_read_aga
 
 def test_moved_days_that_were_not_read_again_yet_stay_moved(world: World) -> None:
     load_by_earlier_rules(world)
-    assert world.load("2025-03-27", "2025-03-28").success
+    assert world.load("2025-03-27", "2025-03-28", judged=False).success
     assert moved(world) == [FIRST, "2025-03-29", LAST_MOVED]
     (sentence,) = advice(world)
     commands = f"backfill {FIRST} {FIRST} --refresh", f"backfill 2025-03-29 {LAST_MOVED} --refresh"
     assert sentence.endswith(" && ".join(f"devin-sessions {command}" for command in commands))
     world.source.fail(status=503, times=None, when=lambda asked: bool(asked.end and asked.end.day == 29))
-    assert not world.load(FIRST, LAST_MOVED).success
+    assert not world.load(FIRST, LAST_MOVED, judged=False).success
     still = moved(world)
     assert "2025-03-29" in still, "a day is read by one set of rules, or not at all"
     world.source.heal()
-    assert world.load(FIRST, LAST_MOVED).success
+    assert world.load(FIRST, LAST_MOVED, judged=False).success
     assert moved(world) == []
     assert_all_days_are_of_one_kind(world, LAST)
 
@@ -132,7 +132,7 @@ def test_no_count_of_a_moved_day_stays_as_it_was(each_world: World) -> None:
     others = ",".join(o.org_id for o in world.source.organizations[2:])
     world.configure(devin_org_ids=others)
     world.source.fail(status=404, org_id=refused, times=None)
-    result = world.load(FIRST, LAST_MOVED)
+    result = world.load(FIRST, LAST_MOVED, judged=False)
     assert result.success, world.failures(result)
     truth = world.truth(FIRST, LAST)
     of_day = {day for day, _ in truth if f"{day}" <= LAST_MOVED}
@@ -149,7 +149,7 @@ def test_a_moved_day_that_lacks_counts_is_read_as_a_whole(world: World) -> None:
     with world.database.transaction() as connection:
         connection.execute(sa.text(f"delete from daily_sessions where org_id = '{one}'"))
         rollups.mark_everything_stale(connection)
-    result = world.load(FIRST, LAST, complete_before=date(2025, 4, 3))
+    result = world.load(FIRST, LAST, complete_before=date(2025, 4, 3), judged=False)
     assert result.success, world.failures(result)
     assert moved(world) == []
     assert_all_days_are_of_one_kind(world, LAST)
@@ -163,7 +163,7 @@ def test_users_days_that_moved_are_told_apart_and_both_totals_are_compared_only_
     load_by_earlier_rules(world)
     assert moved(world) == moved(world, USERS) == [f"2025-03-{day}" for day in range(26, 31)]
     world.configure(devin_user_ids="")
-    assert world.load(FIRST, LAST_MOVED).success
+    assert world.load(FIRST, LAST_MOVED, judged=False).success
     world.configure(devin_user_ids=two)
     assert moved(world) == []
     (sentence,) = advice(world)
@@ -173,7 +173,7 @@ def test_users_days_that_moved_are_told_apart_and_both_totals_are_compared_only_
     assert found["Users and organizations"].passed
     assert not found["Bounds of days (users)"].passed
     assert found["Bounds of days (users)"].sentence.startswith(f"Bounds have moved per user: {FIRST}")
-    assert world.load(FIRST, LAST_MOVED).success
+    assert world.load(FIRST, LAST_MOVED, judged=False).success
     assert advice(world) == []
 
 
@@ -186,7 +186,7 @@ def test_a_load_after_the_zone_got_new_rules_on_this_machine(world: World, tmp_p
     code, _, err = started("backfill", FIRST, LAST, PYTHONTZPATH=f"{zones}")
     assert (code, err) == (0, "")
     assert moved(world) == [f"2025-03-{day}" for day in range(26, 31)]
-    assert world.load(FIRST, LAST_MOVED).success
+    assert world.load(FIRST, LAST_MOVED, judged=False).success
     assert_all_days_are_of_one_kind(world, LAST)
 
 
@@ -205,7 +205,7 @@ def test_after_a_restore_from_the_copy_or_from_parquet_status_says_the_same_as_b
         assert after["organizations"] == before["organizations"]
         assert [said for said in after["to_do"] if not said.startswith("Behind")] == before["to_do"]
         assert world.rows("select * from reconciliation order by day") == views
-    assert world.load(LAST, "2025-04-03").success, "the next load goes on"
+    assert world.load(LAST, "2025-04-03", judged=False).success, "the next load goes on"
 
 
 # By changed settings
@@ -256,7 +256,7 @@ def test_a_zone_that_was_renamed_and_got_new_rules_has_moved_days(world: World) 
     load_by_earlier_rules(world)
     say_that_these_are_days_of(world, "Europe/Kiev")
     assert len(moved(world)) == 5
-    assert world.load(FIRST, LAST).success
+    assert world.load(FIRST, LAST, judged=False).success
     assert moved(world) == []
     assert_all_days_are_of_one_kind(world, LAST)
     assert world.rows("select * from day_boundary") == [("Europe/Kyiv", 0)]
@@ -283,7 +283,7 @@ def test_a_warehouse_of_an_older_release_goes_on_and_gets_the_record(each_world:
     world.configure(devin_timezone="Europe/Kyiv", devin_start_date=FIRST)
     fill(world, FIRST, FIRST_SUMMER_DAY)
     forget_the_settings(world)
-    assert world.load(LAST, LAST).success
+    assert world.load(LAST, LAST, judged=False).success
     assert world.rows("select * from day_boundary") == [("Europe/Kyiv", 0)]
     assert world.rows("select version from warehouse_version") == [(migrations.VERSION,)]
 
@@ -307,7 +307,7 @@ def test_where_no_settings_are_recorded_other_days_are_accepted_only_if_all_are_
     assert here(*RELOAD.split()[1:])[0] == exit_codes.MISSING
     assert len(moved(world)) == 5, "what was interrupted is known"
     world.source.heal()
-    assert world.load(FIRST, LAST_MOVED).success
+    assert world.load(FIRST, LAST_MOVED, judged=False).success
     assert_all_days_are_of_one_kind(world, LAST)
 
 
@@ -326,14 +326,14 @@ def test_a_day_that_its_zone_skips_is_empty_and_the_days_around_it_are_whole(ski
     world = skipping
     before, skipped, after = world.days("2025-03-29", FIRST_SUMMER_DAY)
     assert before.end == skipped.start == skipped.end == after.start
-    assert world.load(FIRST, LAST).success
+    assert world.load(FIRST, LAST, judged=False).success
     assert_all_days_are_of_one_kind(world, LAST)
     seem_published(world)
     assert world.rows("select sessions_count from daily_totals where day = '2025-03-30'") == [(0,)]
     world.source.requests.clear()
     code, out, _ = here("backfill", FIRST, LAST)
     assert (code, "Nothing to do" in out, world.asked()) == (0, True, [])
-    assert world.load(FIRST_SUMMER_DAY, FIRST_SUMMER_DAY).success, "the day before it is skipped"
+    assert world.load(FIRST_SUMMER_DAY, FIRST_SUMMER_DAY, judged=False).success, "the day before it is skipped"
 
 
 def test_a_probe_and_a_dry_run_leave_out_a_day_that_its_zone_skips(skipping: World, here: Here) -> None:

@@ -227,7 +227,7 @@ def test_the_command_loads_users_for_days_that_were_loaded_without_them_and_stat
     with Sandbox(organizations=3, first_day=days[0] - timedelta(1)) as source:
         world.source = source
         world.configure(devin_api_url=source.url, devin_start_date=first)
-        assert world.load(first, last).success
+        assert world.load(first, last, judged=False).success
         with world.database.transaction() as connection:
             rebuild_all(connection)
         seem_published(world)
@@ -385,7 +385,7 @@ def test_after_a_chosen_list_an_id_of_unknown_creation_is_missing_on_all_days_an
     assert created[one]
     for ids, day in ((one, "2025-02-01"), ("", "2025-03-01"), (one, "2025-03-02")):
         world.configure(devin_org_ids=ids)
-        assert world.load(day, day).success
+        assert world.load(day, day, judged=False).success
     world.configure(devin_org_ids="")
     assert run_only(world, [ORGANIZATIONS.listed]).success
 

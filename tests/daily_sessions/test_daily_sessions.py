@@ -56,7 +56,7 @@ def test_the_warehouse_equals_the_api_and_a_long_load_asks_fewer_questions_than_
 def test_a_range_of_several_blocks_is_one_run_that_asks_for_each_of_its_windows(world: World) -> None:
     org_id = world.source.organizations[0].org_id
     world.configure(devin_org_ids=org_id, devin_fetch="direct")
-    assert world.load("2025-01-01", "2025-02-02").success
+    assert world.load("2025-01-01", "2025-02-02", judged=False).success
     days = world.days("2025-01-01", "2025-02-02")
     assert len(days) == 33 > DAYS_PER_BLOCK
     assert all(before.end == after.start for before, after in itertools.pairwise(days))
@@ -75,7 +75,7 @@ def test_loading_stored_days_again_changes_nothing(each_world: World) -> None:
     fill(world, "2025-03-01", "2025-03-03")
     before = world.rows("select * from daily_sessions order by day, org_id")
     assert len(before) == 15
-    assert world.load("2025-03-01", "2025-03-03").success
+    assert world.load("2025-03-01", "2025-03-03", judged=False).success
     assert world.rows("select * from daily_sessions order by day, org_id") == before
     assert (world.progress.metrics.changes.inserted, world.progress.metrics.changes.changed) == (0, 0)
     assert world.progress.metrics.changes.unchanged == 15
@@ -92,7 +92,7 @@ def test_the_next_scheduled_run_picks_up_a_later_change_in_the_api(world: World)
     data = schedule.evaluate_tick(dg.build_schedule_context(scheduled_execution_time=at, resources=resources))
     assert data.run_requests is not None
     (request,) = data.run_requests
-    assert world.load_with_tags(dict(request.tags)).success
+    assert world.load_with_tags(dict(request.tags), judged=False).success
     cells, truth = world.cells(), world.truth("2025-06-08", "2025-06-11")
     assert cells[date(2025, 6, 10), org_id] == truth[date(2025, 6, 10), org_id]
     assert cells[date(2025, 6, 8), org_id] == truth[date(2025, 6, 8), org_id] - 5, "it has left the look-back"
@@ -127,7 +127,7 @@ def test_days_have_the_right_length_at_clock_changes_other_start_hours_and_the_t
 def test_each_day_is_asked_for_and_stored_with_its_own_window_at_a_clock_change(each_world: World) -> None:
     world, first, last = each_world, "2025-03-29", "2025-03-31"
     world.configure(devin_timezone="Europe/Berlin", devin_day_start_hour="2", devin_fetch="direct")
-    assert world.load(first, last).success
+    assert world.load(first, last, judged=False).success
     days = world.days(first, last)
     assert windows(single_day_requests(world)) == {(day.start, day.end) for day in days}
     stored = world.rows("select day, window_start, window_end from daily_totals order by day")
@@ -181,7 +181,7 @@ def test_days_that_cannot_be_read_fail_the_run_and_a_reexecuted_run_reads_nothin
         source.heal()
         source.requests.clear()
         group = {"dagster/parent_run_id": failed.run_id, "dagster/root_run_id": failed.run_id}
-        again = world.load_with_tags(range_tags(first, last) | group)
+        again = world.load_with_tags(range_tags(first, last) | group, judged=False)
         assert again.success, world.failures(again)
         assert {q.start for q in world.asked()} == {bad, bad - timedelta(days=1)}, "and its total with the day before"
         assert not any(q.org_ids for q in world.asked() if q.start != bad)
@@ -193,7 +193,7 @@ def test_a_day_without_a_control_total_costs_no_further_question_and_is_not_stor
     bad = datetime(2025, 4, 3, tzinfo=UTC)
     world.source.fail(status=500, when=lambda asked: asked.start == bad and not asked.org_ids, times=None)
     world.configure(devin_fetch="direct")
-    assert not world.load("2025-04-01", "2025-04-05").success
+    assert not world.load("2025-04-01", "2025-04-05", judged=False).success
     assert {q.org_ids for q in world.asked() if q.start == bad} == {()}
     assert bad.date() not in {day for day, _ in world.cells()}
 
