@@ -41,11 +41,17 @@ def _of_policies(fields: Mapping[str, str]) -> Iterator[tuple[float, str]]:
     yield _number(flat.get("remaining", "")), flat.get("reset", "")
 
 
-def _items(field: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """The items of a structured field (RFC 9651) with their parameters."""
-    for name, parameters in _ITEM.findall(field):
-        pairs = (part.strip().partition("=") for part in parameters.split(";") if part.strip())
-        yield name.strip('"'), {key: value for key, _, value in pairs}
+def _items(field: str) -> list[tuple[str, dict[str, str]]]:
+    """The items of a structured field (RFC 9651) with their parameters; none unless all of it can be read."""
+    found, at = [], 0
+    while at < len(field):
+        item = _ITEM.match(field, at)
+        if item is None:
+            return []
+        pairs = (part.strip().partition("=") for part in item[2].split(";") if part.strip())
+        found.append((item[1].strip('"'), {key: value for key, _, value in pairs}))
+        at = item.end()
+    return found
 
 
 def _of_fields(fields: Mapping[str, str]) -> Iterator[tuple[float, str]]:

@@ -1,6 +1,7 @@
 """The only place that retries: after which failures, how often, and when to give up."""
 
 import asyncio
+import math
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -25,6 +26,7 @@ from resources.outage import GaveUp, Outage, TransientFailure, make_waiting
 from resources.pace import Pace, RefusalTracker
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
+_SAME_RESET_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Retries:
             self.calls.record_wait,
         )
         self._refusals = RefusalTracker()
+        self._reset_at = -math.inf
 
     async def get(self, request: Request) -> dict[str, Any]:
         """The JSON object of the response. Raises a DevinAPIError once no further try is allowed.
@@ -185,10 +188,12 @@ class Retries:
     def _heed_limits(self, headers: httpx.Headers) -> None:
         """Pause all requests if the API says that none remains; beyond patience, its next refusal has to say so."""
         self.calls.limit_headers = limit_headers(headers) or self.calls.limit_headers
-        pause = seconds_until_reset(headers)
-        if pause is not None and pause <= self.rules.patience_seconds:
+        pause, now = seconds_until_reset(headers), asyncio.get_running_loop().time()
+        if pause is None or pause > self.rules.patience_seconds:
+            return
+        if now + pause > self._reset_at + _SAME_RESET_SECONDS:  # what is in flight says the same
+            self._reset_at = now + pause
             self.pace.pause(pause)
-            now = asyncio.get_running_loop().time()
             self.calls.record_wait(make_waiting("the API allows no more requests until then", now, now + pause, now))
 
     async def _send(self, request: Request) -> Response:
