@@ -14,7 +14,7 @@ from resources.database_errors import WarehouseError
 from resources.pace import LATE_SECONDS, LearnedRate, Pace
 from resources.pace_row import LEASE_SECONDS, REMEMBERED_SECONDS, Row, Shared, slot
 
-# By this much the requests of a minute may be apart from their turns without being more than allowed.
+# By this much requests may arrive later than their turns without a minute having more of them than are allowed.
 SPREAD_SECONDS = 0.1
 NO_LIMIT_PER_SECOND = 10_000.0  # a learned rate that has grown to this limits nobody any more
 

@@ -5,6 +5,7 @@ an older one is migrated, and nothing is lost with it.
 """
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
 
 from warehouse import tables
 
@@ -30,7 +31,7 @@ api_pace = sa.Table(
     _at("next_turn", "The first turn that no process has leased."),
     sa.Column(
         "answered",
-        sa.dialects.postgresql.JSONB(),
+        JSONB(),
         nullable=False,
         server_default="{}",
         comment="Answers in each 25th of a second.",
