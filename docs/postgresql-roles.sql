@@ -1,7 +1,7 @@
 -- The two roles that a warehouse on PostgreSQL needs, each with only the permissions that it uses:
 --
 --   devin_writer    creates the tables and views and writes the rows; its name and password go into WAREHOUSE_URL
---   devin_analyst   reads every table and view, including those that later releases add, except the four that only the
+--   devin_analyst   reads every table and view, including those that later releases add, except the five that only the
 --                   job needs, and can't change any
 --
 -- Run this in a database that only the warehouse uses, before the first load, as a superuser. From PostgreSQL 15 on,
@@ -80,7 +80,7 @@ begin
     for this_table in
         select quote_ident(relname) from pg_catalog.pg_class
         where relnamespace = to_regnamespace(this_schema)
-            and relname in ('day_boundary', 'expected_days', 'stale_days', 'warehouse_version')
+            and relname in ('api_pace', 'day_boundary', 'expected_days', 'stale_days', 'warehouse_version')
     loop
         execute 'revoke all on ' || this_schema || '.' || this_table || ' from devin_analyst';
     end loop;

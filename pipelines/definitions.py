@@ -19,6 +19,8 @@ from pipelines.partitions import daily_partitions
 from pipelines.schedules import daily_refresh_schedule
 from pipelines.settings import SECRETS, Settings
 from resources.devin_api import DevinAPI
+from resources.pace_row import PaceRows
+from warehouse import migrations
 from warehouse.dimensions import ORGANIZATIONS, USERS
 
 
@@ -82,6 +84,8 @@ def devin_api_for(settings: Settings) -> DevinAPI:
         timeout_seconds=settings.devin_timeout_seconds,
         max_tries=settings.devin_max_tries,
         patience_seconds=settings.devin_patience_seconds,
+        # A DuckDB file has one writer at a time anyway.
+        pace_rows=None if settings.warehouse.is_duckdb else PaceRows(settings.warehouse, migrations.create_pace),
     )
 
 

@@ -24,7 +24,6 @@ from resources.database_errors import (
     WarehouseDamaged,
     WarehouseError,
     WarehouseLocked,
-    WarehouseLost,
     explain,
     explain_if_about_database,
     reached,
@@ -35,11 +34,11 @@ from resources.engines import engine
 from resources.file_errors import blocked, obstacle
 from resources.files import replacing
 from resources.intact import Reader
+from resources.repeating import repeating
 
 OLDEST_POSTGRESQL = (14,)
 _BLOCK_BYTES = 4 * 1024 * 1024
 _HEADER_BYTES = 3 * 4096  # the size of a DuckDB file without tables
-_MAX_TRIES, _MAX_WAIT_SECONDS = 6, 8.0  # some 20 s in all for one write: enough for a server to restart
 
 _Result = TypeVar("_Result")
 
@@ -99,13 +98,7 @@ class Database:
         again after a short wait, up to six times in all. What it does must depend only on the database and its
         arguments. Raises WarehouseError.
         """
-        tries = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(WarehouseLost),
-            wait=tenacity.wait_random_exponential(0.5, _MAX_WAIT_SECONDS),
-            stop=tenacity.stop_after_attempt(_MAX_TRIES),
-            reraise=True,
-        )
-        result: _Result = tries(self._write_once, function)
+        result: _Result = repeating(tenacity.Retrying)(self._write_once, function)
         return result
 
     def _write_once(self, function: Callable[[sa.Connection], _Result]) -> _Result:
@@ -223,6 +216,10 @@ class Database:
                 file.unlink(missing_ok=True)
 
     def _engine(self, read_only: bool) -> sa.Engine:
+        return engine(*self.address(read_only))
+
+    def address(self, read_only: bool) -> tuple[sa.URL, dict[str, Any]]:
+        """Where the database is, and the options of the driver."""
         url = sa.make_url(self.url)
         options: dict[str, Any] = {}
         if self.is_file:
@@ -254,7 +251,7 @@ class Database:
                 options["application_name"] = "devin-sessions"
             if "connect_timeout" not in url.query and "PGCONNECT_TIMEOUT" not in os.environ:
                 options["connect_timeout"] = 10
-        return engine(url, options)
+        return url, options
 
     def _prepare(self, connection: sa.Connection, read_only: bool) -> None:
         if self.is_duckdb:

@@ -262,10 +262,6 @@ def _parse_creation(item: dict[str, Any], listing: Listing, version: V2 | V3) ->
         return None
 
 
-def limit_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    return {name: sanitized(value, 60) for name, value in headers.items() if "ratelimit" in name.replace("-", "")}
-
-
 def parse_retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds to wait, from `Retry-After` in either form of RFC 9110; None if absent or invalid.
 

@@ -31,9 +31,11 @@ from resources.devin_errors import ContractBroken, NetworkRefused, Rejected, Una
 from resources.devin_key import DEFAULT_URL, KEY_VARIABLE, key_from_environment, refuse_other_address, version_for
 from resources.devin_versions import V2, V3, Listing, VersionName, WindowEnd, zulu
 from resources.pace import Pace
+from resources.pace_row import PaceRows
 from resources.portal import blocking_portal
 from resources.proxies import ProxyRefused, proxy_for
 from resources.retries import Retries, RetryRules
+from resources.shared_pace import SharedPace
 
 MAX_LISTED = 100_000
 # Servers and proxies accept URLs of some 8,000 characters.
@@ -45,7 +47,8 @@ class DevinAPI:
     """The Devin Enterprise API, v2 or v3. `connect()` returns a client.
 
     `RetryRules` explains the fields about retries and timeouts, and `activity`. `window_end` is whether the API counts
-    the end of a window; if it does, an earlier end is sent.
+    the end of a window; if it does, an earlier end is sent. `pace_rows` is where all processes with the same key share
+    `requests_per_minute` and what they learn of the API's limit; without it, each process has its own.
     """
 
     base_url: str = DEFAULT_URL
@@ -59,13 +62,14 @@ class DevinAPI:
     patience_seconds: float = 300.0
     window_end: WindowEnd = "exclusive"
     activity: str = "load"
+    pace_rows: PaceRows | None = None
 
     @asynccontextmanager
     async def connect(self, calls: Calls) -> "AsyncIterator[DevinClient]":
         """A client for one event loop, which records its requests in `calls`.
 
-        Raises Unauthorized if no usable key is set, or if the key is not for this address, and NetworkRefused if the
-        environment's proxy or certificate authorities can't be used.
+        Raises Unauthorized if no usable key is set, or if the key is not for this address, NetworkRefused if the
+        environment's proxy or certificate authorities can't be used, and WarehouseError if the shared pace can't be.
         """
         url = check_url(self.base_url)
         refuse_other_address(url)
@@ -74,21 +78,32 @@ class DevinAPI:
             tls, proxy = tls_context(), proxy_for(url)
         except (AuthoritiesRefused, ProxyRefused) as error:
             raise NetworkRefused(str(error)) from None
-        async with httpx.AsyncClient(
-            base_url=url,
-            transport=AiohttpTransport(client=partial(self._session, tls), verify=tls, proxy=proxy),
-            headers={
-                "Authorization": f"Bearer {key}",
-                "Accept": "application/json",
-                # Compression would save nothing: a count has some 25 bytes.
-                "Accept-Encoding": "identity",
-            },
-            # httpx keeps cookies of its own besides aiohttp's jar; this jar accepts none.
-            cookies=http.cookiejar.CookieJar(http.cookiejar.DefaultCookiePolicy(allowed_domains=[])),
-            timeout=None,  # a single limit covers the whole try, even a body that trickles in: see Retries
-            follow_redirects=False,
-        ) as http_client:
-            yield DevinClient(self, version, http_client, calls, Pace(self.requests_per_minute))
+        async with (
+            self._pace(key, url) as pace,
+            httpx.AsyncClient(
+                base_url=url,
+                transport=AiohttpTransport(client=partial(self._session, tls), verify=tls, proxy=proxy),
+                headers={
+                    "Authorization": f"Bearer {key}",
+                    "Accept": "application/json",
+                    # Compression would save nothing: a count has some 25 bytes.
+                    "Accept-Encoding": "identity",
+                },
+                # httpx keeps cookies of its own besides aiohttp's jar; this jar accepts none.
+                cookies=http.cookiejar.CookieJar(http.cookiejar.DefaultCookiePolicy(allowed_domains=[])),
+                timeout=None,  # a single limit covers the whole try, even a body that trickles in: see Retries
+                follow_redirects=False,
+            ) as http_client,
+        ):
+            yield DevinClient(self, version, http_client, calls, pace)
+
+    @asynccontextmanager
+    async def _pace(self, key: str, url: str) -> "AsyncIterator[Pace]":
+        if self.pace_rows is None:
+            yield Pace(self.requests_per_minute)
+            return
+        async with self.pace_rows.row(key, url) as row, SharedPace(row, self.requests_per_minute) as pace:
+            yield pace
 
     @contextmanager
     def connected(self, calls: Calls) -> "Iterator[tuple[DevinClient, BlockingPortal]]":

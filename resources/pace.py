@@ -4,6 +4,7 @@ import asyncio
 import collections
 import contextlib
 import math
+from dataclasses import dataclass
 
 from aiolimiter import AsyncLimiter
 
@@ -41,6 +42,41 @@ class RefusalTracker:
         self._refused.pop(ids, None)
 
 
+@dataclass(frozen=True)
+class LearnedRate:
+    """What refusals have taught about the API's limit. Times are in seconds, all on one clock.
+
+    `since` is when the pause ended that followed the last refusal. `is_guess`: too few answers came to know better.
+    """
+
+    per_second: float = math.inf
+    is_guess: bool = False
+    since: float = -math.inf
+
+    def at(self, now: float) -> float:
+        """Requests per second: as learned, and growing with the time since the pause."""
+        calm = max(0.0, now - self.since)
+        if self.is_guess:
+            return self.per_second * 2 ** (min(calm, 60) / DOUBLED_AFTER_SECONDS)
+        return self.per_second * (1 + PLATEAU * (1 + (calm / PLATEAU_SECONDS - 1) ** 3))
+
+    def is_news(self, asked_at: float) -> bool:
+        """Whether a refused request had its turn after the pause, rather than being in flight when that began."""
+        return asked_at >= self.since
+
+    def refused(self, now: float, asked_at: float, until: float, answered: float) -> "LearnedRate":
+        """The rate after a refusal that pauses all requests `until` then.
+
+        `asked_at` is when the refused request had its turn: unless that `is_news`, it does not lower the rate.
+        `answered` is how many requests were answered within the second before the refusal.
+        """
+        at_least, is_guess = self.per_second, self.is_guess
+        if self.is_news(asked_at):
+            at_least, is_guess = FIRST_GUESS if self.per_second == math.inf else self.at(now) / 2, True
+        seen = CAUTION * answered
+        return LearnedRate(max(seen, at_least), is_guess and seen < at_least, max(self.since, until))
+
+
 class Pace:
     """One instance for all requests over a connection pool. Unlimited unless `per_minute` or the API sets a limit."""
 
@@ -48,9 +84,8 @@ class Pace:
         # A bucket of one: evenly spread, with no burst that could exceed the API's own limit per minute.
         self._limiter = AsyncLimiter(1, 60 / per_minute) if per_minute else None
         self._answered: collections.deque[float] = collections.deque()
+        self._rate = LearnedRate()
         self._paused_until = -math.inf
-        self._learned = math.inf
-        self._is_guess = False
         self._next_turn = -math.inf
         self._queue = asyncio.Lock()  # first come, first served
         self._free = asyncio.Event()
@@ -67,8 +102,8 @@ class Pace:
                 await self._limiter.acquire()
                 await self._wait_until_free()
             now = loop.time()
-            if self._learned < math.inf:
-                self._next_turn = max(self._next_turn, now - LATE_SECONDS) + 1 / self._rate(now)
+            if self._rate.per_second < math.inf:
+                self._next_turn = max(self._next_turn, now - LATE_SECONDS) + 1 / self._rate.at(now)
             return now
 
     async def _wait_until_free(self) -> None:
@@ -92,12 +127,14 @@ class Pace:
 
         The user's limit also holds for probes; requests that wait for a turn come after them.
         """
-        seconds = max(seconds, self._paused_until - asyncio.get_running_loop().time())
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._free.wait(), max(seconds, 0.0))
+        await self._wait_for_release(max(seconds, self._paused_until - asyncio.get_running_loop().time()))
         if self._limiter and not self._free.is_set():
             await self._limiter.acquire()
         return self._free.is_set()
+
+    async def _wait_for_release(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._free.wait(), max(seconds, 0.0))
 
     def record_answer(self) -> None:
         """Record that a request was answered."""
@@ -115,20 +152,13 @@ class Pace:
         """
         now = asyncio.get_running_loop().time()
         self._forget(now)
-        at_least = self._learned
-        if asked_at >= self._paused_until:
-            at_least = FIRST_GUESS if self._learned == math.inf else self._rate(now) / 2
-        seen = CAUTION * len(self._answered)
-        self._is_guess = seen < at_least
-        self._learned = max(seen, at_least)
-        self._paused_until = self._next_turn = max(self._paused_until, now + seconds)
+        self._rate = self._rate.refused(now, asked_at, now + seconds, len(self._answered))
+        self.pause(seconds)
 
-    def _rate(self, at: float) -> float:
-        """Requests per second: as learned, and growing with the time since the pause."""
-        calm = max(0.0, at - self._paused_until)
-        if self._is_guess:
-            return self._learned * 2 ** (min(calm, 60) / DOUBLED_AFTER_SECONDS)
-        return self._learned * (1 + PLATEAU * (1 + (calm / PLATEAU_SECONDS - 1) ** 3))
+    def pause(self, seconds: float) -> None:
+        """Pause all requests for `seconds`, because the API said that it allows no more until then."""
+        until = asyncio.get_running_loop().time() + seconds
+        self._paused_until = self._next_turn = max(self._paused_until, until)
 
     def _forget(self, now: float) -> None:
         while self._answered and self._answered[0] < now - 1:

@@ -1,6 +1,7 @@
 """The only place that retries: after which failures, how often, and when to give up."""
 
 import asyncio
+import math
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -14,17 +15,18 @@ from resources.connecting import lasting_reason
 from resources.devin_answers import (
     Request,
     Response,
-    limit_headers,
     parse_response,
     parse_retry_after,
     sanitized,
 )
 from resources.devin_errors import ContractBroken, DevinAPIError, Misrouted, Rejected, SourceDown, Unavailable
 from resources.devin_versions import V2, V3
+from resources.limit_headers import limit_headers, seconds_until_reset
 from resources.outage import GaveUp, Outage, TransientFailure, make_waiting
 from resources.pace import Pace, RefusalTracker
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
+_SAME_RESET_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Retries:
             self.calls.record_wait,
         )
         self._refusals = RefusalTracker()
+        self._reset_at = -math.inf
 
     async def get(self, request: Request) -> dict[str, Any]:
         """The JSON object of the response. Raises a DevinAPIError once no further try is allowed.
@@ -182,6 +185,17 @@ class Retries:
         self.calls.waiting = None
         self.pace.record_answer()
 
+    def _heed_limits(self, headers: httpx.Headers) -> None:
+        """Pause all requests if the API says that none remains; beyond patience, its next refusal has to say so."""
+        self.calls.limit_headers = limit_headers(headers) or self.calls.limit_headers
+        pause, now = seconds_until_reset(headers), asyncio.get_running_loop().time()
+        if pause is None or pause > self.rules.patience_seconds:
+            return
+        if now + pause > self._reset_at + _SAME_RESET_SECONDS:  # what is in flight says the same
+            self._reset_at = now + pause
+            self.pace.pause(pause)
+            self.calls.record_wait(make_waiting("the API allows no more requests until then", now, now + pause, now))
+
     async def _send(self, request: Request) -> Response:
         self.calls.sent += 1
         sent_at, sent_at_utc = asyncio.get_running_loop().time(), datetime.now(UTC)
@@ -208,7 +222,7 @@ class Retries:
                 if len(self.calls.latencies) < MOST_LATENCIES:
                     self.calls.latencies.append(asyncio.get_running_loop().time() - sent_at)
                 self.calls.clock.record(response.headers, sent_at_utc, datetime.now(UTC))
-                self.calls.limit_headers = limit_headers(response.headers) or self.calls.limit_headers
+                self._heed_limits(response.headers)
                 content_type = response.headers.get("Content-Type", "")
                 return Response(response.status_code, content_type, bytes(body), parse_retry_after(response.headers))
         except TimeoutError:

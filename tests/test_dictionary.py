@@ -20,6 +20,7 @@ from tests.support.warehouse import wide_integers
 from tests.support.world import World
 from warehouse import dictionary, migrations, tables
 from warehouse.dictionary import COMMENTS
+from warehouse.pace_table import api_pace
 
 SQL_PAGE = (PROJECT / "docs" / "sql.md").read_text(encoding="utf-8")
 RELATIONS = {table.name: table for table in (*tables.metadata.sorted_tables, *tables.views.sorted_tables)}
@@ -180,7 +181,7 @@ def test_every_table_view_and_column_has_its_description_in_the_databases(wareho
         (name, None): relation.comment for name, relation in RELATIONS.items()
     }
     expected |= {(name, column.name): column.comment for name, r in RELATIONS.items() for column in r.columns}
-    assert comments == expected
+    assert {key: comment for key, comment in comments.items() if key[0] != api_pace.name} == expected
     assert all(comments.values())
 
 

@@ -154,7 +154,7 @@ def test_a_migration_loses_no_row_and_adds_what_version_1_lacked(old: Database) 
     assert after.pop("organizations") == [(*row, row[4] == latest, None) for row in before.pop("organizations")]
     assert after == before
     every = {relation.name for relation in (*tables.metadata.sorted_tables, *tables.views.sorted_tables)}
-    assert present(old) == every
+    assert present(old) == every | (set() if old.is_duckdb else {"api_pace"})
     with old.transaction(read_only=True) as connection:
         now = everything(connection)
     assert now["warehouse_version"] == [(migrations.VERSION,)]

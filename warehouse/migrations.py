@@ -5,7 +5,7 @@ That is a newer warehouse, and a database in which others have tables or views w
 
 import sqlalchemy as sa
 
-from warehouse import rollups, snapshot, tables
+from warehouse import pace_table, rollups, snapshot, tables
 from warehouse.dimensions import DIMENSIONS, ORGANIZATIONS
 from warehouse.tables import expected_days, warehouse_version
 
@@ -110,6 +110,7 @@ def migrate(connection: sa.Connection) -> None:
         connection.execute(sa.text(f"alter table {EXPECTED_DAYS_UP_TO_VERSION_4} rename to {expected_days.name}"))
     tables.create(connection)
     if connection.dialect.name == "postgresql":
+        pace_table.create_missing(connection)
         _withhold_bookkeeping(connection)
     if found in (1, 2, 3):
         _drop_impossible_days(connection)
@@ -119,6 +120,13 @@ def migrate(connection: sa.Connection) -> None:
         rollups.mark_everything_stale(connection, since=0 if found == 1 else found)
     connection.execute(sa.delete(warehouse_version))
     connection.execute(sa.insert(warehouse_version).values(version=VERSION))
+
+
+def create_pace(connection: sa.Connection) -> None:
+    """Create the table of `pace_table` if it is missing. Raises UnfitWarehouse if this can't be a warehouse."""
+    refuse_unfit(connection)
+    pace_table.create_missing(connection)
+    _withhold_bookkeeping(connection)
 
 
 def _withhold_bookkeeping(connection: sa.Connection) -> None:
@@ -134,6 +142,7 @@ def _withhold_bookkeeping(connection: sa.Connection) -> None:
         having grantee <> relowner and not bool_or(privilege_type in ('INSERT', 'UPDATE', 'DELETE'))
     """)
     names = [table.name for table in tables.metadata.sorted_tables if tables.facts(table).kind == "bookkeeping table"]
+    names.append(pace_table.api_pace.name)
     for table, reader in connection.execute(readers, {"names": names}).all():
         revoke = sa.DDL("revoke all on %(table)s from %(reader)s", context=dict(table=table, reader=reader))  # type: ignore[no-untyped-call]
         connection.execute(revoke)

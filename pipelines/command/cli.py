@@ -141,7 +141,7 @@ def probe_source(
     ] = "yesterday",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON array, for programs.")] = False,
 ) -> None:
-    """Send a few requests to the API and report how it behaves and what to set. Stores nothing.
+    """Send a few requests to the API and report how it behaves and what to set. Stores no counts.
 
     Exit code 1 if a finding is bad, or if the API returns nothing usable.
     """

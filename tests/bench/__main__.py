@@ -22,6 +22,7 @@ MODULES = {
     "client": "throughput",
     "backfill": "backfills",
     "limit": "calls",
+    "several": "several",
     "memory": "backfills",
     "kill": "backfills",
     "upsert": "upserts",

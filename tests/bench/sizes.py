@@ -20,6 +20,7 @@ class Sizes:
     history: int = 10_000_000
     nightly: int = 500
     shown: tuple[int, int] = (200, 16)
+    several: tuple[int, int] = (20, 124)
     times: int = 3
 
     def world(self, orgs_and_days: tuple[int, int], nonzero: float = 1 / 3) -> World:
@@ -43,5 +44,6 @@ class Sizes:
             history=100_000,
             nightly=20,
             shown=(30, 5),
+            several=(6, 40),
             times=1,
         )

@@ -31,6 +31,8 @@ class Counters:
     organization_calls: int = 0
     refused: int = 0
     """Calls of both kinds that got a 429."""
+    fullest_minute: int = 0
+    """The most calls of both kinds that arrived within 60 seconds."""
     repeated: int = 0
     """Successful session calls with the same window and filter as an earlier one."""
     first_at: float = 0.0

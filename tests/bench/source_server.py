@@ -63,6 +63,7 @@ class _Server:
         self._total_sums = [0, *accumulate(map(sum, zip(*world.counts, strict=True)))]
         self._day_of: dict[bytes, int] = {}
         self._let_through: deque[float] = deque()
+        self._arrived: deque[float] = deque()
         self._waiting: list[tuple[int, Callable[[bytes], None]]] = []
         self.reset()
 
@@ -86,6 +87,7 @@ class _Server:
             self.seen.first_at = self.seen.first_at or now
         else:
             self.seen.organization_calls += 1
+        self._count_within_a_minute(now)
         if self._waiting:
             self._wake()
         try:
@@ -102,6 +104,12 @@ class _Server:
                 raise _Refused("404 Not Found", "Not Found")
         except _Refused as refusal:
             late(refusal.response)
+
+    def _count_within_a_minute(self, now: float) -> None:
+        self._arrived.append(now)
+        while self._arrived[0] <= now - 60:
+            self._arrived.popleft()
+        self.seen.fullest_minute = max(self.seen.fullest_minute, len(self._arrived))
 
     def _let_pass(self, now: float) -> None:
         if self._limit is None:
