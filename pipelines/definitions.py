@@ -19,6 +19,7 @@ from pipelines.partitions import daily_partitions
 from pipelines.schedules import daily_refresh_schedule
 from pipelines.settings import SECRETS, Settings
 from resources.devin_api import DevinAPI
+from resources.event_batches import store_in_batches
 from resources.pace_row import PaceRows
 from warehouse import migrations
 from warehouse.dimensions import ORGANIZATIONS, USERS
@@ -30,6 +31,7 @@ def definitions_for(settings: Settings, progress: Progress | None = None) -> dg.
     For a Dagster of your own, see docs/own-dagster.md. The key and the database's password are not in the definitions:
     what sends them reads them from the environment.
     """
+    store_in_batches()
     partitions = daily_partitions(settings)
     # For each dimension: its assets up to the counts, and the last ones, which publishing waits for.
     assets_of = {

@@ -192,6 +192,14 @@ class Settings(BaseSettings):
         "up to 63 lower-case letters, digits and underscores, not beginning with a digit or `pg_`, and no reserved "
         "word of SQL; only with a warehouse on PostgreSQL",
     )
+    devin_lock_patience_seconds: float = _setting(
+        600.0,
+        "How long a run waits on PostgreSQL for other runs that are writing to the warehouse. For a DuckDB file that "
+        "another program has open, it waits 30 seconds.",
+        "a number of seconds from 1 to 86400",
+        ge=1,
+        le=86_400,
+    )
     devin_report_path: Path | None = _setting(
         None,
         "File to which the activity report is written; `off` for none. Unset: `published/report.html` next to the "
@@ -334,7 +342,8 @@ class Settings(BaseSettings):
     @property
     def warehouse(self) -> Database:
         """The database of the warehouse."""
-        return Database(url=self.warehouse_url, schema=self.devin_schema)
+        patience = self.devin_lock_patience_seconds
+        return Database(url=self.warehouse_url, schema=self.devin_schema, lock_patience_seconds=patience)
 
     @property
     def published_snapshot(self) -> Path | None:

@@ -33,6 +33,7 @@ SUBJECTS = {
         "devin_home",
         "warehouse_url",
         "devin_schema",
+        "devin_lock_patience_seconds",
         "devin_report_path",
         "devin_alert_webhook_url",
         "devin_asset_prefix",

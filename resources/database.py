@@ -4,11 +4,11 @@ What is stored there is up to `warehouse`.
 """
 
 import errno
-import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -17,7 +17,7 @@ import psycopg
 import sqlalchemy as sa
 import tenacity
 
-from resources import database_schema, database_session
+from resources import database_locks, database_schema, database_session
 from resources.database_errors import (
     RESTORE,
     URL_VARIABLE,
@@ -26,17 +26,17 @@ from resources.database_errors import (
     WarehouseLocked,
     explain,
     explain_if_about_database,
+    locked_by,
     reached,
     shorten,
 )
-from resources.database_secrets import HIDDEN, is_from_environment, is_on_this_machine, refuse_secrets
+from resources.database_secrets import is_from_environment, refuse_secrets, safe_options, with_password
 from resources.engines import engine
 from resources.file_errors import blocked, obstacle
 from resources.files import replacing
 from resources.intact import Reader
 from resources.repeating import repeating
 
-OLDEST_POSTGRESQL = (14,)
 _BLOCK_BYTES = 4 * 1024 * 1024
 _HEADER_BYTES = 3 * 4096  # the size of a DuckDB file without tables
 
@@ -50,19 +50,23 @@ class Database:
     `url` is duckdb:///path/to/file.duckdb, duckdb:///md:name or postgresql+psycopg://user:***@host/database. Where the
     password is ***, the one from WAREHOUSE_URL in the environment is used, if that has the same address.
     On PostgreSQL, everything is in `schema`; if that is empty, where the search_path of the user or the address says.
-    One transaction writes at a time; others wait up to `lock_timeout_seconds`, on a file readers too: keep it short.
+    A file is one process's at a time; others, readers too, wait up to `lock_timeout_seconds`: keep transactions short.
+    On PostgreSQL, writers wait for each other up to `lock_patience_seconds`, and for what others lock as long as for a
+    file; readers wait for no writer. MotherDuck keeps writers apart only by refusing changes of the same row.
     """
 
     url: str = field(repr=False)  # a URL given by a caller may hold a password
     lock_timeout_seconds: float = 30.0
     schema: str = ""
+    lock_patience_seconds: float = 600.0
 
     @contextmanager
-    def transaction(self, *, read_only: bool = False) -> Iterator[sa.Connection]:
+    def transaction(self, *, read_only: bool = False, alone: bool = True) -> Iterator[sa.Connection]:
         """A connection whose changes are committed when the block ends and rolled back if it raises.
 
         Creates the file (mode 0600) and its directory (0700), or the schema, if needed, unless `read_only`, which also
-        denies SQL access to any other file. Raises WarehouseError, also for database failures within the block.
+        denies SQL access to any other file. On PostgreSQL no other transaction writes meanwhile, unless this one need
+        not be `alone`: then it calls `lock_days` before it writes. Raises WarehouseError, also for failures within it.
         """
         is_new = self.is_file and not read_only and self._create_directory()
         try:
@@ -80,10 +84,13 @@ class Database:
                 self.path.chmod(0o600)
             try:
                 with connection.begin():
-                    self._prepare(connection, read_only)
+                    self._prepare(connection, read_only, alone=alone)
                     yield connection
             except (sa.exc.DBAPIError, psycopg.Error, duckdb.Error) as error:
-                if explanation := explain_if_about_database(self, error, read_only=read_only):
+                explanation = explain_if_about_database(self, error, read_only=read_only)
+                if isinstance(explanation, WarehouseLocked):
+                    explanation = self._locked(database_locks.waited_for(connection, self.lock_timeout_seconds))
+                if explanation:
                     raise explanation from None
                 raise
             except RuntimeError as error:  # DuckDB wraps what a signal handler raises in the middle of a query
@@ -91,19 +98,32 @@ class Database:
                     raise error.__cause__ from None
                 raise
 
-    def write(self, function: Callable[[sa.Connection], _Result]) -> _Result:
-        """Return what `function` returns when called with the connection of a `transaction`.
+    def lock_days(self, connection: sa.Connection, days: Collection[date]) -> None:
+        """Wait until nobody else writes these days, or everything, and keep others from it in this transaction."""
+        if not self.is_duckdb:
+            database_locks.lock_days(connection, days, self._limits)
+
+    def write(self, function: Callable[[sa.Connection], _Result], *, alone: bool = True) -> _Result:
+        """Return what `function` returns when called with the connection of a `transaction`, which may not be `alone`.
 
         If the connection is lost or another transaction conflicts, everything is rolled back and `function` is called
         again after a short wait, up to six times in all. What it does must depend only on the database and its
         arguments. Raises WarehouseError.
         """
-        result: _Result = repeating(tenacity.Retrying)(self._write_once, function)
+
+        def once() -> _Result:
+            with self.transaction(alone=alone) as connection:
+                return function(connection)
+
+        result: _Result = repeating(tenacity.Retrying)(once)
         return result
 
-    def _write_once(self, function: Callable[[sa.Connection], _Result]) -> _Result:
-        with self.transaction() as connection:
-            return function(connection)
+    def _locked(self, wait: database_locks.Wait) -> WarehouseLocked:
+        """The error after a transaction on PostgreSQL waited in vain."""
+        holder = ""
+        with suppress(WarehouseError), self.transaction(read_only=True) as connection:
+            holder = database_locks.holder(connection, wait)
+        return locked_by(self, holder, wait.seconds)
 
     @staticmethod
     def url_of(path: Path) -> str:
@@ -237,31 +257,27 @@ class Database:
                 )
             if self.schema:
                 database_schema.refuse_other_search_path(self.schema, url)
-            if url.password == HIDDEN:
-                url = url.set(password=sa.make_url(os.environ[URL_VARIABLE]).password)
-            if not is_own:
-                options["passfile"] = f"{os.devnull}/none"  # a line of ~/.pgpass may apply to every host
-            if "sslmode" not in url.query and not is_on_this_machine(url):
-                options["sslmode"] = "require"  # the driver's own default falls back to no encryption
-            # Read-only, prepared statements go one at a time: none can end the transaction for the next. Otherwise
-            # there are none, since a pooler may give each transaction another connection.
-            options["prepare_threshold"] = 0 if read_only else None
-            options["client_encoding"] = "utf8"
-            if "application_name" not in url.query and "PGAPPNAME" not in os.environ:
-                options["application_name"] = "devin-sessions"
-            if "connect_timeout" not in url.query and "PGCONNECT_TIMEOUT" not in os.environ:
-                options["connect_timeout"] = 10
+            options |= safe_options(url, is_own=is_own)
+            url = with_password(url)
+            options |= database_session.options(url, read_only=read_only)
         return url, options
 
-    def _prepare(self, connection: sa.Connection, read_only: bool) -> None:
+    @property
+    def _limits(self) -> database_locks.Limits:
+        asked = database_session.asked_for(sa.make_url(self.url)).get("lock_timeout")
+        return database_locks.Limits.of(self.lock_patience_seconds, self.lock_timeout_seconds, asked)
+
+    def _prepare(self, connection: sa.Connection, read_only: bool, *, alone: bool) -> None:
         if self.is_duckdb:
             connection.execute(sa.text("set time zone 'UTC'"))
             return
-        database_session.prepare(connection, lock_timeout_seconds=self.lock_timeout_seconds, read_only=read_only)
+        database_session.refuse_unfit(connection, self.name)
+        limits = self._limits
+        database_session.prepare(connection, lock_timeout=limits.for_tables, read_only=read_only)
         if self.schema:
             database_schema.enter(connection, self.schema, self.name, read_only=read_only)
-        if not read_only:
-            database_schema.lock_for_writing(connection)
+        if alone and not read_only:
+            database_locks.lock_schema(connection, limits)
 
     def _create_directory(self) -> bool:
         """Create the directory if needed. Return whether the file still has to be created."""
@@ -299,18 +315,4 @@ class Database:
         except sa.exc.DBAPIError as error:
             raise explain(self, error, read_only=read_only) from None
         reached.add(self.url)
-        version = connection.dialect.server_version_info if not self.is_duckdb else None
-        if version is not None and version < OLDEST_POSTGRESQL:
-            connection.close()
-            raise WarehouseError(
-                f"The warehouse {self.name} is PostgreSQL {version[0]}, but {OLDEST_POSTGRESQL[0]} is the oldest "
-                f"supported version. Upgrade it, or set {URL_VARIABLE} to another database."
-            )
-        if not self.is_duckdb and (encoding := database_session.unfit_encoding(connection)):
-            connection.close()
-            raise WarehouseError(
-                f"The warehouse {self.name} has the encoding {encoding}, which can't hold every organization's name. "
-                "Create a database with: create database NAME encoding 'UTF8' template template0. Then set "
-                f"{URL_VARIABLE} to it."
-            )
         return connection

@@ -31,6 +31,7 @@ _DAMAGED = re.compile(
     "INTERNAL Error"
 )
 _FATAL = "FATAL Error"
+_CONFLICT = re.compile("TransactionContext Error: .*([Cc]onflict|duplicate key)")
 
 reached: set[str] = set()
 """URLs to which this process has had a connection."""
@@ -94,13 +95,10 @@ def explain(database: Described, error: Exception, *, read_only: bool = False) -
     short = shorten(text).rstrip(".")
     state = getattr(original, "sqlstate", None) or ""
     user = sa.make_url(database.url).username
-    holder = re.search(r"held in (.+?) \(PID (\d+)\)", text)
-    who = f"process {holder[2]} ({holder[1]})" if holder else "another process"
     if "Could not set lock" in text or state == errors.LockNotAvailable.sqlstate:
-        return WarehouseLocked(
-            f"The warehouse {database.name} is locked by {who}, and still was after "
-            f"{database.lock_timeout_seconds:g} s. "
-            "Close whatever has it open (a DuckDB shell, a notebook, another run) and run the same command again."
+        holder = re.search(r"held in (.+?) \(PID (\d+)\)", text)
+        return locked_by(
+            database, f"process {holder[2]} ({holder[1]})" if holder else "", database.lock_timeout_seconds
         )
     if "not a valid DuckDB database file" in text:
         return WarehouseError(
@@ -132,7 +130,7 @@ def explain(database: Described, error: Exception, *, read_only: bool = False) -
             f"The warehouse {database.name} refuses user {user}: {short}. Grant it the writer's permissions; "
             "docs/postgresql-roles.sql shows how."
         )
-    if state in _BUSY:
+    if state in _BUSY or (database.is_duckdb and _CONFLICT.search(text)):
         return WarehouseLost(
             f"Other transactions kept conflicting in the warehouse {database.name}: {short}. What was being "
             "written is not stored; everything before it is. Run the same command again."
@@ -144,6 +142,20 @@ def explain(database: Described, error: Exception, *, read_only: bool = False) -
             "not stored; everything before it is. Run the same command again once it is back."
         )
     return WarehouseError(f"The warehouse {database.name} cannot be opened: {short}. Check {URL_VARIABLE}.")
+
+
+def locked_by(database: Described, holder: str, seconds: float) -> WarehouseLocked:
+    """The error after `seconds` of waiting in vain for `holder`, which is empty if nobody is known to be it."""
+    fix = (
+        "Close whatever has it open (a DuckDB shell, a notebook, another run) and run the same command again."
+        if database.is_duckdb
+        else "What was being written is not stored; everything before it is. Run the same command again "
+        "once that has ended its transaction, or end that one first."
+    )
+    return WarehouseLocked(
+        f"The warehouse {database.name} is locked by {holder or 'another process'}, and still was after {seconds:g} s. "
+        f"{fix}"
+    )
 
 
 def _file_error(database: Described, error: Exception, *, read_only: bool) -> OSError | None:

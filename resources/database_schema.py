@@ -1,12 +1,11 @@
-"""The schema of a PostgreSQL database in which the warehouse is, and the lock of those who write to that schema."""
+"""The schema of a PostgreSQL database in which the warehouse is: its name, and entering or creating it."""
 
 import re
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-from resources import database_session
+from resources import database_locks, database_session
 from resources.database_errors import URL_VARIABLE, WarehouseError
 
 VARIABLE = "DEVIN_SCHEMA"
@@ -14,10 +13,6 @@ VARIABLE = "DEVIN_SCHEMA"
 # SQL's, by SQLAlchemy, and those that it leaves out.
 _RESERVED = {*postgresql.base.RESERVED_WORDS, "collation", "concurrently", "lateral", "system_user", "tablesample"}
 _LARGEST_NAME = 63  # PostgreSQL cuts off what is longer
-# The first half of a lock's number, "devs" and "devc" in ASCII: any will do as long as every writer uses the same. The
-# second half is the schema's oid, so that writers of two schemas never wait for each other; a schema that is yet to be
-# created has a hash of its name instead.
-_WRITERS, _CREATORS = 0x64657673, 0x64657663
 _PRIVILEGES = sa.text("select has_schema_privilege(oid, 'usage') from pg_catalog.pg_namespace where nspname = :schema")
 
 
@@ -57,7 +52,7 @@ def enter(connection: sa.Connection, schema: str, name: str, *, read_only: bool)
     connection.execute(sa.select(sa.func.set_config("search_path", f"{quoted}, pg_temp", True)))
     may_use = connection.scalar(_PRIVILEGES, {"schema": schema})
     if may_use is None and not read_only:
-        _lock(connection, _CREATORS, sa.func.hashtext(schema))
+        database_locks.lock_name(connection, schema)
         may_use = connection.scalar(_PRIVILEGES, {"schema": schema})
         if may_use is None:
             may_use = _create(connection, quoted, name)
@@ -68,17 +63,6 @@ def enter(connection: sa.Connection, schema: str, name: str, *, read_only: bool)
             f"grant usage{'' if read_only else ', create'} on schema {quoted} to {user}; "
             "Then run the same command again."
         )
-
-
-def lock_for_writing(connection: sa.Connection) -> None:
-    """Wait until no other transaction writes to the current schema, and keep others waiting until this one ends."""
-    of_current = sa.func.to_regnamespace(sa.func.quote_ident(sa.func.current_schema()))
-    _lock(connection, _WRITERS, sa.func.coalesce(sa.cast(of_current, postgresql.OID), 0))
-
-
-def _lock(connection: sa.Connection, kind: int, schema: sa.ColumnElement[Any]) -> None:
-    halves = (sa.cast(half, sa.Integer) for half in (kind, schema))
-    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(*halves)))
 
 
 def _create(connection: sa.Connection, quoted: str, name: str) -> bool:

@@ -59,6 +59,19 @@ def is_from_environment(url: sa.URL) -> bool:
     return url.set(password=HIDDEN) == own.set(password=HIDDEN)
 
 
+def with_password(url: sa.URL) -> sa.URL:
+    """The address with the password from the environment where it is hidden; see `refuse_secrets`."""
+    return url.set(password=sa.make_url(os.environ[URL_VARIABLE]).password) if url.password == HIDDEN else url
+
+
+def safe_options(url: sa.URL, *, is_own: bool) -> dict[str, str]:
+    """Options with which PostgreSQL's driver sends no secret elsewhere; `is_own`: see `is_from_environment`."""
+    options = {} if is_own else {"passfile": f"{os.devnull}/none"}  # a line of ~/.pgpass may apply to every host
+    if "sslmode" not in url.query and not is_on_this_machine(url):
+        options["sslmode"] = "require"  # the driver's own default falls back to no encryption
+    return options
+
+
 def _secret_sent_to(url: sa.URL) -> str | None:
     """The variable or service whose secret connecting to this server would send; None if none would be sent."""
     names: tuple[str, ...]

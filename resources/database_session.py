@@ -1,14 +1,18 @@
 """What holds in every transaction on PostgreSQL, whatever the server, the role, the database or a pooler presets.
 
 It is set by statements, for one transaction: poolers take no options at the start of a connection, and may give the
-next transaction another connection to the server.
+next transaction another connection to the server. Servers that can't hold a warehouse are refused.
 """
 
 import os
 import re
+from typing import Any
 
 import sqlalchemy as sa
 
+from resources.database_errors import URL_VARIABLE, WarehouseError
+
+OLDEST_VERSION = (14,)
 _ENCODINGS = ("UTF8", "SQL_ASCII")  # the latter stores whatever it is sent, and it is sent UTF-8
 _FORMS = {
     "timezone": "UTC",
@@ -28,14 +32,25 @@ def refused_options(url: sa.URL) -> list[str]:
     return sorted(_NOT_TO_BE_ASKED_FOR & asked_for(url).keys())
 
 
-def prepare(connection: sa.Connection, *, lock_timeout_seconds: float, read_only: bool) -> None:
+def options(url: sa.URL, *, read_only: bool) -> dict[str, Any]:
+    """How the driver connects, where the address and the environment don't say."""
+    # Read-only, prepared statements go one at a time: none can end the transaction for the next. Otherwise there are
+    # none, since a pooler may give each transaction another connection.
+    found: dict[str, Any] = {"prepare_threshold": 0 if read_only else None, "client_encoding": "utf8"}
+    if "application_name" not in url.query and "PGAPPNAME" not in os.environ:
+        found["application_name"] = "devin-sessions"
+    if "connect_timeout" not in url.query and "PGCONNECT_TIMEOUT" not in os.environ:
+        found["connect_timeout"] = 10
+    return found
+
+
+def prepare(connection: sa.Connection, *, lock_timeout: str, read_only: bool) -> None:
     """Set what holds until the transaction of `connection` ends; it must be the first thing in it.
 
     Limits that the address or PGOPTIONS ask for by name are left as they are.
     """
     asked = asked_for(connection.engine.url)
-    milliseconds = max(1, int(lock_timeout_seconds * 1000))  # 0 would mean to wait forever
-    limits = {"lock_timeout": str(milliseconds), **({} if read_only else _LIMITS_OF_WRITERS)}
+    limits = {"lock_timeout": lock_timeout, **({} if read_only else _LIMITS_OF_WRITERS)}
     wanted = _FORMS | {name: value for name, value in limits.items() if name not in asked}
     mode = " read only" if read_only else ""
     connection.execute(sa.text(f"set transaction isolation level read committed{mode}"))
@@ -43,12 +58,23 @@ def prepare(connection: sa.Connection, *, lock_timeout_seconds: float, read_only
     connection.execute(sa.select(*(sa.func.set_config(name, value, True) for name, value in wanted.items())))
 
 
-def unfit_encoding(connection: sa.Connection) -> str:
-    """The encoding of the database if it can't hold every name, else empty."""
+def refuse_unfit(connection: sa.Connection, name: str) -> None:
+    """Raise WarehouseError if the server is too old or can't hold every name; messages call the warehouse `name`."""
+    version = connection.dialect.server_version_info
+    if version is not None and version < OLDEST_VERSION:
+        raise WarehouseError(
+            f"The warehouse {name} is PostgreSQL {version[0]}, but {OLDEST_VERSION[0]} is the oldest supported "
+            f"version. Upgrade it, or set {URL_VARIABLE} to another database."
+        )
     driver_connection = connection.connection.driver_connection
     assert driver_connection is not None
-    encoding = driver_connection.info.parameter_status("server_encoding") or ""
-    return "" if encoding in _ENCODINGS else str(encoding)
+    encoding = str(driver_connection.info.parameter_status("server_encoding") or "")
+    if encoding and encoding not in _ENCODINGS:
+        raise WarehouseError(
+            f"The warehouse {name} has the encoding {encoding}, which can't hold every organization's name. Create a "
+            "database with: create database NAME encoding 'UTF8' template template0. Then set "
+            f"{URL_VARIABLE} to it."
+        )
 
 
 def asked_for(url: sa.URL) -> dict[str, str]:

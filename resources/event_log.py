@@ -1,6 +1,5 @@
 """Dagster's event log, in the same SQLite files as stock Dagster, but with each batch of events in one transaction."""
 
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,12 +21,11 @@ class BatchingSqliteEventLogStorage(SqliteEventLogStorage):
     """SqliteEventLogStorage with the same files and rows, for runs of many partitions.
 
     The stock SQLite storage splits a batch up, and each planned or materialized partition costs two transactions on
-    separate connections. Dagster only batches if DAGSTER_EVENT_BATCH_SIZE is set; otherwise this class behaves as stock
-    does. It needs no config: the files are where stock keeps them, under the instance's directory.
+    separate connections. Where Dagster makes no batches, see `event_batches`, this class behaves as stock does. It
+    needs no config: the files are where stock keeps them, under the instance's directory.
     """
 
     def __init__(self, inst_data: ConfigurableClassData | None = None) -> None:
-        self._held = threading.local()
         self._inst_data = inst_data  # the rest waits for the instance, which knows its directory
 
     @classmethod
@@ -78,27 +76,6 @@ class BatchingSqliteEventLogStorage(SqliteEventLogStorage):
         with self._engine(_INDEX, seconds).connect() as connection:
             connection.exec_driver_sql("begin immediate")
             connection.exec_driver_sql("rollback")
-
-    @contextmanager
-    def in_one_batch(self) -> Iterator[None]:
-        """Store the asset events that this thread reports within the block as one batch at its end, even if it raises.
-
-        For events that Dagster reports one by one. They must all belong to one run.
-        """
-        self._held.events = []
-        try:
-            yield
-        finally:
-            events, self._held.events = self._held.events, None
-            if events:
-                self.store_event_batch(events)
-
-    def store_event(self, event: dg.EventLogEntry) -> None:
-        held = getattr(self._held, "events", None)
-        if held is None or event.dagster_event_type not in ASSET_EVENTS:
-            super().store_event(event)
-        else:
-            held.append(event)
 
     def store_event_batch(self, events: Sequence[dg.EventLogEntry]) -> None:
         """Store the events of one run, all or none: after an error Dagster stores them again, one by one."""

@@ -244,8 +244,8 @@ class OnFailingDisk(Database):
     """A database whose file has a block that doesn't read as it was written, once it is complete."""
 
     @contextmanager
-    def transaction(self, *, read_only: bool = False) -> Iterator[sa.Connection]:
-        with super().transaction(read_only=read_only) as connection:
+    def transaction(self, *, read_only: bool = False, alone: bool = True) -> Iterator[sa.Connection]:
+        with super().transaction(read_only=read_only, alone=alone) as connection:
             yield connection
         if not read_only:
             damage_rows(self.path, CELLS)

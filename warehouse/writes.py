@@ -1,6 +1,6 @@
 """The only functions that write rows, except for rollups. Each runs in the caller's transaction and can be repeated."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from warehouse import rollups, tables
+from warehouse import rollups, stored_days, tables
 from warehouse.dimensions import Dimension
 from warehouse.staging import staged, upsert
 
@@ -130,22 +130,38 @@ def listed_rows(
 
 
 def store_days(
-    connection: sa.Connection, dimension: Dimension, readings: Sequence[Reading], provenance: Provenance
+    connection: sa.Connection,
+    dimension: Dimension,
+    readings: Sequence[Reading],
+    provenance: Provenance,
+    lock: Callable[[Sequence[date]], None] = lambda _: None,
 ) -> dict[date, StoredDay]:
     """Upsert whole days: their totals, cells and contradictions. Returns what is stored now, by day.
+
+    `lock` waits for others that write these days. It is called when the rows are checked and staged, which takes half
+    of the time, and before anything stored is read or written.
 
     A day's sum and unattributed count are computed from its cells as stored afterwards, so that the proof is about
     what analysts read. An unchanged count keeps its loaded_at and run_id, unless it came from another version of the
     API. The contradictions replace earlier ones. Where a day's window was another one until now, nothing is kept that
-    was counted in that: neither counts of ids that are not in the reading nor contradictions.
+    was counted in that: neither counts of ids that are not in the reading nor contradictions. Of a day that another
+    run has read later, and stored meanwhile, this reading changes nothing.
 
     Raises TypeError or ValueError for values that can't be a count, an id or a day; see `staging.staged`.
     """
     table = dimension.cells
-    with staged(connection, table, list(_cells(dimension, readings, provenance))) as incoming:
+    days = [reading.day for reading in readings]
+    with staged(connection, table, list(_cells(dimension, readings, provenance))) as rows:
+        incoming: sa.FromClause = rows
+        lock(days)
+        by = provenance
+        later = stored_days.read_later(connection, dimension, days, loaded_at=by.loaded_at, run_id=by.run_id)
+        if later:
+            readings = [reading for reading in readings if reading.day not in later]
+            incoming = sa.select(rows).where(rows.c.day.not_in(later)).subquery()
         changes = _compare(connection, dimension, incoming)
-        _keep_revisions(connection, dimension, incoming)
-        moved = _moved_days(connection, dimension, readings)
+        stored_days.keep_revisions(connection, dimension, incoming)
+        moved = stored_days.moved_days(connection, dimension, {r.day: (r.window_start, r.window_end) for r in readings})
         same_cell = (incoming.c.day == table.c.day) & (incoming.c[dimension.id] == table.c[dimension.id])
         connection.execute(sa.delete(table).where(table.c.day.in_(moved), ~sa.exists().where(same_cell)))
         upsert(
@@ -162,14 +178,14 @@ def store_days(
     of_day = sa.select(table.c.day, sa.func.sum(table.c.sessions_count)).where(table.c.day.in_(days))
     sums = {day: int(total) for day, total in connection.execute(of_day.group_by(table.c.day))}
     totals = [_total(dimension, reading, sums.get(reading.day, 0), provenance) for reading in readings]
-    with staged(connection, dimension.totals, totals) as incoming:
-        upsert(connection, dimension.totals, incoming)
+    with staged(connection, dimension.totals, totals) as of_days:
+        upsert(connection, dimension.totals, of_days)
     _replace_contradictions(connection, dimension, readings, moved, provenance)
     _correct_first_seen(connection, dimension, provenance.loaded_at)
     rollups.mark_stale(connection, dimension, days)
     return {
         row["day"]: StoredDay(row["sessions_count"], row["unattributed_count"], changes.get(row["day"], Changes()))
-        for row in totals
+        for row in [*totals, *later.values()]
     }
 
 
@@ -193,15 +209,6 @@ def _total(dimension: Dimension, reading: Reading, summed: int, provenance: Prov
         f"{dimension.prefix}_loaded": reading.expected - reading.lacking,
         **vars(provenance),
     }
-
-
-def _moved_days(connection: sa.Connection, dimension: Dimension, readings: Sequence[Reading]) -> set[date]:
-    """The days that are stored with another window than that of their reading."""
-    totals = dimension.totals.c
-    stored = sa.select(totals.day, totals.window_start, totals.window_end)
-    of_day = {reading.day: (reading.window_start, reading.window_end) for reading in readings}
-    rows = connection.execute(stored.where(totals.day.in_(of_day)))
-    return {day for day, start, end in rows if of_day[day] != (start, end)}
 
 
 def _correct_first_seen(connection: sa.Connection, dimension: Dimension, read_at: datetime) -> None:
@@ -257,12 +264,12 @@ def store_availability(
     """Mark the ids that the API `refused` to count, with its reason; unmark the others that it has `answered`."""
     table = dimension.listed
     id_ = table.c[dimension.id]
-    for refused_id, reason in refused.items():
+    for refused_id, reason in sorted(refused.items()):  # in one order, so that no two writers wait for each other
         since = sa.func.coalesce(table.c.unavailable_since, at)
         change = sa.update(table).where(id_ == refused_id)
         connection.execute(change.values(unavailable_since=since, unavailable_reason=reason))
     marked = set(connection.scalars(sa.select(id_).where(table.c.unavailable_since.is_not(None))))
-    for answered_id in marked.intersection(answered) - refused.keys():
+    for answered_id in sorted(marked.intersection(answered) - refused.keys()):
         change = sa.update(table).where(id_ == answered_id)
         connection.execute(change.values(unavailable_since=None, unavailable_reason=None))
 
@@ -280,7 +287,7 @@ def store_day_boundary(connection: sa.Connection, timezone: str, day_start_hour:
     connection.execute(row)
 
 
-def _compare(connection: sa.Connection, dimension: Dimension, incoming: sa.TableClause) -> dict[date, Changes]:
+def _compare(connection: sa.Connection, dimension: Dimension, incoming: sa.FromClause) -> dict[date, Changes]:
     table = dimension.cells
     same_cell = (incoming.c.day == table.c.day) & (incoming.c[dimension.id] == table.c[dimension.id])
     rows = connection.execute(
@@ -294,23 +301,3 @@ def _compare(connection: sa.Connection, dimension: Dimension, incoming: sa.Table
         .group_by(incoming.c.day)
     )
     return {row.day: Changes(row.inserted, row.changed, row.cells - row.inserted - row.changed) for row in rows}
-
-
-def _keep_revisions(connection: sa.Connection, dimension: Dimension, incoming: sa.TableClause) -> None:
-    """Append a revision for each stored count that the incoming rows change."""
-    table, revisions = dimension.cells, dimension.revisions
-    same_cell = (incoming.c.day == table.c.day) & (incoming.c[dimension.id] == table.c[dimension.id])
-    changed = (
-        sa.select(
-            incoming.c.day,
-            incoming.c[dimension.id],
-            incoming.c.loaded_at,
-            table.c.sessions_count,
-            incoming.c.sessions_count,
-            incoming.c.run_id,
-        )
-        .select_from(incoming.join(table, same_cell))
-        .where(table.c.sessions_count != incoming.c.sessions_count)
-    )
-    names = ["day", dimension.id, "revised_at", "previous_count", "new_count", "run_id"]
-    connection.execute(sa.insert(revisions).from_select(names, changed))

@@ -215,8 +215,7 @@ def _migrate(settings: Settings) -> None:
     """Migrate a warehouse from an older release. If there is none yet, the first run creates it."""
     database = settings.warehouse
     if not database.is_file or database.exists():
-        with database.transaction() as connection:
-            migrations.migrate(connection)
+        database.write(migrations.migrate)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from dagster_shared.check import CheckError
 from filelock import FileLock
 
 from pipelines.home import home as data_home
+from resources.event_batches import store_in_batches
 from resources.file_errors import UNKNOWN_FIX, Obstacle, forbidden_in, obstacle
 from resources.files import replacing
 
@@ -57,7 +58,7 @@ def dagster_home() -> Path:
     home = _home()
     os.environ["DAGSTER_HOME"] = str(home)
     os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "1000")  # only then does Dagster store events in batches
+    store_in_batches()
     try:
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:

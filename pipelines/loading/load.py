@@ -1,9 +1,9 @@
 """One run's load: blocks of days are fetched, checked and stored one after the other. Keeps what became of each day."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from functools import partial
 
 import dagster as dg
 import sqlalchemy as sa
@@ -25,7 +25,7 @@ from pipelines.schedules import COMPLETE_BEFORE, earlier_runs_of
 from pipelines.settings import Settings
 from resources.database import Database
 from resources.devin_api import DevinAPI
-from resources.event_log import BatchingSqliteEventLogStorage
+from resources.event_batches import materialize_in_one_batch
 from warehouse import reads, writes
 from warehouse.dimensions import Dimension
 from warehouse.writes import Changes, StoredDay
@@ -170,7 +170,8 @@ class Load:
         if not exceeding:
             return {}
         stored = self.database.write(
-            lambda connection: reads.counted_on(connection, self.dimension, [day.day for day in exceeding])
+            lambda connection: reads.counted_on(connection, self.dimension, [day.day for day in exceeding]),
+            alone=False,
         )
         self._older = {day.day: stored[day.day] - self._read[day.day].keys() for day in exceeding}
         return {day: sorted(self._older[day.day] - self.result.lacking.get(day.day, set())) for day in exceeding}
@@ -193,7 +194,8 @@ class Load:
 
     def _recent_activity(self, before: date) -> dict[str, tuple[float, float]]:
         return self.database.write(
-            lambda connection: reads.recent_activity(connection, self.dimension, before - REMEMBERED, before)
+            lambda connection: reads.recent_activity(connection, self.dimension, before - REMEMBERED, before),
+            alone=False,
         )
 
     def _load(self, wanted: Wanted, fetcher: BlockFetcher) -> None:
@@ -235,11 +237,12 @@ class Load:
         answered = {id_ for a in whole for id_ in a.counts}
 
         def store(connection: sa.Connection) -> dict[date, StoredDay]:
-            stored = writes.store_days(connection, self.dimension, readings, provenance)
+            lock = partial(self.database.lock_days, connection)
+            stored = writes.store_days(connection, self.dimension, readings, provenance, lock)
             writes.store_availability(connection, self.dimension, refused, answered, provenance.loaded_at)
             return stored
 
-        stored = self.database.write(store)
+        stored = self.database.write(store, alone=False)
         for a in answers:
             self._record_day(a, stored.get(a.day.day))
         self.progress.stored(stored)
@@ -273,16 +276,14 @@ class Load:
 
     def record_stored_days(self) -> None:
         """Materialize the stored days of a failing run, so that Dagster shows exactly the missing ones as missing."""
-        storage = self.context.instance.event_log_storage
-        with storage.in_one_batch() if isinstance(storage, BatchingSqliteEventLogStorage) else nullcontext():
-            for day, metrics in self.result.stored.items():
-                self.context.log_event(
-                    dg.AssetMaterialization(
-                        asset_key=self.context.asset_key,
-                        partition=day.isoformat(),
-                        metadata=dict(metrics.as_fields_of_a_day()),
-                    )
-                )
+        key = self.context.asset_key
+        materialize_in_one_batch(
+            self.context,
+            [
+                dg.AssetMaterialization(key, partition=day.isoformat(), metadata=dict(metrics.as_fields_of_a_day()))
+                for day, metrics in self.result.stored.items()
+            ],
+        )
 
     def record_contradictions(self) -> None:
         """Report where the API contradicts itself after the last reading of each day."""

@@ -26,6 +26,8 @@ MODULES = {
     "memory": "backfills",
     "kill": "backfills",
     "upsert": "upserts",
+    "writers": "upserts",
+    "failing": "records",
     "nightly": "nights",
     "analysts": "analysts",
     "ui": "screens",

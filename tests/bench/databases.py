@@ -36,7 +36,7 @@ def _postgresql() -> PostgreSQL:
     return server
 
 
-def _new_url(kind: str, directory: Path) -> str:
+def new_url(kind: str, directory: Path) -> str:
     """The URL of a new warehouse: a file in `directory`, or a database on the benchmark's own server."""
     return f"duckdb:///{directory}/warehouse.duckdb" if kind == "DuckDB" else _postgresql().database()
 
@@ -45,7 +45,7 @@ def _new_url(kind: str, directory: Path) -> str:
 def empty(kind: str) -> Iterator[Database]:
     """A new warehouse with all its tables and no rows."""
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
-        database = Database(url=_new_url(kind, Path(name)))
+        database = Database(url=new_url(kind, Path(name)))
         with database.transaction() as connection:
             migrations.migrate(connection)
         yield database
@@ -102,7 +102,7 @@ def history(kind: str, cells: int, nights: int, seed: int) -> History:
     last_day = datetime.now(UTC).date() - timedelta(nights + 1)
     days = [FIRST_DAY + timedelta(n) for n in range((last_day - FIRST_DAY).days + 1)]
     org_ids = World(round(cells / len(days)), 1, seed=seed).org_ids
-    made = History(directory, _new_url(kind, directory), org_ids, days)
+    made = History(directory, new_url(kind, directory), org_ids, days)
     with _doing(f"{kind}: {made.cells:,} cells of {len(org_ids):,} organizations on {len(days):,} days"):
         _fill(made)
     return made

@@ -17,6 +17,9 @@ class Sizes:
     requests: int = 4000
     upserted: tuple[int, int] = (1000, 100)
     by_row: int = 1000
+    writers: int = 8
+    by_writer: tuple[int, int] = (10_000, 31)
+    failing: int = 365
     history: int = 10_000_000
     nightly: int = 500
     shown: tuple[int, int] = (200, 16)
@@ -41,6 +44,9 @@ class Sizes:
             requests=1000,
             upserted=(100, 31),
             by_row=100,
+            writers=3,
+            by_writer=(100, 31),
+            failing=31,
             history=100_000,
             nightly=20,
             shown=(30, 5),

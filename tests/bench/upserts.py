@@ -1,16 +1,20 @@
-"""Measures how fast the warehouse stores cells."""
+"""Measures how fast the warehouse stores cells, and whether several can at once."""
 
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
+from multiprocessing import get_context
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from resources.database import Database
+from resources.database_errors import WarehouseError
 from tests.bench.databases import FIRST_DAY, count, empty
 from tests.bench.sizes import Sizes
 from tests.bench.table import Row, spread
@@ -53,6 +57,44 @@ def upsert(sizes: Sizes) -> list[Row]:
         )
         rows += [compared, reread]
     return rows
+
+
+def writers(sizes: Sizes) -> list[Row]:
+    """Processes that each store a block of days of their own in one warehouse on PostgreSQL, all at once."""
+    orgs, days = sizes.by_writer
+    with empty("PostgreSQL") as database, ProcessPoolExecutor(sizes.writers, get_context("spawn")) as pool:
+        alone = pool.submit(_write, database, orgs, days, 0).result()
+        began = time.perf_counter()
+        outcomes = list(pool.map(partial(_write, database, orgs, days), range(1, sizes.writers + 1)))
+        seconds = time.perf_counter() - began
+        with database.transaction(read_only=True) as connection:
+            stored = connection.scalar(sa.select(sa.func.count()).select_from(tables.daily_sessions)) or 0
+    done = outcomes.count("")
+    return [
+        Row(
+            f"{sizes.writers} writers x {orgs * days:,} cells at once, PostgreSQL, done",
+            f"{sizes.writers} of {sizes.writers}",
+            f"{done} of {sizes.writers}",
+            done == sizes.writers,
+            [f"{seconds:.1f} s", *filter(None, [alone, *outcomes])],
+            is_wrong=stored != orgs * days * (done + (not alone)),
+        )
+    ]
+
+
+def _write(database: Database, orgs: int, days: int, number: int) -> str:
+    """Store the block of days with this number as a load does. Returns the error, empty if there was none."""
+    readings = _readings(orgs, days, FIRST_DAY + timedelta(number * days))
+    by = Provenance("v2", datetime(2025, 6, 1, tzinfo=UTC), run_id=f"writer {number}")
+
+    def store(connection: sa.Connection) -> None:
+        writes.store_days(connection, ORGANIZATIONS, readings, by, partial(database.lock_days, connection))
+
+    try:
+        database.write(store, alone=False)
+    except WarehouseError as error:
+        return str(error)
+    return ""
 
 
 @dataclass(frozen=True)
@@ -99,11 +141,11 @@ def _timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def _readings(orgs: int, days: int) -> list[Reading]:
+def _readings(orgs: int, days: int, first_day: date = FIRST_DAY) -> list[Reading]:
     org_ids = World(orgs, days).org_ids
     found = []
     for number in range(days):
-        day = FIRST_DAY + timedelta(number)
+        day = first_day + timedelta(number)
         start = datetime(day.year, day.month, day.day, tzinfo=UTC)
         counts = {org_id: count(org, number) for org, org_id in enumerate(org_ids)}
         found.append(

@@ -12,6 +12,7 @@ from pipelines.schedules import range_tags
 from resources.sandbox.contract import ORGANIZATIONS_PATH
 from resources.sandbox.logged_request import LoggedRequest
 from resources.sandbox.server import Sandbox
+from tests.support.event_log import OURS, commits, instance_in
 from tests.support.loads import fill
 from tests.support.numbers import in_dagster
 from tests.support.warehouse import rebuild_all
@@ -187,6 +188,15 @@ def test_days_that_cannot_be_read_fail_the_run_and_a_reexecuted_run_reads_nothin
         assert not any(q.org_ids for q in world.asked() if q.start != bad)
         assert world.cells() == world.truth(first, last)
         assert len(world.materialized_days()) == 32
+
+
+def test_the_stored_days_of_a_failing_run_reach_dagsters_record_in_one_transaction(world: World) -> None:
+    world.instance = world.closing.enter_context(instance_in(world.directory / "record", OURS))
+    world.source.fail(status=401, when=lambda a: a.start == datetime(2025, 5, 2, tzinfo=UTC), times=None)
+    with commits() as count:
+        assert not world.load("2025-03-01", "2025-05-02").success
+    assert len(world.materialized_days()) == 62
+    assert count["index.db"] < 50, "and not one for each day"
 
 
 def test_a_day_without_a_control_total_costs_no_further_question_and_is_not_stored(world: World) -> None:

@@ -10,7 +10,7 @@ from resources.database_errors import WarehouseError
 from resources.database_schema import check_schema
 from resources.sandbox.server import Sandbox
 from tests.support.command import Here, command_here
-from tests.support.databases import is_blocking_a_writer, numbers, refusal, with_numbers
+from tests.support.databases import as_superuser, is_blocking_a_writer, numbers, refusal, with_numbers
 from tests.support.postgresql import PostgreSQL
 from tests.support.servers import as_administrator
 from tests.support.warehouse import comments
@@ -40,10 +40,6 @@ def shared(postgresql: PostgreSQL) -> Iterator[str]:
 @pytest.fixture
 def here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Here:
     return command_here(capsys, monkeypatch)
-
-
-def as_superuser(url: str) -> str:
-    return sa.make_url(url).set(username="postgres").render_as_string(hide_password=False)
 
 
 def relations(url: str) -> dict[str, set[str]]:
@@ -119,12 +115,12 @@ def test_reading_creates_no_schema(shared: str) -> None:
 
 def test_writers_of_one_schema_wait_for_each_other_and_those_of_two_do_not(postgresql: PostgreSQL) -> None:
     url = postgresql.database()
-    one, two = Database(url=url, schema="one"), Database(url=url, schema="two", lock_timeout_seconds=0.2)
+    one, two = Database(url=url, schema="one"), Database(url=url, schema="two", lock_patience_seconds=0.2)
     with one.transaction(), two.transaction() as connection:
         assert not is_blocking_a_writer(connection)
     by_search_path = sa.make_url(url).update_query_dict({"options": "-csearch_path=one"})
     with one.transaction(), pytest.raises(WarehouseError, match="is locked"):
-        same = Database(url=by_search_path.render_as_string(hide_password=False), lock_timeout_seconds=0.2)
+        same = Database(url=by_search_path.render_as_string(hide_password=False), lock_patience_seconds=0.2)
         with same.transaction():
             pass
 

@@ -191,7 +191,8 @@ def test_a_reader_whose_connection_is_cut_learns_that_it_was_lost(on_postgresql:
         connection.execute(sa.text("select 1"))
 
 
-def test_a_write_that_conflicts_with_another_transaction_is_retried(on_postgresql: Database) -> None:
+@pytest.mark.parametrize("state", ["40001", "40P01"])
+def test_a_write_that_conflicts_with_another_transaction_is_retried(on_postgresql: Database, state: str) -> None:
     serializable = Database(url=sa.make_url(on_postgresql.url).render_as_string(hide_password=False))
     tries = []
 
@@ -199,11 +200,37 @@ def test_a_write_that_conflicts_with_another_transaction_is_retried(on_postgresq
         tries.append(connection)
         insert(connection, 10 + len(tries))
         if len(tries) == 1:
-            connection.execute(sa.text("do $$ begin raise exception 'hin und her' using errcode = '40001'; end $$"))
+            connection.execute(sa.text(f"do $$ begin raise exception 'hin und her' using errcode = '{state}'; end $$"))
 
     serializable.write(store)
     assert len(tries) == 2
     assert numbers(on_postgresql) == [1, 12]
+
+
+def test_a_write_that_always_conflicts_says_so_and_not_that_the_warehouse_cannot_be_opened(
+    on_postgresql: Database,
+) -> None:
+    with (
+        pytest.raises(WarehouseLost, match="Other transactions kept conflicting"),
+        on_postgresql.transaction() as connection,
+    ):
+        connection.execute(sa.text("do $$ begin raise exception 'nein' using errcode = '40P01'; end $$"))
+
+
+def test_a_write_that_duckdb_refuses_because_another_changed_the_row_is_retried(database: Database) -> None:
+    tries = []
+
+    def store(connection: sa.Connection) -> None:
+        tries.append(connection)
+        connection.execute(sa.text("select * from numbers")).all()
+        if len(tries) == 1:
+            with database.transaction() as another:
+                another.execute(sa.text("update numbers set number = 5"))
+        connection.execute(sa.text("update numbers set number = number + 1"))
+
+    database.write(store)
+    assert len(tries) == 2
+    assert numbers(database) == [6]
 
 
 @pytest.mark.parametrize("state", ["22012", "23505", "42P01", "55P03"])

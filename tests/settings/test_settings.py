@@ -46,6 +46,7 @@ def test_an_empty_variable_means_the_default() -> None:
         "devin_home": None,
         "warehouse_url": f"duckdb:///{PROJECT}/data/warehouse.duckdb",
         "devin_schema": "",
+        "devin_lock_patience_seconds": 600.0,
         "devin_report_path": None,
         "devin_alert_webhook_url": None,
     }
@@ -78,6 +79,7 @@ def test_each_variable_sets_its_setting(monkeypatch: pytest.MonkeyPatch, tmp_pat
         devin_home=str(tmp_path),
         warehouse_url="postgresql+psycopg://127.0.0.1/sessions",
         devin_schema="metrics",
+        devin_lock_patience_seconds="1.5",
         devin_report_path=f"{tmp_path}/page.html",
         devin_alert_webhook_url=f" https://hooks.example.com/{SECRET}?a=b ",
     )
@@ -109,6 +111,7 @@ def test_each_variable_sets_its_setting(monkeypatch: pytest.MonkeyPatch, tmp_pat
         "devin_home": tmp_path,
         "warehouse_url": "postgresql+psycopg://127.0.0.1/sessions",
         "devin_schema": "metrics",
+        "devin_lock_patience_seconds": 1.5,
         "devin_report_path": tmp_path / "page.html",
     }
 
@@ -167,7 +170,8 @@ DATABASES = (
         *(("devin_timeout_seconds", value, SECONDS) for value in ("0", "-1", "601", "nan", "inf", "30s")),
         *(("devin_max_tries", value, "a whole number from 1 to 20") for value in ("0", "21", "true")),
         *(
-            ("devin_patience_seconds", value, "a number of seconds from 1 to 86400")
+            (name, value, "a number of seconds from 1 to 86400")
+            for name in ("devin_patience_seconds", "devin_lock_patience_seconds")
             for value in ("0.9", "86401", "nan")
         ),
         *(("devin_fetch", value, "auto, direct or differenced") for value in ("Direct", "all", "0")),

@@ -29,6 +29,10 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
+def as_superuser(url: str) -> str:
+    return sa.make_url(url).set(username="postgres").render_as_string(hide_password=False)
+
+
 def with_numbers(database: Database) -> Database:
     with database.transaction() as connection:
         connection.execute(sa.text("create table numbers (number integer)"))

@@ -150,6 +150,8 @@ def new_world(source: Sandbox, directory: Path, environment: pytest.MonkeyPatch,
     """A world whose files are in this directory, with the settings of one that gives up on a request soon."""
     for name in Settings.model_fields:
         environment.setenv(name.upper(), "")
+    environment.setenv("DAGSTER_EVENT_BATCH_SIZE", "")  # so that what the definitions set is undone after the test
+    environment.delenv("DAGSTER_EVENT_BATCH_SIZE")
     environment.setenv("DEVIN_API_URL", source.url)
     environment.setenv("DEVIN_API_KEY", source.api_key)
     environment.setenv("DEVIN_MAX_TRIES", "1")
