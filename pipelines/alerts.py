@@ -15,9 +15,10 @@ from dagster._core.storage.asset_check_execution_record import (
 )
 from pydantic import BaseModel, Field
 
+from pipelines.asset_keys import Key
 from pipelines.failures import failure_message, is_interrupt
 from pipelines.partitions import format_days
-from pipelines.produced import Key, Piece, Produced, results_of
+from pipelines.produced import Piece, Produced, results_of
 from pipelines.schedules import JOB
 from pipelines.settings import Settings
 from resources.webhook import URL_VARIABLE, Undelivered, as_text, send

@@ -1,4 +1,4 @@
-"""The keys under which Dagster knows the assets: their names, after the prefix in DEVIN_ASSET_PREFIX."""
+"""The keys under which Dagster knows the assets: their names, after the prefix in DEVIN_ASSET_PREFIX; their pool."""
 
 from collections.abc import Iterable
 
@@ -9,6 +9,11 @@ from warehouse import tables
 from warehouse.dimensions import DIMENSIONS
 
 PUBLISHED_SNAPSHOT, ACTIVITY_REPORT = "published_snapshot", "activity_report"
+
+POOL = "devin_api"
+"""The pool of the assets that ask the API. The project's dagster.yaml lets one run at a time have it."""
+
+Key = dg.AssetKey | dg.AssetCheckKey
 
 _NAMES = {
     *(table.name for dimension in DIMENSIONS for table in (dimension.listed, dimension.cells)),

@@ -10,6 +10,7 @@ import dagster as dg
 from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 from dagster._core.storage.dagster_run import FINISHED_STATUSES, NOT_FINISHED_STATUSES
 
+from pipelines.alive import close_dead_runs
 from pipelines.asset_keys import asset_key, is_any_ours
 from pipelines.behind import behind
 from pipelines.failures import UNUSABLE_WAREHOUSE
@@ -40,6 +41,7 @@ def follow_sensor(settings: Settings, quiet: timedelta = QUIET) -> dg.SensorDefi
         description="Rebuilds the rollups, the snapshot and the report after days were loaded in the UI.",
     )
     def loaded_days_follow(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        close_dead_runs(context.instance)  # or they would appear to be in progress for ever
         now = datetime.now(UTC)
         until = now - quiet
         since = datetime.fromisoformat(context.cursor) if context.cursor else None

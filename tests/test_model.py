@@ -152,7 +152,7 @@ class Warehouse(RuleBasedStateMachine):
         cells, totals, read, either = self._read(days, refresh=refresh)
         progress = Progress()
         definitions = definitions_for(Settings.load(), progress)
-        runs.run_range(definitions, self.instance, progress, ORGANIZATIONS, days[0], days[-1], refresh=refresh)
+        runs.run_days(definitions, self.instance, progress, self.settings, ORGANIZATIONS, days, refresh=refresh)
         self.is_behind = False
         stored = self.stored()
         for day in either & stored.totals.keys():
