@@ -150,9 +150,9 @@ class Warehouse(RuleBasedStateMachine):
     def load(self, between: list[int], refresh: bool) -> None:
         days = self.days[between[0] : between[1] + 1]
         cells, totals, read, either = self._read(days, refresh=refresh)
-        progress = Progress()
-        definitions = definitions_for(Settings.load(), progress)
-        runs.run_days(definitions, self.instance, progress, self.settings, ORGANIZATIONS, days, refresh=refresh)
+        progress, settings = Progress(), Settings.load()
+        definitions = definitions_for(settings, progress)
+        runs.run_days(definitions, self.instance, progress, settings, ORGANIZATIONS, days, refresh=refresh)
         self.is_behind = False
         stored = self.stored()
         for day in either & stored.totals.keys():
