@@ -42,7 +42,10 @@ def follow_sensor(settings: Settings, quiet: timedelta = QUIET) -> dg.SensorDefi
         description="Rebuilds the rollups, the snapshot and the report after days were loaded in the UI.",
     )
     def loaded_days_follow(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        close_dead_runs(context.instance)  # or they would appear to be in progress for ever
+        try:
+            close_dead_runs(context.instance)  # or they would appear to be in progress for ever
+        except OSError as error:
+            context.log.warning(f"Runs whose process was killed cannot be found: {error}")
         now = datetime.now(UTC)
         until = now - quiet
         since = datetime.fromisoformat(context.cursor) if context.cursor else None
@@ -102,7 +105,8 @@ def _ended(
 def _is_ours(record: dg.RunRecord, settings: Settings, location: CodeLocationOrigin | None) -> bool:
     """Whether this is a run of the job, or of any of its assets: an instance may have other code locations too."""
     run = record.dagster_run
-    return is_from(location, run) and (run.job_name == JOB or is_any_ours(settings, run.asset_selection))
+    chosen = run.asset_selection
+    return is_from(location, run) and (is_any_ours(settings, chosen) if chosen else run.job_name == JOB)
 
 
 def _end(record: dg.RunRecord) -> datetime:

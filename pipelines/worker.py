@@ -1,6 +1,7 @@
 """What holds only in a process that Dagster starts for a run, unlike in that of `devin-sessions backfill`."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -51,7 +52,11 @@ def alive_while_asking(context: dg.InitResourceContext, devin_api: DevinAPI) -> 
     if run is None or instance is None or not _is_worker(context):
         yield devin_api
         return
-    with marked_as_alive(instance, run.run_id):
+    with ExitStack() as marked:
+        with suppress(
+            OSError
+        ):  # in a home that can't be written, as in a container of its own, nobody would look for it
+            marked.enter_context(marked_as_alive(instance, run.run_id))
         yield devin_api
 
 

@@ -22,6 +22,7 @@ MODULES = {
     "client": "throughput",
     "backfill": "backfills",
     "limit": "calls",
+    "turns": "turns",
     "memory": "backfills",
     "kill": "backfills",
     "upsert": "upserts",
