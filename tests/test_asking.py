@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 
@@ -53,10 +54,10 @@ class Holder(Progress):
         thread.join()
 
 
-def shown_in(world: World) -> str:
-    """What the command begun last has printed so far."""
-    outputs, errors = (sorted(world.directory.glob(f"{kind}-*")) for kind in ("output", "errors"))
-    return outputs[-1].read_text("utf-8") + errors[-1].read_text("utf-8")
+def have_said(world: World, text: str, times: int) -> bool:
+    """Whether the commands that were begun have printed this so many times."""
+    paths = [path for kind in ("output", "errors") for path in world.directory.glob(f"{kind}-*")]
+    return "".join(path.read_text("utf-8") for path in paths).count(text) == times
 
 
 def test_a_run_waits_for_another_process_before_it_asks_and_says_for_whom(world: World) -> None:
@@ -85,11 +86,13 @@ def test_a_probe_and_a_dry_run_wait_too_but_leave_no_file_where_nothing_was_load
     assert here("backfill", "2025-04-01", "--dry-run")[0] == 0
     lock = world.settings.asking_lock
     assert lock is not None and not lock.exists()
-    for arguments in (("probe", "--until", "2025-04-07"), ("backfill", "2025-04-01", "--dry-run")):
+    for number, arguments in enumerate(
+        (("probe", "--until", "2025-04-07"), ("backfill", "2025-04-01", "--dry-run")), 1
+    ):
         holder = Holder()
         with holder.asking(world.settings):
             command = begin(world, *arguments)
-            wait_until(lambda: "Waiting for run 0123abcd" in shown_in(world), "it says that it waits")
+            wait_until(partial(have_said, world, "Waiting for run 0123abcd", number), "it says that it waits")
             holder.is_waited_for.set()
         assert command.ended().code == 0
 
