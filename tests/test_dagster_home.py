@@ -186,5 +186,5 @@ def test_a_read_only_home_is_reported_and_status_and_query_work(world: World, ho
             assert "Read-only file system" in err and "Make that file system writable" in err
             assert "days loaded" in here("status")[1]
             assert here("query", "select 1")[0] == 0
-            code, _, err = here("ui", "--port", "0")
+            code, _, err = devin_sessions("ui", "--port", "0")
             assert (code, err.startswith("Dagster's record of runs")) == (exit_codes.WRONG_USE, True)
