@@ -9,15 +9,17 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
+from dagster._core.remote_origin import CodeLocationOrigin
 from dagster._core.storage.asset_check_execution_record import (
     AssetCheckExecutionRecord,
     AssetCheckExecutionRecordStatus,
 )
 from pydantic import BaseModel, Field
 
+from pipelines.asset_keys import Key, is_from
 from pipelines.failures import failure_message, is_interrupt
 from pipelines.partitions import format_days
-from pipelines.produced import Key, Piece, Produced, results_of
+from pipelines.produced import Piece, Produced, results_of
 from pipelines.schedules import JOB
 from pipelines.settings import Settings
 from resources.webhook import URL_VARIABLE, Undelivered, as_text, send
@@ -80,7 +82,8 @@ def alerts_sensor(
         memory = Memory.model_validate_json(context.cursor) if context.cursor else Memory()
         now = datetime.now(UTC)
         known = [run_id for reported in memory.open.values() for run_id in reported.run_ids]
-        failed = FailedRuns(context.instance, settings, watched_assets | watched_checks)
+        watched = watched_assets | watched_checks
+        failed = FailedRuns(context.instance, settings, watched, context.code_location_origin)
         problems = [*failed.problems(known, now), *red_checks(context.instance, watched_checks)]
         new = [problem for problem in problems if problem.name not in memory.open]
         resolved = memory.open.keys() - {problem.name for problem in problems}
@@ -148,11 +151,12 @@ class FailedRun:
 
 @dataclass(frozen=True)
 class FailedRuns:
-    """The failed runs in `instance` that planned something in `watched`."""
+    """The failed runs in `instance` of this code location that planned something in `watched`."""
 
     instance: dg.DagsterInstance
     settings: Settings
     watched: Collection[Key]
+    location: CodeLocationOrigin | None
 
     def problems(self, known: Sequence[str], now: datetime) -> list[Problem]:
         """One problem for each step in which runs fail, however many do. `known` are ids of runs reported before.
@@ -179,8 +183,11 @@ class FailedRuns:
         records = [*self.instance.get_run_records(dg.RunsFilter(statuses=failed, updated_after=now - NEWS))]
         if known:
             records += self.instance.get_run_records(dg.RunsFilter(statuses=failed, run_ids=known))
-        ours = {record.storage_id: record for record in records if record.dagster_run.job_name in JOBS}
+        ours = {record.storage_id: record for record in records if self._is_ours(record.dagster_run)}
         return [ours[storage_id] for storage_id in sorted(ours, reverse=True)]
+
+    def _is_ours(self, run: dg.DagsterRun) -> bool:
+        return run.job_name in JOBS and is_from(self.location, run)
 
     def _failed_run(self, record: dg.RunRecord, produced: Produced) -> FailedRun | None:
         """The failed run of this record; None if everything it planned exists by now, or a user stopped it."""

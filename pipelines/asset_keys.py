@@ -1,14 +1,20 @@
-"""The keys under which Dagster knows the assets: their names, after the prefix in DEVIN_ASSET_PREFIX."""
+"""The keys under which Dagster knows the assets: their names, after the prefix in DEVIN_ASSET_PREFIX; their pool."""
 
 from collections.abc import Iterable
 
 import dagster as dg
+from dagster._core.remote_origin import CodeLocationOrigin
 
 from pipelines.settings import Settings
 from warehouse import tables
 from warehouse.dimensions import DIMENSIONS
 
 PUBLISHED_SNAPSHOT, ACTIVITY_REPORT = "published_snapshot", "activity_report"
+
+POOL = "devin_api"
+"""The pool of the assets that ask the API. The project's dagster.yaml lets one run at a time have it."""
+
+Key = dg.AssetKey | dg.AssetCheckKey
 
 _NAMES = {
     *(table.name for dimension in DIMENSIONS for table in (dimension.listed, dimension.cells)),
@@ -21,6 +27,15 @@ _NAMES = {
 def asset_key(settings: Settings, name: str) -> dg.AssetKey:
     """The key of the asset with this name."""
     return dg.AssetKey([*settings.devin_asset_prefix, name])
+
+
+def is_from(location: CodeLocationOrigin | None, run: dg.DagsterRun) -> bool:
+    """Whether a run is one of this code location's; runs of `devin-sessions backfill` belong to none, and count."""
+    return (
+        location is None
+        or run.remote_job_origin is None
+        or run.remote_job_origin.location_name == location.location_name
+    )
 
 
 def is_any_ours(settings: Settings, keys: Iterable[dg.AssetKey] | None) -> bool:

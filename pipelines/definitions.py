@@ -1,6 +1,7 @@
 """Everything Dagster loads, listed by name."""
 
 import warnings
+from collections.abc import Callable
 
 import dagster as dg
 
@@ -18,6 +19,7 @@ from pipelines.loading.progress import Progress
 from pipelines.partitions import daily_partitions
 from pipelines.schedules import daily_refresh_schedule
 from pipelines.settings import SECRETS, Settings
+from pipelines.worker import alive_while_asking, warehouse_of
 from resources.devin_api import DevinAPI
 from resources.event_batches import store_in_batches
 from resources.pace_row import PaceRows
@@ -57,12 +59,12 @@ def definitions_for(settings: Settings, progress: Progress | None = None) -> dg.
         assets=assets,
         asset_checks=checks,
         sensors=sensors,
-        schedules=[daily_refresh_schedule(assets, partitions, settings)],
+        schedules=[daily_refresh_schedule(assets, checks, partitions, settings)],
         resources={
             "settings": _fixed(settings.model_copy(update=dict.fromkeys(SECRETS))),  # read where they are sent
             "progress": _fixed(progress or Progress()),
-            "devin_api": _fixed(devin_api_for(settings)),
-            "database": _fixed(settings.warehouse),
+            "devin_api": _resource(lambda context: alive_while_asking(context, devin_api_for(settings))),
+            "database": _resource(lambda context: warehouse_of(context, settings)),
             # Assets pass no values on; the default one writes files to a directory that a run's config may choose.
             "io_manager": dg.mem_io_manager,
         },
@@ -71,8 +73,12 @@ def definitions_for(settings: Settings, progress: Progress | None = None) -> dg.
 
 
 def _fixed(value: object) -> dg.ResourceDefinition:
+    return _resource(lambda _: value)
+
+
+def _resource(function: Callable[[dg.InitResourceContext], object]) -> dg.ResourceDefinition:
     """A resource that a run's config cannot change, since anyone who reaches the UI can write that config."""
-    return dg.ResourceDefinition(lambda _: value, config_schema={})
+    return dg.ResourceDefinition(function, config_schema={})
 
 
 def devin_api_for(settings: Settings) -> DevinAPI:

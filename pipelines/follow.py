@@ -8,9 +8,11 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
+from dagster._core.remote_origin import CodeLocationOrigin
 from dagster._core.storage.dagster_run import FINISHED_STATUSES, NOT_FINISHED_STATUSES
 
-from pipelines.asset_keys import asset_key, is_any_ours
+from pipelines.alive import close_dead_runs
+from pipelines.asset_keys import asset_key, is_any_ours, is_from
 from pipelines.behind import behind
 from pipelines.failures import UNUSABLE_WAREHOUSE
 from pipelines.schedules import JOB
@@ -40,14 +42,19 @@ def follow_sensor(settings: Settings, quiet: timedelta = QUIET) -> dg.SensorDefi
         description="Rebuilds the rollups, the snapshot and the report after days were loaded in the UI.",
     )
     def loaded_days_follow(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        try:
+            close_dead_runs(context.instance)  # or they would appear to be in progress for ever
+        except OSError as error:
+            context.log.warning(f"Runs whose process was killed cannot be found: {error}")
         now = datetime.now(UTC)
         until = now - quiet
         since = datetime.fromisoformat(context.cursor) if context.cursor else None
         if since and since > now:
             since = None  # the clock was ahead, and runs would go unnoticed for as long as that
-        if _is_busy(context.instance, settings):
+        location = context.code_location_origin
+        if _is_busy(context.instance, settings, location):
             return dg.SensorResult(skip_reason="A run or a backfill is in progress.")
-        ended = _ended(context.instance, settings, since)
+        ended = _ended(context.instance, settings, location, since)
         if any(_end(record) > until for record in ended):
             return dg.SensorResult(skip_reason="A run ended just now; another may follow at once.")
         if since and not ended:
@@ -77,26 +84,29 @@ def follow_sensor(settings: Settings, quiet: timedelta = QUIET) -> dg.SensorDefi
     return loaded_days_follow
 
 
-def _is_busy(instance: dg.DagsterInstance, settings: Settings) -> bool:
+def _is_busy(instance: dg.DagsterInstance, settings: Settings, location: CodeLocationOrigin | None) -> bool:
     backfills = instance.get_backfills(filters=BulkActionsFilter(statuses=_UNFINISHED_BACKFILLS))
     runs = instance.get_run_records(dg.RunsFilter(statuses=NOT_FINISHED_STATUSES))
     return any(is_any_ours(settings, backfill.asset_selection) for backfill in backfills) or any(
-        _is_ours(record, settings) for record in runs
+        _is_ours(record, settings, location) for record in runs
     )
 
 
-def _ended(instance: dg.DagsterInstance, settings: Settings, since: datetime | None) -> list[dg.RunRecord]:
+def _ended(
+    instance: dg.DagsterInstance, settings: Settings, location: CodeLocationOrigin | None, since: datetime | None
+) -> list[dg.RunRecord]:
     """The runs that ended after `since`, newest first; a last one, if there is any, if `since` is None."""
     ended = dg.RunsFilter(statuses=FINISHED_STATUSES, updated_after=since - _SLACK if since else None)
     records = instance.get_run_records(ended, limit=None if since else _RECENT_RUNS)
-    ours = [record for record in records if _is_ours(record, settings)]
+    ours = [record for record in records if _is_ours(record, settings, location)]
     return [record for record in ours if _end(record) > since] if since else ours[:1]
 
 
-def _is_ours(record: dg.RunRecord, settings: Settings) -> bool:
+def _is_ours(record: dg.RunRecord, settings: Settings, location: CodeLocationOrigin | None) -> bool:
     """Whether this is a run of the job, or of any of its assets: an instance may have other code locations too."""
     run = record.dagster_run
-    return run.job_name == JOB or is_any_ours(settings, run.asset_selection)
+    chosen = run.asset_selection
+    return is_from(location, run) and (is_any_ours(settings, chosen) if chosen else run.job_name == JOB)
 
 
 def _end(record: dg.RunRecord) -> datetime:

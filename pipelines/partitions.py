@@ -75,6 +75,17 @@ def ranges(days: Iterable[date]) -> list[tuple[date, date]]:
     return found
 
 
+def parts(days: Iterable[date], longest: int) -> list[tuple[date, date]]:
+    """The fewest (first, last) pairs that cover these days, each of up to `longest` days, which may include others."""
+    found: list[tuple[date, date]] = []
+    for day in sorted(days):
+        if found and (day - found[-1][0]).days < longest:
+            found[-1] = (found[-1][0], day)
+        else:
+            found.append((day, day))
+    return found
+
+
 def format_days(days: Sequence[date]) -> str:
     """These days as ranges, such as `2025-01-03, 2025-01-05…2025-01-09 (6 days)`; at most six ranges are listed."""
     parts = [f"{a}" if a == b else f"{a}…{b}" for a, b in ranges(days)]

@@ -17,7 +17,7 @@ from dagster._core.storage.asset_check_execution_record import (
     AssetCheckExecutionRecordStatus,
 )
 
-from pipelines.asset_keys import asset_key
+from pipelines.asset_keys import Key, asset_key
 from pipelines.failures import UNUSABLE_WAREHOUSE
 from pipelines.ledger import open_read_only
 from pipelines.settings import Settings
@@ -27,7 +27,6 @@ from warehouse import reads
 LOCK_TIMEOUT_SECONDS = 5.0
 _EVENTS_A_PAGE = 200
 
-Key = dg.AssetKey | dg.AssetCheckKey
 Piece = tuple[Key, str]
 """Something that a run produces: a check's result, an asset, or one day of an asset. The text is the day, or empty."""
 

@@ -113,6 +113,14 @@ class Settings(BaseSettings):
         ge=0,
         le=3650,
     )
+    devin_days_per_run: int = _setting(
+        366,
+        "How many days one run spans at most. A longer backfill, in the UI too, is several runs, one after the other; "
+        "the rollups, the checks, the snapshot and the report follow the last one.",
+        "a whole number from 1 to 3650",
+        ge=1,
+        le=3650,
+    )
     devin_max_connections: int = _setting(
         64,
         "Maximum number of concurrent requests.",
@@ -350,6 +358,15 @@ class Settings(BaseSettings):
         """The copy of the warehouse that analysts read, next to it; None if the warehouse is on a server."""
         warehouse = self.warehouse
         return warehouse.path.parent / "published" / "devin_sessions.duckdb" if warehouse.is_file else None
+
+    @property
+    def asking_lock(self) -> Path | None:
+        """The file that whoever asks the API keeps locked; None with PostgreSQL, where all share one pace."""
+        warehouse = self.warehouse
+        if not warehouse.is_duckdb:
+            return None
+        path = warehouse.path if warehouse.is_file else home.home() / "warehouse.duckdb"
+        return path.with_name(f"{path.name}.asking")
 
     @property
     def published_report(self) -> Path | None:

@@ -20,6 +20,7 @@ SUBJECTS = {
         "devin_day_start_hour",
         "devin_lookback_days",
         "devin_catch_up_days",
+        "devin_days_per_run",
     ],
     "Requests to the API": [
         "devin_fetch",

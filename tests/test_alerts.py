@@ -11,6 +11,8 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.remote_origin import ManagedGrpcPythonEnvCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
 from pipelines import alerts
 from pipelines.command import dagster_home
@@ -201,6 +203,30 @@ def test_a_failed_run_that_was_started_in_the_ui_is_reported_too(watch: Watch) -
     tags = range_tags(watch.days[5], watch.days[5])
     job.execute_in_process(instance=watch.world.instance, tags=tags, raise_on_error=False)
     assert watch.tick()[0].startswith("Run failed in daily_sessions\n")
+
+
+def test_a_failed_run_of_another_code_location_is_not_reported(watch: Watch) -> None:
+    def at(location: str) -> ManagedGrpcPythonEnvCodeLocationOrigin:
+        return ManagedGrpcPythonEnvCodeLocationOrigin(LoadableTargetOrigin(module_name="x"), location)
+
+    for location, titles in (("another", []), ("own", ["Run broke off"])):
+        failed = watch.world.instance.create_run_for_job(
+            watch.world.definitions.resolve_job_def(JOB),
+            tags=range_tags(watch.days[0], watch.days[1]),
+            remote_job_origin=RemoteJobOrigin(RemoteRepositoryOrigin(at(location), "__repository__"), JOB),
+        )
+        watch.world.instance.report_run_failed(failed, "Killed.")
+        context = dg.SensorEvaluationContext(
+            None,
+            instance=watch.world.instance,
+            cursor=watch.cursor,
+            code_location_origin=at("own"),
+            repository_def=watch.world.definitions.get_repository_def(),
+        )
+        before = len(watch.receiver.texts)
+        with context:
+            watch.cursor = watch.sensor.evaluate_tick(context).cursor
+        assert [text.splitlines()[0] for text in watch.receiver.texts[before:]] == titles
 
 
 def test_a_killed_run_is_reported_without_the_days_that_it_stored(watch: Watch) -> None:

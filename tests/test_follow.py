@@ -1,9 +1,11 @@
 """Days loaded by any run reach the rollups, the snapshot and the report, each once."""
 
 import json
+import shutil
 import signal
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -11,8 +13,10 @@ import pytest
 import sqlalchemy as sa
 import tenacity
 
+from pipelines.alive import marked_as_alive
 from pipelines.behind import CATCH_UP, behind
 from pipelines.command import exit_codes
+from pipelines.failures import failure_message
 from pipelines.follow import SENSOR, follow_sensor
 from pipelines.schedules import JOB, next_tick, range_tags
 from resources.sandbox.server import Sandbox
@@ -116,15 +120,37 @@ def test_a_day_loaded_in_the_ui_reaches_rollups_snapshot_and_report(reported: Wo
         assert graphql(ui.url, LAUNCH % "launchRun", params=launched)["launchRun"]["__typename"] == "LaunchRunSuccess"
         in_time(lambda: snapshot.exists() and report.exists())
         in_time(lambda: {run["status"] for run in graphql(ui.url, RUNS)["runsOrError"]["results"]} == {"SUCCESS"})
+        shutil.move(world.database.path, f"{world.database.path}.elsewhere")
+        graphql(ui.url, LAUNCH % "launchRun", params=launched)
+        in_time(lambda: "FAILURE" in {run["status"] for run in graphql(ui.url, RUNS)["runsOrError"]["results"]})
+        assert not world.database.path.exists(), "a worker that does not see the warehouse makes no new one"
+        shutil.move(f"{world.database.path}.elsewhere", world.database.path)
     expected = sum(world.truth(DAY, DAY).values())
     for table in ROLLUPS:
         assert in_snapshot(world, f"select sum(sessions_count)::bigint from {table}") == [(expected,)]
     assert DAY in report.read_text(encoding="utf-8")
     with dg.DagsterInstance.from_config(str(world.directory / "dagster")) as instance:
-        own, loading = (run for run in instance.get_runs())
+        blind, own, loading = (run for run in instance.get_runs())
+        (failed,) = instance.all_logs(blind.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
+        message = failure_message(failed.get_dagster_event(), blind.run_id)
+        marks = [*Path(instance.root_directory, "alive").iterdir()]
+    assert f"The warehouse {world.database.path} is missing here, although run {loading.run_id[:8]} of " in message
+    assert marks == [], "a run that has ended is not marked as alive"
     assert own.tags["dagster/sensor_name"] == SENSOR
     assert {key.to_user_string() for key in own.asset_selection or ()} == {*EVERYTHING}
     assert {key.to_user_string() for key in loading.asset_selection or ()} == {*LOADED}
+
+
+def test_a_run_whose_process_was_killed_neither_runs_for_ever_nor_holds_up_the_others(reported: World) -> None:
+    job = reported.definitions.resolve_job_def(JOB)
+    killed = reported.instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
+    alive = reported.instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
+    Path(reported.instance.root_directory, "alive").mkdir()
+    Path(reported.instance.root_directory, "alive", killed.run_id).touch()
+    with marked_as_alive(reported.instance, alive.run_id):
+        Daemon(reported).tick()
+        statuses = {run.run_id: run.status for run in reported.instance.get_runs()}
+    assert statuses == {killed.run_id: dg.DagsterRunStatus.FAILURE, alive.run_id: dg.DagsterRunStatus.STARTED}
 
 
 def test_days_loaded_by_several_runs_even_failed_ones_are_followed_by_one_run_once_nothing_runs(

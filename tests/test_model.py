@@ -152,10 +152,10 @@ class Warehouse(RuleBasedStateMachine):
         """Load days, with or without what is downstream of them."""
         days = self.days[between[0] : between[1] + 1]
         cells, totals, read, either = self._read(days, refresh=refresh)
-        progress = Progress()
-        definitions = definitions_for(Settings.load(), progress)
+        progress, settings = Progress(), Settings.load()
+        definitions = definitions_for(settings, progress)
         if publishes:
-            runs.run_range(definitions, self.instance, progress, ORGANIZATIONS, days[0], days[-1], refresh=refresh)
+            runs.run_days(definitions, self.instance, progress, settings, ORGANIZATIONS, days, refresh=refresh)
         else:
             complete_before = None if refresh else days[-1] + timedelta(days=1)
             definitions.resolve_job_def(JOB).execute_in_process(

@@ -9,8 +9,10 @@ from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import WorkspaceFileTarget
 
 from pipelines.command.dagster_home import open_instance
+from pipelines.command.status import status
 from pipelines.follow import follow_sensor
 from pipelines.home import PROJECT
+from pipelines.schedules import JOB
 from tests.support.command import devin_sessions
 from tests.support.pages import blocks
 from tests.support.world import World
@@ -108,12 +110,13 @@ def test_the_sensor_neither_waits_for_nor_follows_the_runs_of_other_projects(bes
     @dg.asset(key=key)
     def another() -> None: ...
 
-    job = dg.Definitions([another]).resolve_implicit_global_asset_job_def()
+    job = dg.Definitions([another], jobs=[dg.define_asset_job(JOB, [another])]).resolve_job_def(JOB)
     beside_another.instance.create_run_for_job(
         job, asset_selection=frozenset({key}), status=dg.DagsterRunStatus.STARTED
     )
     job.execute_in_process(instance=beside_another.instance, asset_selection=[key])
     beside_another.load("2025-04-01", "2025-04-01")
+    assert [run.days for run in status(beside_another.settings, beside_another.instance).runs] == ["2025-04-01"]
     tick = follow_sensor(beside_another.settings).evaluate_tick(dg.build_sensor_context(beside_another.instance))
     assert tick.skip_message == "A run ended just now; another may follow at once.", "that of the load"
 

@@ -7,6 +7,7 @@ import dagster as dg
 import pytest
 
 from pipelines.partitions import closed_days, daily_partitions
+from pipelines.schedules import JOB
 from tests.support.loads import fill
 from tests.support.warehouse import migrated
 from tests.support.world import World, single_day_requests
@@ -75,6 +76,45 @@ def test_a_machine_that_was_off_catches_up_in_one_run_per_contiguous_range(world
     fill(world, *days_of(requests[1]))
     assert [days_of(request) for request in tick(world, at)] == [("2025-06-09", "2025-06-11")], "only the look-back"
     assert world.cells() == world.truth("2025-06-03", "2025-06-11")
+
+
+def test_many_days_that_were_missed_are_two_runs_of_which_only_the_last_publishes(world: World) -> None:
+    at = datetime(2025, 6, 29, 2, 30, tzinfo=ZoneInfo("UTC"))
+    for day in range(1, 26, 2):
+        fill(world, f"2025-06-{day:02}", f"2025-06-{day:02}")
+    world.configure(devin_start_date="2025-06-01")
+    caught_up, nightly = tick(world, at)
+    assert [days_of(caught_up), days_of(nightly)] == [("2025-06-02", "2025-06-24"), ("2025-06-26", "2025-06-28")]
+    loads = {"organizations", "daily_sessions"}
+    assert {key.to_user_string() for key in caught_up.asset_selection or ()} == loads
+    assert [key.name for key in caught_up.asset_check_keys or ()] == ["list_is_whole"]
+    job = world.definitions.resolve_job_def(JOB)
+    everything = {key.to_user_string() for key in job.asset_layer.executable_asset_keys}
+    assert {key.to_user_string() for key in nightly.asset_selection or ()} == everything - {"organizations"}
+    checks = {key for key in job.asset_layer.asset_graph.asset_check_keys if key.name != "list_is_whole"}
+    assert {*(nightly.asset_check_keys or ())} == checks
+
+    world.source.requests.clear()
+    for request in (caught_up, nightly):
+        assets, of_checks = {*(request.asset_selection or ())}, {*(request.asset_check_keys or ())}
+        part = job.get_subset(asset_selection=assets, asset_check_selection=of_checks)
+        assert part.execute_in_process(instance=world.instance, tags=dict(request.tags)).success
+    asked = {q.start.day for q in single_day_requests(world) if q.start and q.org_ids}
+    assert asked == {*range(2, 26, 2), 26, 27, 28}, "of the days in between, at most a total"
+    assert world.cells() == world.truth("2025-06-01", "2025-06-28")
+    assert [days_of(request) for request in tick(world, at)] == [("2025-06-26", "2025-06-28")]
+
+
+@pytest.mark.usefixtures("empty_warehouse")
+def test_no_run_that_the_schedule_requests_spans_more_days_than_allowed(world: World) -> None:
+    world.configure(devin_days_per_run="10", devin_catch_up_days="25")
+    requests = tick(world, datetime(2025, 6, 26, 2, 30, tzinfo=ZoneInfo("UTC")))
+    days = [("2025-06-01", "2025-06-10"), ("2025-06-11", "2025-06-20"), ("2025-06-21", "2025-06-25")]
+    assert [days_of(request) for request in requests] == days
+    first, middle, last = ({key.to_user_string() for key in request.asset_selection or ()} for request in requests)
+    assert (first, middle) == ({"organizations", "daily_sessions"}, {"daily_sessions"})
+    assert "published_snapshot" in last and "organizations" not in last
+    assert requests[1].asset_check_keys == []
 
 
 def test_days_that_lack_an_organization_are_caught_up_too(world: World) -> None:

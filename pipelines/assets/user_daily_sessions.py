@@ -2,8 +2,7 @@
 
 import dagster as dg
 
-from pipelines.asset_keys import asset_key
-from pipelines.assets.catalogue import table_asset
+from pipelines.assets.catalogue import counts_asset
 from pipelines.loading.load import load_partitions
 from pipelines.loading.progress import Progress
 from pipelines.settings import Settings
@@ -13,17 +12,9 @@ from warehouse.dimensions import USERS
 
 
 def user_daily_sessions_asset(settings: Settings, partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDefinition:
-    """The asset over these days. One run loads any set of them, each with its own window."""
+    """The asset over these days."""
 
-    @table_asset(
-        settings,
-        USERS.cells,
-        "python",
-        "api",
-        partitions_def=partitions,
-        backfill_policy=dg.BackfillPolicy.single_run(),
-        deps=[asset_key(settings, USERS.listed.name)],
-    )
+    @counts_asset(settings, USERS, partitions)
     def user_daily_sessions(
         context: dg.AssetExecutionContext,
         settings: dg.ResourceParam[Settings],

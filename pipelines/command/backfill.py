@@ -16,7 +16,7 @@ from pipelines.definitions import definitions_for
 from pipelines.ledger import missing_days, open_read_only
 from pipelines.loading.changed_settings import moved_days, refuse_other_version
 from pipelines.loading.counted_ids import doubt_about_choice
-from pipelines.partitions import format_days, ranges
+from pipelines.partitions import format_days
 from pipelines.settings import Settings
 from resources.devin_key import key_from_environment, version_for
 from warehouse import migrations, reads, writes
@@ -114,18 +114,14 @@ class _Load:
         say(f"{self.dimension.setting} has changed since the last load. It now means {number}.", "listed", ids=ids)
 
     def run(self, settings: Settings, instance: dg.DagsterInstance) -> None:
-        """Load the days, with one run for each contiguous range of them, and print a summary."""
+        """Load the days and print a summary."""
         if not self.wanted:
             return
         with self.progress:
             definitions = definitions_for(settings, self.progress)
-            for start, end in ranges(self.wanted):
-                outcome = runs.run_range(
-                    definitions, instance, self.progress, self.dimension, start, end, refresh=self.refresh
-                )
-                self.outcomes.append(outcome)
-                if self.ended_early:
-                    break
+            self.outcomes += runs.run_days(
+                definitions, instance, self.progress, settings, self.dimension, self.wanted, refresh=self.refresh
+            )
         metrics = self.progress.metrics
         changes = metrics.changes
         summary = (

@@ -59,15 +59,16 @@ def run_demo(days: int, organizations: int, *, ui_port: int | None) -> None:
         closed = closed_days(daily_partitions(settings))
         with LiveProgress() as progress, open_instance() as instance:
             definitions = definitions_for(settings, progress)
-            outcome = runs.run_range(definitions, instance, progress, ORGANIZATIONS, closed[0], closed[-1])
+            outcomes = runs.run_days(definitions, instance, progress, settings, ORGANIZATIONS, closed)
         severities = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN
-        checks = [sentence for severity in severities for sentence in runs.failed_checks([outcome], severity)]
-        for sentence in outcome.failures + checks:
+        checks = [sentence for severity in severities for sentence in runs.failed_checks(outcomes, severity)]
+        failures = [sentence for outcome in outcomes for sentence in outcome.failures]
+        for sentence in failures + checks:
             complain(sentence, "not_loaded")
-        if outcome.is_interrupted:
+        if outcomes[-1].is_interrupted:
             complain("Interrupted. To see the demo, run the same command again.", "interrupted")
             raise SystemExit(interrupts.exit_code())
-        if outcome.failures:
+        if failures:
             raise SystemExit(1)
         _keep_start_date(first_day)
         report = directory() / "published" / "report.html"

@@ -11,11 +11,12 @@ from pipelines.command.backfill import Ledger, read_ledger
 from pipelines.command.probe import impatient
 from pipelines.command.screen import is_json, say, show_table
 from pipelines.ledger import open_read_only
+from pipelines.loading.asking import asking_alone
 from pipelines.loading.block_size import DAYS_PER_BLOCK, Wanted, in_blocks
 from pipelines.loading.cost import Cost, Counts, cost_of, differenced_requests
 from pipelines.loading.counted_ids import as_organization, as_user, chosen_entries
 from pipelines.loading.stored_before import StoredBefore
-from pipelines.partitions import as_days, daily_partitions, format_days, ranges
+from pipelines.partitions import as_days, daily_partitions, format_days, parts, ranges
 from pipelines.settings import Settings
 from resources.calls import Calls
 from resources.devin_api import DevinClient
@@ -77,8 +78,11 @@ def _plan(
     chosen, now = settings.chosen(dimension), datetime.now(UTC)
     rows = writes.listed_rows(connection, dimension, entries, now)
     lacking = reads.missing_ids(connection, dimension, days, chosen, rows)
-    days = [day for day in days if refresh or lacking.get(day, {""})]
-    moved = ledger.moved[dimension].intersection(days)
+    asked_for, days = days, [day for day in days if refresh or lacking.get(day, {""})]
+    spans = parts(days, settings.devin_days_per_run)
+    # A run also reads the moved days among its own, although they are loaded.
+    spanned = [day for day in asked_for if any(first <= day <= last for first, last in spans)]
+    moved = ledger.moved[dimension].intersection(spanned)
     ids = sorted(entry.id for entry in entries) or reads.latest_listed(connection, dimension)
     refused = refused_ids(connection, dimension)
     stored = StoredBefore(
@@ -86,17 +90,17 @@ def _plan(
     )
     recent = _recent(connection, dimension)
     pages = 0 if chosen else math.ceil(len(ids) / PAGE_SIZE)
-    listing = pages if dimension in ledger.outdated else 0
-    cost, cells, differenced_cells = Cost(listing, listing), 0, 0
-    for first, last in ranges(days):
-        in_run = as_days(daily_partitions(settings), (f"{day}" for day in days if first <= day <= last))
+    listings = pages * ((dimension in ledger.outdated) + bool(days))
+    cost, cells, differenced_cells = Cost(listings, listings), 0, 0
+    for first, last in spans:
+        in_run = as_days(daily_partitions(settings), (f"{day}" for day in spanned if first <= day <= last))
         to_complete = {} if refresh else stored.to_complete(f"{last + timedelta(days=1)}")
         wanted = stored.wanted(in_run, to_complete)
         is_differenced = settings.is_differenced(sum(map(bool, wanted.values())))
         alone, asked = _without_refused(wanted, stored, to_complete.keys(), refused)
         cost += sum(
             (cost_of(block, is_differenced=is_differenced, refused=refused) for block in in_blocks(asked)),
-            Cost(pages + alone, pages + alone),
+            Cost(alone, alone),
         )
         number = sum(map(len, asked.values()))
         cells += number
@@ -141,7 +145,10 @@ def _recent(connection: sa.Connection, dimension: Dimension) -> Counts:
 
 def _listed_by_api(settings: Settings, dimension: Dimension) -> list[Entry]:
     calls = Calls()
-    with impatient(settings, "dry run").connected(calls) as (client, portal):
+    with (
+        asking_alone(settings, "devin-sessions backfill --dry-run", say, leaves_no_file=True),
+        impatient(settings, "dry run").connected(calls) as (client, portal),
+    ):
         if dimension is ORGANIZATIONS:
             entries = [as_organization(item) for item in portal.call(DevinClient.organizations, client).items]
         else:

@@ -85,6 +85,10 @@ class LiveProgress(Progress):
         if self._bars.disable:
             self._wait_lines(waiting)
 
+    def held_up(self, sentence: str) -> None:
+        """Print the sentence."""
+        say(sentence, "held_up")
+
     def stored(self, days: Collection[date]) -> None:
         """Show the last of them next to the bar, or print a line if there is no bar."""
         self._last_stored = max([*days, *filter(None, [self._last_stored])], default=None)

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from typing import Any, Literal
 
+from pipelines.command.screen import complain
 from pipelines.definitions import devin_api_for
+from pipelines.loading.asking import asking_alone
 from pipelines.loading.block_size import ORGS_PER_QUESTION
 from pipelines.partitions import Day, as_days, daily_partitions
 from pipelines.settings import Settings
@@ -56,8 +58,15 @@ def probe(devin_api: DevinAPI, settings: Settings, days: Sequence[Day], calls: C
 
     A request that fails is a finding too. Raises Unauthorized if no key is set.
     """
-    with devin_api.connected(calls) as (client, portal):
+    with (
+        asking_alone(settings, "devin-sessions probe", _show_wait, leaves_no_file=True),
+        devin_api.connected(calls) as (client, portal),
+    ):
         return portal.call(_Probe(client, settings, days, calls).findings)
+
+
+def _show_wait(sentence: str) -> None:
+    complain(sentence, "held_up")  # standard output may have nothing but JSON
 
 
 @dataclass

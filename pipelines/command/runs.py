@@ -1,22 +1,21 @@
 """Runs of the job in this process, recorded in the Dagster instance like any other run."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import date, timedelta
-from pathlib import Path
-from typing import Any
 
 import dagster as dg
 from dagster._core.utils import make_new_run_id
-from filelock import FileLock, Timeout
 
-from pipelines.asset_keys import ACTIVITY_REPORT, PUBLISHED_SNAPSHOT
+from pipelines.alive import close_dead_runs, marked_as_alive
+from pipelines.asset_keys import ACTIVITY_REPORT, PUBLISHED_SNAPSHOT, Key
 from pipelines.command import interrupts
 from pipelines.command.dagster_home import HomeUnusable, using_run_record
 from pipelines.failures import failure_message, is_interrupt, must_be_fixed
 from pipelines.loading.progress import Progress
-from pipelines.schedules import JOB, range_tags
+from pipelines.partitions import parts
+from pipelines.schedules import JOB, range_tags, shares, split
+from pipelines.settings import Settings
 from resources.event_log import BatchingSqliteEventLogStorage
 from warehouse.dimensions import Dimension
 
@@ -40,44 +39,52 @@ class Outcome:
     is_interrupted: bool = False
 
 
-def run_range(
+def run_days(
     definitions: dg.Definitions,
     instance: dg.DagsterInstance,
     progress: Progress,
+    settings: Settings,
     dimension: Dimension,
-    first: date,
-    last: date,
+    days: Iterable[date],
     *,
     refresh: bool = False,
-) -> Outcome:
-    """Run the job's assets about `dimension` for the days `first` to `last`.
+) -> list[Outcome]:
+    """Run the job's assets about `dimension` for `days`, in one run for each DEVIN_DAYS_PER_RUN of them.
 
-    Unless `refresh`, only missing counts are requested for days that are already loaded. If the run stores only some
-    of the days, the assets downstream are still updated. `progress` is the one in the definitions.
+    The first run lists who is counted, each loads its days, and the last updates what is downstream. A failure ends
+    that, but the assets downstream are still updated if any day was stored. Unless `refresh`, days that are already
+    loaded are read only for their missing counts. `progress` is the one in the definitions.
     """
     try:
         with using_run_record():
             if isinstance(instance.event_log_storage, BatchingSqliteEventLogStorage):
                 instance.event_log_storage.check_writable(_LOCK_TIMEOUT_SECONDS)
-            _close_dead_runs(instance)
+            close_dead_runs(instance)
     except HomeUnusable as error:
-        return Outcome([str(error)])
-    downstream = _downstream(definitions, dimension)
+        return [Outcome([str(error)])]
     keys = _keys(definitions)
-    selection = [keys[dimension.listed.name], keys[dimension.cells.name], *downstream]
+    selected = {keys[dimension.listed.name], keys[dimension.cells.name], *_downstream(definitions, dimension)}
+    checks = {key for key in definitions.resolve_asset_graph().asset_check_keys if key.asset_key in selected}
+    spans = parts(days, settings.devin_days_per_run)
     loads_before = len(progress.results)
-    complete_before = None if refresh else last + timedelta(days=1)
-    tags = range_tags(first.isoformat(), last.isoformat(), complete_before)
-    outcome = _run(definitions, instance, tags=tags, asset_selection=selection)
-    if outcome.failures and any(result.stored for result in progress.results[loads_before:]):
+    outcomes: list[Outcome] = []
+    for (first, last), share in zip(spans, shares(selected | checks, settings, len(spans)), strict=True):
+        complete_before = None if refresh else last + timedelta(days=1)
+        tags = range_tags(first.isoformat(), last.isoformat(), complete_before)
+        outcomes.append(_run(definitions, instance, share, tags=tags))
+        if outcomes[-1].failures or outcomes[-1].is_interrupted:
+            break
+    if outcomes[-1].failures and any(result.stored for result in progress.results[loads_before:]):
         # Dagster skips what is downstream of a failure, but the days that were stored belong in the rollups.
-        outcome.failures += run_downstream(definitions, instance, dimension).failures
-    return outcome
+        outcomes.append(run_downstream(definitions, instance, dimension))
+    return outcomes
 
 
 def run_listing(definitions: dg.Definitions, instance: dg.DagsterInstance, dimension: Dimension) -> Outcome:
     """Run only the asset that lists who is counted."""
-    return _run(definitions, instance, asset_selection=[_keys(definitions)[dimension.listed.name]])
+    listed = _keys(definitions)[dimension.listed.name]
+    checks = {key for key in definitions.resolve_asset_graph().asset_check_keys if key.asset_key == listed}
+    return _run(definitions, instance, {listed, *checks})
 
 
 def run_downstream(definitions: dg.Definitions, instance: dg.DagsterInstance, dimension: Dimension) -> Outcome:
@@ -86,10 +93,10 @@ def run_downstream(definitions: dg.Definitions, instance: dg.DagsterInstance, di
     If a rollup fails, the snapshot and the report are still updated, in a run of their own.
     """
     selection = _downstream(definitions, dimension)
-    outcome = _run(definitions, instance, asset_selection=selection) if selection else Outcome()
+    outcome = _run(definitions, instance, selection) if selection else Outcome()
     published = [key for key in selection if key.path[-1] in (PUBLISHED_SNAPSHOT, ACTIVITY_REPORT)]
     if published and outcome.failures and outcome.failed.isdisjoint(key.to_python_identifier() for key in published):
-        outcome.failures += _run(definitions, instance, asset_selection=published).failures
+        outcome.failures += _run(definitions, instance, published).failures
     return outcome
 
 
@@ -104,21 +111,32 @@ def _keys(definitions: dg.Definitions) -> dict[str, dg.AssetKey]:
     return {key.path[-1]: key for key in definitions.resolve_asset_graph().get_all_asset_keys()}
 
 
-def _run(definitions: dg.Definitions, instance: dg.DagsterInstance, **options: Any) -> Outcome:
+def _run(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, keys: Collection[Key], tags: dict[str, str] | None = None
+) -> Outcome:
+    """Run these assets and checks of the job."""
     outcome = Outcome(is_interrupted=bool(interrupts.received()))
     if outcome.is_interrupted:
         return outcome
+    assets, checks = split(keys)
+    job = definitions.resolve_job_def(JOB)
+    graph = definitions.resolve_asset_graph()
+    if {*checks} != {key for key in graph.asset_check_keys if key.asset_key in assets}:
+        # With a selection of assets, Dagster would add all their checks.
+        job = job.get_subset(asset_selection={*assets}, asset_check_selection={*checks})
+        assets = []
     run_id = make_new_run_id()
     # Dagster records an interrupted run as failed, unless its cancellation was requested.
     instance.add_event_listener(run_id, lambda entry: _request_cancellation(instance, entry))
     try:
-        with using_run_record(), _marked_as_alive(instance, run_id):
-            result = definitions.resolve_job_def(JOB).execute_in_process(
+        with using_run_record(), marked_as_alive(instance, run_id):
+            result = job.execute_in_process(
                 instance=instance,
                 run_id=run_id,
                 run_config=_QUIET,
                 raise_on_error=False,
-                **options,
+                asset_selection=assets,
+                tags=tags,
             )
     except HomeUnusable as error:
         return Outcome([str(error)])
@@ -159,49 +177,3 @@ def failed_checks(outcomes: Iterable[Outcome], severity: dg.AssetCheckSeverity) 
     last = {key: check for outcome in outcomes for key, check in outcome.checks.items()}
     failed = [check for check in last.values() if not check.passed and check.severity is severity]
     return list(dict.fromkeys(check.description or check.check_name for check in failed))
-
-
-# Each run of a process like this one keeps a file here locked, which tells others that it is alive. A process id would
-# not do: in the next container it belongs to another process.
-_ALIVE = "alive"
-
-
-def _alive(instance: dg.DagsterInstance) -> Path:
-    return Path(instance.root_directory) / _ALIVE
-
-
-@contextmanager
-def _marked_as_alive(instance: dg.DagsterInstance, run_id: str) -> Iterator[None]:
-    directory = _alive(instance)
-    directory.mkdir(exist_ok=True, mode=0o700)
-    mark = FileLock(directory / run_id)
-    with _between_marks(directory):
-        mark.acquire()
-    try:
-        yield
-    finally:
-        with _between_marks(directory):
-            Path(mark.lock_file).unlink(missing_ok=True)
-            mark.release()
-
-
-def _between_marks(directory: Path) -> FileLock:
-    """Held while a mark is made, removed or looked for, since between its creation and its lock it looks dead."""
-    return FileLock(directory.with_name(f"{directory.name}.lock"))
-
-
-def _close_dead_runs(instance: dg.DagsterInstance) -> None:
-    """Mark runs as failed whose process is gone: otherwise they would appear to run for ever."""
-    directory = _alive(instance)
-    if not directory.is_dir():
-        return
-    with _between_marks(directory):
-        for path in directory.iterdir():
-            try:
-                with FileLock(path, timeout=0):
-                    run = instance.get_run_by_id(path.name)
-                    if run and not run.is_finished:
-                        instance.report_run_failed(run, "The process of this run was killed. What it stored is kept.")
-                    path.unlink()
-            except (Timeout, PermissionError):  # it is alive, or another user's
-                continue

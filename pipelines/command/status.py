@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import dagster as dg
 
-from pipelines.asset_keys import ACTIVITY_REPORT, PUBLISHED_SNAPSHOT
+from pipelines.asset_keys import ACTIVITY_REPORT, PUBLISHED_SNAPSHOT, is_any_ours
 from pipelines.behind import CATCH_UP, behind
 from pipelines.command.dagster_home import using_run_record
 from pipelines.ledger import missing_days, open_read_only
@@ -19,6 +19,7 @@ from warehouse.dimensions import Dimension
 from warehouse.listing import is_list_outdated
 
 RUNS_SHOWN = 5
+_RUNS_READ = 50
 Schedule = Literal["running", "switched off", "not running", "unknown"]
 _MAX_SILENCE = timedelta(minutes=3)  # the daemon sends a heartbeat every 30 seconds
 
@@ -113,7 +114,7 @@ def status(settings: Settings, instance: dg.DagsterInstance | None) -> Status:
     if late:
         to_do.append(f"Behind the stored days: {', '.join(late)}. To catch up: {CATCH_UP}")
     with using_run_record():
-        runs, schedule = (_last_runs(instance), _schedule(instance)) if instance else ([], "not running")
+        runs, schedule = (_last_runs(instance, settings), _schedule(instance)) if instance else ([], "not running")
     return Status(dimensions, runs, schedule, next_tick(settings, datetime.now(UTC)), late, to_do)
 
 
@@ -137,9 +138,13 @@ def _to_do(dimension: Dimension, missing: list[date], state: DimensionStatus, se
     return to_do
 
 
-def _last_runs(instance: dg.DagsterInstance) -> list[Run]:
-    runs = []
-    for record in instance.get_run_records(dg.RunsFilter(job_name=JOB), limit=RUNS_SHOWN):
+def _last_runs(instance: dg.DagsterInstance, settings: Settings) -> list[Run]:
+    runs: list[Run] = []
+    for record in instance.get_run_records(dg.RunsFilter(job_name=JOB), limit=_RUNS_READ):
+        if len(runs) == RUNS_SHOWN:
+            break
+        if not _is_ours(instance, record.dagster_run, settings):
+            continue
         tags = record.dagster_run.tags
         day = tags.get("dagster/partition", "")
         first, last = (tags.get(f"dagster/asset_partition_range_{end}", day) for end in ("start", "end"))
@@ -149,6 +154,13 @@ def _last_runs(instance: dg.DagsterInstance) -> list[Run]:
         days = f"{first}…{last}" if first != last else first
         runs.append(Run(started_at, days, "" if days else _rebuilt(record.dagster_run), outcome, seconds))
     return runs
+
+
+def _is_ours(instance: dg.DagsterInstance, run: dg.DagsterRun, settings: Settings) -> bool:
+    """Whether the run is about this project's assets: another code location may have a job of the same name."""
+    planned = dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED
+    records = instance.get_records_for_run(run.run_id, of_type=planned, limit=1).records
+    return not records or is_any_ours(settings, [key for record in records if (key := record.asset_key)])
 
 
 _WORDS = {

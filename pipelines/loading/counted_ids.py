@@ -7,6 +7,7 @@ import dagster as dg
 import sqlalchemy as sa
 
 from pipelines.failures import failure, known_errors_fail_the_step
+from pipelines.loading.asking import run_asking_alone
 from pipelines.loading.changed_settings import refuse_other_version
 from pipelines.loading.progress import Progress, log_waits
 from pipelines.settings import Settings
@@ -61,6 +62,7 @@ def store_listing(
             found = chosen_entries(chosen)
         else:
             with (
+                run_asking_alone(context, settings, progress),
                 log_waits(progress.calls, context.log.warning),
                 devin_api.connected(progress.calls) as (client, portal),
             ):

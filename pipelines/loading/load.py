@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from pipelines.failures import KNOWN, failure_of
 from pipelines.loading import telemetry
 from pipelines.loading.answers import Contradiction, DayAnswers
+from pipelines.loading.asking import run_asking_alone
 from pipelines.loading.block_size import PlannedBlock, Wanted, in_blocks
 from pipelines.loading.contradiction_messages import exceeding_the_total, off_its_block, older_than_the_total
 from pipelines.loading.fetching import BlockFetcher, PendingBlock
@@ -53,20 +54,23 @@ def load_partitions(
 
     try:
         earlier_runs = earlier_runs_of(context)
-        stored = database.write(
-            lambda connection: begin(
-                connection,
-                dimension,
-                settings,
-                api_version=devin_api.version_name,
-                days=days,
-                earlier_runs=earlier_runs,
-                now=progress.calls.clock.now(),
+        with run_asking_alone(context, settings, progress):
+            stored = database.write(
+                lambda connection: begin(
+                    connection,
+                    dimension,
+                    settings,
+                    api_version=devin_api.version_name,
+                    days=days,
+                    earlier_runs=earlier_runs,
+                    now=progress.calls.clock.now(),
+                )
             )
-        )
-        if not stored.ids:
-            raise dg.Failure(f"No {dimension.noun} is known yet: materialize the asset {dimension.listed.name} first.")
-        load.run(days, stored, stored.to_complete(context.run.tags.get(COMPLETE_BEFORE, "")))
+            if not stored.ids:
+                raise dg.Failure(
+                    f"No {dimension.noun} is known yet: materialize the asset {dimension.listed.name} first."
+                )
+            load.run(days, stored, stored.to_complete(context.run.tags.get(COMPLETE_BEFORE, "")))
         if problem := load.result.describe_missing():
             failure = dg.Failure(problem, allow_retries=False)
     except KNOWN as error:

@@ -58,6 +58,9 @@ class Progress:
     def waiting(self, waiting: Waiting) -> None:
         """Called at the beginning of each pause in requests, from the thread that sends them."""
 
+    def held_up(self, sentence: str) -> None:
+        """Called before a load waits for another process, with a sentence about that."""
+
     def stored(self, days: Collection[date]) -> None:
         """Called after these days were stored, from the thread that loads."""
         self.changed()

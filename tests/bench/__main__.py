@@ -23,6 +23,7 @@ MODULES = {
     "backfill": "backfills",
     "limit": "calls",
     "several": "several",
+    "turns": "turns",
     "memory": "backfills",
     "kill": "backfills",
     "upsert": "upserts",

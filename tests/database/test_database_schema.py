@@ -16,6 +16,7 @@ from tests.support.servers import as_administrator
 from tests.support.warehouse import comments
 from tests.support.world import World
 from warehouse import migrations, tables
+from warehouse.pace_table import api_pace
 
 FIRST, LAST = "2025-04-01", "2025-04-03"
 NOT_OURS = [
@@ -57,7 +58,7 @@ def relations(url: str) -> dict[str, set[str]]:
     return found
 
 
-OURS = {relation.name for relation in tables.RELATIONS}
+OURS = {api_pace.name, *(relation.name for relation in tables.RELATIONS)}
 
 
 @pytest.mark.parametrize("preset", ["", "public", "elsewhere"])
