@@ -67,9 +67,8 @@ def load_partitions(
                 )
             )
             if not stored.ids:
-                raise dg.Failure(
-                    f"No {dimension.noun} is known yet: materialize the asset {dimension.listed.name} first."
-                )
+                listed = dimension.listed.name
+                raise dg.Failure(f"No {dimension.noun} is known yet: materialize the asset {listed} first.")
             load.run(days, stored, stored.to_complete(context.run.tags.get(COMPLETE_BEFORE, "")))
         if problem := load.result.describe_missing():
             failure = dg.Failure(problem, allow_retries=False)
