@@ -92,7 +92,7 @@ def devin_api_for(settings: Settings) -> DevinAPI:
         timeout_seconds=settings.devin_timeout_seconds,
         max_tries=settings.devin_max_tries,
         patience_seconds=settings.devin_patience_seconds,
-        # A DuckDB file has one writer at a time anyway.
+        # With DuckDB, one process at a time asks: see loading.asking.
         pace_rows=None if settings.warehouse.is_duckdb else PaceRows(settings.warehouse, migrations.create_pace),
     )
 

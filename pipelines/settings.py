@@ -130,8 +130,8 @@ class Settings(BaseSettings):
     )
     devin_requests_per_minute: int | None = _setting(
         None,
-        "Maximum number of requests a minute, spread evenly: by all processes with the same key where the warehouse is "
-        "on PostgreSQL, otherwise by each. Unset: no limit beyond what the API allows.",
+        "Maximum number of requests a minute, spread evenly, of all processes together that use the same warehouse "
+        "and key. Unset: no limit beyond what the API allows.",
         "a whole number from 1 to 1000000",
         ge=1,
         le=1_000_000,

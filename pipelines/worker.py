@@ -53,9 +53,7 @@ def alive_while_asking(context: dg.InitResourceContext, devin_api: DevinAPI) -> 
         yield devin_api
         return
     with ExitStack() as marked:
-        with suppress(
-            OSError
-        ):  # in a home that can't be written, as in a container of its own, nobody would look for it
+        with suppress(OSError):  # nobody looks for marks in a home that can't be written, as in a container of its own
             marked.enter_context(marked_as_alive(instance, run.run_id))
         yield devin_api
 

@@ -64,11 +64,12 @@ def run_days(
         return [Outcome([str(error)])]
     keys = _keys(definitions)
     selected = {keys[dimension.listed.name], keys[dimension.cells.name], *_downstream(definitions, dimension)}
-    checks = {key for key in definitions.resolve_asset_graph().asset_check_keys if key.asset_key in selected}
     spans = parts(days, settings.devin_days_per_run)
     loads_before = len(progress.results)
     outcomes: list[Outcome] = []
-    for (first, last), share in zip(spans, shares(selected | checks, settings, len(spans)), strict=True):
+    for (first, last), share in zip(
+        spans, shares(selected | _checks_of(definitions, selected), settings, len(spans)), strict=True
+    ):
         complete_before = None if refresh else last + timedelta(days=1)
         tags = range_tags(first.isoformat(), last.isoformat(), complete_before)
         outcomes.append(_run(definitions, instance, share, tags=tags))
@@ -83,8 +84,7 @@ def run_days(
 def run_listing(definitions: dg.Definitions, instance: dg.DagsterInstance, dimension: Dimension) -> Outcome:
     """Run only the asset that lists who is counted."""
     listed = _keys(definitions)[dimension.listed.name]
-    checks = {key for key in definitions.resolve_asset_graph().asset_check_keys if key.asset_key == listed}
-    return _run(definitions, instance, {listed, *checks})
+    return _run(definitions, instance, {listed, *_checks_of(definitions, [listed])})
 
 
 def run_downstream(definitions: dg.Definitions, instance: dg.DagsterInstance, dimension: Dimension) -> Outcome:
@@ -111,6 +111,10 @@ def _keys(definitions: dg.Definitions) -> dict[str, dg.AssetKey]:
     return {key.path[-1]: key for key in definitions.resolve_asset_graph().get_all_asset_keys()}
 
 
+def _checks_of(definitions: dg.Definitions, assets: Collection[dg.AssetKey]) -> set[dg.AssetCheckKey]:
+    return {key for key in definitions.resolve_asset_graph().asset_check_keys if key.asset_key in assets}
+
+
 def _run(
     definitions: dg.Definitions, instance: dg.DagsterInstance, keys: Collection[Key], tags: dict[str, str] | None = None
 ) -> Outcome:
@@ -120,8 +124,7 @@ def _run(
         return outcome
     assets, checks = split(keys)
     job = definitions.resolve_job_def(JOB)
-    graph = definitions.resolve_asset_graph()
-    if {*checks} != {key for key in graph.asset_check_keys if key.asset_key in assets}:
+    if {*checks} != _checks_of(definitions, assets):
         # With a selection of assets, Dagster would add all their checks.
         job = job.get_subset(asset_selection={*assets}, asset_check_selection={*checks})
         assets = []
