@@ -14,6 +14,7 @@ from dagster._core.storage.asset_check_execution_record import (
     AssetCheckExecutionRecord,
     AssetCheckExecutionRecordStatus,
 )
+from dagster._core.storage.tags import AUTO_RETRY_RUN_ID_TAG, WILL_RETRY_TAG
 from pydantic import BaseModel, Field
 
 from pipelines.asset_keys import Key, is_from
@@ -30,6 +31,8 @@ JOBS = (JOB, "__ASSET_JOB")
 NEWS = timedelta(days=7)
 # Dagster gives a tick one minute; a message may take ten seconds.
 MOST_MESSAGES_A_TICK = 5
+# For so long Dagster may take to start a killed run again before it counts as failed.
+RETRY_PATIENCE = timedelta(minutes=10)
 # How many results are searched for the one that turned a check red.
 MOST_RESULTS = 100
 
@@ -183,11 +186,25 @@ class FailedRuns:
         records = [*self.instance.get_run_records(dg.RunsFilter(statuses=failed, updated_after=now - NEWS))]
         if known:
             records += self.instance.get_run_records(dg.RunsFilter(statuses=failed, run_ids=known))
-        ours = {record.storage_id: record for record in records if self._is_ours(record.dagster_run)}
+        ours = {
+            record.storage_id: record
+            for record in records
+            if self._is_ours(record.dagster_run) and not self._is_retried(record, now)
+        }
         return [ours[storage_id] for storage_id in sorted(ours, reverse=True)]
 
     def _is_ours(self, run: dg.DagsterRun) -> bool:
         return run.job_name in JOBS and is_from(self.location, run)
+
+    def _is_retried(self, record: dg.RunRecord, now: datetime) -> bool:
+        """Whether Dagster runs it again by itself, because its process was killed: then that run's end counts."""
+        run = record.dagster_run
+        if run.remote_job_origin is None or run.tags.get(WILL_RETRY_TAG) != "true":
+            return False
+        if retry_id := run.tags.get(AUTO_RETRY_RUN_ID_TAG):
+            retry = self.instance.get_run_by_id(retry_id)
+            return retry is not None and not retry.is_finished
+        return _end(record) > now - RETRY_PATIENCE
 
     def _failed_run(self, record: dg.RunRecord, produced: Produced) -> FailedRun | None:
         """The failed run of this record; None if everything it planned exists by now, or a user stopped it."""
@@ -218,11 +235,15 @@ class FailedRuns:
         return FailedRun(
             run.run_id,
             f"{kind} failed in {failures[0].step_key}" if failures else f"{kind} broke off",
-            record.create_timestamp if record.end_time is None else datetime.fromtimestamp(record.end_time, UTC),
+            _end(record),
             sorted(day for _, day in wanted if day),
             missing,
             [failure_message(event, run.run_id) for event in failures] or run_messages,
         )
+
+
+def _end(record: dg.RunRecord) -> datetime:
+    return record.create_timestamp if record.end_time is None else datetime.fromtimestamp(record.end_time, UTC)
 
 
 def _details(runs: Sequence[FailedRun], produced: Produced) -> list[str]:

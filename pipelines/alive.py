@@ -11,13 +11,14 @@ from pathlib import Path
 import dagster as dg
 from filelock import FileLock, Timeout
 
-_ALIVE = "alive"
+MARKS = "alive"
+"""The directory of their files, in DAGSTER_HOME."""
 
 
 @contextmanager
 def marked_as_alive(instance: dg.DagsterInstance, run_id: str) -> Iterator[None]:
     """Keep this run marked as alive until the block ends, or this process does. Raises OSError."""
-    directory = Path(instance.root_directory) / _ALIVE
+    directory = Path(instance.root_directory) / MARKS
     directory.mkdir(exist_ok=True, mode=0o700)
     mark = FileLock(directory / run_id)
     with _between_marks(directory):
@@ -37,7 +38,7 @@ def _between_marks(directory: Path) -> FileLock:
 
 def close_dead_runs(instance: dg.DagsterInstance) -> None:
     """Record runs as failed whose process is gone. Raises OSError."""
-    directory = Path(instance.root_directory) / _ALIVE
+    directory = Path(instance.root_directory) / MARKS
     if not directory.is_dir() or not any(directory.iterdir()):
         return
     with _between_marks(directory):

@@ -65,11 +65,22 @@ def definitions_for(settings: Settings, progress: Progress | None = None) -> dg.
             "progress": _fixed(progress or Progress()),
             "devin_api": _resource(lambda context: alive_while_asking(context, devin_api_for(settings))),
             "database": _resource(lambda context: warehouse_of(context, settings)),
-            # Assets pass no values on; the default one writes files to a directory that a run's config may choose.
-            "io_manager": dg.mem_io_manager,
+            # The default one writes files to a directory that a run's config may choose. With the one in memory,
+            # Dagster starts no run again from where it failed.
+            "io_manager": dg.IOManagerDefinition(lambda _: _NoValues(), config_schema={}),
         },
         executor=dg.in_process_executor,
     )
+
+
+class _NoValues(dg.IOManager):
+    """Neither stores nor loads anything: assets pass no values on."""
+
+    def handle_output(self, context: dg.OutputContext, obj: object) -> None:
+        raise TypeError(f"{context.get_identifier()} returned a value, but assets pass none on")
+
+    def load_input(self, context: dg.InputContext) -> object:
+        raise TypeError(f"{context.name} asks for a value, but assets pass none on")
 
 
 def _fixed(value: object) -> dg.ResourceDefinition:

@@ -37,7 +37,7 @@ def follow_sensor(settings: Settings, quiet: timedelta = QUIET) -> dg.SensorDefi
     @dg.sensor(
         name=SENSOR,
         job_name=JOB,
-        minimum_interval_seconds=30,
+        minimum_interval_seconds=10,  # so late is a killed run noticed
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Rebuilds the rollups, the snapshot and the report after days were loaded in the UI.",
     )

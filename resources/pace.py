@@ -18,6 +18,10 @@ DOUBLED_AFTER_SECONDS = 3.0  # a guess is too low more often than not
 # A busy event loop wakes up late. Turns missed by more than this are lost: catching up would cause a burst.
 LATE_SECONDS = 0.02
 
+# Of a configured limit, so much is used: requests arrive a few milliseconds early or late, and the API may count them
+# in each second. A request above the limit would cost a pause.
+USED = 0.98
+
 MAX_REFUSALS = 3  # in a row, while other requests were answered
 
 
@@ -82,7 +86,7 @@ class Pace:
 
     def __init__(self, per_minute: int | None = None) -> None:
         # A bucket of one: evenly spread, with no burst that could exceed the API's own limit per minute.
-        self._limiter = AsyncLimiter(1, 60 / per_minute) if per_minute else None
+        self._limiter = AsyncLimiter(1, 60 / USED / per_minute) if per_minute else None
         self._answered: collections.deque[float] = collections.deque()
         self._rate = LearnedRate()
         self._paused_until = -math.inf

@@ -11,11 +11,9 @@ from dataclasses import dataclass
 from typing import Self
 
 from resources.database_errors import WarehouseError
-from resources.pace import LATE_SECONDS, LearnedRate, Pace
+from resources.pace import LATE_SECONDS, USED, LearnedRate, Pace
 from resources.pace_row import LEASE_SECONDS, REMEMBERED_SECONDS, Row, Shared, slot
 
-# By this much requests may arrive later than their turns without a minute having more of them than are allowed.
-SPREAD_SECONDS = 0.1
 NO_LIMIT_PER_SECOND = 10_000.0  # a learned rate that has grown to this limits nobody any more
 
 
@@ -36,7 +34,7 @@ class SharedPace(Pace):
     def __init__(self, row: Row, per_minute: int | None = None) -> None:
         super().__init__()
         self._row = row
-        self._own_interval = (60 + SPREAD_SECONDS) / per_minute if per_minute else 0.0
+        self._own_interval = 60 / USED / per_minute if per_minute else 0.0
         self._shared: Shared | None = None
         self._ahead = 0.0  # of the server's clock: this loop's, when an answer came in, so that no turn is early
         self._turns: collections.deque[float] = collections.deque()  # leased, on the loop's clock

@@ -12,6 +12,7 @@ from typing import Any
 import dagster as dg
 import pytest
 from dagster._core.remote_origin import ManagedGrpcPythonEnvCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
+from dagster._core.storage.tags import AUTO_RETRY_RUN_ID_TAG, WILL_RETRY_TAG
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
 from pipelines import alerts
@@ -205,16 +206,22 @@ def test_a_failed_run_that_was_started_in_the_ui_is_reported_too(watch: Watch) -
     assert watch.tick()[0].startswith("Run failed in daily_sessions\n")
 
 
-def test_a_failed_run_of_another_code_location_is_not_reported(watch: Watch) -> None:
-    def at(location: str) -> ManagedGrpcPythonEnvCodeLocationOrigin:
-        return ManagedGrpcPythonEnvCodeLocationOrigin(LoadableTargetOrigin(module_name="x"), location)
+def at(location: str) -> ManagedGrpcPythonEnvCodeLocationOrigin:
+    return ManagedGrpcPythonEnvCodeLocationOrigin(LoadableTargetOrigin(module_name="x"), location)
 
+
+def launched(watch: Watch, location: str = "own", **tags: str) -> dg.DagsterRun:
+    """A run of a code location of this name, as the UI or the daemon launches it."""
+    return watch.world.instance.create_run_for_job(
+        watch.definitions.resolve_job_def(JOB),
+        tags=range_tags(watch.days[0], watch.days[1]) | tags,
+        remote_job_origin=RemoteJobOrigin(RemoteRepositoryOrigin(at(location), "__repository__"), JOB),
+    )
+
+
+def test_a_failed_run_of_another_code_location_is_not_reported(watch: Watch) -> None:
     for location, titles in (("another", []), ("own", ["Run broke off"])):
-        failed = watch.world.instance.create_run_for_job(
-            watch.world.definitions.resolve_job_def(JOB),
-            tags=range_tags(watch.days[0], watch.days[1]),
-            remote_job_origin=RemoteJobOrigin(RemoteRepositoryOrigin(at(location), "__repository__"), JOB),
-        )
+        failed = launched(watch, location, **{WILL_RETRY_TAG: "false"})
         watch.world.instance.report_run_failed(failed, "Killed.")
         context = dg.SensorEvaluationContext(
             None,
@@ -245,6 +252,33 @@ def test_a_killed_run_is_reported_without_the_days_that_it_stored(watch: Watch) 
     assert "was killed" in message
     assert watch.load(4, 5).success
     assert watch.tick()[0].startswith("Resolved: Run broke off\n")
+
+
+def test_a_killed_run_that_dagster_starts_again_is_reported_if_that_fails_too(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance = watch.world.instance
+    instance.report_run_failed(killed := launched(watch), "Killed.")
+    instance.add_run_tags(killed.run_id, {WILL_RETRY_TAG: "true"})
+    assert watch.tick() == [], "it is about to be started again"
+    again = launched(watch)
+    instance.add_run_tags(killed.run_id, {AUTO_RETRY_RUN_ID_TAG: again.run_id})
+    with monkeypatch.context() as patch:
+        patch.setattr(alerts, "RETRY_PATIENCE", timedelta(0))
+        assert watch.tick() == [], "it was started again, and has not ended"
+    instance.report_run_failed(again, "Killed again.")
+    instance.add_run_tags(again.run_id, {WILL_RETRY_TAG: "false"})
+    (message,) = watch.tick()
+    assert message.splitlines()[0] == "Run broke off"
+    assert "Killed again." in message
+
+
+def test_a_killed_run_that_nothing_starts_again_is_reported(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    watch.world.instance.report_run_failed(killed := launched(watch), "Killed.")
+    watch.world.instance.add_run_tags(killed.run_id, {WILL_RETRY_TAG: "true"})
+    monkeypatch.setattr(alerts, "RETRY_PATIENCE", timedelta(0))
+    (message,) = watch.tick()
+    assert message.splitlines()[0] == "Run broke off"
 
 
 def test_an_interrupted_run_is_reported_only_if_the_schedule_started_it(watch: Watch) -> None:

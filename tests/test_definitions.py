@@ -43,9 +43,8 @@ def test_no_dagster_resource_holds_the_key(world: World) -> None:
 
 def test_no_run_config_changes_where_a_resource_reads_or_writes(world: World) -> None:
     job = world.definitions.resolve_job_def(JOB)
-    resources = dict(job.resource_defs)
-    assert resources.pop("io_manager") is dg.mem_io_manager, "it ignores every config and writes nothing"
-    assert {"database", "devin_api", "settings"} <= set(resources)
+    resources = job.resource_defs
+    assert {"database", "devin_api", "io_manager", "settings"} <= set(resources)
     assert dg.validate_run_config(job, {})
     for name in resources:
         for setting in ("base_dir", "url", "base_url"):

@@ -1,6 +1,7 @@
 """Days loaded by any run reach the rollups, the snapshot and the report, each once."""
 
 import json
+import os
 import shutil
 import signal
 from collections.abc import Iterator, Sequence
@@ -25,7 +26,8 @@ from tests.support.graphql import LAUNCH, RUNS, graphql
 from tests.support.loads import fill_behind
 from tests.support.noon import NOON, ago
 from tests.support.published import in_snapshot
-from tests.support.ui import ui_ended_by
+from tests.support.ui import processes_of_runs, ui_ended_by
+from tests.support.waiting import wait_until
 from tests.support.world import World
 from warehouse import tables
 
@@ -125,17 +127,24 @@ def test_a_day_loaded_in_the_ui_reaches_rollups_snapshot_and_report(reported: Wo
         in_time(lambda: "FAILURE" in {run["status"] for run in graphql(ui.url, RUNS)["runsOrError"]["results"]})
         assert not world.database.path.exists(), "a worker that does not see the warehouse makes no new one"
         shutil.move(f"{world.database.path}.elsewhere", world.database.path)
+        held = world.source.fail(delay=600, when=lambda request: bool(request.org_ids), times=1)
+        graphql(ui.url, LAUNCH % "launchRun", params=launched)
+        wait_until(lambda: held.hits > 0, "the run is asking")
+        ((killed, process),) = processes_of_runs(world.directory / "dagster").items()
+        os.kill(process, signal.SIGKILL)
+        in_time(lambda: graphql(ui.url, RUNS)["runsOrError"]["results"][0]["status"] == "SUCCESS")
     expected = sum(world.truth(DAY, DAY).values())
     for table in ROLLUPS:
         assert in_snapshot(world, f"select sum(sessions_count)::bigint from {table}") == [(expected,)]
     assert DAY in report.read_text(encoding="utf-8")
     with dg.DagsterInstance.from_config(str(world.directory / "dagster")) as instance:
-        blind, own, loading = (run for run in instance.get_runs())
+        again, _, blind, own, loading = (run for run in instance.get_runs())
         (failed,) = instance.all_logs(blind.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
         message = failure_message(failed.get_dagster_event(), blind.run_id)
-        marks = [*Path(instance.root_directory, "alive").iterdir()]
+        marks = {mark.name for mark in Path(instance.root_directory, "alive").iterdir()}
     assert f"The warehouse {world.database.path} is missing here, although run {loading.run_id[:8]} of " in message
-    assert marks == [], "a run that has ended is not marked as alive"
+    assert (again.parent_run_id, again.status) == (killed, dg.DagsterRunStatus.SUCCESS)
+    assert marks <= {killed}, "a run that has ended is not marked as alive; the killed one's mark goes with a tick"
     assert own.tags["dagster/sensor_name"] == SENSOR
     assert {key.to_user_string() for key in own.asset_selection or ()} == {*EVERYTHING}
     assert {key.to_user_string() for key in loading.asset_selection or ()} == {*LOADED}

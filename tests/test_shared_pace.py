@@ -30,7 +30,7 @@ from hypothesis.stateful import (
 from pipelines.command import exit_codes
 from pipelines.home import PROJECT
 from resources.database import Database
-from resources.pace import LATE_SECONDS, LearnedRate
+from resources.pace import LATE_SECONDS, USED, LearnedRate
 from resources.pace_row import LEASE_SECONDS, REMEMBERED_SECONDS, SLOTS_PER_SECOND, PaceRows, Row, Shared
 from resources.sandbox.server import Sandbox
 from resources.shared_pace import SharedPace
@@ -222,7 +222,7 @@ class Workers(RuleBasedStateMachine):
     @invariant()
     def turns_are_distinct_and_apart(self) -> None:
         turns = sorted(self.seen.leased)
-        own = 60 / self.per_minute if self.per_minute else 0.0
+        own = 60 / USED / self.per_minute if self.per_minute else 0.0
         for (turn, interval), (following, _) in itertools.pairwise(turns):
             assert following >= turn + max(interval, own) - TINY
         del self.seen.leased[:-100]
@@ -244,7 +244,9 @@ class Workers(RuleBasedStateMachine):
     def no_gap(self) -> None:
         """While a worker lives, somebody asks as soon as the turns of the dead are over: those of a lease, or one."""
         now = self.loop.time()
-        interval = max([interval for _, interval in self.seen.leased[-1:]] + [60 / (self.per_minute or math.inf)])
+        interval = max(
+            [interval for _, interval in self.seen.leased[-1:]] + [60 / USED / (self.per_minute or math.inf)]
+        )
         free_since = max([self.busy_since, *(at for at, _ in self.seen.asked[-1:])])
         free_since = max([free_since, *(until for _, _, until in self.seen.pauses)])
         free_since = max([free_since, *(until for _, _, until in self.seen.stopped)])

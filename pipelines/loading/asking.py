@@ -17,6 +17,7 @@ from pipelines.loading.progress import Progress
 from pipelines.settings import Settings
 from resources.database_errors import WarehouseError
 from resources.file_errors import obstacle
+from resources.pace import USED
 
 
 @contextmanager
@@ -46,7 +47,7 @@ def asking_alone(
         ) from error
     try:
         if per_minute := settings.devin_requests_per_minute:
-            turn = 60 / per_minute
+            turn = 60 / USED / per_minute
             time.sleep(min(max(since + turn - time.time(), 0), turn))  # between two processes too
         _note(path, f"{who} (process {os.getpid()}, since {datetime.now(UTC):%H:%M:%S} UTC)")
         yield

@@ -24,6 +24,7 @@ MODULES = {
     "limit": "calls",
     "several": "several",
     "turns": "turns",
+    "kills": "kills",
     "memory": "backfills",
     "kill": "backfills",
     "upsert": "upserts",

@@ -51,6 +51,14 @@ def empty(kind: str) -> Iterator[Database]:
         yield database
 
 
+def cells_wrong(database: Database, world: World) -> int:
+    """How many counts in the warehouse are missing, extra or different from the world."""
+    with database.transaction(read_only=True) as connection:
+        rows = connection.execute(sa.text("select day, org_id, sessions_count from daily_sessions")).all()
+    stored = {(day, org_id): count for day, org_id, count in rows}
+    return len({key for key, _ in stored.items() ^ world.cells.items()}) + len(rows) - len(stored)
+
+
 @contextmanager
 def _doing(what: str) -> Iterator[None]:
     began = time.perf_counter()

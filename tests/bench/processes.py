@@ -33,8 +33,8 @@ class Failed(Exception):
     """A measured process did not do its job."""
 
 
-def _environment(
-    directory: Path, url: str, connections: int | None, more: Mapping[str, str] | None = None
+def environment(
+    directory: Path, url: str, connections: int | None = None, more: Mapping[str, str] | None = None
 ) -> dict[str, str]:
     """This process's environment without the user's settings, plus what the measurement needs."""
     names = {*dotenv_values(PROJECT / ".env"), *(name for name in os.environ if name.startswith("DEVIN_"))}
@@ -68,7 +68,7 @@ def started(
         process = subprocess.Popen(
             [sys.executable, *arguments],
             cwd=PROJECT,
-            env=_environment(directory, url, connections, more),
+            env=environment(directory, url, connections, more),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

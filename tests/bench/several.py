@@ -6,11 +6,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import sqlalchemy as sa
-
-from resources.database import Database
 from tests.bench.calls import LATENCY
-from tests.bench.databases import empty
+from tests.bench.databases import cells_wrong, empty
 from tests.bench.processes import Failed, end_of_output, started
 from tests.bench.sizes import Sizes
 from tests.bench.source import Counters, Source
@@ -75,11 +72,4 @@ def _together(world: World, limit: int | None, settings: dict[str, str]) -> _Tog
         for process, directory in zip(running, directories, strict=True):
             if process.wait():
                 raise Failed(f"exit code {process.returncode}: {end_of_output(directory)}")
-        return _Together(time.perf_counter() - began, it.counters(), _cells_wrong(database, world))
-
-
-def _cells_wrong(database: Database, world: World) -> int:
-    with database.transaction(read_only=True) as connection:
-        rows = connection.execute(sa.text("select day, org_id, sessions_count from daily_sessions"))
-        stored = {(day, org_id): count for day, org_id, count in rows}
-    return len({key for key, _ in stored.items() ^ world.cells.items()})
+        return _Together(time.perf_counter() - began, it.counters(), cells_wrong(database, world))

@@ -24,6 +24,8 @@ class Sizes:
     nightly: int = 500
     shown: tuple[int, int] = (200, 16)
     several: tuple[int, int] = (20, 124)
+    runs_killed: tuple[int, int] = (8, 248)
+    kills: int = 20
     times: int = 3
 
     def world(self, orgs_and_days: tuple[int, int], nonzero: float = 1 / 3) -> World:
@@ -51,5 +53,7 @@ class Sizes:
             nightly=20,
             shown=(30, 5),
             several=(6, 40),
+            runs_killed=(6, 248),
+            kills=1,
             times=1,
         )

@@ -7,24 +7,21 @@ from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import duckdb
 
-from pipelines.schedules import JOB, range_tags
 from resources.sandbox.logged_request import LoggedRequest
 from resources.sandbox.server import Sandbox
+from tests.bench import ui_runs
 from tests.bench.processes import Failed, end_of_output, started
 from tests.bench.sizes import Sizes
 from tests.bench.table import Row
 from tests.support import ui as dagster_ui
-from tests.support.graphql import LAUNCH, RUNS, graphql
 
 PER_MINUTE = 600
 ORGANIZATIONS, DAYS = 8, 20
 RANGES = [date(2025, month, 1) for month in (2, 4, 6)]
 COMMAND = date(2025, 8, 1)
-_PATIENCE_SECONDS = 600
 
 
 def turns(sizes: Sizes) -> list[Row]:
@@ -50,12 +47,11 @@ def turns(sizes: Sizes) -> list[Row]:
             "DEVIN_REQUESTS_PER_MINUTE": f"{PER_MINUTE}",
         }
         with dagster_ui.dagster_ui(settings, subprocess.DEVNULL) as url:
-            for first in RANGES:
-                _launch(url, first)
+            launched = [ui_runs.launch(url, first, _last(first)) for first in RANGES]
             arguments = ["-m", "pipelines", "backfill", f"{COMMAND}", f"{_last(COMMAND)}"]
             with started(arguments, directory, source.url, more=settings) as process:
-                process.wait(_PATIENCE_SECONDS)
-            _wait_for(url)
+                process.wait(ui_runs.PATIENCE_SECONDS)
+            ui_runs.wait_until_loaded(url, launched)
         if "days loaded" not in end_of_output(directory):
             raise Failed(end_of_output(directory))
         wrong = _wrong(directory, source)
@@ -75,33 +71,6 @@ def turns(sizes: Sizes) -> list[Row]:
 
 def _last(first: date) -> date:
     return first + timedelta(days=DAYS - 1)
-
-
-def _launch(url: str, first: date) -> None:
-    tags = [{"key": key, "value": value} for key, value in range_tags(f"{first}", f"{_last(first)}").items()]
-    params: dict[str, Any] = {
-        "selector": {
-            "repositoryName": "__repository__",
-            "repositoryLocationName": "devin_session_metrics",
-            "jobName": JOB,
-            "assetSelection": [{"path": ["organizations"]}, {"path": ["daily_sessions"]}],
-        },
-        "mode": "default",
-        "runConfigData": {},
-        "executionMetadata": {"tags": tags},
-    }
-    launched = graphql(url, LAUNCH % "launchRun", params=params)["launchRun"]
-    if launched["__typename"] != "LaunchRunSuccess":
-        raise Failed(f"{launched}")
-
-
-def _wait_for(url: str) -> None:
-    """Wait until all runs have succeeded."""
-    until = time.monotonic() + _PATIENCE_SECONDS
-    while (statuses := {run["status"] for run in graphql(url, RUNS)["runsOrError"]["results"]}) != {"SUCCESS"}:
-        if time.monotonic() > until or statuses & {"FAILURE", "CANCELED"}:
-            raise Failed(f"runs ended as {statuses}")
-        time.sleep(1)
 
 
 def _fullest(moments: Sequence[float], seconds: float) -> int:

@@ -18,6 +18,7 @@ from typing import IO
 import tenacity
 from playwright.sync_api import Browser, Page, expect
 
+from pipelines.alive import MARKS
 from pipelines.checks import claims_of
 from pipelines.command.demo import directory
 from pipelines.home import PROJECT
@@ -122,6 +123,17 @@ def started_by(parent: int, program: str = "") -> list[int]:
             for child in map(int, listed.read_text().split()):
                 found += [child] if program in Path(f"/proc/{child}/cmdline").read_text() else []
                 found += started_by(child, program)
+    return found
+
+
+def processes_of_runs(dagster_home: Path) -> dict[str, int]:
+    """The process of each run that a UI has launched and that still asks the API, by run id."""
+    found = {}
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            mark = link.readlink()
+            if mark.parent == dagster_home / MARKS:
+                found[mark.name] = int(link.parts[2])
     return found
 
 
