@@ -21,6 +21,7 @@ LATE_SECONDS = 0.02
 # Of a configured limit, so much is used: requests arrive a few milliseconds early or late, and the API may count them
 # in each second. A request above the limit would cost a pause.
 USED = 0.98
+CONNECTING_SECONDS = 0.1  # by so much later does the first request arrive, since it has to connect
 
 MAX_REFUSALS = 3  # in a row, while other requests were answered
 
@@ -91,6 +92,7 @@ class Pace:
         self._rate = LearnedRate()
         self._paused_until = -math.inf
         self._next_turn = -math.inf
+        self._is_first = True
         self._queue = asyncio.Lock()  # first come, first served
         self._free = asyncio.Event()
         self._free.set()
@@ -106,6 +108,9 @@ class Pace:
                 await self._limiter.acquire()
                 await self._wait_until_free()
             now = loop.time()
+            if self._limiter and self._is_first:
+                self._is_first = False
+                self._next_turn = now + self._limiter.time_period + CONNECTING_SECONDS
             if self._rate.per_second < math.inf:
                 self._next_turn = max(self._next_turn, now - LATE_SECONDS) + 1 / self._rate.at(now)
             return now
