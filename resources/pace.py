@@ -145,8 +145,8 @@ class Pace:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._free.wait(), max(seconds, 0.0))
 
-    def record_answer(self) -> None:
-        """Record that a request was answered."""
+    def record_answer(self, asked_at: float) -> None:
+        """Record that a request was answered; `asked_at` is when it had its turn."""
         now = asyncio.get_running_loop().time()
         self._answered.append(now)
         self._forget(now)

@@ -23,7 +23,7 @@ from resources.identifiers import quoted
 from resources.pace import LATE_SECONDS, LearnedRate
 from resources.repeating import repeating
 
-LEASE_SECONDS = 0.25
+LEASE_SECONDS = 0.15
 """For how long a process goes on without asking the row: so late does it learn of a pause."""
 SLOTS_PER_SECOND = 25
 """Answers are counted in slots of time, numbered since 1970."""
@@ -38,8 +38,9 @@ class Shared:
     """What the row says, at `now` on the server's clock.
 
     `revision` counts the changes of `rate` and of `paused_until`; before the latter, nobody sends anything.
-    `refused_at` is when the last refusal was that began a pause. `answered` has the number of answers in each slot of
-    the last seconds, over all processes. `turns` is how many were leased, the first at `first_turn`.
+    `refused_at` is when the request had its turn whose refusal began the last pause. `answered` has the number of
+    answered requests by the slot of their turns in the last seconds, over all processes. `turns` is how many were
+    leased, the first at `first_turn`.
     """
 
     now: float
@@ -52,7 +53,7 @@ class Shared:
     turns: int
 
     def answered_before(self, at: float) -> float:
-        """How many requests were answered within the second before `at`, give or take one."""
+        """How many requests of the second before `at` were answered, give or take one."""
         if at == -math.inf:
             return 0
         last = slot(at)

@@ -171,19 +171,20 @@ class Retries:
 
     async def _try_once(self, request: Request) -> dict[str, Any]:
         """Make one try. Raises TransientFailure if another may succeed."""
+        asked_at = asyncio.get_running_loop().time()
         response = await self._send(request)
         try:
             answer = parse_response(response, request, self.version)
         except (Rejected, ContractBroken):
-            self._record_answer()
+            self._record_answer(asked_at)
             raise
         self._outage.known_good = request
-        self._record_answer()
+        self._record_answer(asked_at)
         return answer
 
-    def _record_answer(self) -> None:
+    def _record_answer(self, asked_at: float) -> None:
         self.calls.waiting = None
-        self.pace.record_answer()
+        self.pace.record_answer(asked_at)
 
     def _heed_limits(self, headers: httpx.Headers) -> None:
         """Pause all requests if the API says that none remains; beyond patience, its next refusal has to say so."""

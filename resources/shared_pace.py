@@ -53,6 +53,8 @@ class SharedPace(Pace):
         if self._exchanging is not None:
             self._exchanging.cancel()
             await asyncio.gather(self._exchanging, return_exceptions=True)
+        if self._unreported and self._failed is None and not any(error):
+            await self._lease(0)  # others would learn a limit without these requests in it
 
     async def turn(self) -> float:
         """Wait until the next request may be sent. Returns the time, for `record_refusal`."""
@@ -73,10 +75,13 @@ class SharedPace(Pace):
             pass
         return self._free.is_set()
 
-    def record_answer(self) -> None:
-        """Record that a request was answered."""
+    def record_answer(self, asked_at: float) -> None:
+        """Record that a request was answered; it counts when it had its turn, at `asked_at`.
+
+        So do requests that were in flight when another was refused: the API had let them through.
+        """
         self.last_answered = asyncio.get_running_loop().time()
-        self._unreported[slot(self.last_answered - self._ahead)] += 1
+        self._unreported[slot(asked_at - self._ahead)] += 1
         self._free.set()
 
     def record_refusal(self, asked_at: float, seconds: float) -> None:
@@ -157,7 +162,7 @@ class SharedPace(Pace):
             paused_until = max(paused_until, until)
             if pause.asked_at is not None:
                 asked_at = pause.asked_at - self._ahead
-                refused_at = shared.now if rate.is_news(asked_at) else refused_at
+                refused_at = asked_at if rate.is_news(asked_at) else refused_at
                 rate = rate.refused(shared.now, asked_at, until, shared.answered_before(refused_at))
         if refused_at > shared.now - REMEMBERED_SECONDS + 1:
             rate = rate.refused(shared.now, -math.inf, -math.inf, shared.answered_before(refused_at))

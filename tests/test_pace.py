@@ -44,7 +44,7 @@ async def ask_all(source: Source, pace: Pace, questions: int, connections: int, 
             while True:
                 asked_at = await pace.turn()
                 if await source.answers():
-                    pace.record_answer()
+                    pace.record_answer(asked_at)
                     break
                 pace.record_refusal(asked_at, retry_after)
 
@@ -105,7 +105,7 @@ def test_refusals_of_requests_already_in_flight_do_not_lower_the_rate_again() ->
     async def main(refusals: int) -> None:
         pace = Pace()
         for _ in range(100):
-            pace.record_answer()
+            pace.record_answer(0.0)
         asked_at = await pace.turn()
         for _ in range(refusals):
             pace.record_refusal(asked_at, 1.0)
@@ -133,7 +133,7 @@ def test_turns_missed_while_the_machine_was_busy_are_not_caught_up_in_a_burst() 
         loop = asyncio.get_running_loop()
         assert isinstance(loop, Loop)
         for _ in range(100):
-            pace.record_answer()
+            pace.record_answer(0.0)
         pace.record_refusal(await pace.turn(), 1.0)
         turns: list[float] = []
 

@@ -217,7 +217,7 @@ class Workers(RuleBasedStateMachine):
                 now = self.loop.time()
                 self.seen.stopped.append((number, now, now + self.pause))
             else:
-                pace.record_answer()
+                pace.record_answer(asked_at)
 
     @invariant()
     def turns_are_distinct_and_apart(self) -> None:
@@ -376,13 +376,30 @@ def test_answers_of_all_workers_count_towards_the_learned_rate() -> None:
         async with SharedPace(row) as one, SharedPace(row) as other:
             for pace in (one, other):
                 for _ in range(50):
-                    await pace.turn()
-                    pace.record_answer()
+                    pace.record_answer(await pace.turn())
             await asyncio.sleep(LEASE_SECONDS)
             one.record_refusal(await one.turn(), 1.0)
             await other.turn()
             await asyncio.sleep(LEASE_SECONDS)
             assert row.rate.per_second == pytest.approx(94), "of 100 answers in a second"
+
+    run(main())
+
+
+def test_requests_in_flight_during_a_refusal_and_those_of_workers_that_have_ended_count_too() -> None:
+    async def main() -> None:
+        row = Model()
+        async with SharedPace(row) as pace:
+            async with SharedPace(row) as ended:
+                for _ in range(20):
+                    ended.record_answer(await ended.turn())
+            in_flight = [await pace.turn() for _ in range(30)]
+            pace.record_refusal(await pace.turn(), 1.0)
+            for asked_at in in_flight:
+                pace.record_answer(asked_at)
+            await pace.turn()
+            await asyncio.sleep(LEASE_SECONDS)
+            assert row.rate.per_second == pytest.approx(47), "of 50 requests in a second"
 
     run(main())
 
@@ -398,7 +415,7 @@ def test_while_the_api_is_down_the_probe_takes_the_turns_and_then_everybody_goes
             assert asyncio.get_running_loop().time() == pytest.approx(1.0, abs=0.03), "the limit holds for probes"
             await asyncio.sleep(5.0)
             assert not waiting.done()
-            pace.record_answer()
+            pace.record_answer(asyncio.get_running_loop().time())
             await waiting
             await pace.turn()
             assert asyncio.get_running_loop().time() == pytest.approx(7.0, abs=0.1)

@@ -27,14 +27,14 @@ api_pace = sa.Table(
     ),
     _at("since", "When the pause ended that followed the last refusal."),
     _at("paused_until", "No request is sent before."),
-    _at("refused_at", "When the API last refused a request, other than those in flight then."),
+    _at("refused_at", "When the request was sent whose refusal began the last pause."),
     _at("next_turn", "The first turn that no process has leased."),
     sa.Column(
         "answered",
         JSONB(),
         nullable=False,
         server_default="{}",
-        comment="Answers in each 25th of a second.",
+        comment="Answered requests by the 25th of a second in which they were sent.",
     ),
     comment="One row per API key: how fast it is used by all processes. Times are seconds since 1970.",
     prefixes=["unlogged"],  # so that no lease waits for the disk; a crash of the server forgets it
