@@ -31,6 +31,10 @@ SECRETS = ("devin_api_key", "devin_alert_webhook_url")
 """Settings that are never shown. Dagster gets neither of them: the code that sends them reads the environment."""
 
 
+Strategy = Literal["direct", "differenced", "listed", "cheapest"]
+"""How a load learns its counts; the cheapest is decided for each block."""
+
+
 class SettingsRefused(ValueError):
     """At least one setting has a value that is not allowed. The message is for the user, with one line per setting."""
 
@@ -157,11 +161,21 @@ class Settings(BaseSettings):
         ge=1,
         le=86_400,
     )
-    devin_fetch: Literal["auto", "direct", "differenced"] = _setting(
+    devin_fetch: Literal["auto", "direct", "differenced", "listed"] = _setting(
         "auto",
         "How counts are fetched: `direct` requests each organization and day, `differenced` derives most counts from "
-        "totals, `auto` is `direct` for up to `DEVIN_LOOKBACK_DAYS` days and `differenced` for more.",
-        "auto, direct or differenced",
+        "totals, `listed` takes them from the list of sessions and proves them by totals. `auto` is `direct` for up to "
+        "`DEVIN_LOOKBACK_DAYS` days; for more, whichever of the other two takes fewer requests. `direct` and "
+        "`differenced` never read the list.",
+        "auto, direct, differenced or listed",
+    )
+    devin_list_samples: int = _setting(
+        3,
+        "Where counts come from the list of sessions: how many organization-days of each block are requested as well, "
+        "chosen at random.",
+        "a whole number from 0 to 1000",
+        ge=0,
+        le=1000,
     )
     devin_asset_prefix: Annotated[tuple[str, ...], NoDecode] = _setting(
         (),
@@ -397,9 +411,11 @@ class Settings(BaseSettings):
         """How many days after its end a day is read for the last time, on the last night of its look-back."""
         return self.devin_lookback_days - 1
 
-    def is_differenced(self, days: int) -> bool:
-        """Whether a load of `days` days derives most cells from totals instead of requesting each one."""
-        return self.devin_fetch == "differenced" or (self.devin_fetch == "auto" and days > self.devin_lookback_days)
+    def strategy(self, days: int) -> Strategy:
+        """How a load of `days` days learns its counts."""
+        if self.devin_fetch != "auto":
+            return self.devin_fetch
+        return "cheapest" if days > self.devin_lookback_days else "direct"
 
     @classmethod
     def load(cls) -> "Settings":

@@ -24,6 +24,7 @@ SUBJECTS = {
     ],
     "Requests to the API": [
         "devin_fetch",
+        "devin_list_samples",
         "devin_max_connections",
         "devin_requests_per_minute",
         "devin_timeout_seconds",

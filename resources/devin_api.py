@@ -17,19 +17,20 @@ from httpx_aiohttp import AiohttpTransport
 from resources.addresses import check_url
 from resources.authorities import AuthoritiesRefused, tls_context
 from resources.calls import Calls
-from resources.devin_answers import (
-    Listed,
-    ListedItem,
-    ListReading,
-    Organization,
-    Request,
-    User,
-    parse_count,
-    parse_page,
-)
+from resources.devin_answers import Request, parse_count
 from resources.devin_errors import ContractBroken, NetworkRefused, Rejected, Unauthorized
 from resources.devin_key import DEFAULT_URL, KEY_VARIABLE, key_from_environment, refuse_other_address, version_for
-from resources.devin_versions import V2, V3, Listing, VersionName, WindowEnd, zulu
+from resources.devin_lists import (
+    Listed,
+    ListedItem,
+    ListedSession,
+    ListReading,
+    Organization,
+    User,
+    parse_page,
+    parse_sessions,
+)
+from resources.devin_versions import PAGE_SIZE, V2, V3, Listing, VersionName, WindowEnd, zulu
 from resources.pace import Pace
 from resources.pace_row import PaceRows
 from resources.portal import blocking_portal
@@ -188,6 +189,29 @@ class DevinClient:
         """Every user that the API lists, over all pages."""
         items, problem = await self._list(self.version.users, "DEVIN_USER_IDS")
         return Listed([User(user_id, created_at) for user_id, _, created_at in items], problem)
+
+    async def sessions(self, start: datetime, end: datetime, most: int) -> AsyncIterator[list[ListedSession]]:
+        """The sessions that the API lists as created in [start, end), page by page, each session_id once.
+
+        It may leave out, double or misplace some: nothing here proves them. Raises ContractBroken for a list that does
+        not end, or has many more items than `most`, and Rejected if the key may not read it.
+        """
+        listing, seen, items, cursor = self.version.sessions, set[int](), 0, None
+        window = self.version.created_within(start, end)
+        while True:
+            description = f"Listing sessions from {zulu(start)} to {zulu(end)} from offset {items}"
+            params = [*window, *self.version.page(items, cursor)]
+            page = await self._retries.get(Request(listing.path, params, description, "list"))
+            found, number, has_more, cursor = parse_sessions(page, self.version, description)
+            items += number
+            within = {hash(session.session_id): session for session in found if start <= session.created_at < end}
+            new = within.keys() - seen
+            seen |= new
+            yield [within[key] for key in new]
+            if not has_more:
+                return
+            if not number or items > 2 * most + 2 * PAGE_SIZE:
+                raise ContractBroken(f"{description}: the list does not end.")
 
     async def _list(self, listing: Listing, variable: str) -> "tuple[list[ListedItem], str]":
         """The items, and what is wrong with the list. A list that contradicts itself is read a second time, in full.

@@ -3,6 +3,7 @@
 Sending requests is up to `retries`, interpreting responses to `devin_answers`.
 """
 
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Literal
@@ -26,6 +27,10 @@ class Listing:
     created_field: str | None
 
 
+# The list is asked for a little more than the window, whatever it makes of its ends; who reads it knows the times.
+MARGIN = timedelta(seconds=1)
+
+
 @dataclass(frozen=True)
 class V2:
     """Personal keys of Enterprise admins; ISO date-times; pagination by offset.
@@ -41,6 +46,7 @@ class V2:
         "organization", "/v2/enterprise/organizations", "org_id", "org_name", "created_at"
     )
     users: ClassVar[Listing] = Listing("user", "/v2/enterprise/members", "user_id", None, "created_at")
+    sessions: ClassVar[Listing] = Listing("session", "/v2/enterprise/sessions", "session_id", None, "created_at")
     key_to_set: ClassVar[str] = "the personal key (apk_user_…) of an Enterprise admin who still has access"
 
     window_end: WindowEnd = "exclusive"
@@ -49,6 +55,10 @@ class V2:
         """The parameters for [start, end)."""
         until = end - timedelta(microseconds=1) if self.window_end == "inclusive" else end
         return [("start_date", zulu(start)), ("end_date", zulu(until))]
+
+    def created_within(self, start: datetime, end: datetime) -> Params:
+        """The parameters for a list of the sessions created in [start, end), and perhaps of some just outside."""
+        return [("created_date_from", zulu(start - MARGIN)), ("created_date_to", zulu(end + MARGIN))]
 
     def page(self, found: int, cursor: str | None) -> Params:
         """The parameters for the page after the first `found` items."""
@@ -82,6 +92,7 @@ class V3:
         "organization", "/v3/enterprise/organizations", "org_id", "name", "created_at"
     )
     users: ClassVar[Listing] = Listing("user", "/v3/enterprise/members/users", "user_id", None, None)
+    sessions: ClassVar[Listing] = Listing("session", "/v3/enterprise/sessions", "session_id", None, "created_at")
     key_to_set: ClassVar[str] = (
         "the key (cog_…) of an enterprise service user that has the permission ViewAccountMetrics"
     )
@@ -94,6 +105,11 @@ class V3:
             raise ValueError(f"v3 accepts whole seconds only: {start} to {end}")
         until = int(end.timestamp()) - (self.window_end == "inclusive")
         return [("time_after", str(int(start.timestamp()))), ("time_before", str(until))]
+
+    def created_within(self, start: datetime, end: datetime) -> Params:
+        """The parameters for a list of the sessions created in [start, end), and perhaps of some just outside."""
+        since, until = start - MARGIN, end + MARGIN
+        return [("created_after", str(int(since.timestamp()))), ("created_before", str(math.ceil(until.timestamp())))]
 
     def page(self, found: int, cursor: str | None) -> Params:
         """The parameters for the page at `cursor`, or the first."""

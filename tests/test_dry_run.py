@@ -173,10 +173,10 @@ def test_no_data_take_more_requests_than_the_most_nor_fewer_than_the_least(matri
     midnight = datetime(2025, 1, 1, tzinfo=UTC)
     days = [Day(FIRST + timedelta(n), midnight + timedelta(n), midnight + timedelta(n + 1)) for n in range(len(matrix))]
     ids = [f"org-{n}" for n in range(len(matrix[0]))]
-    cost = cost_of(PlannedBlock(days, ids), is_differenced=True)
+    cost = cost_of(PlannedBlock(days, ids), "differenced")
     counts = {day.day: dict(zip(ids, row, strict=True)) for day, row in zip(days, matrix, strict=True)}
     assert cost.least <= differenced_requests(counts) <= cost.most
-    assert cost_of(PlannedBlock(days, ids), is_differenced=False).most <= cost.most + 1
+    assert cost_of(PlannedBlock(days, ids), "direct").most <= cost.most + 1
 
 
 def test_costs_add_up() -> None:

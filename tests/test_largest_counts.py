@@ -31,7 +31,7 @@ def test_the_largest_counts_are_rolled_up_published_and_reported(each_world: Wor
         writes.store_expected_days(connection, FIRST, FIRST + timedelta(days=DAYS - 1))
         counts = dict.fromkeys(ids, LARGEST_COUNT)
         readings = [
-            Reading(day.day, day.start, day.end, LARGEST_COUNT, counts, set(), expected=len(ids))
+            Reading(day.day, day.start, day.end, LARGEST_COUNT, counts, {}, expected=len(ids))
             for day in world.days(f"{FIRST}", f"{FIRST + timedelta(days=DAYS - 1)}")
         ]
         readings[0] = replace(readings[0], counts=counts | {ids[0]: LARGEST_COUNT - 1})

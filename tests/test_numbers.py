@@ -77,7 +77,7 @@ def test_a_load_records_its_numbers_on_the_asset_in_one_event_and_those_of_its_d
         if record.asset_materialization
     ]
     assert len(days) == 10
-    for name in ("cells_asked", "cells_derived", "cells_proven_zero", "rows_inserted"):
+    for name in ("cells_asked", "cells_derived", "cells_proven_zero", "cells_listed", "rows_inserted"):
         assert sum(day[name] for day in days) == numbers[name]
     assert sum(day["sessions_count"] for day in days) == numbers["sessions"]
 

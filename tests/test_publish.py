@@ -268,6 +268,7 @@ def test_the_types_in_parquet_are_those_of_the_tables(published: World) -> None:
         "api_version": pa.string(),
         "loaded_at": at,
         "run_id": pa.string(),
+        "how": pa.string(),
     }
     of_enterprise = pq.read_schema(parquet_of(world) / "enterprise_sessions.parquet")
     assert of_enterprise.field("week_over_week_change").type == pa.float64()

@@ -59,7 +59,7 @@ def store(
     for day, counts in days.items():
         start = datetime(day.year, day.month, day.day, tzinfo=UTC)
         total = sum(counts.values()) if control_total is None else control_total
-        readings.append(Reading(day, start, start + timedelta(days=1), total, counts, set(), expected=len(counts)))
+        readings.append(Reading(day, start, start + timedelta(days=1), total, counts, {}, expected=len(counts)))
     last_read_at = max((reading.window_end for reading in readings), default=NOON) + read_after
     by = Provenance(**{"api_version": "v2", "run_id": "run"} | read, loaded_at=last_read_at)
     writes.store_days(connection, dimension, readings, by)

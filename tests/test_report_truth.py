@@ -104,7 +104,7 @@ class Page:
                         window_end=midnight(day + timedelta(days=1)),
                         control_total=sum(TRUTH[day, org_id] for org_id in IDS),
                         counts=counts,
-                        derived=set(),
+                        how={},
                         expected=len(IDS),
                         lacking=len(IDS) - len(counts),
                     )

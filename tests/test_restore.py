@@ -330,7 +330,9 @@ def test_a_copy_from_an_older_release_is_migrated(world: World, here: Here) -> N
     code, _, err = here("restore")
     assert (code, err) == (0, "")
     after = relations(world.database.path)
-    for table in ("daily_sessions", "daily_totals", "weekly_sessions", "enterprise_sessions"):
+    assert [row[:-1] for row in after["daily_sessions"]] == before["daily_sessions"] != []
+    assert {(row[3], row[-1]) for row in after["daily_sessions"]} == {(False, "asked"), (True, "derived")}
+    for table in ("daily_totals", "weekly_sessions", "enterprise_sessions"):
         assert after[table] == before[table] != []
     assert after["session_grid"] != []
 

@@ -54,7 +54,7 @@ def store(
         start = datetime.fromisoformat(label).replace(tzinfo=UTC)
         counts = {org_id: n for (of, org_id), n in cells.items() if of == label}
         readings.append(
-            Reading(start.date(), start, start + timedelta(days=1), count, counts, set(), expected=3, lacking=1)
+            Reading(start.date(), start, start + timedelta(days=1), count, counts, {}, expected=3, lacking=1)
         )
     writes.store_days(
         connection, ORGANIZATIONS, readings, Provenance("v2", datetime(2025, 1, 1, tzinfo=UTC), run_id="run")

@@ -204,7 +204,7 @@ def test_a_total_that_changed_between_counting_organizations_and_users_is_a_warn
     def agree(organizations: int, users: int) -> Verdict:
         with migrated(world.database).transaction() as connection:
             for dimension, total in ((ORGANIZATIONS, organizations), (USERS, users)):
-                read = Reading(day.day, day.start, day.end, total, {"id": total}, set(), expected=1)
+                read = Reading(day.day, day.start, day.end, total, {"id": total}, {}, expected=1)
                 writes.store_days(connection, dimension, [read], by)
             return CONTROL_TOTALS_AGREE.judge(connection, USERS, world.settings)
 

@@ -10,7 +10,7 @@ from warehouse.dimensions import DIMENSIONS, ORGANIZATIONS
 from warehouse.tables import expected_days, warehouse_version
 
 # A new table or view states its version in its facts; for any other change, raise the number here.
-VERSION = max(8, *(tables.facts(relation).since for relation in tables.RELATIONS))
+VERSION = max(9, *(tables.facts(relation).since for relation in tables.RELATIONS))
 
 EXPECTED_DAYS_UP_TO_VERSION_4 = "history"  # the table's name until then; it sounded like a change log
 
@@ -106,6 +106,12 @@ def migrate(connection: sa.Connection) -> None:
         return
     if 0 < found < 8:
         _complete_lists(connection, tables.present(connection), found)
+    if 0 < found < 9:
+        cells = [dimension.cells for dimension in DIMENSIONS if dimension.cells.name in tables.present(connection)]
+        for table in cells:
+            connection.execute(sa.text(f"alter table {table.name} add column if not exists how text"))
+        for table in cells:
+            say_how_counts_are_known(connection, table)
     if found in (2, 3, 4):
         connection.execute(sa.text(f"alter table {EXPECTED_DAYS_UP_TO_VERSION_4} rename to {expected_days.name}"))
     tables.create(connection)
@@ -157,6 +163,12 @@ def _complete_lists(connection: sa.Connection, there: set[str], found: int) -> N
             connection.execute(sa.text(f"alter table {table.name} add column if not exists is_chosen boolean"))
             if found < 4:
                 list_last_seen(connection, table)  # last: DuckDB adds no column after an update
+
+
+def say_how_counts_are_known(connection: sa.Connection, cells: sa.Table) -> None:
+    """Fill in `how` for counts of releases up to version 8, which asked for each or derived it from totals."""
+    how = sa.case((cells.c.is_derived, "derived"), else_="asked")
+    connection.execute(sa.update(cells).where(cells.c.how.is_(None)).values(how=how))
 
 
 def list_last_seen(connection: sa.Connection, listed: sa.Table) -> None:

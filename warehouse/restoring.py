@@ -111,6 +111,7 @@ def restore(connection: sa.Connection, sources: Sequence[Source], *, settled_aft
     migrations.migrate(connection)
     for dimension in DIMENSIONS:
         migrations.list_last_seen(connection, dimension.listed)
+        migrations.say_how_counts_are_known(connection, dimension.cells)
     dropped = set() if whole else {day for dimension in DIMENSIONS for day in _drop_unproven(connection, dimension)}
     _rebuild(connection, settled_after_days)
     return Restored(

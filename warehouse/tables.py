@@ -125,7 +125,7 @@ def _cells(name: str, of: _Words, totals: str) -> sa.Table:
         _column(
             "is_derived",
             Boolean(),
-            "True if the count was derived from other answers; false if it was asked for directly.",
+            "True if the count was inferred from other answers; false if it was asked for directly. how says which.",
         ),
         _column("api_version", Text(), "The version of the API that answered."),
         _at(
@@ -133,6 +133,14 @@ def _cells(name: str, of: _Words, totals: str) -> sa.Table:
             "When this count was stored: first, or when it, its api_version or the day's window last changed.",
         ),
         _column("run_id", Text(), "The Dagster run that stored this count."),
+        # Never NULL, but nullable because DuckDB can't add any other kind of column to a table with rows.
+        _column(
+            "how",
+            Text(),
+            "How the count is known: asked (for directly), derived (from totals) or listed (from the list of sessions, "
+            "and proven by totals).",
+            nullable=True,
+        ),
         _never_negative("sessions_count"),
         comment=f"One row per {of.noun} and day.",
         info={"facts": Facts("table", of.since, parquet="monthly")},

@@ -1,7 +1,6 @@
 """The only functions that write rows, except for rollups. Each runs in the caller's transaction and can be repeated."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
@@ -52,7 +51,7 @@ class Reading:
 
     control_total: the API's own count, with no filter.
     counts: the sessions of each id that was read.
-    derived: the ids in `counts` whose count was derived from other answers.
+    how: how the count of an id is known, where it was not "asked" for itself: "derived" or "listed".
     expected: how many ids were to be counted.
     lacking: how many of these have no count for that day, neither from this reading nor from an earlier one.
     """
@@ -62,7 +61,7 @@ class Reading:
     window_end: datetime
     control_total: int
     counts: Mapping[str, int]
-    derived: AbstractSet[str]
+    how: Mapping[str, str]
     expected: int
     lacking: int = 0
     contradictions: Sequence[Contradiction] = ()
@@ -193,8 +192,15 @@ def _cells(dimension: Dimension, readings: Sequence[Reading], provenance: Proven
     by = vars(provenance)
     for reading in readings:
         for id_, count in reading.counts.items():
-            is_derived = id_ in reading.derived
-            yield {"day": reading.day, dimension.id: id_, "sessions_count": count, "is_derived": is_derived, **by}
+            how = reading.how.get(id_, "asked")
+            yield {
+                "day": reading.day,
+                dimension.id: id_,
+                "sessions_count": count,
+                "is_derived": how != "asked",
+                "how": how,
+                **by,
+            }
 
 
 def _total(dimension: Dimension, reading: Reading, summed: int, provenance: Provenance) -> dict[str, Any]:
@@ -285,6 +291,13 @@ def store_day_boundary(connection: sa.Connection, timezone: str, day_start_hour:
     connection.execute(sa.delete(tables.day_boundary))
     row = sa.insert(tables.day_boundary).values(timezone=timezone, day_start_hour=day_start_hour)
     connection.execute(row)
+
+
+def forget_days(connection: sa.Connection, dimension: Dimension, days: Sequence[date]) -> None:
+    """Delete everything that was read on these days, so that they count as not loaded."""
+    for table in (dimension.cells, dimension.totals, dimension.contradictions):
+        connection.execute(sa.delete(table).where(table.c.day.in_(days)))
+    rollups.mark_stale(connection, dimension, days)
 
 
 def _compare(connection: sa.Connection, dimension: Dimension, incoming: sa.FromClause) -> dict[date, Changes]:

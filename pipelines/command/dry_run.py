@@ -1,7 +1,7 @@
 """`devin-sessions backfill --dry-run`: how many requests a backfill would send, and how long that would take."""
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
@@ -13,7 +13,7 @@ from pipelines.command.screen import is_json, say, show_table
 from pipelines.ledger import open_read_only
 from pipelines.loading.asking import asking_alone
 from pipelines.loading.block_size import DAYS_PER_BLOCK, Wanted, in_blocks
-from pipelines.loading.cost import Cost, Counts, cost_of, differenced_requests
+from pipelines.loading.cost import Cost, Counts, cost_of, differenced_requests, listed_requests
 from pipelines.loading.counted_ids import as_organization, as_user, chosen_entries
 from pipelines.loading.stored_before import StoredBefore
 from pipelines.partitions import as_days, daily_partitions, format_days, parts, ranges
@@ -91,24 +91,32 @@ def _plan(
     recent = _recent(connection, dimension)
     pages = 0 if chosen else math.ceil(len(ids) / PAGE_SIZE)
     listings = pages * ((dimension in ledger.outdated) + bool(days))
-    cost, cells, differenced_cells = Cost(listings, listings), 0, 0
+    cost, cells, inferred_cells = Cost(listings, listings), 0, 0
     for first, last in spans:
         in_run = as_days(daily_partitions(settings), (f"{day}" for day in spanned if first <= day <= last))
         to_complete = {} if refresh else stored.to_complete(f"{last + timedelta(days=1)}")
         wanted = stored.wanted(in_run, to_complete)
-        is_differenced = settings.is_differenced(sum(map(bool, wanted.values())))
+        strategy = settings.strategy(sum(map(bool, wanted.values())))
         alone, asked = _without_refused(wanted, stored, to_complete.keys(), refused)
         cost += sum(
-            (cost_of(block, is_differenced=is_differenced, refused=refused) for block in in_blocks(asked)),
+            (
+                cost_of(block, strategy, samples=settings.devin_list_samples, refused=refused)
+                for block in in_blocks(asked)
+            ),
             Cost(alone, alone),
         )
         number = sum(map(len, asked.values()))
         cells += number
-        differenced_cells += number if is_differenced else 0
+        inferred_cells += number if strategy != "direct" else 0
     likely = None
     if recent and cost.least < cost.most:
-        share = differenced_requests(recent) / sum(map(len, recent.values()))
-        likely = round(min(max(cost.most - differenced_cells * (1 - share), cost.least), cost.most))
+        ways: dict[str, Callable[[], int]] = {
+            "differenced": lambda: differenced_requests(recent),
+            "listed": lambda: listed_requests(recent, settings.devin_list_samples),
+        }
+        requests = min(ask() for way, ask in ways.items() if settings.devin_fetch in ("auto", way))
+        share = requests / sum(map(len, recent.values()))
+        likely = round(min(max(cost.most - inferred_cells * (1 - share), cost.least), cost.most))
     return Plan(days, len(ids), cells, cost, likely, sorted(recent))
 
 

@@ -1,6 +1,7 @@
 """What is known about the days of one block: cells, control totals, contradictions. Pure."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Literal
 
 from pipelines.partitions import Day
 
@@ -16,27 +17,32 @@ class Errors:
     temporary: tuple[type[Exception], ...]
 
 
+How = Literal["asked", "derived", "listed"]
+"""How a cell is known: it was asked for itself, is what other answers leave, or comes from the list of sessions."""
+
+
 @dataclass(frozen=True)
 class Cells:
-    """How many cells are known, and how: `asked` for directly, or inferred from other answers.
+    """How many cells are known, and how: `asked` for directly, `listed` and proven by totals, or derived from totals.
 
-    Inferred cells are `proven_zero` if a total left nothing for them, otherwise `derived`.
+    Of the derived ones, those are `proven_zero` for which a total left nothing.
     """
 
     asked: int = 0
     derived: int = 0
     proven_zero: int = 0
+    listed: int = 0
 
     @property
     def known(self) -> int:
         """The number of all known cells."""
-        return self.asked + self.derived + self.proven_zero
+        return sum(getattr(self, f.name) for f in fields(self))
 
     def __add__(self, other: "Cells") -> "Cells":
-        return Cells(self.asked + other.asked, self.derived + other.derived, self.proven_zero + other.proven_zero)
+        return Cells(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
     def __sub__(self, other: "Cells") -> "Cells":
-        return Cells(self.asked - other.asked, self.derived - other.derived, self.proven_zero - other.proven_zero)
+        return Cells(*(getattr(self, f.name) - getattr(other, f.name) for f in fields(self)))
 
 
 @dataclass(frozen=True)
@@ -55,12 +61,17 @@ class Contradiction:
 
 @dataclass
 class DayAnswers:
-    """What is known about one day. `calls` is its share of the questions: one about ten days counts 0.1 for each."""
+    """What is known about one day. `calls` is its share of the questions: one about ten days counts 0.1 for each.
+
+    `how` says for each id in `counts` how its count is known. `others` has the sessions of ids that nobody asks about,
+    as the list of sessions has them; None is no id at all.
+    """
 
     day: Day
     control_total: int | None = None
     counts: dict[str, int] = field(default_factory=dict)
-    derived: set[str] = field(default_factory=set)
+    how: dict[str, How] = field(default_factory=dict)
+    others: dict[str | None, int] = field(default_factory=dict)
     refused: dict[str, Exception] = field(default_factory=dict)
     failures: list[Exception] = field(default_factory=list)
     contradictions: list[Contradiction] = field(default_factory=list)
@@ -74,8 +85,18 @@ class DayAnswers:
     @property
     def cells(self) -> Cells:
         """Its known cells, by how they came to be known."""
-        zeros = sum(self.counts[id_] == 0 for id_ in self.derived)
-        return Cells(len(self.counts) - len(self.derived), len(self.derived) - zeros, zeros)
+        derived = self.known_by("derived")
+        zeros = sum(self.counts[id_] == 0 for id_ in derived)
+        return Cells(
+            len(self.known_by("asked")),
+            len(derived) - zeros,
+            zeros,
+            listed=len(self.counts) - len(self.known_by("asked", "derived")),
+        )
+
+    def known_by(self, *hows: How) -> set[str]:
+        """The ids whose counts are known in one of these ways."""
+        return {id_ for id_, how in self.how.items() if how in hows}
 
     @property
     def rest(self) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Protocol
 
-from pipelines.loading.answers import DayAnswers, Errors
+from pipelines.loading.answers import DayAnswers, Errors, How
 from pipelines.loading.workers import Batch, Question, Workers
 from pipelines.partitions import Day
 
@@ -112,7 +112,7 @@ class Block:
                 of_day.failures.append(unanswered[0])
                 return
             try:
-                self.set(of_day, org_id, await self.ask([of_day], (org_id,)), is_derived=False)
+                self.set(of_day, org_id, await self.ask([of_day], (org_id,)), "asked")
             except self.errors.refusals as error:
                 of_day.refused[org_id] = error
             except self.errors.temporary as error:
@@ -151,9 +151,9 @@ class Block:
             else:
                 await self.cell_of(of_day, org_id)()
 
-    def set(self, of_day: DayAnswers, org_id: str, number: int, *, is_derived: bool) -> None:
+    def set(self, of_day: DayAnswers, org_id: str, number: int, how: How) -> None:
         is_new = org_id not in of_day.counts
         of_day.counts[org_id] = number
-        (of_day.derived.add if is_derived else of_day.derived.discard)(org_id)
+        of_day.how[org_id] = how
         if is_new:
             self._answered()

@@ -7,6 +7,8 @@ from pipelines.partitions import Day
 
 DAYS_PER_BLOCK = 31
 ORGS_PER_QUESTION = 50
+SESSIONS_PER_WINDOW = 800
+"""Of a list: its windows are read side by side, the pages of one after each other."""
 
 Wanted = dict[Day, Sequence[str]]
 """The ids to count on each day."""

@@ -2,14 +2,17 @@
 
 Pure: it gets a function that counts, and knows nothing of HTTP, Dagster or SQL. What is said about organizations
 applies to users as well. `collect_direct` asks for every cell. `collect_differenced` asks for totals first and derives
-the cells: the last part of a split is the rest, and a total of zero leaves nothing to ask. Either way, each day's cells
-are compared with the API's own total for that day, and the days with its own total for all of them in one question.
+the cells: the last part of a split is the rest, and a total of zero leaves nothing to ask. `collect_listed` takes the
+cells from the list of sessions and proves them by totals. In any case, each day's cells are compared with the API's own
+total for that day, and the days with its own total for all of them in one question.
 """
 
+import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from pipelines.loading.answers import DayAnswers, Errors
 from pipelines.loading.block import Block, Count
+from pipelines.loading.listed import Proposal, Verdict, accept
 from pipelines.loading.proving import prove
 from pipelines.loading.splitting import groups, split
 from pipelines.loading.workers import Workers
@@ -66,6 +69,47 @@ async def collect_differenced(
     weights = {org_id: expected[org_id] * len(days) for org_id in org_ids if org_id in expected}
     await block.ask_control_totals(also=[block.total_of(group) for group in groups(org_ids, weights)])
     await may_proceed()
+    await split(block)
+    await prove(block, is_split=True)
+    return block.answers
+
+
+async def collect_listed(
+    count: Count,
+    days: Sequence[Day],
+    org_ids: Sequence[str],
+    *,
+    before: Day,
+    expected: Mapping[str, float],
+    propose: Callable[[Sequence[DayAnswers]], Awaitable[Proposal | None]],
+    judged: Callable[[Verdict], None],
+    sampled: int,
+    dice: random.Random,
+    workers: Workers,
+    errors: Errors,
+    answered: Callable[[], None],
+    may_proceed: Callable[[], Awaitable[object]],
+) -> list[DayAnswers]:
+    """Ask for the control totals, take the cells from the list of sessions, and prove them by totals.
+
+    `propose` gets the days with their control totals, and returns the sessions of each id on each day, or None if there
+    is no list for them or it would cost more than it saves. `judged` is called with what became of it. Without a
+    proposal, or with one that can't be proven, the block is asked for as in `collect_differenced`. `sampled` accepted
+    cells, chosen by `dice`, are asked for as well. The rest is as in `collect_differenced`.
+    """
+    block = Block(count, days, org_ids, before, workers, errors, answered)
+    await block.ask_control_totals()
+    await may_proceed()
+    are_known = len(block.with_control_total()) == len(days)
+    if are_known and (proposal := await propose(block.answers)) is not None:
+        verdict = await accept(block, proposal, most=len(days) * len(org_ids) // 4, sampled=sampled, dice=dice)
+        judged(verdict)
+        if verdict is Verdict.PROVEN:
+            await prove(block, is_split=True)
+            return block.answers
+    weights = {org_id: expected[org_id] * len(days) for org_id in org_ids if org_id in expected}
+    still_open = groups(sorted(block.open_ids()), weights)
+    await block.ask_all(block.total_of(group) for group in still_open)
     await split(block)
     await prove(block, is_split=True)
     return block.answers

@@ -1,11 +1,23 @@
 """The messages that report where the API contradicts itself."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from datetime import date
 
 from pipelines.loading.answers import Contradiction
 from pipelines.partitions import format_days
 from warehouse.dimensions import Dimension
+
+
+def sentences(
+    dimension: Dimension, found: Iterable[Contradiction], exceeding: Set[date], older: Mapping[date, Set[str]]
+) -> list[str]:
+    """What to report about a load: contradictions, days that exceed their total, and those with `older` counts."""
+    reported = list(dict.fromkeys(map(off_its_block, found)))
+    if older:
+        reported.append(older_than_the_total(dimension, sorted(older), frozenset[str]().union(*older.values())))
+    if others := exceeding - older.keys():
+        reported.append(exceeding_the_total(dimension, sorted(others)))
+    return reported
 
 
 def off_its_block(found: Contradiction) -> str:

@@ -12,8 +12,8 @@ from pipelines.loading.changed_settings import refuse_other_version
 from pipelines.loading.progress import Progress, log_waits
 from pipelines.settings import Settings
 from resources.database import Database
-from resources.devin_answers import Listed, Organization, User
 from resources.devin_api import DevinAPI, DevinClient
+from resources.devin_lists import Listed, Organization, User
 from warehouse import migrations, reads, tables, writes
 from warehouse.dimensions import Dimension
 from warehouse.listing import never_seen

@@ -12,11 +12,12 @@ from anyio.from_thread import BlockingPortal
 
 from pipelines.loading.answers import DayAnswers, Errors
 from pipelines.loading.block_size import PlannedBlock
-from pipelines.loading.collect import collect_differenced, collect_direct
+from pipelines.loading.collect import collect_differenced, collect_direct, collect_listed
 from pipelines.loading.progress import Progress
+from pipelines.loading.proposing import SessionList
 from pipelines.loading.workers import Workers
 from pipelines.partitions import Day
-from pipelines.settings import Settings
+from pipelines.settings import Settings, Strategy
 from resources.devin_api import DevinClient
 from resources.devin_errors import ContractBroken, Rejected, Unavailable
 from warehouse.dimensions import Dimension
@@ -36,9 +37,13 @@ class BlockFetcher:
     workers: Workers
     settings: Settings
     progress: Progress
-    is_differenced: bool
+    strategy: Strategy
     activity: dict[str, tuple[float, float]]
     refused: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        is_forced = self.strategy == "listed"
+        self.list = SessionList(self.dimension, self.client, self.workers, is_forced)
 
     def start(self, block: PlannedBlock, before: Day) -> "PendingBlock":
         """Start to fetch `block`; `before` is the day before it."""
@@ -75,10 +80,19 @@ class BlockFetcher:
 
     async def _fetch(self, block: PlannedBlock, before: Day, may_proceed: asyncio.Event) -> list[DayAnswers]:
         collect: Callable[..., Coroutine[Any, Any, list[DayAnswers]]] = collect_direct
-        if self.is_differenced:
+        if self.strategy != "direct":
             # Half a session more than was seen: having seen none does not prove that none will come.
             expected = {i: (sessions + 0.5) / (days + 1) for i, (days, sessions) in self.activity.items() if days}
             collect = partial(collect_differenced, expected=expected)
+            if self.strategy != "differenced" and not self.list.why_not:
+                collect = partial(
+                    collect_listed,
+                    expected=expected,
+                    propose=partial(self.list.propose, expected, block.ids),
+                    judged=self.list.judge,
+                    sampled=self.settings.devin_list_samples,
+                    dice=self.list.dice,
+                )
         return await collect(
             self._count,
             block.days,

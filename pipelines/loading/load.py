@@ -9,16 +9,16 @@ import dagster as dg
 import sqlalchemy as sa
 
 from pipelines.failures import KNOWN, failure_of
-from pipelines.loading import telemetry
+from pipelines.loading import contradiction_messages
 from pipelines.loading.answers import Contradiction, DayAnswers
 from pipelines.loading.asking import run_asking_alone
 from pipelines.loading.block_size import PlannedBlock, Wanted, in_blocks
-from pipelines.loading.contradiction_messages import exceeding_the_total, off_its_block, older_than_the_total
 from pipelines.loading.fetching import BlockFetcher, PendingBlock
 from pipelines.loading.load_metrics import LoadMetrics
 from pipelines.loading.open_days import ClockAhead, refuse_open_days
 from pipelines.loading.progress import Progress, log_waits
 from pipelines.loading.readings import as_reading
+from pipelines.loading.recording import record_metrics, record_stored_days
 from pipelines.loading.stored_before import StoredBefore, begin, expect_closed_days
 from pipelines.loading.workers import Workers
 from pipelines.partitions import Day, as_days, day_before
@@ -26,7 +26,6 @@ from pipelines.schedules import COMPLETE_BEFORE, earlier_runs_of
 from pipelines.settings import Settings
 from resources.database import Database
 from resources.devin_api import DevinAPI
-from resources.event_batches import materialize_in_one_batch
 from warehouse import reads, writes
 from warehouse.dimensions import Dimension
 from warehouse.writes import Changes, StoredDay
@@ -77,13 +76,13 @@ def load_partitions(
             database.write(lambda connection: expect_closed_days(connection, settings, progress.calls.clock.now()))
         failure = failure_of(error)
     except BaseException:  # an interrupt too: its stored days must show in Dagster
-        load.record_stored_days()
+        record_stored_days(context, load.result)
         raise
     finally:
         load.record_contradictions()
-        load.record_metrics(progress.metrics - before)
+        record_metrics(context, settings, dimension, progress.metrics - before, load.result)
     if failure:
-        load.record_stored_days()
+        record_stored_days(context, load.result)
         raise failure
     for day, metrics in load.result.stored.items():
         context.add_asset_metadata(metrics.as_fields_of_a_day(), partition_key=day.isoformat())
@@ -106,6 +105,8 @@ class Load:
     _read: dict[date, dict[str, int]] = field(default_factory=dict)
     _older: dict[date, set[str]] = field(default_factory=dict)
     _contradictions: dict[date, list[Contradiction]] = field(default_factory=dict)
+    _listed: set[date] = field(default_factory=set)
+    _forgotten: set[date] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.result = self.progress.begin()
@@ -124,8 +125,8 @@ class Load:
         if not wanted:
             return
         self.progress.expect(sum(map(len, wanted.values())))
-        is_differenced = self.settings.is_differenced(len(wanted))
-        activity = self._recent_activity(next(iter(wanted)).day) if is_differenced else {}
+        strategy = self.settings.strategy(len(wanted))
+        activity = self._recent_activity(next(iter(wanted)).day) if strategy != "direct" else {}
         workers = Workers(self.settings.devin_max_connections)
         with (
             log_waits(self.progress.calls, self.context.log.warning),
@@ -133,21 +134,25 @@ class Load:
             portal.wrap_async_context_manager(workers),
         ):
             fetcher = BlockFetcher(
-                self.dimension, client, portal, workers, self.settings, self.progress, is_differenced, activity
+                self.dimension, client, portal, workers, self.settings, self.progress, strategy, activity
             )
             some = {day: wanted_ids for day, wanted_ids in wanted.items() if day.day in stored.moved}
             no_longer = stored.no_longer_counted
             wanted |= self._without_refused(some, no_longer, fetcher)
-            if lost := sorted(no_longer & fetcher.refused):
+            if unknown := sorted(no_longer & fetcher.refused):
                 self.context.log.warning(
-                    f"The API refuses to count {', '.join(lost)}. Their counts of days whose windows have moved are "
+                    f"The API refuses to count {', '.join(unknown)}. Their counts of days whose windows have moved are "
                     "dropped; their sessions on these days are unattributed."
                 )
             some = {day: wanted_ids for day, wanted_ids in wanted.items() if day.day in to_complete}
             self._load(wanted | self._without_refused(some, stored.refused, fetcher), fetcher)
+            if fetcher.list.why_not:
+                self.context.log.warning(fetcher.list.why_not)
+                self.result.warnings.append(fetcher.list.why_not)
             if self.result.missing:
                 self.context.log.warning(f"Retrying incomplete days. {self.result.describe_missing()}")
-            again = {day: wanted_ids for day, wanted_ids in wanted.items() if day.day in self.result.missing}
+            lost = self.result.missing.keys() | self._forgotten
+            again = {day: wanted_ids for day, wanted_ids in wanted.items() if day.day in lost}
             lacking_days = [day for day in wanted if day.day in self.result.lacking and day not in again]
             some = {day: sorted(self.result.lacking[day.day] - fetcher.refused) for day in lacking_days}
             again |= self._without_refused(some, {id_ for of_day in some.values() for id_ in of_day}, fetcher)
@@ -205,7 +210,9 @@ class Load:
         """Store one block while the totals of the next are fetched; more than those would be lost by a kill."""
         refuse_open_days(wanted, self.progress.calls.clock)
         skipped = [
-            DayAnswers(day, 0, dict.fromkeys(ids, 0), {*ids}) for day, ids in wanted.items() if ids and day.is_skipped
+            DayAnswers(day, 0, dict.fromkeys(ids, 0), dict.fromkeys(ids, "derived"))
+            for day, ids in wanted.items()
+            if ids and day.is_skipped
         ]
         if skipped:  # there is nothing to ask
             self._store(skipped, fetcher.client.version.name)
@@ -221,10 +228,23 @@ class Load:
             pending.proceed()
             answers = pending.answers.result()
             refuse_open_days(wanted, self.progress.calls.clock)
+            if fetcher.list.misplaces:
+                self._forget_listed_days()
             fetcher.remember(answers)
             if following:
                 pending = start(following)
             self._store(answers, fetcher.client.version.name)
+
+    def _forget_listed_days(self) -> None:
+        """Take back what the list of sessions said before it was seen to misplace some: these days are asked again.
+
+        Until then they are missing, so that the next run asks for them if this one is killed.
+        """
+        days = self._listed - self._forgotten
+        if days:
+            self.database.write(lambda connection: writes.forget_days(connection, self.dimension, sorted(days)))
+            self._forgotten |= days
+            self.progress.expect(len(days) * len(self.ids))
 
     def _store(self, answers: Sequence[DayAnswers], api_version: str) -> None:
         whole = [answer for answer in answers if answer.is_whole]
@@ -275,46 +295,14 @@ class Load:
             ),
         )
         self._read.setdefault(day, {}).update(answer.counts)
+        self._listed |= {day} if answer.known_by("listed") else set()
         self._contradictions[day] = answer.contradictions
-
-    def record_stored_days(self) -> None:
-        """Materialize the stored days of a failing run, so that Dagster shows exactly the missing ones as missing."""
-        key = self.context.asset_key
-        materialize_in_one_batch(
-            self.context,
-            [
-                dg.AssetMaterialization(key, partition=day.isoformat(), metadata=dict(metrics.as_fields_of_a_day()))
-                for day, metrics in self.result.stored.items()
-            ],
-        )
 
     def record_contradictions(self) -> None:
         """Report where the API contradicts itself after the last reading of each day."""
-        for sentence in dict.fromkeys(
-            off_its_block(found) for of_day in self._contradictions.values() for found in of_day
-        ):
-            self._record_contradiction(sentence)
+        found = [contradiction for of_day in self._contradictions.values() for contradiction in of_day]
         exceeding = {day for day, stored in self._days.items() if stored.unattributed_count < 0}
         older = {day: ids for day in exceeding if (ids := self._older.get(day, set()) - self._read[day].keys())}
-        if older:
-            self._record_contradiction(
-                older_than_the_total(self.dimension, sorted(older), set[str]().union(*older.values()))
-            )
-        if exceeding - older.keys():
-            self._record_contradiction(exceeding_the_total(self.dimension, sorted(exceeding - older.keys())))
-
-    def _record_contradiction(self, sentence: str) -> None:
-        self.context.log.error(sentence)
-        self.result.contradictions.append(sentence)
-
-    def record_metrics(self, metrics: LoadMetrics) -> None:
-        """Show the numbers of the load on the asset in Dagster, in one event; send them to the collector, if any."""
-        if not metrics.calls:
-            return
-        self.context.log_event(dg.AssetObservation(self.context.asset_key, metadata=metrics.as_fields()))
-        if self.settings.otel_exporter_otlp_endpoint:
-            try:
-                telemetry.send(metrics, self.dimension)
-            except telemetry.NotSent as error:
-                self.context.log.warning(str(error))
-                self.result.warnings.append(str(error))
+        for sentence in contradiction_messages.sentences(self.dimension, found, exceeding, older):
+            self.context.log.error(sentence)
+            self.result.contradictions.append(sentence)

@@ -138,12 +138,13 @@ class LoadMetrics:
     def sentences(self, cells_noun: str) -> list[str]:
         """One line about the calls and one about the cells, named `cells_noun`, in addition to the closing line."""
         outcomes = ", ".join(f"{outcome} ({number:,})" for outcome, number in sorted(self.outcomes.items()))
+        listed = f", {self.cells.listed:,} listed and proven" if self.cells.listed else ""
         latencies = ", ".join(f"{value:,.0f} ms ({name})" for name, value in self._latencies().items())
         return [
             f"Calls by outcome: {outcomes or 'none'}; {f'answered in {latencies}; ' if latencies else ''}"
             f"{self.waited_seconds:,.1f} s waited for the API.",
             f"{cells_noun.capitalize()}: {self.cells.asked:,} asked, {self.cells.derived:,} derived, "
-            f"{self.cells.proven_zero:,} proven zero; {self.unattributed:,} sessions unattributed.",
+            f"{self.cells.proven_zero:,} proven zero{listed}; {self.unattributed:,} sessions unattributed.",
         ]
 
     def measurements(self) -> list[tuple[Instrument, Sequence[tuple[float, Mapping[str, str]]]]]:

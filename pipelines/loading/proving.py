@@ -13,9 +13,9 @@ from pipelines.loading.workers import Question
 async def prove(block: Block, *, is_split: bool) -> None:
     """Compare everything in `block` with the totals above it, and read a second time what does not add up.
 
-    If the block was split, this also asks for the cells that are still open and for the derived ones of days that
-    disagree with their control total; if not, for all cells of days on which they exceed it. What then still disagrees
-    with a total over several days is recorded as a contradiction.
+    If the block was split or listed, this also asks for the cells that are still open and for the inferred ones of days
+    that disagree with their control total; if not, for all cells of days on which they exceed it. What then still
+    disagrees with a total over several days is recorded as a contradiction.
     """
     await _Proof(block).check(is_split=is_split)
 
@@ -76,7 +76,7 @@ class _Proof:
             await self._compare_with_totals_of_organizations()
 
     async def _ask_doubtful(self, moved: Sequence[_Stretch]) -> None:
-        """Ask for open cells and for derived ones that may be wrong, then for control totals that still disagree.
+        """Ask for open cells and for inferred ones that may be wrong, then for control totals that still disagree.
 
         The control totals of `moved` stretches are left out: they are read again in any case.
         """
@@ -91,7 +91,7 @@ class _Proof:
         if is_complete and (rest < 0 or moved):  # a change may hide in a day's rest, or fill it
             doubtful = known
         await self._block.ask_cells_again(
-            (a, org_id) for a in doubtful for org_id in [*a.derived, *self._block.open_on(a)]
+            (a, org_id) for a in doubtful for org_id in [*a.known_by("derived", "listed"), *self._block.open_on(a)]
         )
         left = {id(a) for stretch in moved for a in stretch.days}
         disagreeing = [a for a in doubtful if a.is_whole and disagrees(a) and id(a) not in left]

@@ -13,7 +13,7 @@ def as_reading(answers: DayAnswers, *, expected: int, lacking: int) -> Reading:
         window_end=answers.day.end,
         control_total=answers.control_total,
         counts=answers.counts,
-        derived=answers.derived,
+        how=answers.how,
         expected=expected,
         lacking=lacking,
         contradictions=[

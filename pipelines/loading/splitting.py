@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from pipelines.loading.answers import How
 from pipelines.loading.block import Block
 from pipelines.loading.block_size import ORGS_PER_QUESTION
 from pipelines.loading.workers import Batch, Question
@@ -80,7 +81,9 @@ class _Splitting:
                 return
             if total == 0 or len(live) == len(part.org_ids) == 1:
                 for d, org_id in itertools.product(part.days, part.org_ids):
-                    self._settle(d, org_id, total if d in live else 0, is_derived=not (part.is_asked and part.is_cell))
+                    self._settle(
+                        d, org_id, total if d in live else 0, "asked" if part.is_asked and part.is_cell else "derived"
+                    )
                 return
             first, other = self._halves(part, live)
             try:
@@ -98,13 +101,13 @@ class _Splitting:
             half = len(part.org_ids) // 2
             return _Part(part.org_ids[:half], part.days), _Part(part.org_ids[half:], part.days, is_asked=False)
         for d in set(part.days).difference(live):
-            self._settle(d, part.org_ids[0], 0, is_derived=True)
+            self._settle(d, part.org_ids[0], 0, "derived")
         half = _half([self._rest[d] for d in live])
         return _Part(part.org_ids, live[:half]), _Part(part.org_ids, live[half:], is_asked=False)
 
-    def _settle(self, d: int, org_id: str, number: int, *, is_derived: bool) -> None:
+    def _settle(self, d: int, org_id: str, number: int, how: How) -> None:
         self._rest[d] -= number
-        self._block.set(self._block.answers[d], org_id, number, is_derived=is_derived)
+        self._block.set(self._block.answers[d], org_id, number, how)
 
 
 def _half(weights: Sequence[float]) -> int:

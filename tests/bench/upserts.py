@@ -148,9 +148,7 @@ def _readings(orgs: int, days: int, first_day: date = FIRST_DAY) -> list[Reading
         day = first_day + timedelta(number)
         start = datetime(day.year, day.month, day.day, tzinfo=UTC)
         counts = {org_id: count(org, number) for org, org_id in enumerate(org_ids)}
-        found.append(
-            Reading(day, start, start + timedelta(1), sum(counts.values()), counts, derived=set(), expected=orgs)
-        )
+        found.append(Reading(day, start, start + timedelta(1), sum(counts.values()), counts, how={}, expected=orgs))
     return found
 
 

@@ -320,6 +320,7 @@ def test_a_short_load_asks_for_each_cell_and_each_day_carries_its_own_numbers_wi
             "cells_asked": 5,
             "cells_derived": 0,
             "cells_proven_zero": 0,
+            "cells_listed": 0,
             "rows_inserted": 5,
             "rows_changed": 0,
             "rows_unchanged": 0,

@@ -9,8 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from resources.calls import Calls
-from resources.devin_answers import Organization
 from resources.devin_errors import ContractBroken, Rejected
+from resources.devin_lists import Organization
 from resources.sandbox.server import Sandbox
 from tests.support.client import KEY, NOW, api, item, organizations, page, using
 from tests.support.http import Send, http, raw

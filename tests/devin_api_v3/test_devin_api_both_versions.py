@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from resources.devin_answers import Organization
 from resources.devin_api import DevinClient
 from resources.devin_errors import ContractBroken, DevinAPIError, Rejected, SourceDown, Unauthorized
 from resources.devin_key import KEY_VARIABLE
+from resources.devin_lists import Organization
 from resources.sandbox.server import Sandbox
 from tests.support.client import api, count, organizations, using
 from tests.support.dialects import V3, Ask, Dialect, both_lists, counting, every_question, some

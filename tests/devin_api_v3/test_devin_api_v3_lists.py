@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from resources.devin_answers import Organization, User
 from resources.devin_errors import ContractBroken
+from resources.devin_lists import Organization, User
 from resources.sandbox.contract import ORGANIZATIONS_PATH_V3
 from resources.sandbox.server import Sandbox
 from tests.support.client import api, organizations, using

@@ -41,6 +41,7 @@ def test_an_empty_variable_means_the_default() -> None:
         "devin_max_tries": 5,
         "devin_patience_seconds": 300.0,
         "devin_fetch": "auto",
+        "devin_list_samples": 3,
         "devin_asset_prefix": (),
         "devin_log_format": "text",
         "otel_exporter_otlp_endpoint": None,
@@ -74,7 +75,8 @@ def test_each_variable_sets_its_setting(monkeypatch: pytest.MonkeyPatch, tmp_pat
         devin_timeout_seconds="0.5",
         devin_max_tries="20",
         devin_patience_seconds="86400",
-        devin_fetch="differenced",
+        devin_fetch="listed",
+        devin_list_samples="0",
         devin_asset_prefix="metrics/devin",
         devin_log_format="json",
         otel_exporter_otlp_endpoint="http://localhost:4318",
@@ -107,7 +109,8 @@ def test_each_variable_sets_its_setting(monkeypatch: pytest.MonkeyPatch, tmp_pat
         "devin_timeout_seconds": 0.5,
         "devin_max_tries": 20,
         "devin_patience_seconds": 86_400.0,
-        "devin_fetch": "differenced",
+        "devin_fetch": "listed",
+        "devin_list_samples": 0,
         "devin_asset_prefix": ("metrics", "devin"),
         "devin_log_format": "json",
         "otel_exporter_otlp_endpoint": "http://localhost:4318",
@@ -178,7 +181,8 @@ DATABASES = (
             for name in ("devin_patience_seconds", "devin_lock_patience_seconds")
             for value in ("0.9", "86401", "nan")
         ),
-        *(("devin_fetch", value, "auto, direct or differenced") for value in ("Direct", "all", "0")),
+        *(("devin_fetch", value, "auto, direct, differenced or listed") for value in ("Direct", "all", "0")),
+        *(("devin_list_samples", value, "a whole number from 0 to 1000") for value in ("-1", "1001", "1.5")),
         *(("devin_report_path", value, PAGE) for value in ("report", "published/", "~", "Off", "none")),
         *(("devin_log_format", value, "text or json") for value in ("JSON", "true")),
         *(

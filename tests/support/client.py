@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
 from resources.calls import Calls
-from resources.devin_answers import Organization
 from resources.devin_api import DevinAPI, DevinClient
 from resources.devin_key import URL_VARIABLE
+from resources.devin_lists import Organization
 
 KEY = "apk_user_4f1d7c9a0b2e86"
 NOW = datetime(2025, 7, 16, 13, 45, 30, 250_000, tzinfo=UTC)

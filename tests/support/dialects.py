@@ -8,8 +8,8 @@ from typing import Literal
 
 import pytest
 
-from resources.devin_answers import User
 from resources.devin_api import DevinAPI, DevinClient
+from resources.devin_lists import User
 from resources.sandbox.contract import (
     MEMBERS_PATH,
     MEMBERS_PATH_V3,

@@ -67,7 +67,7 @@ def _read(world: World, dimension: Dimension, day: Day, ids: Sequence[str]) -> R
     total = world.source.truth(day.start, day.end)
     asked = dimension.question_filter
     counts = {id_: world.source.truth(day.start, day.end, **{asked: [id_]}) for id_ in ids}
-    return Reading(day.day, day.start, day.end, total, counts, derived=set(), expected=len(ids))
+    return Reading(day.day, day.start, day.end, total, counts, how={}, expected=len(ids))
 
 
 def fill_all_tables(world: World, first: str, last: str) -> None:

@@ -116,7 +116,7 @@ def fill(
                 window_end=start + timedelta(days=1),
                 control_total=sum(known.values()) + unattributed,
                 counts=known,
-                derived=set(),
+                how={},
                 expected=len(counts),
                 lacking=len(counts) - len(known),
             )

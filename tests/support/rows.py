@@ -31,7 +31,7 @@ def cell(day: date, id_: str, count: Any, at: datetime = NOW, of: Dimension = OR
 def reading(day: date, total: int, counts: Mapping[str, Any] | None = None) -> Reading:
     """A reading of a UTC day on which two organizations were expected."""
     start = datetime(day.year, day.month, day.day, tzinfo=UTC)
-    return Reading(day, start, start + timedelta(days=1), total, counts or {}, derived=set(), expected=2)
+    return Reading(day, start, start + timedelta(days=1), total, counts or {}, how={}, expected=2)
 
 
 def store(

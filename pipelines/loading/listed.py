@@ -1,0 +1,141 @@
+"""Takes a block's counts from the list of sessions, once totals have proven them. Pure, as `collect` is.
+
+The list may leave out, double or misplace sessions, so it proposes and the endpoint's own answers decide. Each day's
+sum must equal its control total, and each organization's sum its own total over the block. A session that is left out,
+deleted or doubled shows in the one cell in which a day that disagrees meets an organization that does: such cells are
+asked for themselves.
+"""
+
+import enum
+import itertools
+import random
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from pipelines.loading.block import Block
+from pipelines.loading.block_size import ORGS_PER_QUESTION
+from pipelines.loading.workers import Question
+
+Proposal = Sequence[Counter[str | None]]
+"""The sessions of each id on each day of a block, as the list has them, also of ids that nobody asks about."""
+
+
+class Verdict(enum.Enum):
+    """What a list is worth: `UNPROVEN` is about this block, `MISPLACES` about whatever the list says."""
+
+    PROVEN = enum.auto()
+    UNPROVEN = enum.auto()
+    MISPLACES = enum.auto()
+
+
+async def accept(block: Block, proposal: Proposal, *, most: int, sampled: int, dice: random.Random) -> Verdict:
+    """Settle every cell of `block` as the `proposal` has it if it can be proven; otherwise none.
+
+    The control totals of all days must be known. At most `most` cells that disagree are asked for; `sampled` others,
+    chosen by `dice`, are asked for as well. Totals of organizations that are asked for stay in the block either way.
+    """
+    return await _Proof(block, proposal).judge(most=most, sampled=sampled, dice=dice)
+
+
+class _Proof:
+    def __init__(self, block: Block, proposal: Proposal) -> None:
+        self._block = block
+        self._days = list(zip(block.answers, proposal, strict=True))
+        self._asked: dict[tuple[int, str], int] = {}
+        self._is_answered = True
+
+    async def judge(self, *, most: int, sampled: int, dice: random.Random) -> Verdict:
+        await self._ask_totals()
+        if self._block.open_ids() - self._refused():
+            return Verdict.UNPROVEN
+        days, ids = self._disagreeing_days(), self._disagreeing_ids()
+        if ids and not days:
+            return Verdict.MISPLACES
+        if len(days) * len(ids) > most:
+            return Verdict.UNPROVEN
+        await self._ask(itertools.product(days, ids))
+        if not self._is_answered or self._disagreeing_days():
+            return Verdict.UNPROVEN
+        if self._disagreeing_ids():  # the difference lies on days that all agree
+            return Verdict.MISPLACES
+        others = [(d, id_) for d in range(len(self._days)) for id_ in self._counted() if (d, id_) not in self._asked]
+        chosen = dice.sample(others, min(sampled, len(others)))
+        proposed = {(d, id_): self._count(d, id_) for d, id_ in chosen}
+        await self._ask(chosen)
+        if not self._is_answered:
+            return Verdict.UNPROVEN
+        if any(self._asked[cell] != number for cell, number in proposed.items()):
+            return Verdict.MISPLACES
+        self._settle()
+        return Verdict.PROVEN
+
+    async def _ask_totals(self) -> None:
+        """Ask for the total of each organization with sessions, and of those without any in groups."""
+        sums = {id_: self._sum(id_) for id_ in self._block.org_ids}
+        quiet = [id_ for id_, number in sums.items() if not number]
+        groups = [quiet[n : n + ORGS_PER_QUESTION] for n in range(0, len(quiet), ORGS_PER_QUESTION)]
+        groups += [[id_] for id_, number in sums.items() if number]
+        while groups:
+            await self._block.ask_all(map(self._block.total_of, groups))
+            lost = [(ids, total) for ids, total in self._block.totals if total and len(ids) > 1]
+            self._block.totals = [part for part in self._block.totals if part not in lost]
+            groups = [half for ids, _ in lost for half in (ids[: len(ids) // 2], ids[len(ids) // 2 :])]
+
+    def _refused(self) -> set[str]:
+        return {id_ for a, _ in self._days for id_ in a.refused}
+
+    def _counted(self) -> list[str]:
+        refused = self._refused()
+        return [id_ for id_ in self._block.org_ids if id_ not in refused]
+
+    def _count(self, d: int, id_: str) -> int:
+        return self._asked.get((d, id_), self._days[d][1][id_])
+
+    def _sum(self, id_: str) -> int:
+        return sum(self._count(d, id_) for d in range(len(self._days)))
+
+    def _disagreeing_days(self) -> list[int]:
+        """The days on which the list has another number of sessions, whoever's they are, than the control total."""
+        found = []
+        for d, (of_day, listed) in enumerate(self._days):
+            asked = {id_: number for (day, id_), number in self._asked.items() if day == d}
+            if listed.total() + sum(number - listed[id_] for id_, number in asked.items()) != of_day.control_total:
+                found.append(d)
+        return found
+
+    def _disagreeing_ids(self) -> list[str]:
+        return [id_ for ids, total in self._block.totals if sum(map(self._sum, ids)) != total for id_ in ids]
+
+    async def _ask(self, cells: Iterable[tuple[int, str]]) -> None:
+        def ask_for(d: int, id_: str) -> Question:
+            async def ask() -> None:
+                try:
+                    self._asked[d, id_] = await self._block.ask([self._days[d][0]], (id_,))
+                except (*self._block.errors.refusals, *self._block.errors.temporary):
+                    self._is_answered = False
+
+            return ask
+
+        await self._block.ask_all(itertools.starmap(ask_for, cells))
+
+    def _settle(self) -> None:
+        counted = self._counted()
+        of_nobody = {id_ for _, listed in self._days for id_ in listed}.difference(counted)
+        for d, (of_day, listed) in enumerate(self._days):
+            for id_ in counted:
+                self._block.set(of_day, id_, self._count(d, id_), "asked" if (d, id_) in self._asked else "listed")
+            of_day.others = {id_: listed[id_] for id_ in of_nobody if listed[id_]}
+
+
+def windows_of(control_totals: Sequence[int], sessions_a_window: int) -> list[tuple[int, int]]:
+    """Consecutive days, by their first index and the one after the last, with about that many sessions in each window.
+
+    Windows are read side by side, the pages of one after each other.
+    """
+    found, first, sessions = [], 0, 0
+    for d, number in enumerate(control_totals):
+        if d > first and sessions + number > sessions_a_window:
+            found.append((first, d))
+            first, sessions = d, 0
+        sessions += number
+    return [*found, (first, len(control_totals))]

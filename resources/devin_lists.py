@@ -1,0 +1,170 @@
+"""Interprets the pages of the API's lists: organizations, users and sessions."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+from resources.devin_answers import sanitized
+from resources.devin_errors import ContractBroken
+from resources.devin_versions import V2, V3, Listing
+
+LONGEST_ID = 256
+
+
+@dataclass(frozen=True)
+class Organization:
+    """One organization as the API lists it. `created_at` is None if the API gives no usable one."""
+
+    org_id: str
+    org_name: str | None
+    created_at: datetime | None
+
+
+@dataclass(frozen=True)
+class User:
+    """One user as the API lists it. Names and email addresses are not read: the counts don't need them."""
+
+    user_id: str
+    created_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class ListedSession:
+    """What is read of a session that the API lists: no title, tag or address. None: the API gives no usable value."""
+
+    session_id: str
+    org_id: str | None
+    user_id: str | None
+    created_at: datetime
+
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Listed(Generic[Item]):
+    """Everything in a list, in the API's order.
+
+    `problem` is a message for the user if the list contradicted itself each time it was read, else empty.
+    """
+
+    items: list[Item]
+    problem: str = ""
+
+
+ListedItem = tuple[str, str | None, datetime | None]
+
+
+@dataclass
+class ListReading:
+    """One reading of a list: `items` is the number of entries, `found` has the distinct ones by id."""
+
+    found: dict[str, ListedItem] = field(default_factory=dict)
+    items: int = 0
+    totals: set[int] = field(default_factory=set)
+
+    def add(self, items: Sequence[ListedItem], total: object) -> bool:
+        """Add a page and the total that it states. Returns whether any item is new."""
+        before = len(self.found)
+        self.items += len(items)
+        self.found |= {item[0]: item for item in items}
+        if type(total) is int:  # only v2 promises a total
+            self.totals.add(total)
+        return len(self.found) > before
+
+    @property
+    def contradiction(self) -> str:
+        """What is wrong with the list, as part of a sentence; empty if nothing is."""
+        distinct = len(self.found)
+        if self.totals <= {distinct} and self.items == distinct:
+            return ""
+        totals = f"its total is {', then '.join(f'{n:,}' for n in sorted(self.totals))}, and " if self.totals else ""
+        repeats = f" ({self.items - distinct:,} more than once)" if self.items > distinct else ""
+        return f"{totals}it lists {distinct:,} distinct ones{repeats}"
+
+
+def parse_page(
+    page: dict[str, Any], listing: Listing, version: V2 | V3, description: str
+) -> tuple[list[ListedItem], bool, str | None]:
+    """Id, name and creation time of each item, whether another page follows, and its cursor.
+
+    Requests need the ids, so an invalid one raises ContractBroken; an invalid name or time is only None.
+    """
+    at = ""
+    try:
+        has_more, cursor = version.has_more(page)
+        if not isinstance(page["items"], list):
+            raise TypeError("items is not a list")
+        items: list[ListedItem] = []
+        for number, item in enumerate(page["items"], 1):
+            at = f", item {number} of the page"
+            items.append(
+                (_parse_id(item[listing.id_field]), _parse_name(item, listing), _parse_creation(item, listing, version))
+            )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ContractBroken(
+            f"{description}{at}: the page breaks the contract ({type(error).__name__}: {sanitized(str(error))})."
+        ) from None
+    return items, has_more, cursor
+
+
+def parse_sessions(
+    page: dict[str, Any], version: V2 | V3, description: str
+) -> tuple[list[ListedSession], int, bool, str | None]:
+    """The sessions of a page, how many items it has, whether another page follows, and its cursor.
+
+    Items without a usable id or time are left out: what the list lacks, totals show. Raises ContractBroken.
+    """
+    try:
+        has_more, cursor = version.has_more(page)
+        items = page["items"]
+        if not isinstance(items, list):
+            raise TypeError("items is not a list")
+    except (KeyError, TypeError, ValueError) as error:
+        raise ContractBroken(
+            f"{description}: the page breaks the contract ({type(error).__name__}: {sanitized(str(error))})."
+        ) from None
+    return [session for item in items if (session := _parse_session(item, version))], len(items), has_more, cursor
+
+
+def _parse_session(item: object, version: V2 | V3) -> ListedSession | None:
+    try:
+        if not isinstance(item, dict):
+            raise TypeError("not an object")
+        created_at = version.parse_instant(item["created_at"])
+        return ListedSession(
+            _parse_id(item["session_id"]), _usable_id(item.get("org_id")), _usable_id(item.get("user_id")), created_at
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _usable_id(value: object) -> str | None:
+    try:
+        return _parse_id(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _parse_id(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("the id is not a string")
+    value.encode()  # raises a ValueError for half a surrogate pair, which no table can hold
+    if not (value.isprintable() and 0 < len(value) <= LONGEST_ID):
+        raise ValueError("the id is unusable")
+    return value
+
+
+def _parse_name(item: dict[str, Any], listing: Listing) -> str | None:
+    name = item.get(listing.name_field) if listing.name_field else None
+    # No table can store half a surrogate pair, and not every database a NUL.
+    return re.sub("[\\0\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", name) if isinstance(name, str) else None
+
+
+def _parse_creation(item: dict[str, Any], listing: Listing, version: V2 | V3) -> datetime | None:
+    try:
+        return version.parse_instant(item[listing.created_field]) if listing.created_field else None
+    except (KeyError, TypeError, ValueError):
+        return None
