@@ -1,15 +1,19 @@
 """The benchmark's stand-in for the API returns exactly what its world holds, as slowly as configured."""
 
+import math
 import time
+from collections import Counter
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import date, timedelta
 from importlib import import_module
+from typing import Any
 
 import httpx
 import pytest
 
+from resources.sandbox.contract import SessionsPage
 from tests.bench.__main__ import MODULES
-from tests.bench.source import KEY, LONGEST_REQUEST_LINE, ORGANIZATIONS_PATH, SESSIONS_PATH, Source
+from tests.bench.source import KEY, LIST_PATH, LONGEST_REQUEST_LINE, ORGANIZATIONS_PATH, SESSIONS_PATH, Source
 from tests.bench.world import World
 
 Params = dict[str, str | list[str]]
@@ -111,6 +115,36 @@ def test_pages_hold_every_organization_once_and_in_order(source: Source, client:
     assert listed == source.world.org_ids
     assert len(client.get(ORGANIZATIONS_PATH).json()["items"]) == 7
     assert client.get(ORGANIZATIONS_PATH, params={"limit": 201}).status_code == 422
+
+
+def test_the_list_has_every_session_of_the_window_once_oldest_first() -> None:
+    world = World(orgs=7, days=40)
+    params = {"created_date_from": "2025-01-04T00:00:00Z", "created_date_to": "2025-02-03T00:00:00Z"}
+    with Source(world, latency=0, lists_sessions=True) as source, client_of(source) as client:
+        items: list[dict[str, Any]] = []
+        has_more = True
+        while has_more:
+            answer = client.get(LIST_PATH, params={**params, "skip": str(len(items)), "limit": "35"})
+            page = SessionsPage.model_validate(answer.json())
+            has_more = page.has_more
+            items += answer.json()["items"]
+            assert page.next_cursor == (len(items) if has_more else None)
+        assert page.total == len(items) == len({item["session_id"] for item in items}) > 100
+        moments = [item["created_at"] for item in items]
+        assert moments == sorted(moments)
+        listed = Counter((date.fromisoformat(item["created_at"][:10]), item["org_id"]) for item in items)
+        in_window = {cell: n for cell, n in world.cells.items() if world.dates[3] <= cell[0] < world.dates[33]}
+        assert listed == Counter(in_window)
+        assert client.get(LIST_PATH, params={**params, "limit": "201"}).status_code == 422
+        assert client.get(LIST_PATH, params={**params, "org_ids": world.org_ids[0]}).status_code == 422
+        assert client.get(LIST_PATH).status_code == 422
+        seen = source.counters()
+        assert (seen.list_calls, seen.calls, seen.session_calls) == (math.ceil(len(items) / 35) + 3,) * 2 + (0,)
+        assert seen.first_at > 0
+
+
+def test_without_a_list_its_path_does_not_exist(client: httpx.Client) -> None:
+    assert client.get(LIST_PATH).status_code == 404
 
 
 def test_the_counters_count_requests_and_repeats(source: Source, client: httpx.Client) -> None:

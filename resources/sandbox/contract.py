@@ -13,13 +13,16 @@ from resources.sandbox.logged_request import PROBLEM, phrase
 SESSIONS_PATH = "/v2/enterprise/metrics/sessions"
 ORGANIZATIONS_PATH = "/v2/enterprise/organizations"
 MEMBERS_PATH = "/v2/enterprise/members"
+LIST_PATH = "/v2/enterprise/sessions"
 SESSIONS_PATH_V3 = "/v3/enterprise/metrics/sessions"
 ORGANIZATIONS_PATH_V3 = "/v3/enterprise/organizations"
 MEMBERS_PATH_V3 = "/v3/enterprise/members/users"
+LIST_PATH_V3 = "/v3/enterprise/sessions"
 
 SECOND = timedelta(seconds=1)
 
 Version = Literal["v2", "v3"]
+Status = Literal["new", "claimed", "running", "exit", "error", "suspended", "resuming"]
 Item = TypeVar("Item")
 Moment = Annotated[datetime | None, Query()]
 Ids = Annotated[list[str] | None, Query()]
@@ -68,6 +71,34 @@ class Page(BaseModel, Generic[Item]):
             has_more=has_more,
             next_cursor=str(following) if has_more else None,
         )
+
+
+class PullRequest(BaseModel):
+    url: str
+    state: str | None
+
+
+class Session(BaseModel):
+    session_id: str
+    org_id: str
+    user_id: str | None = None
+    created_at: datetime
+    updated_at: datetime
+    status: Status
+    title: str | None = None
+    url: str
+    tags: list[str]
+    acus_consumed: float
+    pull_requests: list[PullRequest]
+
+
+class SessionsPage(BaseModel):
+    items: list[Session]
+    total: int
+    skip: int
+    limit: int
+    has_more: bool
+    next_cursor: int | None = None
 
 
 class InvalidParameter(BaseModel):
@@ -135,6 +166,37 @@ class CursorPage(BaseModel, Generic[Item]):
             end_cursor=cursor_of(cls.__name__, following) if has_more else None,
             has_next_page=has_more,
         )
+
+
+class PullRequestV3(BaseModel):
+    pr_url: str
+    pr_state: str | None
+
+
+class SessionV3(BaseModel):
+    session_id: str
+    org_id: str
+    user_id: str | None = None
+    service_user_id: str | None = None
+    created_at: int
+    updated_at: int
+    status: Status
+    title: str | None = None
+    url: str
+    tags: list[str]
+    acus_consumed: float
+    pull_requests: list[PullRequestV3]
+    origin: str | None = None
+    is_archived: bool = False
+    parent_session_id: str | None = None
+    child_session_ids: list[str] | None = None
+
+
+class SessionsPageV3(BaseModel):
+    items: list[SessionV3]
+    end_cursor: str | None = None
+    has_next_page: bool = False
+    total: int | None = None
 
 
 class Problem(BaseModel):

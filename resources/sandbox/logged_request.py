@@ -12,6 +12,8 @@ from starlette.types import Scope
 
 JSON = "application/json"
 PROBLEM = "application/problem+json"
+STARTS = {True: ("time_after", "created_after"), False: ("start_date", "start", "created_date_from")}
+ENDS = {True: ("time_before", "created_before"), False: ("end_date", "end", "created_date_to")}
 LAST_SECOND = 253_402_300_799
 
 
@@ -80,8 +82,10 @@ def parse_request(scope: Scope) -> LoggedRequest:
     return LoggedRequest(
         path=path,
         params=params,
-        start=moment("time_after") if is_v3(path) else moment("start_date", "start"),
-        end=moment("time_before") if is_v3(path) else moment("end_date", "end"),
+        start=moment("time_after", "created_after")
+        if is_v3(path)
+        else moment("start_date", "start", "created_date_from"),
+        end=moment("time_before", "created_before") if is_v3(path) else moment("end_date", "end", "created_date_to"),
         org_ids=tuple(value for name, value in params if name == "org_ids"),
         user_ids=tuple(value for name, value in params if name == "user_ids"),
     )

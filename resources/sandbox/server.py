@@ -43,7 +43,9 @@ from resources.sandbox.contract import (
     Version,
 )
 from resources.sandbox.faulty_server import FaultyServer
+from resources.sandbox.lies import Lie
 from resources.sandbox.logged_request import PROBLEM, UnixSeconds, aware, from_unix, is_v3, problem
+from resources.sandbox.session_list import Order, SessionList, creators
 from resources.sandbox.sessions import MICROSECOND, SandboxMember, SandboxOrganization, Sessions
 
 
@@ -62,7 +64,10 @@ class Sandbox(FaultyServer):
     - `end_is_inclusive`: sessions at the end itself count too; in v3, which has whole seconds, all of that second.
     - `unknown_organization`: the response to a request about an organization that doesn't exist.
     - `org_ids_semantics`: whether all of several `org_ids` count, or only the first or the last.
-    - `lists_organizations`, `lists_members`: whether the keys may list them.
+    - `lists_organizations`, `lists_members`, `lists_sessions`: whether the keys may list them.
+    - `list_order`, `list_end_is_inclusive`: in which order sessions are listed ("random" is the same each time), and
+      whether those at the end itself are. What else can be wrong with the list is in `lies`; see `lie`.
+    - `memberless`: the share of invented sessions that no member created, half of them a service user's.
     - `rate_limit`: how many requests with a valid key are allowed in each second of `monotonic`. The others get a 429
       with a Retry-After of one second. `rate_limit_headers` adds the limit and what is left of it to every response.
     """
@@ -78,6 +83,10 @@ class Sandbox(FaultyServer):
         versions: Sequence[Version] = ("v2", "v3"),
         lists_organizations: bool = True,
         lists_members: bool = True,
+        lists_sessions: bool = True,
+        list_order: Order = "newest",
+        list_end_is_inclusive: bool = False,
+        memberless: float = 0.0,
         end_is_inclusive: bool = False,
         unknown_organization: Literal["zero", "forbidden", "not_found"] = "zero",
         org_ids_semantics: Literal["union", "last", "first"] = "union",
@@ -88,7 +97,15 @@ class Sandbox(FaultyServer):
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(seed=seed, port=port)
-        self._sessions = Sessions(seed, organizations, first_day)
+        self._sessions = Sessions(seed, organizations, first_day, memberless)
+        self._list = SessionList(
+            self._sessions,
+            seed=seed,
+            may_list=lists_sessions,
+            end_is_inclusive=list_end_is_inclusive,
+            order=list_order,
+            clock=clock,
+        )
         self.api_key = api_key
         self.service_key = service_key
         self._lists_organizations = lists_organizations
@@ -106,8 +123,10 @@ class Sandbox(FaultyServer):
         self._v3 = self._build_application("v3")
         if "v2" in versions:
             self._serve_v2(self._v2)
+            self._list.serve_v2(self._v2)
         if "v3" in versions:
             self._serve_v3(self._v3)
+            self._list.serve_v3(self._v3)
 
     @property
     def organizations(self) -> Sequence[SandboxOrganization]:
@@ -135,12 +154,24 @@ class Sandbox(FaultyServer):
         )
 
     def add_sessions(self, org_id: str, at: datetime, count: int = 1, user_id: str | None = None) -> None:
-        """Add sessions, as a later change to past counts. An unlisted `org_id` is then counted but still not listed."""
+        """Add sessions, as a later change to past counts. An unlisted `org_id` is then counted but still not listed.
+
+        They are the organization's first user's unless `user_id` says otherwise; NOBODY says that they have no user.
+        """
         self._sessions.add(org_id, at, count, user_id)
 
     def remove_sessions(self, org_id: str, at_or_after: datetime, before: datetime) -> int:
         """Remove one organization's sessions in [at_or_after, before). Returns how many there were."""
         return self._sessions.remove(org_id, at_or_after, before)
+
+    def lie(self, *lies: Lie) -> None:
+        """Tell these lies in the list of sessions, each about what the one before it left, until `heal`."""
+        self._list.lies += lies
+
+    def heal(self) -> None:
+        """Remove every fault, and list the truth."""
+        super().heal()
+        self._list.lies = ()
 
     def openapi(self, version: Version = "v2") -> dict[str, Any]:
         """The OpenAPI document of one version, as served."""
@@ -222,10 +253,13 @@ class Sandbox(FaultyServer):
             time_before: Annotated[UnixSeconds, Query()],
             org_ids: Ids = None,
             user_ids: Ids = None,
+            service_user_ids: Ids = None,
         ) -> SessionsCreated:
             since = from_unix(time_after)
             until = min(self._until(since, from_unix(time_before), SECOND), self._clock())
-            by_origin, by_size = self._sessions.by_origin_and_size(since, until, self._counted_orgs(org_ids), user_ids)
+            by_origin, by_size = self._sessions.by_origin_and_size(
+                since, until, self._counted_orgs(org_ids), creators(user_ids, service_user_ids)
+            )
             return SessionsCreated(
                 sessions_created_count=sum(by_origin.values()),
                 sessions_created_by_origin=CountsByOrigin(**by_origin),

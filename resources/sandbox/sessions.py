@@ -16,6 +16,9 @@ from datetime import UTC, date, datetime, time, timedelta
 Session = tuple[int, str]
 """Microseconds since 1970 (UTC), and the user who created the session."""
 
+NOBODY = ""
+"""In place of the user of a session that no user created. Sorts like an id."""
+
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 DAY = timedelta(days=1) // MICROSECOND
@@ -131,8 +134,11 @@ def _plain(text: str, separator: str) -> str:
     return re.sub("[^a-z0-9]+", separator, letters).strip(separator)
 
 
-def make_day(seed: int, organization: SandboxOrganization, day: date) -> list[Session]:
-    """Create one organization's sessions on a UTC day, sorted by time: the same for the same arguments."""
+def make_day(seed: int, organization: SandboxOrganization, day: date, memberless: float) -> list[Session]:
+    """Create one organization's sessions on a UTC day, sorted by time: the same for the same arguments.
+
+    A share of them, `memberless`, is no member's: one half is a service user's, the other half nobody's.
+    """
     is_gone = organization.active_until is not None and day >= organization.active_until
     if day < organization.active_from or is_gone:
         return []
@@ -150,6 +156,10 @@ def make_day(seed: int, organization: SandboxOrganization, day: date) -> list[Se
         hour = organization.busiest_hour + 5 * (draw() + draw() + draw() - 1.5)
         sessions.append((midnight + int(hour * HOUR) % DAY, users[int(draw() * draw() * len(users))]))
         arrival += rng.expovariate(1.0)
+    for index, (moment, _) in enumerate(sessions):
+        # A session's last digits of time are as good as random, and never change.
+        if (share := moment % 9973 / 9973) < memberless:
+            sessions[index] = (moment, NOBODY if share < memberless / 2 else f"service-user-{seed:032x}")
     sessions.sort()
     return sessions
 
@@ -157,8 +167,11 @@ def make_day(seed: int, organization: SandboxOrganization, day: date) -> list[Se
 class _Days:
     """One organization's sessions by UTC day, with running totals, so that any window takes two look-ups."""
 
-    def __init__(self, seed: int, organization: SandboxOrganization | None, first_day: date) -> None:
+    def __init__(
+        self, seed: int, organization: SandboxOrganization | None, first_day: date, memberless: float = 0.0
+    ) -> None:
         self._seed = seed
+        self._memberless = memberless
         self._organization = organization
         self._first_day = first_day
         self._origin = microseconds(datetime.combine(first_day, time(), UTC))
@@ -170,7 +183,8 @@ class _Days:
         index = max(moment - self._origin, 0) // DAY
         while len(self._days) <= index:
             day = self._first_day + timedelta(days=len(self._days))
-            self._days.append(make_day(self._seed, self._organization, day) if self._organization else [])
+            organization = self._organization
+            self._days.append(make_day(self._seed, organization, day, self._memberless) if organization else [])
         while len(self._totals) <= index:
             self._totals.append(self._totals[-1] + len(self._days[len(self._totals) - 1]))
         return index
@@ -207,17 +221,25 @@ class _Days:
 class Sessions:
     """Every session of every organization, created when first needed. Thread-safe."""
 
-    def __init__(self, seed: int, organizations: int, first_day: date) -> None:
+    def __init__(self, seed: int, organizations: int, first_day: date, memberless: float) -> None:
         self._seed = seed
         self._first_day = first_day
         self._lock = threading.Lock()
+        self.version = 0
+        """Grows whenever sessions are added or removed."""
         self.organizations = tuple(
             make_organization(seed, index, first_day, is_last=index == organizations - 1)
             for index in range(organizations)
         )
         self.members = tuple(member for item in self.organizations for member in make_members(seed, item))
-        self._days = {item.org_id: _Days(seed, item, first_day) for item in self.organizations}
+        self._days = {item.org_id: _Days(seed, item, first_day, memberless) for item in self.organizations}
         self._users = {item.org_id: item.user_ids[0] for item in self.organizations}
+
+    @property
+    def org_ids(self) -> list[str]:
+        """Every organization that exists: those listed, busiest first, then those given sessions with `add`."""
+        with self._lock:
+            return list(self._days)
 
     def knows(self, org_id: str) -> bool:
         """Whether the organization exists: listed, or given sessions with `add`."""
@@ -238,6 +260,11 @@ class Sessions:
             if user_ids is None:
                 return sum(days.before(until) - days.before(since) for days in self._wanted(org_ids))
             return sum(1 for _ in self._between(since, until, org_ids, user_ids))
+
+    def listed(self, since: int, until: int) -> list[tuple[str, list[Session]]]:
+        """Each organization's sessions from `since` until before `until` (microseconds since 1970), sorted by time."""
+        with self._lock:
+            return [(org_id, days.between(since, until)) for org_id, days in self._days.items()]
 
     def by_origin_and_size(
         self,
@@ -268,7 +295,7 @@ class Sessions:
     def _between(
         self, since: int, until: int, org_ids: Collection[str] | None, user_ids: Collection[str] | None
     ) -> Iterator[Session]:
-        users = None if user_ids is None else frozenset(user_ids)
+        users = None if user_ids is None else frozenset(user_ids) - {NOBODY}
         for days in self._wanted(org_ids):
             for session in days.between(since, until):
                 if users is None or session[1] in users:
@@ -279,10 +306,12 @@ class Sessions:
         with self._lock:
             if org_id not in self._days:
                 self._days[org_id] = _Days(self._seed, None, self._first_day)
-            user = user_id or self._users.get(org_id, f"user-{0:032x}")
+            user = self._users.get(org_id, f"user-{0:032x}") if user_id is None else user_id
+            self.version += 1
             self._days[org_id].add(microseconds(at), user, count)
 
     def remove(self, org_id: str, at_or_after: datetime, before: datetime) -> int:
         """Remove the organization's sessions in [at_or_after, before). Returns how many there were."""
         with self._lock:
+            self.version += 1
             return self._days[org_id].remove(microseconds(at_or_after), microseconds(before))

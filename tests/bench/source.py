@@ -16,6 +16,7 @@ from tests.bench.world import World
 PROJECT = Path(__file__).resolve().parents[2]
 SESSIONS_PATH = "/v2/enterprise/metrics/sessions"
 ORGANIZATIONS_PATH = "/v2/enterprise/organizations"
+LIST_PATH = "/v2/enterprise/sessions"
 COUNTERS_PATH, RESET_PATH, AFTER_PATH = "/bench/counters", "/bench/reset", "/bench/after"
 KEY = "apk_user_bench"
 
@@ -29,14 +30,16 @@ class Counters:
 
     session_calls: int = 0
     organization_calls: int = 0
+    list_calls: int = 0
+    """Calls for pages of the list of sessions."""
     refused: int = 0
-    """Calls of both kinds that got a 429."""
+    """Calls of all kinds that got a 429."""
     fullest_minute: int = 0
-    """The most calls of both kinds that arrived within 60 seconds."""
+    """The most calls of all kinds that arrived within 60 seconds."""
     repeated: int = 0
     """Successful session calls with the same window and filter as an earlier one."""
     first_at: float = 0.0
-    """When the first session call arrived."""
+    """When the first session call or list call arrived."""
     last_at: float = 0.0
     """When the last response was sent."""
     connections: int = 0
@@ -46,12 +49,12 @@ class Counters:
 
     @property
     def calls(self) -> int:
-        """All calls on both paths, including refused ones."""
-        return self.session_calls + self.organization_calls
+        """All calls, including refused ones."""
+        return self.session_calls + self.organization_calls + self.list_calls
 
     @property
     def seconds(self) -> float:
-        """From the first session call to the last response."""
+        """From the first session call or list call to the last response."""
         return self.last_at - self.first_at
 
 
@@ -59,16 +62,27 @@ class Source:
     """The stand-in in a separate process: `with Source(World(60, 365)) as it: it.url`.
 
     `latency`, in seconds, delays every response. `limit` is a sliding window: a call gets a 429 with `Retry-After: 1`
-    if that many were let through in the second before it; refused calls don't count.
+    if that many were let through in the second before it; refused calls don't count. Only if it `lists_sessions` does
+    it have the list of them, which gets a 404 otherwise.
     """
 
-    def __init__(self, world: World, *, latency: float = 0.05, limit: int | None = None) -> None:
+    def __init__(
+        self, world: World, *, latency: float = 0.05, limit: int | None = None, lists_sessions: bool = False
+    ) -> None:
         self.world = world
+        self.lists_sessions = lists_sessions
         self.latency = latency
         self.limit = limit
 
     def __enter__(self) -> Self:
-        options = json.dumps({"world": asdict(self.world), "latency": self.latency, "limit": self.limit})
+        options = json.dumps(
+            {
+                "world": asdict(self.world),
+                "latency": self.latency,
+                "limit": self.limit,
+                "lists_sessions": self.lists_sessions,
+            }
+        )
         # The process ends when its standard input does, so that it never outlives this one.
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.bench.source_server", options],

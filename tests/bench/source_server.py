@@ -2,8 +2,8 @@
 
     python -m tests.bench.source_server OPTIONS
 
-OPTIONS is JSON with the fields of the world, `latency` and `limit`. Prints the port it listens on, and ends when its
-standard input does. Uses only the standard library, so that it starts at once.
+OPTIONS is JSON with the fields of the world, `latency`, `limit` and `lists_sessions`. Prints the port it listens on,
+and ends when its standard input does. Uses only the standard library, so that it starts at once.
 """
 
 import asyncio
@@ -18,8 +18,10 @@ from itertools import accumulate
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+from tests.bench.session_lines import session_lines
 from tests.bench.source import (
     AFTER_PATH,
+    LIST_PATH,
     LONGEST_REQUEST_LINE,
     ORGANIZATIONS_PATH,
     RESET_PATH,
@@ -52,7 +54,7 @@ def _invalid(name: str, message: str) -> _Refused:
 class _Server:
     """The world as prefix sums, and the requests received."""
 
-    def __init__(self, world: World, latency: float, limit: int | None) -> None:
+    def __init__(self, world: World, latency: float, limit: int | None, lists_sessions: bool) -> None:
         self.latency = latency
         self._limit = limit
         self._first = datetime.fromisoformat(world.first_day).replace(tzinfo=UTC)
@@ -61,6 +63,7 @@ class _Server:
         self._number = {org_id.encode(): n for n, org_id in enumerate(world.org_ids)}
         self._sums = [[0, *accumulate(row)] for row in world.counts]
         self._total_sums = [0, *accumulate(map(sum, zip(*world.counts, strict=True)))]
+        self._lines = list(session_lines(world)) if lists_sessions else None
         self._day_of: dict[bytes, int] = {}
         self._let_through: deque[float] = deque()
         self._arrived: deque[float] = deque()
@@ -81,9 +84,11 @@ class _Server:
             self._control(path.decode(), query, reply)
             return
         is_count = path == SESSIONS_PATH.encode()
+        is_list = path == LIST_PATH.encode()
         now = time.monotonic()
-        if is_count:
-            self.seen.session_calls += 1
+        self.seen.session_calls += is_count
+        self.seen.list_calls += is_list
+        if is_count or is_list:
             self.seen.first_at = self.seen.first_at or now
         else:
             self.seen.organization_calls += 1
@@ -98,6 +103,8 @@ class _Server:
                 raise _Refused("401 Unauthorized", "Missing or invalid API key")
             if is_count:
                 late(_response(b'{"sessions_count":%d}' % self._count(query)))
+            elif is_list and self._lines is not None:
+                late(_response(self._listed(query)))
             elif path == ORGANIZATIONS_PATH.encode():
                 late(_response(self._page(query)))
             else:
@@ -161,17 +168,50 @@ class _Server:
             number = self._day_of[value] = since // timedelta(1)
         return number
 
-    def _page(self, query: bytes) -> bytes:
+    def _listed(self, query: bytes) -> bytes:
+        """A page of the list of sessions, oldest first."""
+        assert self._lines is not None
+        days: dict[bytes, int] = {}
+        rest = []
+        for part in query.split(b"&"):
+            name, _, value = part.partition(b"=")
+            if name in (b"created_date_from", b"created_date_to"):
+                days[name] = min(max(self._day(name, value), 0), self._days)
+            else:
+                rest.append(part)
+        if len(days) < 2:
+            raise _invalid("created_date_from", "a benchmark always requests a window")
+        skip, limit = self._skip_and_limit(b"&".join(rest))
+        first, last = self._total_sums[days[b"created_date_from"]], self._total_sums[days[b"created_date_to"]]
+        following = skip + limit
+        total = max(last - first, 0)
+        has_more = following < total
+        return b'{"items":[%s],"total":%d,"skip":%d,"limit":%d,"has_more":%s,"next_cursor":%s}' % (
+            b",".join(self._lines[first + skip : min(first + following, last)]),
+            total,
+            skip,
+            limit,
+            b"true" if has_more else b"false",
+            b"%d" % following if has_more else b"null",
+        )
+
+    def _skip_and_limit(self, query: bytes) -> tuple[int, int]:
+        """How much of a list to leave out and to return."""
         numbers = {"skip": 0, "limit": 100}
         for part in query.decode().split("&") if query else ():
             name, _, value = part.partition("=")
-            if name in numbers:
-                if not value.isdecimal():
-                    raise _invalid(name, "not a whole number")
-                numbers[name] = int(value)
+            if name not in numbers:
+                raise _invalid(name, "a benchmark pages through all of a list")
+            if not value.isdecimal():
+                raise _invalid(name, "not a whole number")
+            numbers[name] = int(value)
         skip, limit = numbers.values()
         if not 1 <= limit <= 200:
             raise _invalid("limit", "not from 1 to 200")
+        return skip, limit
+
+    def _page(self, query: bytes) -> bytes:
+        skip, limit = self._skip_and_limit(query)
         total, following = len(self._org_ids), skip + limit
         created_at = (self._first - timedelta(30)).isoformat().replace("+00:00", "Z")
         items = [
@@ -232,9 +272,9 @@ class _Connection(asyncio.Protocol):
         self._reply(response)
 
 
-async def _serve(world: World, latency: float, limit: int | None) -> None:
+async def _serve(world: World, latency: float, limit: int | None, lists_sessions: bool) -> None:
     loop = asyncio.get_running_loop()
-    server = _Server(world, latency, limit)
+    server = _Server(world, latency, limit, lists_sessions)
     is_over = asyncio.Event()
     loop.add_reader(sys.stdin.fileno(), is_over.set)
     listening = await loop.create_server(lambda: _Connection(server, loop), "127.0.0.1", 0, backlog=1024)
@@ -247,4 +287,4 @@ async def _serve(world: World, latency: float, limit: int | None) -> None:
 
 if __name__ == "__main__":
     _options = json.loads(sys.argv[1])
-    asyncio.run(_serve(World(**_options["world"]), _options["latency"], _options["limit"]))
+    asyncio.run(_serve(World(**_options.pop("world")), **_options))

@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from resources.sandbox.contract import MEMBERS_PATH, ORGANIZATIONS_PATH, SESSIONS_PATH
+from resources.sandbox.contract import LIST_PATH, MEMBERS_PATH, ORGANIZATIONS_PATH, SESSIONS_PATH
 from resources.sandbox.server import Sandbox
 from tests.support.sandbox import FIRST, KEY, MICROSECOND, NOW, ask, client_of, text, window
 
@@ -86,7 +86,7 @@ def test_an_unknown_organization_gets_the_configured_response(option: Any, statu
 # Keys
 
 
-@pytest.mark.parametrize("path", [SESSIONS_PATH, ORGANIZATIONS_PATH, MEMBERS_PATH])
+@pytest.mark.parametrize("path", [SESSIONS_PATH, ORGANIZATIONS_PATH, MEMBERS_PATH, LIST_PATH])
 @pytest.mark.parametrize(
     ("header", "status"),
     [

@@ -1,17 +1,17 @@
 """Calls the sandbox over HTTP, as API v3."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 
-from resources.sandbox.contract import MEMBERS_PATH_V3, ORGANIZATIONS_PATH_V3, SESSIONS_PATH_V3
+from resources.sandbox.contract import LIST_PATH_V3, MEMBERS_PATH_V3, ORGANIZATIONS_PATH_V3, SESSIONS_PATH_V3
 from resources.sandbox.server import Sandbox
 from tests.support import sandbox as v2
 
 KEY = "cog_sandbox"
 SECOND = timedelta(seconds=1)
-PATHS = (SESSIONS_PATH_V3, ORGANIZATIONS_PATH_V3, MEMBERS_PATH_V3)
+PATHS = (SESSIONS_PATH_V3, ORGANIZATIONS_PATH_V3, MEMBERS_PATH_V3, LIST_PATH_V3)
 BREAKDOWNS = {
     "sessions_created_by_origin": {"api", "automation", "desktop", "jira", "linear", "slack", "teams", "webapp"},
     "sessions_created_by_size": {"xs", "s", "m", "l", "xl"},
@@ -25,6 +25,10 @@ def client_of(sandbox: Sandbox, key: str = KEY) -> httpx.Client:
 
 def unix(moment: datetime) -> int:
     return int(moment.timestamp())
+
+
+def moment(seconds: int) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 def window(start: datetime, end: datetime, **filters: list[str]) -> Params:
