@@ -231,10 +231,9 @@ def test_the_closing_lines_show_the_numbers(world: World, capsys: pytest.Capture
     assert f"{sent} calls (2 retries)" in closing
     assert calls.startswith(f"Calls by outcome: 200 ({sent - 2}), 503 (2); answered in ")
     assert all(part in calls for part in (" ms (median)", " ms (p95)", " ms (p99)", " s waited for the API."))
-    derived = dict(world.rows("select is_derived, count(*) from daily_sessions group by 1"))
-    zeros = world.rows("select count(*) from daily_sessions where is_derived and sessions_count = 0")[0][0]
+    known = dict(world.rows("select how, count(*) from daily_sessions group by 1"))
     assert cells == (
-        f"Organization-days: {derived[False]} asked, {derived[True] - zeros} derived, {zeros} proven zero; "
+        f"Organization-days: {known['asked']} asked, 0 derived, 0 proven zero, {known['listed']} listed and proven; "
         "0 sessions unattributed."
     )
 
@@ -266,7 +265,7 @@ def test_in_json_each_line_is_an_object_and_the_last_about_the_load_has_the_numb
     assert loaded["calls"] == len(in_json.source.requests)
     assert loaded["calls_by_outcome"] == {"200": loaded["calls"]}
     assert loaded["sessions"] == sum(in_json.truth(FIRST, LAST).values())
-    assert loaded["cells_asked"] + loaded["cells_derived"] + loaded["cells_proven_zero"] == loaded["cells"] == 50
+    assert loaded["cells_asked"] + loaded["cells_listed"] == loaded["cells"] == 50
     assert loaded["rows_inserted"] == 50
     names = {"retries", "waited_seconds", "latency_median_ms", "latency_p95_ms", "latency_p99_ms", "unattributed"}
     assert names < loaded.keys()

@@ -91,23 +91,22 @@ def _plan(
     recent = _recent(connection, dimension)
     pages = 0 if chosen else math.ceil(len(ids) / PAGE_SIZE)
     listings = pages * ((dimension in ledger.outdated) + bool(days))
-    cost, cells, inferred_cells = Cost(listings, listings), 0, 0
+    cost, cells, inferred_cells, inferred_most = Cost(listings, listings), 0, 0, 0
     for first, last in spans:
         in_run = as_days(daily_partitions(settings), (f"{day}" for day in spanned if first <= day <= last))
         to_complete = {} if refresh else stored.to_complete(f"{last + timedelta(days=1)}")
         wanted = stored.wanted(in_run, to_complete)
         strategy = settings.strategy(sum(map(bool, wanted.values())))
         alone, asked = _without_refused(wanted, stored, to_complete.keys(), refused)
-        cost += sum(
-            (
-                cost_of(block, strategy, samples=settings.devin_list_samples, refused=refused)
-                for block in in_blocks(asked)
-            ),
-            Cost(alone, alone),
-        )
+        blocks = list(in_blocks(asked))
+        costs = (cost_of(block, strategy, samples=settings.devin_list_samples, refused=refused) for block in blocks)
+        of_run = sum(costs, Cost(alone, alone))
+        cost += of_run
         number = sum(map(len, asked.values()))
         cells += number
-        inferred_cells += number if strategy != "direct" else 0
+        if strategy != "direct":
+            inferred_cells += number
+            inferred_most += of_run.most
     likely = None
     if recent and cost.least < cost.most:
         ways: dict[str, Callable[[], int]] = {
@@ -116,7 +115,7 @@ def _plan(
         }
         requests = min(ask() for way, ask in ways.items() if settings.devin_fetch in ("auto", way))
         share = requests / sum(map(len, recent.values()))
-        likely = round(min(max(cost.most - inferred_cells * (1 - share), cost.least), cost.most))
+        likely = round(min(max(cost.most - inferred_most + inferred_cells * share, cost.least), cost.most))
     return Plan(days, len(ids), cells, cost, likely, sorted(recent))
 
 
