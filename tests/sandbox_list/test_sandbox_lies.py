@@ -166,6 +166,14 @@ def test_every_session_is_an_hour_late_and_in_the_window_of_that_hour(sandbox: S
     both = [(created_at(it) - hour, it["session_id"]) for it in items if created_at(it) >= MONDAY + hour]
     assert both == [(created_at(it), it["session_id"]) for it in true if created_at(it) < SPAN[1] - hour]
     assert ids(reader.items(MONDAY + hour, SPAN[1] + hour)) == ids(true)
+    midnight = MONDAY + DAY
+    late = ids(reader.items(midnight, midnight + hour))
+    sandbox.heal()
+    assert late == ids(reader.items(midnight - hour, midnight)) != []
+    sandbox.lie(Shift(-hour))
+    early = ids(reader.items(midnight - hour, midnight))
+    sandbox.heal()
+    assert early == ids(reader.items(midnight, midnight + hour)) != []
 
 
 def test_sessions_appear_or_vanish_between_pages(sandbox: Sandbox, reader: Reader) -> None:
