@@ -170,9 +170,9 @@ class Settings(BaseSettings):
         "auto, direct, differenced or listed",
     )
     devin_list_samples: int = _setting(
-        3,
-        "Where counts come from the list of sessions: how many organization-days of each block are requested as well, "
-        "chosen at random.",
+        5,
+        "Where counts come from the list of sessions: how many more totals of each block are requested and compared, "
+        "each of random organizations over random days.",
         "a whole number from 0 to 1000",
         ge=0,
         le=1000,

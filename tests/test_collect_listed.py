@@ -132,12 +132,12 @@ def test_a_list_that_misplaces_sessions_is_told_apart_from_one_that_lacks_some(l
     assert not any(of_day.known_by("listed") for of_day in answers)
 
 
-def test_moves_that_cancel_out_are_found_by_the_cells_that_are_asked_at_random() -> None:
+def test_moves_that_cancel_out_are_found_by_totals_of_random_organizations_and_days() -> None:
     source = Source({(f"org-{n}", day): 5 for n in range(2) for day in range(2)}, 2)
     listed = true_list(source)
     for day, org_id, change in ((0, "org-0", 1), (0, "org-1", -1), (1, "org-0", -1), (1, "org-1", 1)):
         listed[day][org_id] += change
-    for sampled, verdict in ((0, Verdict.PROVEN), (1, Verdict.MISPLACES)):
+    for sampled, verdict in ((0, Verdict.PROVEN), (10, Verdict.MISPLACES)):
         assert from_list(source, ["org-0", "org-1"], listed, sampled=sampled)[1] == [verdict]
 
 

@@ -62,10 +62,10 @@ def test_a_dry_run_asks_only_who_is_listed_stores_nothing_and_shows_how_long_eac
     assert "The API lists 5: 1 request." in out
     assert "To load: 2025-03-01…2025-03-31 (31 days) for 5 organizations, which are 155 organization-days." in out
     assert "Requests: at least 34, at most 198." in out
-    assert re.search(r"│ +60 │ 3 min 14 s +│", out)
+    assert re.search(r"│ +60 │ 3 min 18 s +│", out)
     world.configure(devin_requests_per_minute="100")
     code, out, err = here("backfill", "2025-03", "--dry-run")
-    assert re.search(r"│ +100 │ 1 min 56 s +│", out), "the rate that is set"
+    assert re.search(r"│ +100 │ 1 min 59 s +│", out), "the rate that is set"
     assert not re.search(r"│ +60 │", out)
 
 

@@ -94,8 +94,8 @@ async def collect_listed(
 
     `propose` gets the days with their control totals, and returns the sessions of each id on each day, or None if there
     is no list for them or it would cost more than it saves. `judged` is called with what became of it. Without a
-    proposal, or with one that can't be proven, the block is asked for as in `collect_differenced`. `sampled` accepted
-    cells, chosen by `dice`, are asked for as well. The rest is as in `collect_differenced`.
+    proposal, or with one that can't be proven, the block is asked for as in `collect_differenced`. `sampled` further
+    totals, chosen by `dice`, are compared. The rest is as in `collect_differenced`.
     """
     block = Block(count, days, org_ids, before, workers, errors, answered)
     await block.ask_control_totals()

@@ -48,7 +48,7 @@ def cost_of(block: PlannedBlock, strategy: Strategy, *, samples: int = 0, refuse
     most = days * others + days + others + 2 + 3 * lost
     if strategy == "differenced":
         return Cost(least, most)
-    sampled = min(samples, days * others)
+    sampled = samples if others else 0
     return Cost(least + 1 + sampled if strategy == "listed" else least, most + 1 + sampled)
 
 
@@ -83,7 +83,7 @@ def listed_requests(counts: Counts, samples: int) -> int:
     windows = windows_of(totals, SESSIONS_PER_WINDOW)
     pages = sum(max(math.ceil(sum(totals[first:after]) / PAGE_SIZE), 1) for first, after in windows)
     quiet = math.ceil((len(ids) - len(of_ids)) / ORGS_PER_QUESTION)
-    return len(totals) + 1 + pages + len(of_ids) + quiet + min(samples, len(ids) * len(totals))
+    return len(totals) + 1 + pages + len(of_ids) + quiet + (samples if ids else 0)
 
 
 def differenced_requests(counts: Counts) -> int:

@@ -31,8 +31,8 @@ class Verdict(enum.Enum):
 async def accept(block: Block, proposal: Proposal, *, most: int, sampled: int, dice: random.Random) -> Verdict:
     """Settle every cell of `block` as the `proposal` has it if it can be proven; otherwise none.
 
-    The control totals of all days must be known. At most `most` cells that disagree are asked for; `sampled` others,
-    chosen by `dice`, are asked for as well. Totals of organizations that are asked for stay in the block either way.
+    The control totals of all days must be known. At most `most` cells that disagree are asked for. `sampled` further
+    totals are compared, chosen by `dice`. Totals of organizations that are asked for stay in the block either way.
     """
     return await _Proof(block, proposal).judge(most=most, sampled=sampled, dice=dice)
 
@@ -43,6 +43,7 @@ class _Proof:
         self._days = list(zip(block.answers, proposal, strict=True))
         self._asked: dict[tuple[int, str], int] = {}
         self._is_answered = True
+        self._is_misplaced = False
 
     async def judge(self, *, most: int, sampled: int, dice: random.Random) -> Verdict:
         await self._ask_totals()
@@ -58,13 +59,10 @@ class _Proof:
             return Verdict.UNPROVEN
         if self._disagreeing_ids():  # the difference lies on days that all agree
             return Verdict.MISPLACES
-        others = [(d, id_) for d in range(len(self._days)) for id_ in self._counted() if (d, id_) not in self._asked]
-        chosen = dice.sample(others, min(sampled, len(others)))
-        proposed = {(d, id_): self._count(d, id_) for d, id_ in chosen}
-        await self._ask(chosen)
+        await self._ask_samples(sampled, dice)
         if not self._is_answered:
             return Verdict.UNPROVEN
-        if any(self._asked[cell] != number for cell, number in proposed.items()):
+        if self._is_misplaced:
             return Verdict.MISPLACES
         self._settle()
         return Verdict.PROVEN
@@ -117,6 +115,31 @@ class _Proof:
             return ask
 
         await self._block.ask_all(itertools.starmap(ask_for, cells))
+
+    async def _ask_samples(self, sampled: int, dice: random.Random) -> None:
+        """Ask for totals of random organizations over random days.
+
+        Sessions that change places in two organizations on two days, so that every sum is right, show in a total of one
+        of the two organizations over one of the two days: one question in six finds them, one cell in hundreds would.
+        """
+        counted, answers = self._counted(), self._block.answers
+
+        def sample() -> Question:
+            ids = dice.sample(counted, min((len(counted) + 1) // 2, ORGS_PER_QUESTION))
+            first, after = sorted(dice.sample(range(len(answers) + 1), 2))
+
+            async def ask() -> None:
+                try:
+                    total = await self._block.ask(answers[first:after], ids)
+                except (*self._block.errors.refusals, *self._block.errors.temporary):
+                    self._is_answered = False
+                    return
+                if total != sum(self._count(d, id_) for d in range(first, after) for id_ in ids):
+                    self._is_misplaced = True
+
+            return ask
+
+        await self._block.ask_all(sample() for _ in range(sampled if counted else 0))
 
     def _settle(self) -> None:
         counted = self._counted()

@@ -165,7 +165,7 @@ def test_days_that_cannot_be_read_fail_the_run_and_a_reexecuted_run_reads_nothin
     first, last, bad = "2025-04-01", "2025-05-02", datetime(2025, 4, 3, tzinfo=UTC)
     with Sandbox(organizations=2) as source:
         world.source = source
-        world.configure(devin_api_url=source.url)
+        world.configure(devin_api_url=source.url, devin_fetch="differenced")
         org_id = source.organizations[1].org_id
         source.fail(status=503, org_id=org_id, when=lambda asked: asked.start == bad, times=None)
         failed = world.load(first, last)

@@ -41,7 +41,7 @@ def test_an_empty_variable_means_the_default() -> None:
         "devin_max_tries": 5,
         "devin_patience_seconds": 300.0,
         "devin_fetch": "auto",
-        "devin_list_samples": 3,
+        "devin_list_samples": 5,
         "devin_asset_prefix": (),
         "devin_log_format": "text",
         "otel_exporter_otlp_endpoint": None,
