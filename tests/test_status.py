@@ -139,14 +139,14 @@ def test_the_last_runs_are_listed_with_their_days_and_outcome(world: World) -> N
     assert since <= succeeded.started_at < failed.started_at <= datetime.now(UTC)
 
 
-def test_only_the_last_five_runs_of_the_job_are_listed(world: World) -> None:
+def test_only_the_last_five_runs_of_the_job_and_of_its_assets_in_the_ui_are_listed(world: World) -> None:
     @dg.job
     def another() -> None:
         """Nothing."""
 
-    job = world.definitions.resolve_job_def(JOB)
+    jobs = [world.definitions.resolve_job_def(JOB), world.definitions.resolve_implicit_global_asset_job_def()]
     for day in range(1, 8):
-        world.instance.create_run_for_job(job, tags=range_tags(f"2025-03-0{day}", f"2025-03-0{day}"))
+        world.instance.create_run_for_job(jobs[day % 2], tags=range_tags(f"2025-03-0{day}", f"2025-03-0{day}"))
     assert another.execute_in_process(instance=world.instance).success
     days = [run.days for run in status(world.settings, world.instance).runs]
     assert days == [f"2025-03-0{day}" for day in (7, 6, 5, 4, 3)]

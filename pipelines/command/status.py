@@ -12,7 +12,7 @@ from pipelines.command.dagster_home import using_run_record
 from pipelines.ledger import missing_days, open_read_only
 from pipelines.loading.changed_settings import Incompatible, describe_moved, moved_days
 from pipelines.partitions import closed_days, daily_partitions, format_days, ranges
-from pipelines.schedules import JOB, SCHEDULE, next_tick
+from pipelines.schedules import JOBS, SCHEDULE, next_tick
 from pipelines.settings import Settings
 from warehouse import reads, tables
 from warehouse.dimensions import Dimension
@@ -26,7 +26,9 @@ _MAX_SILENCE = timedelta(minutes=3)  # the daemon sends a heartbeat every 30 sec
 
 @dataclass(frozen=True)
 class Run:
-    """One run of the job: when it started (UTC), which days it loaded, how it ended and how long it took.
+    """One run of the job, or of its assets in the UI.
+
+    It has when the run started (UTC), which days it loaded, how it ended and how long it took.
 
     `rebuilt` says what a run updated that loaded no days.
     """
@@ -140,7 +142,8 @@ def _to_do(dimension: Dimension, missing: list[date], state: DimensionStatus, se
 
 def _last_runs(instance: dg.DagsterInstance, settings: Settings) -> list[Run]:
     runs: list[Run] = []
-    for record in instance.get_run_records(dg.RunsFilter(job_name=JOB), limit=_RUNS_READ):
+    records = [record for job in JOBS for record in instance.get_run_records(dg.RunsFilter(job_name=job), _RUNS_READ)]
+    for record in sorted(records, key=lambda record: record.storage_id, reverse=True):
         if len(runs) == RUNS_SHOWN:
             break
         if not _is_ours(instance, record.dagster_run, settings):
