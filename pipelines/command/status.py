@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import dagster as dg
 
+from pipelines.alive import is_killed
 from pipelines.asset_keys import ACTIVITY_REPORT, PUBLISHED_SNAPSHOT, is_any_ours
 from pipelines.behind import CATCH_UP, behind
 from pipelines.command.dagster_home import using_run_record
@@ -26,11 +27,9 @@ _MAX_SILENCE = timedelta(minutes=3)  # the daemon sends a heartbeat every 30 sec
 
 @dataclass(frozen=True)
 class Run:
-    """One run of the job, or of its assets in the UI.
+    """One run of the job, or of its assets in the UI: when it started (UTC), its days, how it ended, how long it took.
 
-    It has when the run started (UTC), which days it loaded, how it ended and how long it took.
-
-    `rebuilt` says what a run updated that loaded no days.
+    `rebuilt` says what a run updated that loaded no days. `outcome` is Dagster's word, or "killed" until Dagster knows.
     """
 
     started_at: datetime | None
@@ -153,7 +152,8 @@ def _last_runs(instance: dg.DagsterInstance, settings: Settings) -> list[Run]:
         first, last = (tags.get(f"dagster/asset_partition_range_{end}", day) for end in ("start", "end"))
         started_at = datetime.fromtimestamp(record.start_time, UTC) if record.start_time else None
         seconds = record.end_time - record.start_time if record.start_time and record.end_time else None
-        outcome = record.dagster_run.status.value.lower()
+        killed = is_killed(instance, record.dagster_run)
+        outcome = "killed" if killed else record.dagster_run.status.value.lower()
         days = f"{first}…{last}" if first != last else first
         runs.append(Run(started_at, days, "" if days else _rebuilt(record.dagster_run), outcome, seconds))
     return runs
