@@ -21,12 +21,10 @@ from pipelines.asset_keys import Key, is_from
 from pipelines.failures import failure_message, is_interrupt
 from pipelines.partitions import format_days
 from pipelines.produced import Piece, Produced, results_of
-from pipelines.schedules import JOB
+from pipelines.schedules import JOBS
 from pipelines.settings import Settings
 from resources.webhook import URL_VARIABLE, Undelivered, as_text, send
 
-# The second is Dagster's own, for assets materialized in its UI.
-JOBS = (JOB, "__ASSET_JOB")
 # The maximum age of a failed run that no message was sent about yet: the machine was off, or alerts are new.
 NEWS = timedelta(days=7)
 # Dagster gives a tick one minute; a message may take ten seconds.

@@ -36,6 +36,18 @@ def _between_marks(directory: Path) -> FileLock:
     return FileLock(directory.with_name(f"{directory.name}.lock"))
 
 
+def is_killed(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
+    """Whether the process of this run is gone although the run has not ended; changes nothing."""
+    mark = Path(instance.root_directory) / MARKS / run.run_id
+    if run.is_finished or not mark.exists():
+        return False
+    try:
+        with _between_marks(mark.parent), FileLock(mark, timeout=0):
+            return mark.exists()
+    except (Timeout, OSError):  # it is alive, or nobody can tell
+        return False
+
+
 def close_dead_runs(instance: dg.DagsterInstance) -> None:
     """Record runs as failed whose process is gone. Raises OSError."""
     directory = Path(instance.root_directory) / MARKS

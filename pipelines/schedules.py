@@ -14,6 +14,7 @@ from pipelines.settings import Settings
 from resources.database import Database
 
 JOB = "daily_refresh"
+JOBS = (JOB, "__ASSET_JOB")  # the second is Dagster's own, for assets materialized in its UI
 SCHEDULE = f"{JOB}_schedule"
 HOURS_AFTER_CLOSE, MINUTE = 2, 30
 

@@ -259,7 +259,7 @@ class Database:
                 database_schema.refuse_other_search_path(self.schema, url)
             options |= safe_options(url, is_own=is_own)
             url = with_password(url)
-            options |= database_session.options(url, read_only=read_only)
+            options |= database_session.options(url)
         return url, options
 
     @property

@@ -130,6 +130,12 @@ def explain(database: Described, error: Exception, *, read_only: bool = False) -
             f"The warehouse {database.name} refuses user {user}: {short}. Grant it the writer's permissions; "
             "docs/postgresql-roles.sql shows how."
         )
+    if state == errors.ReadOnlySqlTransaction.sqlstate:
+        return WarehouseError(
+            f"The warehouse {database.name} accepts no writes: {short}. It is a replica, or an administrator has "
+            f"stopped writes. Set {URL_VARIABLE} to the server that accepts them, or run the same command again once "
+            "they are allowed. Everything that was stored is kept."
+        )
     if state in _BUSY or (database.is_duckdb and _CONFLICT.search(text)):
         return WarehouseLost(
             f"Other transactions kept conflicting in the warehouse {database.name}: {short}. What was being "

@@ -32,11 +32,10 @@ def refused_options(url: sa.URL) -> list[str]:
     return sorted(_NOT_TO_BE_ASKED_FOR & asked_for(url).keys())
 
 
-def options(url: sa.URL, *, read_only: bool) -> dict[str, Any]:
+def options(url: sa.URL) -> dict[str, Any]:
     """How the driver connects, where the address and the environment don't say."""
-    # Read-only, prepared statements go one at a time: none can end the transaction for the next. Otherwise there are
-    # none, since a pooler may give each transaction another connection.
-    found: dict[str, Any] = {"prepare_threshold": 0 if read_only else None, "client_encoding": "utf8"}
+    # Nothing is prepared, since a pooler may give each transaction another connection.
+    found: dict[str, Any] = {"prepare_threshold": None, "client_encoding": "utf8"}
     if "application_name" not in url.query and "PGAPPNAME" not in os.environ:
         found["application_name"] = "devin-sessions"
     if "connect_timeout" not in url.query and "PGCONNECT_TIMEOUT" not in os.environ:
@@ -52,8 +51,15 @@ def prepare(connection: sa.Connection, *, lock_timeout: str, read_only: bool) ->
     asked = asked_for(connection.engine.url)
     limits = {"lock_timeout": lock_timeout, **({} if read_only else _LIMITS_OF_WRITERS)}
     wanted = _FORMS | {name: value for name, value in limits.items() if name not in asked}
-    mode = " read only" if read_only else ""
-    connection.execute(sa.text(f"set transaction isolation level read committed{mode}"))
+    driver_connection: Any = connection.connection.driver_connection
+    begin = "set transaction isolation level read committed"
+    if read_only:
+        # Prepared statements go one at a time: none can end the transaction for the next. A pooler may have chosen the
+        # connection on which another reader prepared its own, by the same names.
+        driver_connection.execute(f"{begin} read only; deallocate all")
+        driver_connection.prepare_threshold = 0
+    else:
+        driver_connection.execute(begin)
     # In one statement, since each is a round trip.
     connection.execute(sa.select(*(sa.func.set_config(name, value, True) for name, value in wanted.items())))
 

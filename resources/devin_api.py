@@ -80,7 +80,7 @@ class DevinAPI:
         except (AuthoritiesRefused, ProxyRefused) as error:
             raise NetworkRefused(str(error)) from None
         async with (
-            self._pace(key, url) as pace,
+            self._pace(key, url, calls) as pace,
             httpx.AsyncClient(
                 base_url=url,
                 transport=AiohttpTransport(client=partial(self._session, tls), verify=tls, proxy=proxy),
@@ -99,11 +99,14 @@ class DevinAPI:
             yield DevinClient(self, version, http_client, calls, pace)
 
     @asynccontextmanager
-    async def _pace(self, key: str, url: str) -> "AsyncIterator[Pace]":
+    async def _pace(self, key: str, url: str, calls: Calls) -> "AsyncIterator[Pace]":
         if self.pace_rows is None:
             yield Pace(self.requests_per_minute)
             return
-        async with self.pace_rows.row(key, url) as row, SharedPace(row, self.requests_per_minute) as pace:
+        async with (
+            self.pace_rows.row(key, url) as row,
+            SharedPace(row, self.requests_per_minute, self.patience_seconds, calls.record_wait) as pace,
+        ):
             yield pace
 
     @contextmanager

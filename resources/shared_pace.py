@@ -7,10 +7,12 @@ takes no more than that with it.
 import asyncio
 import collections
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Self
 
 from resources.database_errors import WarehouseError
+from resources.outage import Waiting, make_waiting
 from resources.pace import LATE_SECONDS, USED, LearnedRate, Pace
 from resources.pace_row import LEASE_SECONDS, REMEMBERED_SECONDS, Row, Shared, slot
 
@@ -28,12 +30,22 @@ class _Pause:
 class SharedPace(Pace):
     """One instance for all requests over a connection pool; `per_minute` is the limit of all processes together.
 
+    `on_wait` is called with each pause that another process was told of. One that ends later than `patience_seconds`
+    from now is cut to that: its process is more patient, or the server's clock has been set back since.
     An async context manager. `turn` and `is_answered_within` raise WarehouseError once the row can't be reached.
     """
 
-    def __init__(self, row: Row, per_minute: int | None = None) -> None:
+    def __init__(
+        self,
+        row: Row,
+        per_minute: int | None = None,
+        patience_seconds: float = math.inf,
+        on_wait: Callable[[Waiting], None] = lambda _: None,
+    ) -> None:
         super().__init__()
         self._row = row
+        self._patience = patience_seconds
+        self._on_wait = on_wait
         self._own_interval = 60 / USED / per_minute if per_minute else 0.0
         self._shared: Shared | None = None
         self._ahead = 0.0  # of the server's clock: this loop's, when an answer came in, so that no turn is early
@@ -166,7 +178,8 @@ class SharedPace(Pace):
                 rate = rate.refused(shared.now, asked_at, until, shared.answered_before(refused_at))
         if refused_at > shared.now - REMEMBERED_SECONDS + 1:
             rate = rate.refused(shared.now, -math.inf, -math.inf, shared.answered_before(refused_at))
-        return rate, paused_until, refused_at
+        latest = shared.now + self._patience
+        return replace(rate, since=min(rate.since, latest)), min(paused_until, latest), refused_at
 
     async def _lease(self, turns: int) -> Shared:
         """Report the answers since the last time and lease up to this number of turns, or the time without a limit."""
@@ -178,7 +191,7 @@ class SharedPace(Pace):
         now = loop.time()
         self._ahead = now - found.now
         if found.paused_until > found.now:
-            self._end_lease(found.paused_until + self._ahead)
+            self._hear_of(min(found.paused_until - found.now, self._patience))
         elif found.revision == revision and not self._pauses:
             if not interval:
                 self._free_until = sent_at + LEASE_SECONDS
@@ -186,6 +199,14 @@ class SharedPace(Pace):
             if interval and turns and not found.turns:  # others have leased what comes next
                 self._not_before = max(self._not_before, found.first_turn + self._ahead - LEASE_SECONDS / 2)
         return found
+
+    def _hear_of(self, seconds: float) -> None:
+        """Pause for so long, as the row says; tell of it unless this process knew."""
+        now = asyncio.get_running_loop().time()
+        if now + seconds > self._not_before + LEASE_SECONDS:
+            reason = "the API has asked another process with the same key to pause"
+            self._on_wait(make_waiting(reason, now, now + seconds, now))
+        self._end_lease(now + seconds)
 
     def _interval(self) -> float:
         """The seconds between two turns; 0 if there is no limit."""

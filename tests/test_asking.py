@@ -106,6 +106,19 @@ def test_the_first_question_of_the_next_process_keeps_to_the_limit_too(world: Wo
         assert time.time() - ended >= 0.49
 
 
+def test_others_learn_for_whom_they_wait_even_while_that_one_awaits_its_first_turn(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.configure(devin_requests_per_minute="1")
+    lock, noted = world.settings.asking_lock, list[str]()
+    assert lock is not None
+    with asking_alone(world.settings, "one", pytest.fail):
+        pass
+    monkeypatch.setattr(time, "sleep", lambda _: noted.append(lock.read_text()))
+    with asking_alone(world.settings, "another", pytest.fail):
+        assert [text.partition(" (process ")[0] for text in noted] == ["another"]
+
+
 def test_a_process_that_was_killed_holds_nobody_up(world: World) -> None:
     code = (
         "import os; from pipelines.settings import Settings; from pipelines.loading.asking import asking_alone\n"

@@ -30,6 +30,7 @@ from hypothesis.stateful import (
 from pipelines.command import exit_codes
 from pipelines.home import PROJECT
 from resources.database import Database
+from resources.outage import Waiting
 from resources.pace import LATE_SECONDS, USED, LearnedRate
 from resources.pace_row import LEASE_SECONDS, REMEMBERED_SECONDS, SLOTS_PER_SECOND, PaceRows, Row, Shared
 from resources.sandbox.server import Sandbox
@@ -366,6 +367,31 @@ def test_a_refusal_reaches_the_row_although_others_change_it_at_the_same_time() 
             await pace.turn()
             assert asyncio.get_running_loop().time() == pytest.approx(2.0, abs=0.01)
             assert row.rate.per_second < math.inf
+
+    run(main())
+
+
+def test_a_pause_of_another_worker_is_told_and_waited_for_no_longer_than_patience() -> None:
+    async def main() -> None:
+        now = asyncio.get_running_loop().time
+        row, told = Model(), list[Waiting]()
+        async with SharedPace(row, on_wait=told.append) as other, SharedPace(row, None, 300, told.append) as pace:
+            await pace.turn()
+            other.record_refusal(await other.turn(), 20.0)
+            await asyncio.sleep(LEASE_SECONDS)
+            await pace.turn()
+            assert now() == pytest.approx(20.0, abs=0.1)
+            assert [waiting.until for waiting in told] == [pytest.approx(20.0, abs=0.01)], "and not to who caused it"
+            assert "another process with the same key" in str(told.pop())
+            # As if the server's clock had been set back, or the other process had the patience for it.
+            row.paused_until, row.revision = EPOCH + 10**6, row.revision + 1
+            row.rate = replace(row.rate, since=row.paused_until)
+            await asyncio.sleep(1)
+            began = now()
+            await pace.turn()
+            assert now() == pytest.approx(began + 300, abs=0.1)
+            assert [waiting.until for waiting in told] == [pytest.approx(now(), abs=0.1)]
+            assert row.rate.is_news(now() + EPOCH), "or no refusal would lower the rate until then"
 
     run(main())
 

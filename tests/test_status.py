@@ -10,6 +10,7 @@ import dagster as dg
 import pytest
 import sqlalchemy as sa
 
+from pipelines.alive import MARKS, marked_as_alive
 from pipelines.command import exit_codes
 from pipelines.command.status import status
 from pipelines.command.status_screen import show_runs
@@ -139,17 +140,31 @@ def test_the_last_runs_are_listed_with_their_days_and_outcome(world: World) -> N
     assert since <= succeeded.started_at < failed.started_at <= datetime.now(UTC)
 
 
-def test_only_the_last_five_runs_of_the_job_are_listed(world: World) -> None:
+def test_only_the_last_five_runs_of_the_job_and_of_its_assets_in_the_ui_are_listed(world: World) -> None:
     @dg.job
     def another() -> None:
         """Nothing."""
 
-    job = world.definitions.resolve_job_def(JOB)
+    jobs = [world.definitions.resolve_job_def(JOB), world.definitions.resolve_implicit_global_asset_job_def()]
     for day in range(1, 8):
-        world.instance.create_run_for_job(job, tags=range_tags(f"2025-03-0{day}", f"2025-03-0{day}"))
+        world.instance.create_run_for_job(jobs[day % 2], tags=range_tags(f"2025-03-0{day}", f"2025-03-0{day}"))
     assert another.execute_in_process(instance=world.instance).success
     days = [run.days for run in status(world.settings, world.instance).runs]
     assert days == [f"2025-03-0{day}" for day in (7, 6, 5, 4, 3)]
+
+
+def test_a_run_whose_process_was_killed_is_not_shown_as_one_in_progress(world: World) -> None:
+    job = world.definitions.resolve_job_def(JOB)
+    alive, killed = (
+        world.instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED, tags={"dagster/partition": day})
+        for day in ("2025-03-04", "2025-03-05")
+    )
+    with marked_as_alive(world.instance, alive.run_id):
+        mark = Path(world.instance.root_directory) / MARKS / killed.run_id
+        mark.touch()  # which the process would have locked
+        runs = status(world.settings, world.instance).runs
+        assert [run.outcome for run in runs] == ["killed", "started"]
+        assert mark.exists(), "so that the run is closed later"
 
 
 def test_a_run_without_days_is_listed_with_what_it_rebuilt(world: World, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,13 +6,14 @@ from typing import Any, Literal
 
 import dagster as dg
 
+from pipelines.alive import is_killed
 from pipelines.asset_keys import ACTIVITY_REPORT, PUBLISHED_SNAPSHOT, is_any_ours
 from pipelines.behind import CATCH_UP, behind
 from pipelines.command.dagster_home import using_run_record
 from pipelines.ledger import missing_days, open_read_only
 from pipelines.loading.changed_settings import Incompatible, describe_moved, moved_days
 from pipelines.partitions import closed_days, daily_partitions, format_days, ranges
-from pipelines.schedules import JOB, SCHEDULE, next_tick
+from pipelines.schedules import JOBS, SCHEDULE, next_tick
 from pipelines.settings import Settings
 from warehouse import reads, tables
 from warehouse.dimensions import Dimension
@@ -26,9 +27,9 @@ _MAX_SILENCE = timedelta(minutes=3)  # the daemon sends a heartbeat every 30 sec
 
 @dataclass(frozen=True)
 class Run:
-    """One run of the job: when it started (UTC), which days it loaded, how it ended and how long it took.
+    """One run of the job, or of its assets in the UI: when it started (UTC), its days, how it ended, how long it took.
 
-    `rebuilt` says what a run updated that loaded no days.
+    `rebuilt` says what a run updated that loaded no days. `outcome` is Dagster's word, or "killed" until Dagster knows.
     """
 
     started_at: datetime | None
@@ -140,7 +141,8 @@ def _to_do(dimension: Dimension, missing: list[date], state: DimensionStatus, se
 
 def _last_runs(instance: dg.DagsterInstance, settings: Settings) -> list[Run]:
     runs: list[Run] = []
-    for record in instance.get_run_records(dg.RunsFilter(job_name=JOB), limit=_RUNS_READ):
+    records = [record for job in JOBS for record in instance.get_run_records(dg.RunsFilter(job_name=job), _RUNS_READ)]
+    for record in sorted(records, key=lambda record: record.storage_id, reverse=True):
         if len(runs) == RUNS_SHOWN:
             break
         if not _is_ours(instance, record.dagster_run, settings):
@@ -150,7 +152,8 @@ def _last_runs(instance: dg.DagsterInstance, settings: Settings) -> list[Run]:
         first, last = (tags.get(f"dagster/asset_partition_range_{end}", day) for end in ("start", "end"))
         started_at = datetime.fromtimestamp(record.start_time, UTC) if record.start_time else None
         seconds = record.end_time - record.start_time if record.start_time and record.end_time else None
-        outcome = record.dagster_run.status.value.lower()
+        killed = is_killed(instance, record.dagster_run)
+        outcome = "killed" if killed else record.dagster_run.status.value.lower()
         days = f"{first}…{last}" if first != last else first
         runs.append(Run(started_at, days, "" if days else _rebuilt(record.dagster_run), outcome, seconds))
     return runs

@@ -46,10 +46,10 @@ def asking_alone(
             "run the same command again."
         ) from error
     try:
+        _note(path, f"{who} (process {os.getpid()}, since {datetime.now(UTC):%H:%M:%S} UTC)")
         if per_minute := settings.devin_requests_per_minute:
             turn = 60 / USED / per_minute
             time.sleep(min(max(since + turn - time.time(), 0), turn))  # between two processes too
-        _note(path, f"{who} (process {os.getpid()}, since {datetime.now(UTC):%H:%M:%S} UTC)")
         yield
     finally:
         _note(path, f"{time.time()}")

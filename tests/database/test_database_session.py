@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from resources import database_session
 from resources.database import Database
 from tests.support.databases import numbers, refusal, with_numbers
 from tests.support.postgresql import PostgreSQL
@@ -84,6 +85,17 @@ def test_what_is_set_ends_with_the_transaction_so_that_a_pooler_passes_a_clean_c
         driver_connection.commit()  # as at the end of the block
         assert driver_connection.execute(ours).fetchall() == []
         driver_connection.commit()
+
+
+def test_what_a_reader_has_prepared_is_in_no_other_reader_s_way_behind_a_pooler(postgresql: PostgreSQL) -> None:
+    url = sa.make_url(postgresql.database())
+    engine = sa.create_engine(url, connect_args=database_session.options(url), poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        driver_connection: Any = connection.connection.driver_connection
+        driver_connection.execute("prepare _pg3_0 as select 1")  # as the reader before has called it
+        driver_connection.commit()
+        database_session.prepare(connection, lock_timeout="1000", read_only=True)
+        assert connection.scalar(sa.text("select 2")) == 2
 
 
 @pytest.mark.parametrize("how", ["address", "PGOPTIONS"])
