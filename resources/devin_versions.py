@@ -27,10 +27,6 @@ class Listing:
     created_field: str | None
 
 
-# The list is asked for a little more than the window, whatever it makes of its ends; who reads it knows the times.
-MARGIN = timedelta(seconds=1)
-
-
 @dataclass(frozen=True)
 class V2:
     """Personal keys of Enterprise admins; ISO date-times; pagination by offset.
@@ -57,8 +53,8 @@ class V2:
         return [("start_date", zulu(start)), ("end_date", zulu(until))]
 
     def created_within(self, start: datetime, end: datetime) -> Params:
-        """The parameters for a list of the sessions created in [start, end), and perhaps of some just outside."""
-        return [("created_date_from", zulu(start - MARGIN)), ("created_date_to", zulu(end + MARGIN))]
+        """The parameters for a list of the sessions created in [start, end), and perhaps of some at its ends."""
+        return [("created_date_from", zulu(start)), ("created_date_to", zulu(end))]
 
     def page(self, found: int, cursor: str | None) -> Params:
         """The parameters for the page after the first `found` items."""
@@ -107,9 +103,8 @@ class V3:
         return [("time_after", str(int(start.timestamp()))), ("time_before", str(until))]
 
     def created_within(self, start: datetime, end: datetime) -> Params:
-        """The parameters for a list of the sessions created in [start, end), and perhaps of some just outside."""
-        since, until = start - MARGIN, end + MARGIN
-        return [("created_after", str(int(since.timestamp()))), ("created_before", str(math.ceil(until.timestamp())))]
+        """The parameters for a list of the sessions created in [start, end), and perhaps of some at its ends."""
+        return [("created_after", str(int(start.timestamp()))), ("created_before", str(math.ceil(end.timestamp())))]
 
     def page(self, found: int, cursor: str | None) -> Params:
         """The parameters for the page at `cursor`, or the first."""
