@@ -1,8 +1,6 @@
 """Where this installation keeps its data, and where relative paths start."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from platformdirs import user_data_path
@@ -58,24 +56,6 @@ def checked(named: str) -> Path:
     except OSError as error:
         raise NoHome(obstacle(error, directory).why) from None
     return directory
-
-
-@contextmanager
-def with_a_home_directory() -> Iterator[None]:
-    """Let code that only asks for the user's home directory run for a user without one, as in some containers.
-
-    Until the block ends, HOME is then a directory that doesn't exist, so that nothing is read or written there.
-    """
-    try:
-        Path.home()
-    except RuntimeError:
-        os.environ["HOME"] = "/nonexistent"
-        try:
-            yield
-        finally:
-            del os.environ["HOME"]
-    else:
-        yield
 
 
 def start_of_relative_paths() -> Path:

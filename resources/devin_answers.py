@@ -152,18 +152,18 @@ def parse_count(body: dict[str, Any], version: V2 | V3, description: str) -> int
 
 
 def parse_retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait, from `Retry-After` in either form of RFC 9110; None if absent or invalid.
+    """Seconds to wait, from `retry-after` in either form of RFC 9110; None if absent or invalid.
 
     A date is compared with the response's own date, if it has one: this machine's clock may be wrong.
     """
-    value = headers.get("Retry-After", "").strip()
+    value = headers.get("retry-after", "").strip()
     try:
         seconds = float(value)
     except ValueError:
         until = parse_http_date(value)
         if until is None:
             return None
-        seconds = (until - (parse_http_date(headers.get("Date", "")) or datetime.now(UTC))).total_seconds()
+        seconds = (until - (parse_http_date(headers.get("date", "")) or datetime.now(UTC))).total_seconds()
     return max(0.0, seconds) if math.isfinite(seconds) else None
 
 

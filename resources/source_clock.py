@@ -26,10 +26,10 @@ class SourceClock:
 
     def record(self, headers: Mapping[str, str], sent_at: datetime, received_at: datetime) -> None:
         """Take in one response. The two moments are by this machine's clock; the API dated it in between."""
-        date = parse_http_date(headers.get("Date", ""))
+        date = parse_http_date(headers.get("date", ""))
         if date is None or date < _FIRST_CREDIBLE:
             return
-        age = headers.get("Age", "")
+        age = headers.get("age", "")
         date += timedelta(seconds=int(age) if re.fullmatch("[0-9]{1,9}", age) else 0)
         ahead, behind = sent_at - date - _RESOLUTION, date - received_at
         self._ahead = ahead if self._ahead is None else min(self._ahead, ahead)

@@ -6,6 +6,7 @@ from email.utils import format_datetime
 
 import dagster as dg
 import duckdb
+import httpx
 import pytest
 import sqlalchemy as sa
 
@@ -222,7 +223,7 @@ def test_only_what_all_responses_agree_on_is_certain() -> None:
         clock = SourceClock()
         for seconds, headers in dates:
             dated = format_datetime(NOW - timedelta(seconds=seconds), usegmt=True)
-            clock.record({"Date": dated, **headers}, NOW, NOW + timedelta(seconds=10))
+            clock.record(httpx.Headers({"Date": dated, **headers}), NOW, NOW + timedelta(seconds=10))
         return clock.ahead.total_seconds(), clock.behind.total_seconds()
 
     assert clock_after() == (0, 0)

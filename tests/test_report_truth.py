@@ -119,7 +119,7 @@ class Page:
             self.text = report.as_page(read_activity(connection), [], "")
         (specs,) = re.findall(r'<script type="application/json" id="charts">(.*?)</script>', self.text, re.DOTALL)
         self.charts: dict[str, list[dict[str, Any]]] = {
-            id_: spec["datasets"]["rows"] for id_, spec in json.loads(specs).items()
+            id_: spec["data"]["values"] for id_, spec in json.loads(specs).items()
         }
 
     @property

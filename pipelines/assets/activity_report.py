@@ -12,7 +12,9 @@ from pipelines.checks import listing_verdicts, verdicts
 from pipelines.failures import known_errors_fail_the_step, unwritten_files_fail_the_step
 from pipelines.ledger import open_read_only
 from pipelines.report.activity import read_activity
-from pipelines.report.page import as_page, library, picture
+from pipelines.report.page import as_page, library
+from pipelines.report.picture import picture
+from pipelines.report.sections import DAYS_ONE_BY_ONE
 from pipelines.settings import Settings
 from resources.database import Database
 from resources.files import replacing
@@ -55,7 +57,8 @@ def activity_report_asset(settings: Settings, deps: Sequence[dg.AssetKey]) -> dg
             "kilobytes": round(len(page.encode()) / 1000),
         }
         if shown.last_loaded:
-            metadata["trend"] = dg.MetadataValue.md(f"![Sessions a day](data:image/png;base64,{picture(shown)})")
+            trend = picture(shown.days_up_to_last_loaded(DAYS_ONE_BY_ONE))
+            metadata["trend"] = dg.MetadataValue.md(f"![Sessions a day]({trend})")
         return dg.MaterializeResult(metadata=metadata)
 
     return activity_report

@@ -1,4 +1,4 @@
-"""The report's charts as Vega-Lite, made with Altair. The page sets the colours, since it knows light from dark mode.
+"""The report's charts as Vega-Lite. The page sets the colours, since it knows light from dark mode.
 
 A chart is as wide as its container. Its `description` says in words what it shows, for screen readers; its marks are
 hidden from them, because a table below it has the numbers.
@@ -9,11 +9,7 @@ from dataclasses import asdict, dataclass
 from datetime import date
 from typing import Any
 
-from pipelines.home import with_a_home_directory
 from pipelines.report.activity import EnterpriseDay, RecentOrganization
-
-with with_a_home_directory():  # Altair looks for it when it is imported
-    import altair as alt
 
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
@@ -21,30 +17,22 @@ DAY, MEAN_OF_7, MEAN_OF_28 = "day", "7-day mean", "28-day mean"
 # The page's colour0, colour1 and colour2 belong to these, in this order.
 SERIES = [DAY, MEAN_OF_7, MEAN_OF_28]
 
-# Used for the picture in Dagster; the page replaces them with its own.
-COLOURS = {
-    "colour0": "#9ca3af",
-    "colour1": "#2563eb",
-    "colour2": "#c2410c",
-    "none": "#e8eefc",
-    "full": "#1d4ed8",
-    "ink": "#111827",
-    "outline": "#9ca3af",
-}
-
-ROWS = alt.NamedData(name="rows")
+# The page's CSS colours that the charts use.
+COLOURS = ("colour0", "colour1", "colour2", "none", "full", "ink", "outline")
 
 Spec = dict[str, Any]
 
 
-def _spec(
-    chart: alt.Chart | alt.LayerChart | alt.FacetChart, rows: Sequence[dict[str, Any]], description: str, height: int
-) -> Spec:
-    fit = alt.AutoSizeParams(type="fit-x", contains="padding")
-    laid_out = chart.properties(description=description, width="container", height=height, autosize=fit)
-    spec: Spec = laid_out.to_dict(validate=False)  # the tests draw them all
-    # The rows are added here because Altair would inspect every value in them.
-    return spec | {"datasets": {ROWS.name: list(rows)}, "params": [{"name": n, "value": c} for n, c in COLOURS.items()]}
+def _spec(drawn: Spec, rows: Sequence[dict[str, Any]], description: str, height: int) -> Spec:
+    return drawn | {
+        "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
+        "description": description,
+        "width": "container",
+        "height": height,
+        "autosize": {"type": "fit-x", "contains": "padding"},
+        "data": {"values": list(rows)},
+        "params": [{"name": name} for name in COLOURS],
+    }
 
 
 @dataclass(frozen=True)
@@ -63,20 +51,29 @@ def format_change(change: float) -> str:
     return f"{change:+.0%}"
 
 
-def _day(day: date) -> str:
-    return day.isoformat()
+def _text(field: str, **properties: Any) -> Spec:
+    return {"field": field, "type": "nominal"} | properties
 
 
-def _time(field: str, form: str) -> alt.X:
+def _number(field: str, **properties: Any) -> Spec:
+    return {"field": field, "type": "quantitative"} | properties
+
+
+def _date(title: str, form: str, field: str = "day") -> Spec:
+    """A day in a tooltip, whatever the reader's time zone."""
+    return {"field": field, "type": "temporal", "title": title, "timeUnit": "utcyearmonthdate", "format": form}
+
+
+def _time(field: str, form: str) -> Spec:
     """An axis of days as they are in the data, whatever the reader's time zone."""
-    axis = alt.Axis(labelOverlap="greedy", labelSeparation=8, labelFlush=20, grid=False, format=form)
+    axis: Spec = {"labelOverlap": "greedy", "labelSeparation": 8, "labelFlush": 20, "grid": False, "format": form}
     if "%d" not in form:
-        axis.tickCount = {"interval": "month", "step": 1}  # otherwise a month's name could appear twice
-    return alt.X(f"{field}:T", title=None, scale=alt.Scale(type="utc"), axis=axis)
+        axis["tickCount"] = {"interval": "month", "step": 1}  # otherwise a month's name could appear twice
+    return {"field": field, "type": "temporal", "title": None, "scale": {"type": "utc"}, "axis": axis}
 
 
-def _count(title: str = "sessions") -> alt.Y:
-    return alt.Y("sessions:Q", title=title, axis=alt.Axis(tickMinStep=1, tickCount=5))
+def _count(title: str | None = "sessions", ticks: int = 5) -> Spec:
+    return _number("sessions", title=title, axis={"tickMinStep": 1, "tickCount": ticks})
 
 
 def trend(days: Sequence[EnterpriseDay], description: str, *, with_days: bool) -> Spec:
@@ -86,30 +83,36 @@ def trend(days: Sequence[EnterpriseDay], description: str, *, with_days: bool) -
         shown = [(MEAN_OF_7, day.mean_of_7_days), (MEAN_OF_28, day.mean_of_28_days)]
         if with_days:
             shown.insert(0, (DAY, day.sessions_count))
-        rows += [{"day": _day(day.day), "what": what, "sessions": number} for what, number in shown]
+        rows += [{"day": f"{day.day}", "what": what, "sessions": number} for what, number in shown]
     known = {row["what"] for row in rows if row["sessions"] is not None}
     series = [name for name in SERIES if name in known]
-    colour = alt.Color(
-        "what:N",
-        title=None,
-        scale=alt.Scale(domain=series, range=[{"expr": f"colour{SERIES.index(name)}"} for name in series]),
-        legend=alt.Legend(orient="top", symbolType="circle", columns=3),
-    )
-    tooltip = [
-        alt.Tooltip("day:T", title="day", timeUnit="utcyearmonthdate", format="%a %d %b %Y"),
-        alt.Tooltip("what:N", title=" "),
-        alt.Tooltip("sessions:Q", format=",.1~f"),
-    ]
-    base = alt.Chart(ROWS).encode(
-        x=_time("day", "%d %b" if with_days else "%b %Y"), y=_count("sessions a day"), color=colour, tooltip=tooltip
-    )
-    lines = base.transform_filter(f"datum.what !== '{DAY}'").mark_line(
-        aria=False, strokeWidth=2, strokeCap="round", invalid="break-paths-show-domains"
-    )
-    if DAY not in known:
-        return _spec(lines.properties(), rows, description, 220)
-    bars = base.transform_filter(f"datum.what === '{DAY}'").mark_bar(opacity=0.45, binSpacing=0, aria=False)
-    return _spec(alt.layer(bars, lines) if len(known) > 1 else bars, rows, description, 240)
+    encoding = {
+        "x": _time("day", "%d %b" if with_days else "%b %Y"),
+        "y": _count("sessions a day"),
+        "color": _text(
+            "what",
+            title=None,
+            scale={"domain": series, "range": [{"expr": f"colour{SERIES.index(name)}"} for name in series]},
+            legend={"orient": "top", "symbolType": "circle", "columns": 3},
+        ),
+        "tooltip": [_date("day", "%a %d %b %Y"), _text("what", title=" "), _number("sessions", format=",.1~f")],
+    }
+    lines = {
+        "transform": [{"filter": f"datum.what !== '{DAY}'"}],
+        "mark": {
+            "type": "line",
+            "aria": False,
+            "strokeWidth": 2,
+            "strokeCap": "round",
+            "invalid": "break-paths-show-domains",
+        },
+    }
+    bars = {
+        "transform": [{"filter": f"datum.what === '{DAY}'"}],
+        "mark": {"type": "bar", "opacity": 0.45, "binSpacing": 0, "aria": False},
+    }
+    drawn = {"layer": [bars, lines]} if len(known) > 1 and DAY in known else bars if DAY in known else lines
+    return _spec(drawn | {"encoding": encoding}, rows, description, 240 if DAY in known else 220)
 
 
 def heat_map(year: int, days: Sequence[EnterpriseDay], most: int, description: str, *, with_legend: bool) -> Spec:
@@ -121,7 +124,7 @@ def heat_map(year: int, days: Sequence[EnterpriseDay], most: int, description: s
 
     rows = [
         {
-            "day": _day(day.day),
+            "day": f"{day.day}",
             "week": week(day.day),
             "weekday": day.day.weekday(),
             "sessions": day.sessions_count,
@@ -129,73 +132,81 @@ def heat_map(year: int, days: Sequence[EnterpriseDay], most: int, description: s
         }
         for day in days
     ]
-    legend = alt.Legend(orient="top", gradientLength=140, direction="horizontal", tickMinStep=1, tickCount=3)
     begins = [week(date(year, month, 1)) for month in range(1, 13)]
-    base = alt.Chart(ROWS).encode(
-        x=alt.X(
-            "week:O",
-            title=None,
-            scale=alt.Scale(domain=list(range(54))),
-            axis=alt.Axis(
-                values=begins,
-                labelExpr=f"{list(MONTHS)}[indexof({begins}, datum.value)]",
-                labelOverlap=True,
-                ticks=False,
-                domain=False,
-                labelAlign="left",
-                labelAngle=0,
-            ),
-        ),
-        y=alt.Y(
-            "weekday:O",
-            title=None,
-            scale=alt.Scale(domain=list(range(7))),
-            axis=alt.Axis(labelExpr=f"{list(WEEKDAYS)}[datum.value]", values=[0, 2, 4, 6], ticks=False, domain=False),
-        ),
-        tooltip=[
-            alt.Tooltip("day:T", title="day", timeUnit="utcyearmonthdate", format="%a %d %b %Y"),
-            alt.Tooltip("loaded:N", title=" "),
-        ],
+    encoding = {
+        "x": {
+            "field": "week",
+            "type": "ordinal",
+            "title": None,
+            "scale": {"domain": list(range(54))},
+            "axis": {
+                "values": begins,
+                "labelExpr": f"{list(MONTHS)}[indexof({begins}, datum.value)]",
+                "labelOverlap": True,
+                "ticks": False,
+                "domain": False,
+                "labelAlign": "left",
+                "labelAngle": 0,
+            },
+        },
+        "y": {
+            "field": "weekday",
+            "type": "ordinal",
+            "title": None,
+            "scale": {"domain": list(range(7))},
+            "axis": {
+                "labelExpr": f"{list(WEEKDAYS)}[datum.value]",
+                "values": [0, 2, 4, 6],
+                "ticks": False,
+                "domain": False,
+            },
+        },
+        "tooltip": [_date("day", "%a %d %b %Y"), _text("loaded", title=" ")],
+    }
+    legend = {"orient": "top", "gradientLength": 140, "direction": "horizontal", "tickMinStep": 1, "tickCount": 3}
+    colour = _number(
+        "sessions",
+        title="sessions a day",
+        scale={"domain": [0, max(most, 1)], "range": [{"expr": "none"}, {"expr": "full"}]},
+        legend=legend if with_legend else None,
     )
-    loaded = (
-        base.transform_filter("isValid(datum.sessions)")
-        .mark_rect(aria=False, cornerRadius=2)
-        .encode(
-            color=alt.Color(
-                "sessions:Q",
-                title="sessions a day",
-                scale=alt.Scale(domain=[0, max(most, 1)], range=[{"expr": "none"}, {"expr": "full"}]),
-                legend=legend if with_legend else None,
-            )
-        )
-    )
-    lacking = base.transform_filter("!isValid(datum.sessions)").mark_rect(
-        aria=False, fillOpacity=0, stroke={"expr": "outline"}, strokeWidth=1, strokeDash=[2, 2]
-    )
-    return _spec(alt.layer(loaded, lacking), rows, description, 112)
+    loaded = {
+        "transform": [{"filter": "isValid(datum.sessions)"}],
+        "mark": {"type": "rect", "aria": False, "cornerRadius": 2},
+        "encoding": {"color": colour},
+    }
+    lacking = {
+        "transform": [{"filter": "!isValid(datum.sessions)"}],
+        "mark": {
+            "type": "rect",
+            "aria": False,
+            "fillOpacity": 0,
+            "stroke": {"expr": "outline"},
+            "strokeWidth": 1,
+            "strokeDash": [2, 2],
+        },
+    }
+    return _spec({"layer": [loaded, lacking], "encoding": encoding}, rows, description, 112)
 
 
 def periods(found: Sequence[Bar], description: str) -> Spec:
     """Sums of weeks or months in order: incomplete ones are pale, and there is a gap where nothing is loaded."""
-    rows = [asdict(bar) for bar in found]
-    bars = (
-        alt.Chart(ROWS)
-        .mark_bar(aria=False, color={"expr": "colour1"})
-        .encode(
-            x=alt.X(
-                "period:O", title=None, sort=None, axis=alt.Axis(labelOverlap="greedy", labelSeparation=8, labelAngle=0)
-            ),
-            y=_count(),
-            opacity=alt.condition("datum.is_whole", alt.value(0.9), alt.value(0.4)),
-            tooltip=[
-                alt.Tooltip("period:O", title=" "),
-                alt.Tooltip("sessions:Q", format=","),
-                alt.Tooltip("change:N", title="change"),
-                alt.Tooltip("days:N", title=" "),
+    axis = {"labelOverlap": "greedy", "labelSeparation": 8, "labelAngle": 0}
+    bars = {
+        "mark": {"type": "bar", "aria": False, "color": {"expr": "colour1"}},
+        "encoding": {
+            "x": {"field": "period", "type": "ordinal", "title": None, "sort": None, "axis": axis},
+            "y": _count(),
+            "opacity": {"condition": {"test": "datum.is_whole", "value": 0.9}, "value": 0.4},
+            "tooltip": [
+                {"field": "period", "type": "ordinal", "title": " "},
+                _number("sessions", format=","),
+                _text("change", title="change"),
+                _text("days", title=" "),
             ],
-        )
-    )
-    return _spec(bars, rows, description, 180)
+        },
+    }
+    return _spec(bars, [asdict(bar) for bar in found], description, 180)
 
 
 def top_organizations(named: Sequence[tuple[str, RecentOrganization]], description: str) -> Spec:
@@ -210,48 +221,48 @@ def top_organizations(named: Sequence[tuple[str, RecentOrganization]], descripti
         }
         for name, org in named
     ]
-    base = alt.Chart(ROWS).encode(
-        y=alt.Y(
-            "organization:N",
+    encoding = {
+        "y": _text(
+            "organization",
             title=None,
-            scale=alt.Scale(domain=[name for name, _ in named]),
-            axis=alt.Axis(labelLimit=150, ticks=False, domain=False),
+            scale={"domain": [name for name, _ in named]},
+            axis={"labelLimit": 150, "ticks": False, "domain": False},
         ),
-        tooltip=[
-            alt.Tooltip("organization:N", title=" "),
-            alt.Tooltip("sessions:Q", format=","),
-            alt.Tooltip("days:N", title="days loaded"),
-            alt.Tooltip("earlier:N", title="before"),
+        "tooltip": [
+            _text("organization", title=" "),
+            _number("sessions", format=","),
+            _text("days", title="days loaded"),
+            _text("earlier", title="before"),
         ],
-    )
-    bars = base.mark_bar(aria=False, color={"expr": "colour1"}, opacity=0.85).encode(
-        x=alt.X("sessions:Q", title="sessions", axis=alt.Axis(tickMinStep=1, tickCount=5))
-    )
-    ticks = base.mark_tick(aria=False, thickness=3, color={"expr": "ink"}).encode(x="before:Q")
+    }
+    bars = {
+        "mark": {"type": "bar", "aria": False, "color": {"expr": "colour1"}, "opacity": 0.85},
+        "encoding": {"x": _count()},
+    }
+    ticks = {
+        "mark": {"type": "tick", "aria": False, "thickness": 3, "color": {"expr": "ink"}},
+        "encoding": {"x": _number("before")},
+    }
     # From unknown values alone Vega would make an infinite axis.
     layers = [bars, ticks] if any(org.before.is_complete for _, org in named) else [bars]
-    return _spec(alt.layer(*layers), rows, description, 20 * len(rows))
+    return _spec({"layer": layers, "encoding": encoding}, rows, description, 20 * len(rows))
 
 
 def small_multiple(org: RecentOrganization, description: str) -> Spec:
     """An organization's complete weeks, with gaps for the others."""
-    rows = [{"week": _day(week), "sessions": count} for week, count in org.weeks]
-    line = (
-        alt.Chart(ROWS)
-        .mark_area(
-            aria=False,
-            line={"strokeWidth": 2, "strokeCap": "round"},
-            opacity=0.35,
-            color={"expr": "colour1"},
-            invalid="break-paths-show-domains",
-        )
-        .encode(
-            x=_time("week", "%b"),
-            y=alt.Y("sessions:Q", title=None, axis=alt.Axis(tickMinStep=1, tickCount=2)),
-            tooltip=[
-                alt.Tooltip("week:T", title="week of", timeUnit="utcyearmonthdate", format="%d %b %Y"),
-                alt.Tooltip("sessions:Q", format=","),
-            ],
-        )
-    )
-    return _spec(line, rows, description, 70)
+    line = {
+        "mark": {
+            "type": "area",
+            "aria": False,
+            "line": {"strokeWidth": 2, "strokeCap": "round"},
+            "opacity": 0.35,
+            "color": {"expr": "colour1"},
+            "invalid": "break-paths-show-domains",
+        },
+        "encoding": {
+            "x": _time("week", "%b"),
+            "y": _count(None, ticks=2),
+            "tooltip": [_date("week of", "%d %b %Y", "week"), _number("sessions", format=",")],
+        },
+    }
+    return _spec(line, [{"week": f"{week}", "sessions": count} for week, count in org.weeks], description, 70)

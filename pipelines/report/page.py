@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 
 import jinja2
@@ -13,6 +14,7 @@ from markupsafe import Markup
 from platformdirs import user_cache_path
 
 from pipelines.checks import Verdict
+from pipelines.report import quality, sections
 from pipelines.report.activity import Activity
 from resources.files import replacing
 
@@ -21,36 +23,20 @@ _GLOBALS = "window.vegaEmbed = vegaEmbed;"
 
 def library() -> str:
     """Vega, Vega-Lite and Vega-Embed as one script; cached in the user's cache directory, since bundling is slow."""
-    import vl_convert as vlc  # here: no other command or run should wait for it
-
-    versions = (vlc.get_vega_version(), vlc.get_vegalite_versions()[-1], vlc.get_vega_embed_version())
-    name = f"vega-{'-'.join(versions)}.js"
+    name = f"vega-{version('vl-convert-python')}.js"
     # A user without a home, or without permissions in it, has no cache and bundles every time.
     with suppress(OSError, RuntimeError):
         return (user_cache_path("devin-sessions") / name).read_text(encoding="utf-8")
+    import vl_convert as vlc  # here: it needs 40 MB, and only the first report needs it
+
     script = vlc.javascript_bundle(_GLOBALS).replace("</script", "<\\/script")
     with suppress(OSError, RuntimeError), replacing(user_cache_path("devin-sessions") / name) as file:
         file.write(script.encode())
     return script
 
 
-def picture(shown: Activity) -> str:
-    """The trend as a PNG in base64, for the Dagster UI."""
-    import vl_convert as vlc  # here: as above
-
-    from pipelines.report import sections  # here: importing Altair takes longer than most commands
-
-    spec = sections.trend(shown.days_up_to_last_loaded(sections.DAYS_ONE_BY_ONE), with_days=True) | {
-        "width": 720,
-        "background": "white",
-    }
-    return base64.b64encode(vlc.vegalite_to_png(spec)).decode()
-
-
 def as_page(shown: Activity, verdicts: Iterable[tuple[str, Verdict]], script: str) -> str:
     """The whole page. `verdicts` are those of the checks, each with its title; `script` is what `library` returns."""
-    from pipelines.report import quality, sections  # here: as above
-
     shown_sections = sections.sections(shown) if shown.last_loaded else []
     specs = {chart.id: chart.spec for section in shown_sections for chart in section.charts}
     # Names come from the API: nothing in them may end the script element that holds this JSON.

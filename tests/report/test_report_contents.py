@@ -1,14 +1,17 @@
 """What the report shows, and what never runs in it."""
 
+import base64
 import json
 import socket
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 import sqlalchemy as sa
 
-from pipelines.report.activity import MOST_ORGS, MOST_SMALL_MULTIPLES
+from pipelines.report.activity import MOST_ORGS, MOST_SMALL_MULTIPLES, read_activity
+from pipelines.report.picture import picture
 from resources.database import Database
 from tests.support.report import LAST, UNKNOWN, Look, fill, quality_rows, write_report
 from tests.support.shared import empty
@@ -285,3 +288,17 @@ def test_every_link_stays_within_the_page(five_weeks: Path, look: Look) -> None:
         "#quality",
         "#quality",
     ]
+
+
+def test_the_picture_in_dagster_has_a_gap_where_nothing_is_known(database: Database, tmp_path: Path) -> None:
+    fill(database, {"a": [9] * 30 + [None] + [9] * 30})
+    with database.transaction(read_only=True) as connection:
+        days = read_activity(connection).days
+    svg = ElementTree.fromstring(base64.b64decode(picture(days).removeprefix("data:image/svg+xml;base64,")))
+    paths = [path.get("d", "") for path in svg.iter("{http://www.w3.org/2000/svg}path")]
+    bars, mean_of_7, mean_of_28 = ([command.count(move) for move in "MLv"] for command in paths[:3])
+    assert bars == [60, 0, 120]
+    assert mean_of_7 == [2, 24 + 24 - 2, 0], "a mean of 7 days needs all of them"
+    assert mean_of_28 == [2, 3 + 3 - 2, 0]
+    texts = [text.text for text in svg.iter("{http://www.w3.org/2000/svg}text")]
+    assert texts == ["9", "0", "16 Apr 2025", "15 Jun 2025", "day", "7-day mean", "28-day mean"]

@@ -46,10 +46,10 @@ def test_a_run_writes_a_page_with_the_warehouses_numbers_and_every_chart(each_wo
     (materialization,) = result.asset_materializations_for_node("activity_report")
     assert materialization.metadata["report"] == dg.MetadataValue.path(str(path))
     trend = re.fullmatch(
-        r"!\[Sessions a day\]\(data:image/png;base64,(.+)\)", str(materialization.metadata["trend"].value)
+        r"!\[Sessions a day\]\(data:image/svg\+xml;base64,(.+)\)", str(materialization.metadata["trend"].value)
     )
     assert trend, "Dagster shows it"
-    assert base64.b64decode(trend[1]).startswith(b"\x89PNG\r\n\x1a\n")
+    assert base64.b64decode(trend[1]).count(b"v-") == 45, "with a bar for each day"
     assert materialization.metadata["kilobytes"].value == round(path.stat().st_size / 1000)
     assert path.stat().st_mode & 0o777 == 0o600
 
