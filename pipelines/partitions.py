@@ -61,7 +61,14 @@ def _window(partitions: dg.DailyPartitionsDefinition, day: date) -> tuple[dateti
 
 def closed_days(partitions: dg.DailyPartitionsDefinition, now: datetime | None = None) -> list[date]:
     """Every day from DEVIN_START_DATE to the last closed one, in order."""
-    return [date.fromisoformat(key) for key in partitions.get_partition_keys(current_time=now)]
+    with dg.partition_loading_context(now):
+        last = partitions.get_last_partition_window()
+    return list(_days_until(partitions, last.end)) if last else []
+
+
+@cache
+def _days_until(partitions: dg.DailyPartitionsDefinition, end: datetime) -> tuple[date, ...]:
+    return tuple(date.fromisoformat(key) for key in partitions.get_partition_keys(current_time=end))
 
 
 def ranges(days: Iterable[date]) -> list[tuple[date, date]]:

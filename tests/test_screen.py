@@ -1,5 +1,6 @@
 """Tables and the calendar on a terminal: whatever its width, no line breaks a date or a number."""
 
+import gc
 import io
 from collections.abc import Iterable, Sequence
 from datetime import date, timedelta
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from pipelines.command import screen, status_screen
+from pipelines.command import interrupts, screen, status_screen
 from tests.support.examples import examples
 from warehouse.reads import DayState
 
@@ -74,3 +75,15 @@ def test_the_calendar_fits_the_terminal_or_is_left_out(width: int, first: str, m
     days: dict[date, DayState] = {date(2025, 1, 1) + timedelta(n): "proven" for n in range(31)}
     status_screen.show_calendar(days)
     assert file.getvalue() == (f"{first}\n" if first else "") + "  ■ loaded and proven (31)\n"
+
+
+def test_what_is_imported_with_dagster_is_not_searched_for_garbage() -> None:
+    frozen = gc.get_freeze_count()
+    try:
+        with screen.starting_dagster():
+            assert not gc.isenabled()
+        assert gc.isenabled()
+        assert gc.get_freeze_count() > frozen
+    finally:
+        gc.unfreeze()
+        interrupts.set_last_words(str)

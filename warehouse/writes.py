@@ -239,11 +239,12 @@ def _replace_contradictions(
     Except on `moved` days, those about listed ids that were not read this time are kept.
     """
     table, listed = dimension.contradictions, dimension.listed.c
-    days, ids = [reading.day for reading in readings], {id_ for reading in readings for id_ in reading.counts}
-    id_ = table.c[dimension.id]
-    kept = sa.select(listed[dimension.id]).where(listed.is_listed, listed[dimension.id].not_in(ids))
-    is_outdated = id_.is_(None) | id_.not_in(kept) | table.c.day.in_(moved)
-    connection.execute(sa.delete(table).where(table.c.day.in_(days), is_outdated))
+    of_days = table.c.day.in_([reading.day for reading in readings])
+    if connection.scalar(sa.select(sa.exists().where(of_days))):  # rarely; and the ids are many
+        ids, id_ = {id_ for reading in readings for id_ in reading.counts}, table.c[dimension.id]
+        kept = sa.select(listed[dimension.id]).where(listed.is_listed, listed[dimension.id].not_in(ids))
+        is_outdated = id_.is_(None) | id_.not_in(kept) | table.c.day.in_(moved)
+        connection.execute(sa.delete(table).where(of_days, is_outdated))
     found = [
         {
             "day": reading.day,

@@ -1,5 +1,6 @@
 """Output for people (progress, tables, sentences), or for a log, as one JSON object per line."""
 
+import gc
 import json
 import re
 import warnings
@@ -99,9 +100,13 @@ def starting_dagster() -> Iterator[None]:
     if is_shown:
         err.file.write("Starting Dagster...")
         err.file.flush()
+    # What is imported stays, so Python need not look for garbage in it, now or later: a fifth of a night's CPU.
+    gc.disable()
     try:
         yield
     finally:
+        gc.enable()
+        gc.freeze()
         if is_shown:
             err.file.write("\r\x1b[K")
             err.file.flush()

@@ -100,14 +100,15 @@ class Activity:
 
     def days_up_to_last_loaded(self, days: int) -> Sequence[EnterpriseDay]:
         """The last `days` days of history that end with the latest loaded one; fewer if history is shorter."""
-        until = [day for day in self.days if self.last_loaded and day.day <= self.last_loaded.day]
+        last = self.last_loaded
+        until = [day for day in self.days if last and day.day <= last.day]
         return until[-days:]
 
     def window(self, days: int, before: int = 0) -> Window:
         """The `days` days that end `before` days ahead of the latest loaded one. Days before history aren't loaded."""
-        if self.last_loaded is None:
+        if (until := self.last_loaded) is None:
             return Window(days, 0, 0)
-        last = self.last_loaded.day - timedelta(days=before)
+        last = until.day - timedelta(days=before)
         return window_over(days, [d for d in self.days if last - timedelta(days=days) < d.day <= last])
 
 

@@ -31,6 +31,7 @@ MODULES = {
     "writers": "upserts",
     "failing": "records",
     "nightly": "nights",
+    "night": "first_night",
     "analysts": "analysts",
     "ui": "screens",
 }

@@ -18,12 +18,19 @@ from tests.bench.table import Row
 from tests.bench.world import World
 
 
-@dataclass
-class Finished:
-    """A process that ended, as measured from outside."""
+@dataclass(frozen=True)
+class Usage:
+    """What a process took, as measured from outside; its CPU includes that of its children."""
 
     seconds: float
+    cpu_seconds: float
     peak_mb: float
+
+
+@dataclass(frozen=True)
+class Finished(Usage):
+    """A process of the project that ended."""
+
     seen: Counters
     wrong: int
     """Stored counts that are missing, extra or different from the world."""
@@ -81,27 +88,49 @@ def started(
             process.wait()
 
 
-def run(arguments: Sequence[str], directory: Path, source: Source, connections: int | None = None) -> Finished:
-    """Run a process to its end, and compare what it stored with the world. Raises Failed unless it exits with 0.
-
-    `seen` counts from the source's last reset.
-    """
+def measured(
+    arguments: Sequence[str],
+    directory: Path,
+    url: str,
+    connections: int | None = None,
+    more: Mapping[str, str] | None = None,
+) -> Usage:
+    """Run a Python process to its end. Raises Failed unless it exits with 0."""
     began = time.perf_counter()
-    with started(arguments, directory, source.url, connections) as process:
+    with started(arguments, directory, url, connections, more) as process:
         # wait4 returns the usage of this child; getrusage would return the maximum over all children.
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - began
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise Failed(f"exit code {process.returncode}: {end_of_output(directory)}")
-    return Finished(seconds, usage.ru_maxrss / 1024, source.counters(), _cells_wrong(directory, source.world))
+    return Usage(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
-def load(world: World, source: Source, connections: int | None = None) -> Finished:
+def run(
+    arguments: Sequence[str],
+    directory: Path,
+    source: Source,
+    connections: int | None = None,
+    more: Mapping[str, str] | None = None,
+) -> Finished:
+    """Run a process to its end, and compare what it stored with the world. Raises Failed unless it exits with 0.
+
+    `seen` counts from the source's last reset.
+    """
+    usage = measured(arguments, directory, source.url, connections, more)
+    return Finished(
+        usage.seconds, usage.cpu_seconds, usage.peak_mb, source.counters(), _cells_wrong(directory, source.world)
+    )
+
+
+def load(
+    world: World, source: Source, connections: int | None = None, more: Mapping[str, str] | None = None
+) -> Finished:
     """Backfill the whole world into a new warehouse with the command, by default with its default connections."""
     source.reset()
     with tempfile.TemporaryDirectory() as name:
-        return run(backfill_arguments(world), Path(name), source, connections)
+        return run(backfill_arguments(world), Path(name), source, connections, more)
 
 
 def end_of_output(directory: Path) -> str:
