@@ -61,11 +61,11 @@ def test_a_dry_run_asks_only_who_is_listed_stores_nothing_and_shows_how_long_eac
     assert not [path for path in world.directory.iterdir() if path.name != "dagster"]
     assert "The API lists 5: 1 request." in out
     assert "To load: 2025-03-01…2025-03-31 (31 days) for 5 organizations, which are 155 organization-days." in out
-    assert "Requests: at least 34, at most 198." in out
-    assert re.search(r"│ +60 │ 3 min 18 s +│", out)
+    assert "Requests: at least 34, at most 200." in out
+    assert re.search(r"│ +60 │ 3 min 20 s +│", out)
     world.configure(devin_requests_per_minute="100")
     code, out, err = here("backfill", "2025-03", "--dry-run")
-    assert re.search(r"│ +100 │ 1 min 59 s +│", out), "the rate that is set"
+    assert re.search(r"│ +100 │ 2 min 0 s +│", out), "the rate that is set"
     assert not re.search(r"│ +60 │", out)
 
 

@@ -365,7 +365,7 @@ def take_back_to(version: int, connection: sa.Connection) -> None:
             connection.execute(sa.text(f"alter table {listed} drop column is_chosen"))
         if version < 4:
             connection.execute(sa.text(f"alter table {listed} drop column is_listed"))
-    for cells in ("daily_sessions", "user_daily_sessions"):
+    for cells in ("daily_sessions", "user_daily_sessions") if version < 9 else ():
         connection.execute(sa.text(f"alter table {cells} drop column how"))
     if version < 4:
         connection.execute(sa.text(RECONCILIATION_OF_VERSION_3))

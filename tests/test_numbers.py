@@ -231,7 +231,7 @@ def test_the_closing_lines_show_the_numbers(world: World, capsys: pytest.Capture
     assert f"{sent} calls (2 retries)" in closing
     assert calls.startswith(f"Calls by outcome: 200 ({sent - 2}), 503 (2); answered in ")
     assert all(part in calls for part in (" ms (median)", " ms (p95)", " ms (p99)", " s waited for the API."))
-    known = dict(world.rows("select how, count(*) from daily_sessions group by 1"))
+    known = Counter(dict(world.rows("select how, count(*) from daily_sessions group by 1")))
     assert cells == (
         f"Organization-days: {known['asked']} asked, 0 derived, 0 proven zero, {known['listed']} listed and proven; "
         "0 sessions unattributed."

@@ -25,6 +25,7 @@ def windows(asked: list[LoggedRequest]) -> set[tuple[datetime | None, datetime |
 
 def test_the_warehouse_equals_the_api_and_a_long_load_asks_fewer_questions_than_it_has_cells(each_world: World) -> None:
     world, first, last = each_world, "2025-01-30", "2025-02-12"
+    world.configure(devin_fetch="differenced")
     result = world.run(first, last)
     assert result.success, world.failures(result)
     days, truth = world.days(first, last), world.truth(first, last)

@@ -25,6 +25,7 @@ def cell(day: date, id_: str, count: Any, at: datetime = NOW, of: Dimension = OR
         "api_version": "v2",
         "loaded_at": at,
         "run_id": f"run of {at}",
+        "how": "asked",
     }
 
 
