@@ -136,6 +136,7 @@ def test_what_the_list_said_is_missing_until_it_is_asked_again(world: World) -> 
     assert world.rows("select count(*) from daily_sessions where how = 'listed'") == [(0,)]
     loaded = {day for day, _ in world.cells()}
     assert {day for (day,) in world.rows("select day from daily_totals")} == loaded, "the others are missing"
+    assert {date.fromisoformat(day) for day in world.materialized_days()} == loaded, "in Dagster too"
 
 
 @pytest.mark.parametrize(("lie", "sentence"), [(Refuse(403), "the key may not read it"), (Refuse(500), "given up")])

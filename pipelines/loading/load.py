@@ -244,6 +244,9 @@ class Load:
         if days:
             self.database.write(lambda connection: writes.forget_days(connection, self.dimension, sorted(days)))
             self._forgotten |= days
+            for known in (self._days, self._read, self._contradictions, self.result.stored):
+                for day in days:
+                    known.pop(day, None)
             self.progress.expect(len(days) * len(self.ids))
 
     def _store(self, answers: Sequence[DayAnswers], api_version: str) -> None:
