@@ -199,21 +199,21 @@ class DevinClient:
         It may leave out, double or misplace some: nothing here proves them. Raises ContractBroken for a list that does
         not end, or has many more items than `most`, and Rejected if the key may not read it.
         """
-        listing, seen, items, cursor = self.version.sessions, set[int](), 0, None
-        window = self.version.created_within(start, end)
+        path, window = self.version.session_list_path, self.version.created_within(start, end)
+        seen, items, cursor = set[int](), 0, None
         while True:
             description = f"Listing sessions from {zulu(start)} to {zulu(end)} from offset {items}"
             params = [*window, *self.version.page(items, cursor)]
-            page = await self._retries.get(Request(listing.path, params, description, "list"))
-            found, number, has_more, cursor = parse_sessions(page, self.version, description)
-            items += number
-            within = {hash(session.session_id): session for session in found if start <= session.created_at < end}
+            body = await self._retries.get(Request(path, params, description, "list"))
+            page = parse_sessions(body, self.version, description)
+            items, cursor = items + page.number, page.cursor
+            within = {hash(session.session_id): session for session in page.items if start <= session.created_at < end}
             new = within.keys() - seen
             seen |= new
             yield [within[key] for key in new]
-            if not has_more:
+            if not page.has_more:
                 return
-            if not number or items > 2 * most + 2 * PAGE_SIZE:
+            if not page.number or items > 2 * most + 2 * PAGE_SIZE:
                 raise ContractBroken(f"{description}: the list does not end.")
 
     async def _list(self, listing: Listing, variable: str) -> "tuple[list[ListedItem], str]":
@@ -243,7 +243,7 @@ class DevinClient:
             description = f"Listing {listing.noun}s from offset {reading.items}"
             request = Request(listing.path, self.version.page(reading.items, cursor), description, "list")
             try:
-                page = await self._retries.get(request)
+                body = await self._retries.get(request)
             except Rejected as error:
                 if error.status not in (403, 404):
                     raise
@@ -252,9 +252,10 @@ class DevinClient:
                     f"set {variable} to the ids to count, separated by commas.",
                     error.status,
                 ) from None
-            items, has_more, cursor = parse_page(page, listing, self.version, description)
-            has_news = reading.add(items, page.get("total"))
-            if not has_more:
+            page = parse_page(body, listing, self.version, description)
+            cursor = page.cursor
+            has_news = reading.add(page.items, body.get("total"))
+            if not page.has_more:
                 return reading
             if not has_news or reading.items > MAX_LISTED:
                 raise ContractBroken(

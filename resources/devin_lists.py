@@ -1,7 +1,7 @@
 """Interprets the pages of the API's lists: organizations, users and sessions."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, TypeVar
@@ -85,48 +85,53 @@ class ListReading:
         return f"{totals}it lists {distinct:,} distinct ones{repeats}"
 
 
-def parse_page(
-    page: dict[str, Any], listing: Listing, version: V2 | V3, description: str
-) -> tuple[list[ListedItem], bool, str | None]:
-    """Id, name and creation time of each item, whether another page follows, and its cursor.
+@dataclass(frozen=True)
+class Page(Generic[Item]):
+    """A page of a list: the items that are usable, how many there are in all, whether another follows, its cursor."""
+
+    items: list[Item]
+    number: int
+    has_more: bool
+    cursor: str | None
+
+
+def parse_page(body: dict[str, Any], listing: Listing, version: V2 | V3, description: str) -> Page[ListedItem]:
+    """Id, name and creation time of each item of a page.
 
     Requests need the ids, so an invalid one raises ContractBroken; an invalid name or time is only None.
     """
+
+    def parse(item: Any) -> ListedItem:
+        return _parse_id(item[listing.id_field]), _parse_name(item, listing), _parse_creation(item, listing, version)
+
+    return _parse(body, parse, version, description)
+
+
+def parse_sessions(body: dict[str, Any], version: V2 | V3, description: str) -> Page[ListedSession]:
+    """The sessions of a page, without those that lack a usable id or time: totals show what the list lacks.
+
+    Raises ContractBroken.
+    """
+    return _parse(body, lambda item: _parse_session(item, version), version, description)
+
+
+def _parse(body: dict[str, Any], parse: Callable[[Any], Item | None], version: V2 | V3, description: str) -> Page[Item]:
+    """The page; items of which `parse` makes nothing are left out. Raises ContractBroken."""
     at = ""
     try:
-        has_more, cursor = version.has_more(page)
-        if not isinstance(page["items"], list):
+        has_more, cursor = version.has_more(body)
+        if not isinstance(body["items"], list):
             raise TypeError("items is not a list")
-        items: list[ListedItem] = []
-        for number, item in enumerate(page["items"], 1):
+        items: list[Item] = []
+        for number, item in enumerate(body["items"], 1):
             at = f", item {number} of the page"
-            items.append(
-                (_parse_id(item[listing.id_field]), _parse_name(item, listing), _parse_creation(item, listing, version))
-            )
+            if (parsed := parse(item)) is not None:
+                items.append(parsed)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ContractBroken(
             f"{description}{at}: the page breaks the contract ({type(error).__name__}: {sanitized(str(error))})."
         ) from None
-    return items, has_more, cursor
-
-
-def parse_sessions(
-    page: dict[str, Any], version: V2 | V3, description: str
-) -> tuple[list[ListedSession], int, bool, str | None]:
-    """The sessions of a page, how many items it has, whether another page follows, and its cursor.
-
-    Items without a usable id or time are left out: what the list lacks, totals show. Raises ContractBroken.
-    """
-    try:
-        has_more, cursor = version.has_more(page)
-        items = page["items"]
-        if not isinstance(items, list):
-            raise TypeError("items is not a list")
-    except (KeyError, TypeError, ValueError) as error:
-        raise ContractBroken(
-            f"{description}: the page breaks the contract ({type(error).__name__}: {sanitized(str(error))})."
-        ) from None
-    return [session for item in items if (session := _parse_session(item, version))], len(items), has_more, cursor
+    return Page(items, len(body["items"]), has_more, cursor)
 
 
 def _parse_session(item: object, version: V2 | V3) -> ListedSession | None:

@@ -37,12 +37,12 @@ class V2:
 
     name: ClassVar[VersionName] = "v2"
     sessions_path: ClassVar[str] = "/v2/enterprise/metrics/sessions"
+    session_list_path: ClassVar[str] = "/v2/enterprise/sessions"
     count_field: ClassVar[str] = "sessions_count"
     organizations: ClassVar[Listing] = Listing(
         "organization", "/v2/enterprise/organizations", "org_id", "org_name", "created_at"
     )
     users: ClassVar[Listing] = Listing("user", "/v2/enterprise/members", "user_id", None, "created_at")
-    sessions: ClassVar[Listing] = Listing("session", "/v2/enterprise/sessions", "session_id", None, "created_at")
     key_to_set: ClassVar[str] = "the personal key (apk_user_…) of an Enterprise admin who still has access"
 
     window_end: WindowEnd = "exclusive"
@@ -83,12 +83,12 @@ class V3:
 
     name: ClassVar[VersionName] = "v3"
     sessions_path: ClassVar[str] = "/v3/enterprise/metrics/sessions"
+    session_list_path: ClassVar[str] = "/v3/enterprise/sessions"
     count_field: ClassVar[str] = "sessions_created_count"
     organizations: ClassVar[Listing] = Listing(
         "organization", "/v3/enterprise/organizations", "org_id", "name", "created_at"
     )
     users: ClassVar[Listing] = Listing("user", "/v3/enterprise/members/users", "user_id", None, None)
-    sessions: ClassVar[Listing] = Listing("session", "/v3/enterprise/sessions", "session_id", None, "created_at")
     key_to_set: ClassVar[str] = (
         "the key (cog_…) of an enterprise service user that has the permission ViewAccountMetrics"
     )

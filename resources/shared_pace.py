@@ -30,8 +30,8 @@ class _Pause:
 class SharedPace(Pace):
     """One instance for all requests over a connection pool; `per_minute` is the limit of all processes together.
 
-    `on_wait` is called with each pause that another process was told of. One that ends later than `patience_seconds`
-    from now is cut to that: its process is more patient, or the server's clock has been set back since.
+    `on_wait` is called with each pause that the API asked another process for. One that ends later than
+    `patience_seconds` from now is cut to that: its process is more patient, or the server's clock has been set back.
     An async context manager. `turn` and `is_answered_within` raise WarehouseError once the row can't be reached.
     """
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipelines.loading.answers import DayAnswers
 from pipelines.loading.collect import collect_listed
-from pipelines.loading.listed import Proposal, Verdict, windows_of
+from pipelines.loading.listed import ListVerdict, Proposal, windows_of
 from tests.support.examples import examples
 from tests.support.matrix import Source, collected, worlds
 
@@ -29,8 +29,8 @@ def true_list(source: Source) -> Listed:
 
 def from_list(
     source: Source, org_ids: Sequence[str], proposal: Proposal | None, workers: int = 4, sampled: int = 0, seed: int = 1
-) -> tuple[list[DayAnswers], list[Verdict]]:
-    verdicts: list[Verdict] = []
+) -> tuple[list[DayAnswers], list[ListVerdict]]:
+    verdicts: list[ListVerdict] = []
 
     async def propose(answers: Sequence[DayAnswers]) -> Proposal | None:
         assert all(of_day.control_total is not None for of_day in answers)
@@ -105,9 +105,9 @@ def test_no_count_is_wrong_unless_moves_cancel_out_in_every_day_and_organization
         assert of_day.counts == {org_id: source.truth(org_id, number) for org_id in orgs}
         assert of_day.rest == source.truth("hidden", number)
         assert not of_day.contradictions
-        assert of_day.known_by("listed") == set() or verdict is Verdict.PROVEN
+        assert of_day.known_by("listed") == set() or verdict is ListVerdict.PROVEN
     if not lies:
-        assert verdict is Verdict.PROVEN
+        assert verdict is ListVerdict.PROVEN
         questions = source.number_of_days + 2 + len(orgs) + sampled
         assert len(source.asked) <= questions
 
@@ -117,7 +117,7 @@ def test_a_session_that_is_left_out_costs_the_one_cell_in_which_it_is_missing() 
     listed = true_list(source)
     listed[2]["org-1"] -= 1
     answers, verdicts = from_list(source, orgs := [f"org-{n}" for n in range(4)], listed)
-    assert verdicts == [Verdict.PROVEN]
+    assert verdicts == [ListVerdict.PROVEN]
     assert [of_day.known_by("asked") for of_day in answers] == [set(), set(), {"org-1"}, set(), set()]
     assert answers[2].counts == {org_id: source.truth(org_id, 2) for org_id in orgs}
 
@@ -128,7 +128,7 @@ def test_a_list_that_misplaces_sessions_is_told_apart_from_one_that_lacks_some(l
     listed = true_list(source)
     lie(listed, random.Random(5))
     answers, verdicts = from_list(source, [f"org-{n}" for n in range(4)], listed)
-    assert verdicts == [Verdict.MISPLACES]
+    assert verdicts == [ListVerdict.MISPLACES]
     assert not any(of_day.known_by("listed") for of_day in answers)
 
 
@@ -137,7 +137,7 @@ def test_moves_that_cancel_out_are_found_by_totals_of_random_organizations_and_d
     listed = true_list(source)
     for day, org_id, change in ((0, "org-0", 1), (0, "org-1", -1), (1, "org-0", -1), (1, "org-1", 1)):
         listed[day][org_id] += change
-    for sampled, verdict in ((0, Verdict.PROVEN), (10, Verdict.MISPLACES)):
+    for sampled, verdict in ((0, ListVerdict.PROVEN), (10, ListVerdict.MISPLACES)):
         assert from_list(source, ["org-0", "org-1"], listed, sampled=sampled)[1] == [verdict]
 
 
@@ -154,7 +154,7 @@ def test_an_organization_that_the_api_refuses_costs_no_doubt_in_the_others() -> 
 
     source = Source({("org-0", 0): 2, ("org-2", 2): 1}, 3, refuses=refuses)
     answers, verdicts = from_list(source, ["org-0", "org-1", "org-2"], true_list(source))
-    assert verdicts == [Verdict.PROVEN]
+    assert verdicts == [ListVerdict.PROVEN]
     assert [of_day.counts for of_day in answers] == [
         {"org-0": 2, "org-2": 0},
         {"org-0": 0, "org-2": 0},

@@ -107,10 +107,9 @@ def migrate(connection: sa.Connection) -> None:
     if 0 < found < 8:
         _complete_lists(connection, tables.present(connection), found)
     if 0 < found < 9:
-        cells = [dimension.cells for dimension in DIMENSIONS if dimension.cells.name in tables.present(connection)]
-        for table in cells:
+        there = tables.present(connection)
+        for table in (dimension.cells for dimension in DIMENSIONS if dimension.cells.name in there):
             connection.execute(sa.text(f"alter table {table.name} add column if not exists how text"))
-        for table in cells:
             say_how_counts_are_known(connection, table)
     if found in (2, 3, 4):
         connection.execute(sa.text(f"alter table {EXPECTED_DAYS_UP_TO_VERSION_4} rename to {expected_days.name}"))

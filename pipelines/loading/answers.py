@@ -1,5 +1,6 @@
 """What is known about the days of one block: cells, control totals, contradictions. Pure."""
 
+from collections import Counter
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
@@ -85,14 +86,9 @@ class DayAnswers:
     @property
     def cells(self) -> Cells:
         """Its known cells, by how they came to be known."""
-        derived = self.known_by("derived")
-        zeros = sum(self.counts[id_] == 0 for id_ in derived)
-        return Cells(
-            len(self.known_by("asked")),
-            len(derived) - zeros,
-            zeros,
-            listed=len(self.counts) - len(self.known_by("asked", "derived")),
-        )
+        number = Counter(self.how.values())
+        zeros = sum(self.counts[id_] == 0 for id_ in self.known_by("derived"))
+        return Cells(number["asked"], number["derived"] - zeros, zeros, number["listed"])
 
     def known_by(self, *hows: How) -> set[str]:
         """The ids whose counts are known in one of these ways."""

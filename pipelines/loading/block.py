@@ -94,6 +94,13 @@ class Block:
             of_day.calls += 1 / len(days)
         return await self._count(days[0].day.start, days[-1].day.end, org_ids)
 
+    async def ask_if_possible(self, days: Sequence[DayAnswers], org_ids: Sequence[str]) -> int | None:
+        """The answer; None if the API refuses it or fails for now, which leaves what it was about open."""
+        try:
+            return await self.ask(days, org_ids)
+        except (*self.errors.refusals, *self.errors.temporary):
+            return None
+
     def control_total_of(self, of_day: DayAnswers) -> Question:
         async def ask() -> None:
             try:

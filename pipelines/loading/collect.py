@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from pipelines.loading.answers import DayAnswers, Errors
 from pipelines.loading.block import Block, Count
-from pipelines.loading.listed import Proposal, Verdict, accept
+from pipelines.loading.listed import ListVerdict, Proposal, accept
 from pipelines.loading.proving import prove
 from pipelines.loading.splitting import groups, split
 from pipelines.loading.workers import Workers
@@ -82,7 +82,7 @@ async def collect_listed(
     before: Day,
     expected: Mapping[str, float],
     propose: Callable[[Sequence[DayAnswers]], Awaitable[Proposal | None]],
-    judged: Callable[[Verdict], None],
+    judged: Callable[[ListVerdict], None],
     sampled: int,
     dice: random.Random,
     workers: Workers,
@@ -104,7 +104,7 @@ async def collect_listed(
     if are_known and (proposal := await propose(block.answers)) is not None:
         verdict = await accept(block, proposal, most=len(days) * len(org_ids) // 4, sampled=sampled, dice=dice)
         judged(verdict)
-        if verdict is Verdict.PROVEN:
+        if verdict is ListVerdict.PROVEN:
             await prove(block, is_split=True)
             return block.answers
     weights = {org_id: expected[org_id] * len(days) for org_id in org_ids if org_id in expected}

@@ -20,7 +20,7 @@ Proposal = Sequence[Counter[str | None]]
 """The sessions of each id on each day of a block, as the list has them, also of ids that nobody asks about."""
 
 
-class Verdict(enum.Enum):
+class ListVerdict(enum.Enum):
     """What a list is worth: `UNPROVEN` is about this block, `MISPLACES` about whatever the list says."""
 
     PROVEN = enum.auto()
@@ -28,7 +28,7 @@ class Verdict(enum.Enum):
     MISPLACES = enum.auto()
 
 
-async def accept(block: Block, proposal: Proposal, *, most: int, sampled: int, dice: random.Random) -> Verdict:
+async def accept(block: Block, proposal: Proposal, *, most: int, sampled: int, dice: random.Random) -> ListVerdict:
     """Settle every cell of `block` as the `proposal` has it if it can be proven; otherwise none.
 
     The control totals of all days must be known. At most `most` cells that disagree are asked for. `sampled` further
@@ -45,27 +45,27 @@ class _Proof:
         self._is_answered = True
         self._is_misplaced = False
 
-    async def judge(self, *, most: int, sampled: int, dice: random.Random) -> Verdict:
+    async def judge(self, *, most: int, sampled: int, dice: random.Random) -> ListVerdict:
         await self._ask_totals()
         if self._block.open_ids() - self._refused():
-            return Verdict.UNPROVEN
+            return ListVerdict.UNPROVEN
         days, ids = self._disagreeing_days(), self._disagreeing_ids()
         if ids and not days:
-            return Verdict.MISPLACES
+            return ListVerdict.MISPLACES
         if len(days) * len(ids) > most:
-            return Verdict.UNPROVEN
+            return ListVerdict.UNPROVEN
         await self._ask(itertools.product(days, ids))
         if not self._is_answered or self._disagreeing_days():
-            return Verdict.UNPROVEN
+            return ListVerdict.UNPROVEN
         if self._disagreeing_ids():  # the difference lies on days that all agree
-            return Verdict.MISPLACES
+            return ListVerdict.MISPLACES
         await self._ask_samples(sampled, dice)
         if not self._is_answered:
-            return Verdict.UNPROVEN
+            return ListVerdict.UNPROVEN
         if self._is_misplaced:
-            return Verdict.MISPLACES
+            return ListVerdict.MISPLACES
         self._settle()
-        return Verdict.PROVEN
+        return ListVerdict.PROVEN
 
     async def _ask_totals(self) -> None:
         """Ask for the total of each organization with sessions, and of those without any in groups."""
@@ -93,7 +93,7 @@ class _Proof:
         return sum(self._count(d, id_) for d in range(len(self._days)))
 
     def _disagreeing_days(self) -> list[int]:
-        """The days on which the list has another number of sessions, whoever's they are, than the control total."""
+        """The days whose number of sessions in the list, whoever created them, differs from the control total."""
         found = []
         for d, (of_day, listed) in enumerate(self._days):
             asked = {id_: number for (day, id_), number in self._asked.items() if day == d}
@@ -107,10 +107,11 @@ class _Proof:
     async def _ask(self, cells: Iterable[tuple[int, str]]) -> None:
         def ask_for(d: int, id_: str) -> Question:
             async def ask() -> None:
-                try:
-                    self._asked[d, id_] = await self._block.ask([self._days[d][0]], (id_,))
-                except (*self._block.errors.refusals, *self._block.errors.temporary):
+                number = await self._block.ask_if_possible([self._days[d][0]], (id_,))
+                if number is None:
                     self._is_answered = False
+                else:
+                    self._asked[d, id_] = number
 
             return ask
 
@@ -129,12 +130,10 @@ class _Proof:
             first, after = sorted(dice.sample(range(len(answers) + 1), 2))
 
             async def ask() -> None:
-                try:
-                    total = await self._block.ask(answers[first:after], ids)
-                except (*self._block.errors.refusals, *self._block.errors.temporary):
+                total = await self._block.ask_if_possible(answers[first:after], ids)
+                if total is None:
                     self._is_answered = False
-                    return
-                if total != sum(self._count(d, id_) for d in range(first, after) for id_ in ids):
+                elif total != sum(self._count(d, id_) for d in range(first, after) for id_ in ids):
                     self._is_misplaced = True
 
             return ask

@@ -9,7 +9,7 @@ from functools import partial
 from pipelines.loading.answers import DayAnswers
 from pipelines.loading.block_size import SESSIONS_PER_WINDOW
 from pipelines.loading.cost import is_list_cheaper
-from pipelines.loading.listed import Proposal, Verdict, windows_of
+from pipelines.loading.listed import ListVerdict, Proposal, windows_of
 from pipelines.loading.workers import Batch, Workers
 from resources.devin_api import DevinClient
 from resources.devin_errors import ContractBroken, Rejected, Unavailable
@@ -56,7 +56,7 @@ class SessionList:
                     day = next(d for d, of_day in enumerate(answers) if session.created_at < of_day.day.end)
                     counted[day][getattr(session, self.dimension.id)] += 1
                 if self.why_not:
-                    return
+                    break
         except Rejected as error:
             self.why_not = (
                 f"The list of sessions is not used, since the key may not read it: {error} All counts were asked for, "
@@ -67,9 +67,9 @@ class SessionList:
         for of_day in answers:
             of_day.calls += pages / len(answers)
 
-    def judge(self, verdict: Verdict) -> None:
+    def judge(self, verdict: ListVerdict) -> None:
         """Take note of what became of a proposal."""
-        if verdict is Verdict.MISPLACES:
+        if verdict is ListVerdict.MISPLACES:
             self.misplaces = True
             self.why_not = (
                 "The list of sessions contradicts the API's own counts: it has sessions at another "

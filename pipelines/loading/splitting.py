@@ -86,9 +86,9 @@ class _Splitting:
                     )
                 return
             first, other = self._halves(part, live)
-            try:
-                number = await self._block.ask(self._block.answers[first.days[0] : first.days[-1] + 1], first.org_ids)
-            except (*self._block.errors.refusals, *self._block.errors.temporary):
+            days = self._block.answers[first.days[0] : first.days[-1] + 1]
+            number = await self._block.ask_if_possible(days, first.org_ids)
+            if number is None:
                 return  # left open too
             self._add(first, number)
             self._add(other, total - number)

@@ -1,4 +1,4 @@
-"""The ways in which the list of sessions can be wrong, told by `Sandbox.lie`. Counts go on being true.
+"""The ways in which the list of sessions can be wrong, told by `Sandbox.lie`. The counts stay true.
 
 Which sessions a lie is about depends on its seed and their ids alone, so that every window and page tells the same one.
 """

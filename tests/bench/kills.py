@@ -126,5 +126,5 @@ class _Together:
             for run in ui_runs.runs(self.url):
                 if run["parentRunId"] == run_id and run["startTime"]:
                     return float(run["startTime"]) - killed_at
-            time.sleep(0.5)
+            time.sleep(0.5)  # each look costs the UI some CPU, which the runs need
         raise Failed(f"run {run_id[:8]} was not started again")

@@ -51,4 +51,4 @@ def wait_until_loaded(url: str, launched: list[str]) -> None:
             return
         if time.monotonic() > until:
             raise Failed(f"runs ended as { {run['runId'][:8]: run['status'] for run in found} }")
-        time.sleep(1)
+        time.sleep(1)  # each look costs the UI some CPU, which the runs need

@@ -47,7 +47,7 @@ def by(items: list[Item], *fields: str) -> Counter[tuple[Any, ...]]:
     return Counter(tuple(created_at(it).date() if name == "day" else it[name] for name in fields) for it in items)
 
 
-def told(sandbox: Sandbox, reader: Reader, lie: Lie) -> tuple[list[Item], list[Item]]:
+def true_and_false(sandbox: Sandbox, reader: Reader, lie: Lie) -> tuple[list[Item], list[Item]]:
     """The span's items, true and with the lie."""
     true = reader.items(*SPAN)
     sandbox.lie(lie)
@@ -97,7 +97,7 @@ def test_without_lies_the_list_is_true_again(sandbox: Sandbox, ask: Callable[[],
 
 
 def test_a_share_is_left_out_whatever_the_window_and_the_page(sandbox: Sandbox, reader: Reader) -> None:
-    true, items = told(sandbox, reader, LeaveOut(share=0.25))
+    true, items = true_and_false(sandbox, reader, LeaveOut(share=0.25))
     assert set(ids(items)) < set(ids(true))
     assert 0.15 < 1 - len(items) / len(true) < 0.35
     halves = reader.items(MONDAY + 3 * DAY / 2, SPAN[1], size=30) + reader.items(MONDAY, MONDAY + 3 * DAY / 2, size=40)
@@ -108,7 +108,7 @@ def test_a_share_is_left_out_whatever_the_window_and_the_page(sandbox: Sandbox, 
 
 
 def test_whole_organizations_are_left_out(sandbox: Sandbox, reader: Reader) -> None:
-    true, items = told(sandbox, reader, LeaveOut(share=1, organizations=(0, 2)))
+    true, items = true_and_false(sandbox, reader, LeaveOut(share=1, organizations=(0, 2)))
     out = {sandbox.organizations[rank].org_id for rank in (0, 2)}
     assert items == [item for item in true if item["org_id"] not in out] != true
 
@@ -118,7 +118,7 @@ def test_some_are_listed_twice(
     sandbox: Sandbox, reader: Reader, has_same_id: bool, has_same_organization: bool
 ) -> None:
     lie = Double(share=0.2, has_same_id=has_same_id, has_same_organization=has_same_organization)
-    true, items = told(sandbox, reader, lie)
+    true, items = true_and_false(sandbox, reader, lie)
     added = len(items) - len(true)
     assert 0.1 < added / len(true) < 0.3
     assert len(set(ids(items))) == len(true) + (0 if has_same_id else added)
@@ -132,7 +132,7 @@ def test_some_are_listed_twice(
 def test_some_are_moved_to_another_owner_and_found_there(
     sandbox: Sandbox, reader: Reader, owner: Any, to: str | None
 ) -> None:
-    true, items = told(sandbox, reader, Move(share=0.2, owner=owner, to=to))
+    true, items = true_and_false(sandbox, reader, Move(share=0.2, owner=owner, to=to))
     assert ids(items) == ids(true)
     moved = [(was[owner], it[owner]) for was, it in zip(true, items, strict=True) if was != it]
     assert 0.1 < len(moved) / len(true) < 0.3
@@ -145,7 +145,7 @@ def test_some_are_moved_to_another_owner_and_found_there(
 
 
 def test_two_organizations_swap_sessions_so_that_every_sum_agrees(sandbox: Sandbox, reader: Reader) -> None:
-    true, items = told(sandbox, reader, Swap(DAYS, organizations=(0, 1), sessions=2))
+    true, items = true_and_false(sandbox, reader, Swap(DAYS, organizations=(0, 1), sessions=2))
     assert by(items, "day") == by(true, "day")
     assert by(items, "org_id") == by(true, "org_id")
     one, other = (it.org_id for it in sandbox.organizations[:2])
@@ -161,7 +161,7 @@ def test_two_organizations_swap_sessions_so_that_every_sum_agrees(sandbox: Sandb
 
 
 def test_every_session_is_an_hour_late_and_in_the_window_of_that_hour(sandbox: Sandbox, reader: Reader) -> None:
-    true, items = told(sandbox, reader, Shift())
+    true, items = true_and_false(sandbox, reader, Shift())
     hour = timedelta(hours=1)
     both = [(created_at(it) - hour, it["session_id"]) for it in items if created_at(it) >= MONDAY + hour]
     assert both == [(created_at(it), it["session_id"]) for it in true if created_at(it) < SPAN[1] - hour]
@@ -207,7 +207,7 @@ def test_the_list_never_ends(sandbox: Sandbox, reader: Reader, repeats: bool) ->
 
 
 def test_a_page_is_repeated_and_the_one_it_replaces_is_lost(sandbox: Sandbox, reader: Reader) -> None:
-    true, items = told(sandbox, reader, RepeatPage())
+    true, items = true_and_false(sandbox, reader, RepeatPage())
     assert ids(items) == ids(true[:200] * 2 + true[400:])
 
 
@@ -224,14 +224,14 @@ def test_the_list_is_refused_from_the_start_or_in_the_middle(sandbox: Sandbox, r
 
 @pytest.mark.parametrize(("by_how_much", "total"), [(7, 7), (-7, -7), (None, None)])
 def test_the_total_is_wrong(sandbox: Sandbox, reader: Reader, by_how_much: int | None, total: int | None) -> None:
-    true, items = told(sandbox, reader, WrongTotal(by_how_much))
+    true, items = true_and_false(sandbox, reader, WrongTotal(by_how_much))
     assert items == true
     stated = reader.get(**reader.window(*SPAN)).json()["total"]
     assert stated == (None if total is None else len(true) + total)
 
 
 def test_some_say_that_they_are_from_the_future(sandbox: Sandbox, reader: Reader) -> None:
-    true, items = told(sandbox, reader, Postdate(share=0.2))
+    true, items = true_and_false(sandbox, reader, Postdate(share=0.2))
     assert ids(items) == ids(true)
     future = [item for item in items if created_at(item) > NOW]
     assert 0.1 < len(future) / len(true) < 0.3
@@ -257,7 +257,7 @@ def test_unknown_fields_are_added_and_the_rest_is_true(sandbox: Sandbox, reader:
 @pytest.mark.parametrize("name", ["session_id", "org_id", "user_id", "created_at"])
 @pytest.mark.parametrize("value", [MISSING, None, 7, [{}]], ids=["missing", "null", "number", "list"])
 def test_a_field_of_some_is_missing_or_wrong(sandbox: Sandbox, reader: Reader, name: str, value: Any) -> None:
-    true, items = told(sandbox, reader, Spoil(name, value, share=0.2))
+    true, items = true_and_false(sandbox, reader, Spoil(name, value, share=0.2))
     spoiled = [(was, it) for was, it in zip(true, items, strict=True) if was != it]
     assert 0 < len(spoiled) / len(true) < 0.3
     for was, it in spoiled:
