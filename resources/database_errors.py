@@ -92,7 +92,7 @@ def explain(database: Described, error: Exception, *, read_only: bool = False) -
     """The error to raise for one that the database, or a file operation on it, raised."""
     original = error.orig if isinstance(error, sa.exc.DBAPIError) else error
     text = " ".join(str(original).split()) or type(original).__name__
-    short = shorten(text).rstrip(".")
+    short = shorten(text).rstrip(".?")
     state = getattr(original, "sqlstate", None) or ""
     user = sa.make_url(database.url).username
     if "Could not set lock" in text or state == errors.LockNotAvailable.sqlstate:
@@ -141,8 +141,13 @@ def explain(database: Described, error: Exception, *, read_only: bool = False) -
             f"Other transactions kept conflicting in the warehouse {database.name}: {short}. What was being "
             "written is not stored; everything before it is. Run the same command again."
         )
+    if _is_turned_away(database, original):
+        return WarehouseLost(
+            f"The warehouse {database.name} accepts no connection now: {short}. What was being written is not stored; "
+            "everything before it is. Run the same command again once it accepts connections."
+        )
     is_invalidated = isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated
-    if is_invalidated or state in _CUT_OFF or state.startswith(_CONNECTION) or _is_gone(database, original):
+    if is_invalidated or state in _CUT_OFF or state.startswith(_CONNECTION) or _is_cut(database, original):
         return WarehouseLost(
             f"The connection to the warehouse {database.name} was lost: {short}. What was being written is "
             "not stored; everything before it is. Run the same command again once it is back."
@@ -172,11 +177,17 @@ def _file_error(database: Described, error: Exception, *, read_only: bool) -> OS
     return next((found for file in files if (found := blocked(file, writing=not read_only))), None)
 
 
-def _is_gone(database: Described, error: BaseException | None) -> bool:
-    """Whether a server that this process reached earlier, so its address is right, refuses connections now."""
+def _is_turned_away(database: Described, error: BaseException | None) -> bool:
+    """Whether a server that this process reached earlier, so its address is right, refuses a connection now."""
     is_about_password = "no password supplied" in str(error)  # libpq gives no SQLSTATE for either
-    is_refused = isinstance(error, psycopg.OperationalError) and error.sqlstate is None and not is_about_password
-    return is_refused and database.url in reached
+    is_refused = isinstance(error, psycopg.OperationalError) and error.pgconn is not None and error.sqlstate is None
+    return is_refused and not is_about_password and database.url in reached
+
+
+def _is_cut(database: Described, error: BaseException | None) -> bool:
+    """Whether the server was reached earlier, and is gone without a word."""
+    is_silent = isinstance(error, psycopg.OperationalError) and error.pgconn is None and error.sqlstate is None
+    return is_silent and database.url in reached
 
 
 RESTORE = "To rebuild it, run: devin-sessions restore"

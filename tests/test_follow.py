@@ -23,6 +23,7 @@ from pipelines.schedules import JOB, next_tick, range_tags
 from resources.sandbox.server import Sandbox
 from tests.support.command import Here, command_here
 from tests.support.graphql import LAUNCH, RUNS, graphql
+from tests.support.held import Gate
 from tests.support.loads import fill_behind
 from tests.support.noon import NOON, ago
 from tests.support.published import in_snapshot
@@ -118,7 +119,7 @@ def test_a_day_loaded_in_the_ui_reaches_rollups_snapshot_and_report(reported: Wo
     )
     report, snapshot = world.settings.published_report, world.settings.published_snapshot
     assert report and snapshot
-    with ui_ended_by(signal.SIGTERM) as ui:
+    with ui_ended_by(signal.SIGTERM, then=lambda: gate.open()) as ui:
         assert graphql(ui.url, LAUNCH % "launchRun", params=launched)["launchRun"]["__typename"] == "LaunchRunSuccess"
         in_time(lambda: snapshot.exists() and report.exists())
         in_time(lambda: {run["status"] for run in graphql(ui.url, RUNS)["runsOrError"]["results"]} == {"SUCCESS"})
@@ -133,16 +134,24 @@ def test_a_day_loaded_in_the_ui_reaches_rollups_snapshot_and_report(reported: Wo
         ((killed, process),) = processes_of_runs(world.directory / "dagster").items()
         os.kill(process, signal.SIGKILL)
         in_time(lambda: graphql(ui.url, RUNS)["runsOrError"]["results"][0]["status"] == "SUCCESS")
+        ui.kill_code_server()
+        wait_until(lambda: any("is being started again" in line for line in ui.printed), "it has been seen")
+        gate = Gate(world, world.days(DAY, DAY)[0].start)
+        in_time(lambda: graphql(ui.url, LAUNCH % "launchRun", params=launched)["launchRun"].get("run"))
+        assert gate.reached.wait(60), "the run is asking"
+    words = f"Still running, and goes on until it ends: {DAY}. Watch it with devin-sessions status"
+    assert any(line.startswith(words) for line in ui.printed)
     expected = sum(world.truth(DAY, DAY).values())
     for table in ROLLUPS:
         assert in_snapshot(world, f"select sum(sessions_count)::bigint from {table}") == [(expected,)]
     assert DAY in report.read_text(encoding="utf-8")
     with dg.DagsterInstance.from_config(str(world.directory / "dagster")) as instance:
-        again, _, blind, own, loading = (run for run in instance.get_runs())
+        last, again, _, blind, own, loading = (run for run in instance.get_runs())
         (failed,) = instance.all_logs(blind.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
         message = failure_message(failed.get_dagster_event(), blind.run_id)
         marks = {mark.name for mark in Path(instance.root_directory, "alive").iterdir()}
     assert f"The warehouse {world.database.path} is missing here, although run {loading.run_id[:8]} of " in message
+    assert last.status is dg.DagsterRunStatus.SUCCESS, "the UI's end did not end it"
     assert (again.parent_run_id, again.status) == (killed, dg.DagsterRunStatus.SUCCESS)
     assert marks <= {killed}, "a run that has ended is not marked as alive; the killed one's mark goes with a tick"
     assert own.tags["dagster/sensor_name"] == SENSOR

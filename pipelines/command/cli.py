@@ -236,10 +236,10 @@ def ui(
     with starting_dagster():
         from pipelines.command.dagster_home import dagster_home, open_instance
         from pipelines.command.webserver import serve
-    _load_settings()
+    settings = _load_settings()
     with open_instance(for_the_ui=True) as instance:
         os.chdir(dagster_home())  # Dagster leaves its scratch files in the working directory
-        serve(instance, port)
+        serve(instance, settings, port)
 
 
 @app.command(cls=Command, context_settings=_OPTIONS)

@@ -6,37 +6,20 @@ from typing import Any, Literal
 
 import dagster as dg
 
-from pipelines.alive import is_killed
-from pipelines.asset_keys import ACTIVITY_REPORT, PUBLISHED_SNAPSHOT, is_any_ours
 from pipelines.behind import CATCH_UP, behind
 from pipelines.command.dagster_home import using_run_record
+from pipelines.command.recorded_runs import Run, last_runs
 from pipelines.ledger import missing_days, open_read_only
 from pipelines.loading.changed_settings import Incompatible, describe_moved, moved_days
 from pipelines.partitions import closed_days, daily_partitions, format_days, ranges
-from pipelines.schedules import JOBS, SCHEDULE, next_tick
+from pipelines.schedules import SCHEDULE, next_tick
 from pipelines.settings import Settings
-from warehouse import reads, tables
+from warehouse import reads
 from warehouse.dimensions import Dimension
 from warehouse.listing import is_list_outdated
 
-RUNS_SHOWN = 5
-_RUNS_READ = 50
 Schedule = Literal["running", "switched off", "not running", "unknown"]
 _MAX_SILENCE = timedelta(minutes=3)  # the daemon sends a heartbeat every 30 seconds
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run of the job, or of its assets in the UI: when it started (UTC), its days, how it ended, how long it took.
-
-    `rebuilt` says what a run updated that loaded no days. `outcome` is Dagster's word, or "killed" until Dagster knows.
-    """
-
-    started_at: datetime | None
-    days: str
-    rebuilt: str
-    outcome: str
-    seconds: float | None
 
 
 @dataclass(frozen=True)
@@ -115,7 +98,7 @@ def status(settings: Settings, instance: dg.DagsterInstance | None) -> Status:
     if late:
         to_do.append(f"Behind the stored days: {', '.join(late)}. To catch up: {CATCH_UP}")
     with using_run_record():
-        runs, schedule = (_last_runs(instance, settings), _schedule(instance)) if instance else ([], "not running")
+        runs, schedule = (last_runs(instance, settings), _schedule(instance)) if instance else ([], "not running")
     return Status(dimensions, runs, schedule, next_tick(settings, datetime.now(UTC)), late, to_do)
 
 
@@ -137,47 +120,6 @@ def _to_do(dimension: Dimension, missing: list[date], state: DimensionStatus, se
     for id_, reason in state.unavailable.items():
         to_do.append(f"Not counted: {id_}, refused on {reason} It will be retried on every run.")
     return to_do
-
-
-def _last_runs(instance: dg.DagsterInstance, settings: Settings) -> list[Run]:
-    runs: list[Run] = []
-    records = [record for job in JOBS for record in instance.get_run_records(dg.RunsFilter(job_name=job), _RUNS_READ)]
-    for record in sorted(records, key=lambda record: record.storage_id, reverse=True):
-        if len(runs) == RUNS_SHOWN:
-            break
-        if not _is_ours(instance, record.dagster_run, settings):
-            continue
-        tags = record.dagster_run.tags
-        day = tags.get("dagster/partition", "")
-        first, last = (tags.get(f"dagster/asset_partition_range_{end}", day) for end in ("start", "end"))
-        started_at = datetime.fromtimestamp(record.start_time, UTC) if record.start_time else None
-        seconds = record.end_time - record.start_time if record.start_time and record.end_time else None
-        killed = is_killed(instance, record.dagster_run)
-        outcome = "killed" if killed else record.dagster_run.status.value.lower()
-        days = f"{first}…{last}" if first != last else first
-        runs.append(Run(started_at, days, "" if days else _rebuilt(record.dagster_run), outcome, seconds))
-    return runs
-
-
-def _is_ours(instance: dg.DagsterInstance, run: dg.DagsterRun, settings: Settings) -> bool:
-    """Whether the run is about this project's assets: another code location may have a job of the same name."""
-    planned = dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED
-    records = instance.get_records_for_run(run.run_id, of_type=planned, limit=1).records
-    return not records or is_any_ours(settings, [key for record in records if (key := record.asset_key)])
-
-
-_WORDS = {
-    **{rollup.name: "rollups" for rollup in tables.ROLLUPS},
-    PUBLISHED_SNAPSHOT: "snapshot",
-    ACTIVITY_REPORT: "report",
-}
-
-
-def _rebuilt(run: dg.DagsterRun) -> str:
-    """The assets that this run is about, the rollups by one word."""
-    names = {key.path[-1] for key in run.asset_selection or ()}
-    shown = [word for name, word in _WORDS.items() if name in names] + sorted(names - _WORDS.keys())
-    return ", ".join(dict.fromkeys(shown)) or "every asset"
 
 
 def _schedule(instance: dg.DagsterInstance) -> Schedule:

@@ -5,8 +5,9 @@ from datetime import date, datetime
 
 from rich.text import Text
 
+from pipelines.command.recorded_runs import Run
 from pipelines.command.screen import out, say, show_table
-from pipelines.command.status import Run, Schedule
+from pipelines.command.status import Schedule
 from warehouse.dimensions import Dimension
 from warehouse.reads import Coverage, DayState
 

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 
@@ -27,10 +28,12 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from pipelines.command import interrupts
-from pipelines.command.dagster_home import WORKSPACE
+from pipelines.command import code_server, interrupts
+from pipelines.command.dagster_home import WORKSPACE, using_run_record
 from pipelines.command.own_group import kill_own_group
+from pipelines.command.recorded_runs import Run, unfinished_runs
 from pipelines.command.screen import is_json, say
+from pipelines.settings import Settings
 
 ADDRESS = "127.0.0.1"
 HOSTS = (ADDRESS, "localhost")
@@ -95,11 +98,12 @@ class _Server(uvicorn.Server):
             super().handle_exit(sig, frame)
 
 
-def serve(instance: dg.DagsterInstance, port: int) -> None:
-    """Serve the UI at `port` of 127.0.0.1 and run the daemon, until SIGINT or SIGTERM. Raises CannotServe.
+def serve(instance: dg.DagsterInstance, settings: Settings, port: int) -> None:
+    """Serve the UI at `port` of 127.0.0.1 and run the daemon, until SIGINT or SIGTERM; then say which runs go on.
 
-    Port 0 is any free one. A signal raises nothing: in Dagster's code that starts or stops a process, an exception
-    would end in a traceback. Before the UI and the daemon have begun, it kills this process's group.
+    Raises CannotServe and HomeUnusable. Port 0 is any free one. A signal raises nothing: in Dagster's code that starts
+    or stops a process, an exception would end in a traceback. Before the UI and the daemon have begun, it kills this
+    process's group.
     """
     workspace = str(Path(instance.root_directory) / WORKSPACE)
     instance.optimize_for_webserver(statement_timeout=15_000, pool_recycle=3_600, max_overflow=20)
@@ -117,7 +121,7 @@ def serve(instance: dg.DagsterInstance, port: int) -> None:
 
         for number in interrupts.SIGNALS:
             signal.signal(number, end)
-        with _daemon(instance, workspace) as daemon:
+        with code_server.kept_running(context), _daemon(instance, workspace) as daemon:
 
             def stop_with_the_daemon() -> None:
                 daemon.wait()
@@ -131,6 +135,27 @@ def serve(instance: dg.DagsterInstance, port: int) -> None:
                     f"The Dagster daemon, which runs the schedule, ended with exit code {daemon.wait()}; its output is "
                     "above. Start devin-sessions ui again."
                 )
+    with using_run_record():
+        left = unfinished_runs(instance, settings)
+    if left:
+        say(_what_goes_on(left), "runs_go_on", runs=[asdict(run) for run in left])
+
+
+def _what_goes_on(left: list[Run]) -> str:
+    """What becomes of the runs that the UI leaves behind."""
+    shown = {
+        is_queued: ", ".join(run.days or run.rebuilt for run in left if (run.started_at is None) is is_queued)
+        for is_queued in (False, True)
+    }
+    sentences = []
+    if shown[False]:
+        sentences.append(
+            f"Still running, and goes on until it ends: {shown[False]}. Watch it with devin-sessions status; to stop "
+            "it, start devin-sessions ui again and terminate it there."
+        )
+    if shown[True]:
+        sentences.append(f"Still queued, and starts when devin-sessions ui runs again: {shown[True]}.")
+    return " ".join(sentences)
 
 
 def _listening(port: int) -> socket.socket:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from resources.database import Database
 from resources.database_errors import WarehouseDamaged, WarehouseError, WarehouseLocked
-from tests.support.databases import PASSWORD, database_at, insert, numbers, refusal
+from tests.support.databases import PASSWORD, as_superuser, database_at, insert, numbers, refusal
 from tests.support.ports import free_port
 
 
@@ -49,6 +49,18 @@ def test_a_connection_that_is_cut_within_a_block_is_reported_and_the_block_is_un
     assert "What was being written is not stored; everything before it is." in str(lost.value)
     assert "\n" not in str(lost.value)
     assert numbers(on_postgresql) == [1]
+
+
+def test_a_server_without_a_connection_left_is_not_told_as_a_lost_connection(on_postgresql: Database) -> None:
+    with Database(url=as_superuser(on_postgresql.url)).transaction() as connection:
+        connection.execute(sa.text("create role only_one login connection limit 1"))
+    url = sa.make_url(on_postgresql.url).set(username="only_one").render_as_string(hide_password=False)
+    with Database(url=url).transaction(read_only=True) as connection:
+        connection.execute(sa.text("select 1"))
+        message = refusal(url)
+    assert "accepts no connection now: " in message
+    assert 'too many connections for role "only_one"' in message, "PostgreSQL's own words"
+    assert "What was being written is not stored; everything before it is." in message
 
 
 def test_an_address_without_a_known_password_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,10 +8,14 @@ from tests.support.world import World
 
 
 class Gate:
-    """Keeps the API from answering at all once it is asked for a window that starts at `since` or later."""
+    """Keeps the API from answering at all once it is asked for a window that starts at `since` or later.
+
+    It sets `reached` at the first of them.
+    """
 
     def __init__(self, world: World, since: datetime) -> None:
         self.since = since
+        self.reached = threading.Event()
         self._is_open = threading.Event()
         world.source.fail(status=500, when=self._waits, times=None)
 
@@ -21,6 +25,7 @@ class Gate:
 
     def _waits(self, asked: LoggedRequest) -> bool:
         if asked.start is not None and asked.start >= self.since:
+            self.reached.set()
             self._is_open.wait()
         return False  # the fault itself never strikes
 

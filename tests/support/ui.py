@@ -8,7 +8,7 @@ import sys
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -66,13 +66,21 @@ class EndingUI:
     """A UI that a signal ends: its URL, and the lines that it and every process that it started have printed."""
 
     url: str
+    pid: int
     printed: list[str] = field(default_factory=list)
+
+    def kill_code_server(self) -> None:
+        """Kill the process that runs the code for the UI, not the daemon's, as the system does without memory."""
+        program = "api\0grpc"
+        (daemon,) = started_by(self.pid, "dagster._daemon")
+        (code_server,) = {*started_by(self.pid, program)} - {*started_by(daemon, program)}
+        os.kill(code_server, signal.SIGKILL)
 
 
 @contextmanager
-def ui_ended_by(number: signal.Signals) -> Iterator[EndingUI]:
-    """A UI, once it responds and its daemon runs. When the block ends, so must the UI at this signal, with all that it
-    started.
+def ui_ended_by(number: signal.Signals, then: Callable[[], None] = lambda: None) -> Iterator[EndingUI]:
+    """A UI, once it responds and its daemon runs. When the block ends, so must the UI at this signal, and after `then`
+    all that it started.
 
     A UI takes long to start, so no test starts one for each signal: each UI that a test needs ends by another one.
     """
@@ -82,7 +90,7 @@ def ui_ended_by(number: signal.Signals) -> Iterator[EndingUI]:
     process = subprocess.Popen(
         command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
-    ui = EndingUI(f"http://127.0.0.1:{port}")
+    ui = EndingUI(f"http://127.0.0.1:{port}", process.pid)
 
     def read() -> None:
         assert process.stdout is not None
@@ -106,10 +114,12 @@ def ui_ended_by(number: signal.Signals) -> Iterator[EndingUI]:
         raise
     for _ in range(2):  # as impatient people press Ctrl-C
         os.killpg(process.pid, number)  # as a terminal does
+    code = process.wait(ENDING_SECONDS)
+    then()
     reading.join(ENDING_SECONDS)
     output = "".join(ui.printed)
     assert not reading.is_alive(), f"a process that the UI started is still running: {output}"
-    assert process.wait() == 0, output
+    assert code == 0, output
     assert "Daemon threads shut down" in output
     assert "Traceback" not in output, output
     assert groups and process.pid not in groups, "Ctrl-C would end the code server that a tick of the daemon uses"

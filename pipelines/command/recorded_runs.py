@@ -1,0 +1,85 @@
+"""What Dagster's record has of this project's runs: the last ones, and those that have not ended."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
+
+import dagster as dg
+from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
+
+from pipelines.alive import is_killed
+from pipelines.asset_keys import ACTIVITY_REPORT, PUBLISHED_SNAPSHOT, is_any_ours
+from pipelines.schedules import JOBS
+from pipelines.settings import Settings
+from warehouse import tables
+
+RUNS_SHOWN = 5
+_RUNS_READ = 50
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of the job, or of its assets in the UI: when it started (UTC), its days, how it ended, how long it took.
+
+    `rebuilt` says what a run updates that loads no days. `outcome` is Dagster's word, or "killed" until Dagster knows.
+    """
+
+    started_at: datetime | None
+    days: str
+    rebuilt: str
+    outcome: str
+    seconds: float | None
+
+
+def last_runs(instance: dg.DagsterInstance, settings: Settings) -> list[Run]:
+    """The last runs, newest first."""
+    return list(islice(_runs(instance, settings), RUNS_SHOWN))
+
+
+def unfinished_runs(instance: dg.DagsterInstance, settings: Settings) -> list[Run]:
+    """The runs that have not ended and were not killed, newest first; those that have not started are queued."""
+    return [run for run in _runs(instance, settings, NOT_FINISHED_STATUSES) if run.outcome != "killed"]
+
+
+def _runs(
+    instance: dg.DagsterInstance, settings: Settings, statuses: list[dg.DagsterRunStatus] | None = None
+) -> Iterator[Run]:
+    records = [
+        record
+        for job in JOBS
+        for record in instance.get_run_records(dg.RunsFilter(job_name=job, statuses=statuses), _RUNS_READ)
+    ]
+    for record in sorted(records, key=lambda record: record.storage_id, reverse=True):
+        if not _is_ours(instance, record.dagster_run, settings):
+            continue
+        tags = record.dagster_run.tags
+        day = tags.get("dagster/partition", "")
+        first, last = (tags.get(f"dagster/asset_partition_range_{end}", day) for end in ("start", "end"))
+        started_at = datetime.fromtimestamp(record.start_time, UTC) if record.start_time else None
+        seconds = record.end_time - record.start_time if record.start_time and record.end_time else None
+        killed = is_killed(instance, record.dagster_run)
+        outcome = "killed" if killed else record.dagster_run.status.value.lower()
+        days = f"{first}…{last}" if first != last else first
+        yield Run(started_at, days, "" if days else _rebuilt(record.dagster_run), outcome, seconds)
+
+
+def _is_ours(instance: dg.DagsterInstance, run: dg.DagsterRun, settings: Settings) -> bool:
+    """Whether the run is about this project's assets: another code location may have a job of the same name."""
+    planned = dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED
+    records = instance.get_records_for_run(run.run_id, of_type=planned, limit=1).records
+    return not records or is_any_ours(settings, [key for record in records if (key := record.asset_key)])
+
+
+_WORDS = {
+    **{rollup.name: "rollups" for rollup in tables.ROLLUPS},
+    PUBLISHED_SNAPSHOT: "snapshot",
+    ACTIVITY_REPORT: "report",
+}
+
+
+def _rebuilt(run: dg.DagsterRun) -> str:
+    """The assets that this run is about, the rollups by one word."""
+    names = {key.path[-1] for key in run.asset_selection or ()}
+    shown = [word for name, word in _WORDS.items() if name in names] + sorted(names - _WORDS.keys())
+    return ", ".join(dict.fromkeys(shown)) or "every asset"
