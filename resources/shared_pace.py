@@ -18,6 +18,11 @@ from resources.pace_row import LEASE_SECONDS, REMEMBERED_SECONDS, Row, Shared, s
 
 NO_LIMIT_PER_SECOND = 10_000.0  # a learned rate that has grown to this limits nobody any more
 
+# Before any refusal, all processes together begin slowly, and send at most twice what was answered in the last second:
+# with all their connections at once, they would meet a low limit with as many refusals.
+AT_FIRST_PER_SECOND = 250.0
+UNCHECKED_PER_SECOND = 500.0  # from here on the connections limit them enough
+
 
 @dataclass(frozen=True)
 class _Pause:
@@ -210,7 +215,9 @@ class SharedPace(Pace):
 
     def _interval(self) -> float:
         """The seconds between two turns; 0 if there is no limit."""
-        if self._shared is None:
-            return self._own_interval
-        learned = self._shared.rate.at(asyncio.get_running_loop().time() - self._ahead)
-        return self._own_interval if learned >= NO_LIMIT_PER_SECOND else max(self._own_interval, 1 / learned)
+        at, most = asyncio.get_running_loop().time() - self._ahead, NO_LIMIT_PER_SECOND
+        per_second = self._shared.rate.at(at) if self._shared else math.inf
+        if per_second == math.inf:
+            answered = self._shared.answered_before(at) if self._shared else 0
+            per_second, most = max(AT_FIRST_PER_SECOND, 2 * answered), UNCHECKED_PER_SECOND
+        return self._own_interval if per_second >= most else max(self._own_interval, 1 / per_second)

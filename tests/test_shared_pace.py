@@ -11,7 +11,7 @@ import sys
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -394,6 +394,37 @@ def test_a_pause_of_another_worker_is_told_and_waited_for_no_longer_than_patienc
             assert row.rate.is_news(now() + EPOCH), "or no refusal would lower the rate until then"
 
     run(main())
+
+
+def test_workers_that_begin_together_meet_an_unknown_limit_with_few_refusals_and_then_use_it() -> None:
+    latency, limit, seconds = 0.05, 60, 20
+    answered: list[float] = []
+    refused: list[float] = []
+
+    async def ask(pace: SharedPace) -> None:
+        now = asyncio.get_running_loop().time
+        while now() < seconds:
+            asked_at = await pace.turn()
+            await asyncio.sleep(latency / 2)
+            is_refused = sum(at > now() - 1 for at in answered[-limit:]) == limit
+            (refused if is_refused else answered).append(now())
+            await asyncio.sleep(latency / 2)
+            if is_refused:
+                pace.record_refusal(asked_at, 1.0)
+            else:
+                pace.record_answer(asked_at)
+
+    async def main() -> None:
+        row = Model()
+        async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
+            for _ in range(4):
+                pace = await stack.enter_async_context(SharedPace(row))
+                for _ in range(16):
+                    group.create_task(ask(pace))
+
+    run(main())
+    assert len(refused) <= 40, "all 64 requests in flight, if they began as fast as they can"
+    assert len(answered) >= 54 * seconds
 
 
 def test_answers_of_all_workers_count_towards_the_learned_rate() -> None:
