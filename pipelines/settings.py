@@ -6,11 +6,12 @@ ever holds them; `command.dagster_home` reads DAGSTER_HOME; and libraries read t
 
 import os
 import re
+import zoneinfo
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from zoneinfo import available_timezones
 
 import sqlalchemy as sa
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
@@ -41,6 +42,17 @@ class SettingsRefused(ValueError):
 
 def _setting(default: Any, description: str, allowed: str, **constraints: Any) -> Any:
     return Field(default, description=description, json_schema_extra={"allowed": allowed}, **constraints)
+
+
+def is_timezone(name: str) -> bool:
+    """Whether this machine has a time zone of this name."""
+    return name in _timezones(zoneinfo.TZPATH)
+
+
+@cache
+def _timezones(_: tuple[str, ...]) -> set[str]:
+    """The names of the zones on this path. To list them takes some 600 files."""
+    return zoneinfo.available_timezones()
 
 
 class Settings(BaseSettings):
@@ -295,8 +307,7 @@ class Settings(BaseSettings):
     @field_validator("devin_timezone")
     @classmethod
     def _known_timezone(cls, name: str) -> str:
-        # Listing them reads some 600 files, so the default is not looked up.
-        if name != cls.model_fields["devin_timezone"].default and name not in available_timezones():
+        if name != cls.model_fields["devin_timezone"].default and not is_timezone(name):
             raise ValueError("unknown time zone")
         return name
 

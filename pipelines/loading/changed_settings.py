@@ -5,12 +5,11 @@ The rules of a time zone may change: this finds the days whose windows they have
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import date, datetime
-from zoneinfo import available_timezones
 
 import sqlalchemy as sa
 
 from pipelines.partitions import Day, as_days, daily_partitions, format_days, ranges
-from pipelines.settings import Settings
+from pipelines.settings import Settings, is_timezone
 from warehouse import reads
 from warehouse.dimensions import DIMENSIONS, Dimension
 
@@ -82,7 +81,7 @@ def _is_same(recorded: tuple[str, int], settings: Settings, stored: Collection[d
     timezone, hour = recorded
     if recorded == (settings.devin_timezone, settings.devin_day_start_hour):
         return True
-    if timezone not in available_timezones():
+    if not is_timezone(timezone):
         return False
     earlier = settings.model_copy(update={"devin_timezone": timezone, "devin_day_start_hour": hour})
     return _days(stored, earlier) == _days(stored, settings)
