@@ -133,6 +133,15 @@ def load(
         return run(backfill_arguments(world), Path(name), source, connections, more)
 
 
+def script(world: World, source: Source, *options: str) -> Finished:
+    """Load the whole world into a new warehouse with the script in `baseline`."""
+    source.reset()
+    days = [str(world.dates[0]), str(world.dates[-1])]
+    with tempfile.TemporaryDirectory() as name:
+        arguments = ["-m", "tests.bench.baseline", source.url, *days, f"{name}/warehouse.duckdb", *options]
+        return run(arguments, Path(name), source)
+
+
 def end_of_output(directory: Path) -> str:
     """The end of what the process of this directory printed."""
     return (directory / "output.txt").read_text(errors="replace").strip()[-1500:]
