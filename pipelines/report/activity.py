@@ -1,6 +1,6 @@
 """The numbers on the activity report, read from the tables and views as any analyst would read them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 
@@ -77,7 +77,8 @@ class Activity:
 
     `partial_days` are loaded, but without the organizations that the API did not count. In the last RECENT_DAYS days
     `active_organizations` had a session, and `possibly_active` may have had one: they have only zeros, and a count is
-    missing. `incomplete_organizations` have no count on a day of those that is loaded.
+    missing. `incomplete_organizations` have no count on a day of those that is loaded. `known_by` has the number of all
+    counts by how each is known: asked, derived or listed.
     """
 
     days: Sequence[EnterpriseDay]
@@ -91,6 +92,7 @@ class Activity:
     incomplete_organizations: int
     restated: int
     restated_by: int
+    known_by: Mapping[str, int]
     last_loaded_at: datetime | None
 
     @property
@@ -144,11 +146,15 @@ def read_activity(connection: sa.Connection) -> Activity:
         incomplete_organizations=sum(org.org_id in listed and org.recent.days_loaded < days_loaded for org in known),
         restated=restated,
         restated_by=restated_by,
+        known_by={how: number for how, number in connection.execute(_KNOWN_BY)},
         last_loaded_at=latest,
     )
 
 
 _IS_LISTED = sa.select(tables.organizations.c.org_id, tables.organizations.c.is_listed)
+
+
+_KNOWN_BY = sa.select(tables.daily_sessions.c.how, sa.func.count()).group_by(tables.daily_sessions.c.how)
 
 
 _PARTIAL_DAYS = (

@@ -40,7 +40,19 @@ def quality_marks(shown: Activity, verdicts: Iterable[tuple[str, Verdict]]) -> l
         if shown.restated
         else f"No stored count changed in the last {RESTATED_DAYS} days."
     )
-    return [*marks, Mark("Restatements", "none", restated)] if shown.last_loaded else marks
+    if not shown.last_loaded:
+        return marks
+    return [*marks, Mark("Restatements", "none", restated), Mark("How counts are known", "none", _how_known(shown))]
+
+
+def _how_known(shown: Activity) -> str:
+    ways = {
+        "asked": "asked for one by one",
+        "derived": "derived from totals",
+        "listed": "taken from the list of sessions",
+    }
+    parts = ", ".join(f"{number:,} {way}" for how, way in ways.items() if (number := shown.known_by.get(how)))
+    return f"Of {sum(shown.known_by.values()):,} counts: {parts}. Totals of the API itself must confirm each of them."
 
 
 def worst(marks: Sequence[Mark]) -> Mark:

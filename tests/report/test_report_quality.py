@@ -50,6 +50,7 @@ def test_the_page_shows_the_results_of_the_checks_of_the_same_run(world: World, 
     run("refused", first)
     world.source.heal()
     run("sound", first)
+    stored = dict(world.rows("select how, count(*) from daily_sessions group by how"))
     with world.database.transaction() as connection:
         spoil(connection, first, last)
     run("contradiction")
@@ -63,7 +64,7 @@ def test_the_page_shows_the_results_of_the_checks_of_the_same_run(world: World, 
         shown = {
             (mark == "✓ passed", sentence)
             for title, mark, sentence in quality_rows(looked)
-            if title not in ("Restatements", "Age", "List of organizations")
+            if title not in ("Restatements", "How counts are known", "Age", "List of organizations")
         }
         assert shown == {(passed, sentence) for passed, _, sentence in checked}, state
         lists = [mark for title, mark, _ in quality_rows(looked) if title == "List of organizations"]
@@ -72,11 +73,19 @@ def test_the_page_shows_the_results_of_the_checks_of_the_same_run(world: World, 
         summary = looked.text("#summary")
         if state == "sound":
             assert summary == "✓ Data quality: all 8 checks passed"
+            (known,) = [sentence for title, _, sentence in quality_rows(looked) if title == "How counts are known"]
         else:
             assert severities, state
             assert summary.startswith("✗" if "ERROR" in severities else "!"), (state, summary)
             kind = looked.page.locator("#summary").get_attribute("class")
             assert kind == ("bad" if "ERROR" in severities else "warn"), state
+    words = {
+        "asked": "asked for one by one",
+        "derived": "derived from totals",
+        "listed": "taken from the list of sessions",
+    }
+    assert known.startswith(f"Of {sum(stored.values()):,} counts: ")
+    assert {how: f"{number:,} {words[how]}" in known for how, number in stored.items()} == dict.fromkeys(stored, True)
     assert len({frozenset(checked) for _, checked in pages.values()}) == len(pages), "each state is another one"
 
 
