@@ -109,9 +109,9 @@ class MovesInApril(Move):
     """The list is right about the first block of a load that begins in March, and misplaces sessions in the second."""
 
     def hold(self, sessions: list[Listed], ids: KnownIds) -> list[Listed]:
-        april = microseconds(datetime(2025, 4, 1, tzinfo=UTC))
-        right = [session for session in sessions if session.at < april]
-        return right + super().hold([session for session in sessions if session.at >= april], ids)
+        begins, ends = (microseconds(datetime(2025, *day, tzinfo=UTC)) for day in ((4, 1), (5, 2)))
+        right = [session for session in sessions if not begins <= session.at < ends]
+        return right + super().hold([session for session in sessions if begins <= session.at < ends], ids)
 
 
 def test_what_the_list_said_is_taken_back_once_it_misplaces_sessions(world: World) -> None:
@@ -124,6 +124,23 @@ def test_what_the_list_said_is_taken_back_once_it_misplaces_sessions(world: Worl
     assert world.rows("select count(*) from daily_sessions where how = 'listed'") == [(0,)]
     (warning,) = world.progress.result.warnings
     assert "contradicts the API's own counts" in warning
+
+
+def test_two_blocks_are_read_at_once_and_neither_is_believed_if_the_other_finds_sessions_misplaced(
+    world: World,
+) -> None:
+    first, last, april, may = "2025-03-01", "2025-05-12", datetime(2025, 4, 1, tzinfo=UTC), date(2025, 5, 2)
+    world.configure(devin_fetch="listed")
+    world.source.lie(MovesInApril())
+    world.source.fail(delay=1, when=lambda asked: bool(asked.org_ids) and asked.start == april, times=1)
+    result = world.load(first, last)
+    assert result.success, world.failures(result)
+    assert world.cells() == world.truth(first, last)
+    assert world.rows("select count(*) from daily_sessions where how = 'listed'") == [(0,)]
+    of_may = [asked for asked in world.source.requests if asked.start and asked.start.date() >= may]
+    whole = [asked for asked in of_may if not asked.org_ids and asked.path != LIST_PATH and days_of(asked) > 1]
+    assert len(whole) == 2, "May was read from the list and proven, and then asked for"
+    assert world.progress.metrics.calls == len(world.source.requests)
 
 
 def test_what_the_list_said_is_missing_until_it_is_asked_again(world: World) -> None:

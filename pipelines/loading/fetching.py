@@ -1,11 +1,12 @@
 """Fetches the blocks of a load, each while the one before it is stored."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
+from itertools import zip_longest
 from typing import Any
 
 from anyio.from_thread import BlockingPortal
@@ -45,11 +46,44 @@ class BlockFetcher:
         is_forced = self.strategy == "listed"
         self.list = SessionList(self.dimension, self.client, self.workers, is_forced)
 
-    def start(self, block: PlannedBlock, before: Day) -> "PendingBlock":
+    def fetch(self, blocks: Sequence[PlannedBlock], day_before: Callable[[Day], Day]) -> Iterator[Sequence[DayAnswers]]:
+        """The answers for each block, while the totals of the next are fetched: more would be lost by a kill.
+
+        From the list of sessions a block takes few requests, most of which wait for others: there the whole of the next
+        is fetched meanwhile.
+        """
+
+        def start(block: PlannedBlock) -> _Pending:
+            return self._start(block, day_before(block.days[0]))
+
+        pending: _Pending | None = None
+        for block, following in zip_longest(blocks, blocks[1:]):
+            pending = pending or start(block)
+            pending.proceed()
+            ahead = start(following) if following and self.list.is_used else None
+            if ahead:
+                ahead.proceed()
+            answers = pending.answers.result()
+            if self.list.misplaces and any(of_day.known_by("listed") for of_day in answers):
+                answers = self._ask_instead(answers, start(block))
+            self._remember(answers)
+            pending = ahead or (start(following) if following else None)
+            yield answers
+
+    def _ask_instead(self, listed: Sequence[DayAnswers], pending: "_Pending") -> list[DayAnswers]:
+        """What is asked for in place of counts from a list that another block has meanwhile found to misplace."""
+        self.progress.expect(sum(len(of_day.counts) for of_day in listed))
+        pending.proceed()
+        asked = pending.answers.result()
+        for of_day, before in zip(asked, listed, strict=True):
+            of_day.calls += before.calls
+        return asked
+
+    def _start(self, block: PlannedBlock, before: Day) -> "_Pending":
         """Start to fetch `block`; `before` is the day before it."""
         may_proceed = asyncio.Event()
         answers = self.portal.start_task_soon(self._fetch, block, before, may_proceed)
-        return PendingBlock(answers, partial(self.portal.start_task_soon, may_proceed.set))
+        return _Pending(answers, partial(self.portal.start_task_soon, may_proceed.set))
 
     def still_refused(self, last: Mapping[str, Day]) -> dict[str, Exception]:
         """The ids that the API still refuses to count on the day given for each, with the reasons."""
@@ -68,7 +102,7 @@ class BlockFetcher:
         found = await asyncio.gather(*(refusal(id_, day) for id_, day in last.items()))
         return {id_: error for id_, error in zip(last, found, strict=True) if error}
 
-    def remember(self, answers: Sequence[DayAnswers]) -> None:
+    def _remember(self, answers: Sequence[DayAnswers]) -> None:
         """Add the counts of this block to the activity that is expected in the next."""
         for id_ in {id_ for a in answers for id_ in a.counts}:
             counts = [a.counts[id_] for a in answers if id_ in a.counts]
@@ -106,7 +140,7 @@ class BlockFetcher:
 
 
 @dataclass
-class PendingBlock:
+class _Pending:
     """A block that is being fetched. It waits for `proceed` to be called before it asks more than its totals."""
 
     answers: Future[list[DayAnswers]]

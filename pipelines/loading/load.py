@@ -12,8 +12,8 @@ from pipelines.failures import KNOWN, failure_of
 from pipelines.loading import contradiction_messages
 from pipelines.loading.answers import Contradiction, DayAnswers
 from pipelines.loading.asking import run_asking_alone
-from pipelines.loading.block_size import PlannedBlock, Wanted, in_blocks
-from pipelines.loading.fetching import BlockFetcher, PendingBlock
+from pipelines.loading.block_size import Wanted, in_blocks
+from pipelines.loading.fetching import BlockFetcher
 from pipelines.loading.load_metrics import LoadMetrics
 from pipelines.loading.open_days import ClockAhead, refuse_open_days
 from pipelines.loading.progress import Progress, log_waits
@@ -207,7 +207,7 @@ class Load:
         )
 
     def _load(self, wanted: Wanted, fetcher: BlockFetcher) -> None:
-        """Store one block while the totals of the next are fetched; more than those would be lost by a kill."""
+        """Store each block before more is fetched than a kill may lose."""
         refuse_open_days(wanted, self.progress.calls.clock)
         skipped = [
             DayAnswers(day, 0, dict.fromkeys(ids, 0), dict.fromkeys(ids, "derived"))
@@ -217,22 +217,10 @@ class Load:
         if skipped:  # there is nothing to ask
             self._store(skipped, fetcher.client.version.name)
         blocks = list(in_blocks({day: ids for day, ids in wanted.items() if not day.is_skipped}))
-        if not blocks:
-            return
-
-        def start(block: PlannedBlock) -> PendingBlock:
-            return fetcher.start(block, day_before(self.partitions, block.days[0]))
-
-        pending = start(blocks[0])
-        for following in [*blocks[1:], None]:
-            pending.proceed()
-            answers = pending.answers.result()
+        for answers in fetcher.fetch(blocks, lambda day: day_before(self.partitions, day)):
             refuse_open_days(wanted, self.progress.calls.clock)
             if fetcher.list.misplaces:
                 self._forget_listed_days()
-            fetcher.remember(answers)
-            if following:
-                pending = start(following)
             self._store(answers, fetcher.client.version.name)
 
     def _forget_listed_days(self) -> None:

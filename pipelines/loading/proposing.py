@@ -20,7 +20,8 @@ from warehouse.dimensions import Dimension
 class SessionList:
     """The list of sessions during one load. Once `why_not` says why, it is not read any more.
 
-    `is_forced`: read it whatever it costs. `misplaces`: it was seen to say the wrong organization, or user, or day.
+    `is_forced`: read it whatever it costs. `is_used`: the last block was read from it. `misplaces`: it was seen to say
+    the wrong organization, or user, or day.
     """
 
     dimension: Dimension
@@ -28,6 +29,7 @@ class SessionList:
     workers: Workers
     is_forced: bool
     why_not: str = ""
+    is_used: bool = False
     misplaces: bool = False
     dice: random.Random = field(default_factory=random.Random)
 
@@ -36,14 +38,16 @@ class SessionList:
     ) -> Proposal | None:
         """The sessions of each id on each day of a block with these ids; None if they had better be asked for."""
         totals = [of_day.control_total or 0 for of_day in answers]
-        if self.why_not or not (self.is_forced or is_list_cheaper(totals, ids, expected)):
+        self.is_used = not self.why_not and (self.is_forced or is_list_cheaper(totals, ids, expected))
+        if not self.is_used:
             return None
         proposal: list[Counter[str | None]] = [Counter() for _ in answers]
         batch = Batch(self.workers)
         for first, after in windows_of(totals, SESSIONS_PER_WINDOW):
             batch.add(partial(self._read, answers[first:after], proposal[first:after]))
         await batch.all_asked()
-        return None if self.why_not else proposal
+        self.is_used = not self.why_not
+        return proposal if self.is_used else None
 
     async def _read(self, answers: Sequence[DayAnswers], counted: Proposal) -> None:
         """Add the sessions of these consecutive days."""

@@ -193,6 +193,7 @@ def test_days_that_cannot_be_read_fail_the_run_and_a_reexecuted_run_reads_nothin
 
 def test_the_stored_days_of_a_failing_run_reach_dagsters_record_in_one_transaction(world: World) -> None:
     world.instance = world.closing.enter_context(instance_in(world.directory / "record", OURS))
+    world.configure(devin_fetch="differenced")  # from the list, the last two blocks would be asked at once
     world.source.fail(status=401, when=lambda a: a.start == datetime(2025, 5, 2, tzinfo=UTC), times=None)
     with commits() as count:
         assert not world.load("2025-03-01", "2025-05-02").success
