@@ -17,6 +17,7 @@ from dagster._core.storage.asset_check_execution_record import (
 from dagster._core.storage.tags import AUTO_RETRY_RUN_ID_TAG, WILL_RETRY_TAG
 from pydantic import BaseModel, Field
 
+from pipelines.alive import KILLED
 from pipelines.asset_keys import Key, is_from
 from pipelines.failures import failure_message, is_interrupt
 from pipelines.partitions import format_days
@@ -199,17 +200,21 @@ class FailedRuns:
         run = record.dagster_run
         if run.remote_job_origin is None or run.tags.get(WILL_RETRY_TAG) != "true":
             return False
-        if retry_id := run.tags.get(AUTO_RETRY_RUN_ID_TAG):
-            retry = self.instance.get_run_by_id(retry_id)
-            return retry is not None and not retry.is_finished
-        return _end(record) > now - RETRY_PATIENCE
+        if not (retry_id := run.tags.get(AUTO_RETRY_RUN_ID_TAG)):
+            return _end(record) > now - RETRY_PATIENCE
+        retry = self.instance.get_run_record_by_id(retry_id)
+        if retry is None or retry.dagster_run.status is dg.DagsterRunStatus.FAILURE:
+            return retry is not None and self._is_retried(retry, now)
+        if retry.dagster_run.status is dg.DagsterRunStatus.CANCELED:
+            return not _is_scheduled(run)  # the user who canceled it knows
+        return not retry.dagster_run.is_finished
 
     def _failed_run(self, record: dg.RunRecord, produced: Produced) -> FailedRun | None:
         """The failed run of this record; None if everything it planned exists by now, or a user stopped it."""
         run = record.dagster_run
         planned: set[Piece] = set()
         failures: list[dg.DagsterEvent] = []
-        is_scheduled = "dagster/schedule_name" in run.tags
+        is_scheduled = _is_scheduled(run)
         run_messages: list[str] = []
         for entry in self.instance.all_logs(run.run_id, of_type=_OF_FAILED_RUNS):
             event = entry.get_dagster_event()
@@ -222,6 +227,8 @@ class FailedRuns:
                 planned.add((event.asset_check_planned_data.asset_check_key, ""))
             elif event.asset_key:
                 planned.add((event.asset_key, event.partition or ""))
+            elif event.event_specific_data is None:  # it was reported by another process, whose words may not say why
+                run_messages += [KILLED, event.message or ""]
             else:
                 run_messages.append(event.message or "")
         first_day = self.settings.devin_start_date.isoformat()
@@ -238,6 +245,10 @@ class FailedRuns:
             missing,
             [failure_message(event, run.run_id) for event in failures] or run_messages,
         )
+
+
+def _is_scheduled(run: dg.DagsterRun) -> bool:
+    return "dagster/schedule_name" in run.tags
 
 
 def _end(record: dg.RunRecord) -> datetime:

@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 
 MARKS = "alive"
 """The directory of their files, in DAGSTER_HOME."""
+KILLED = "The process of this run was killed. What it stored is kept."
 
 
 @contextmanager
@@ -59,7 +60,7 @@ def close_dead_runs(instance: dg.DagsterInstance) -> None:
                 with FileLock(path, timeout=0):
                     run = instance.get_run_by_id(path.name)
                     if run and not run.is_finished:
-                        instance.report_run_failed(run, "The process of this run was killed. What it stored is kept.")
+                        instance.report_run_failed(run, KILLED)
                     path.unlink()
             except (Timeout, PermissionError):  # it is alive, or another user's
                 continue

@@ -84,10 +84,15 @@ def follow_sensor(settings: Settings, quiet: timedelta = QUIET) -> dg.SensorDefi
     return loaded_days_follow
 
 
-def _is_busy(instance: dg.DagsterInstance, settings: Settings, location: CodeLocationOrigin | None) -> bool:
+def unfinished_backfills(instance: dg.DagsterInstance, settings: Settings) -> list[str]:
+    """The ids of the backfills of the UI that have not ended: the daemon has yet to launch runs of theirs."""
     backfills = instance.get_backfills(filters=BulkActionsFilter(statuses=_UNFINISHED_BACKFILLS))
+    return [backfill.backfill_id for backfill in backfills if is_any_ours(settings, backfill.asset_selection)]
+
+
+def _is_busy(instance: dg.DagsterInstance, settings: Settings, location: CodeLocationOrigin | None) -> bool:
     runs = instance.get_run_records(dg.RunsFilter(statuses=NOT_FINISHED_STATUSES))
-    return any(is_any_ours(settings, backfill.asset_selection) for backfill in backfills) or any(
+    return bool(unfinished_backfills(instance, settings)) or any(
         _is_ours(record, settings, location) for record in runs
     )
 

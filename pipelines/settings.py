@@ -390,7 +390,8 @@ class Settings(BaseSettings):
         warehouse = self.warehouse
         if not warehouse.is_duckdb:
             return None
-        path = warehouse.path if warehouse.is_file else home.home() / "warehouse.duckdb"
+        # It is the same file whatever links led to it.
+        path = Path(os.path.realpath(warehouse.path)) if warehouse.is_file else home.home() / "warehouse.duckdb"
         return path.with_name(f"{path.name}.asking")
 
     @property

@@ -15,6 +15,8 @@ from resources.file_errors import blocked, obstacle
 URL_VARIABLE = "WAREHOUSE_URL"
 
 # PostgreSQL's errors are matched by SQLSTATE: their text is in the server's language.
+# The second is that of an unlogged table, such as api_pace, on a replica.
+_READ_ONLY = (errors.ReadOnlySqlTransaction.sqlstate, errors.FeatureNotSupported.sqlstate)
 _REFUSED = (errors.InsufficientPrivilege.sqlstate, errors.InvalidSchemaName.sqlstate)
 _BUSY = (errors.SerializationFailure.sqlstate, errors.DeadlockDetected.sqlstate)
 _CUT_OFF = (
@@ -130,7 +132,7 @@ def explain(database: Described, error: Exception, *, read_only: bool = False) -
             f"The warehouse {database.name} refuses user {user}: {short}. Grant it the writer's permissions; "
             "docs/postgresql-roles.sql shows how."
         )
-    if state == errors.ReadOnlySqlTransaction.sqlstate:
+    if state in _READ_ONLY:
         return WarehouseError(
             f"The warehouse {database.name} accepts no writes: {short}. It is a replica, or an administrator has "
             f"stopped writes. Set {URL_VARIABLE} to the server that accepts them, or run the same command again once "

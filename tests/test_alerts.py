@@ -16,6 +16,7 @@ from dagster._core.storage.tags import AUTO_RETRY_RUN_ID_TAG, WILL_RETRY_TAG
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
 from pipelines import alerts
+from pipelines.alive import KILLED
 from pipelines.command import dagster_home
 from pipelines.definitions import definitions_for
 from pipelines.loading.progress import Progress
@@ -270,7 +271,21 @@ def test_a_killed_run_that_dagster_starts_again_is_reported_if_that_fails_too(
     instance.add_run_tags(again.run_id, {WILL_RETRY_TAG: "false"})
     (message,) = watch.tick()
     assert message.splitlines()[0] == "Run broke off"
+    assert message.count(KILLED) == 1, "whatever words the process that noticed it found"
     assert "Killed again." in message
+
+
+def test_a_killed_run_is_reported_once_its_last_retry_failed_and_not_if_a_user_canceled_that(watch: Watch) -> None:
+    instance = watch.world.instance
+    for scheduled, titles in (({}, []), ({"dagster/schedule_name": "x"}, ["Scheduled run broke off"])):
+        tags = {WILL_RETRY_TAG: "true", **scheduled}
+        first, second, third = (launched(watch, **tags) for _ in range(3))
+        for killed, again in ((first, second), (second, third)):
+            instance.report_run_failed(killed, "Killed.")
+            instance.add_run_tags(killed.run_id, {AUTO_RETRY_RUN_ID_TAG: again.run_id})
+            assert watch.tick() == [], "it was started again, and has not ended"
+        instance.report_run_canceled(third)
+        assert [text.splitlines()[0] for text in watch.tick()] == titles
 
 
 def test_a_killed_run_that_nothing_starts_again_is_reported(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from pipelines.loading.asking import asking_alone
 from pipelines.loading.progress import Progress
 from pipelines.schedules import JOB, range_tags
 from pipelines.settings import Settings
+from resources.database_errors import WarehouseError
 from tests.support.begun import begin
 from tests.support.command import Here, command_here
 from tests.support.waiting import wait_until
@@ -95,6 +96,18 @@ def test_a_probe_and_a_dry_run_wait_too_but_leave_no_file_where_nothing_was_load
             wait_until(partial(have_said, world, "Waiting for run 0123abcd", number), "it says that it waits")
             holder.is_waited_for.set()
         assert command.ended().code == 0
+
+
+def test_processes_that_reach_the_warehouse_by_different_links_take_turns_too(world: World) -> None:
+    lock = world.settings.asking_lock
+    assert lock is not None
+    for link in (world.directory / "link.duckdb", world.directory / "another.duckdb"):
+        link.symlink_to(world.database.path)
+        world.configure(warehouse_url=f"duckdb:///{link}")
+        assert world.settings.asking_lock == lock
+    lock.symlink_to(world.directory / "nowhere" / "lock")
+    with pytest.raises(WarehouseError, match="Cannot lock"), asking_alone(world.settings, "one", pytest.fail):
+        pass
 
 
 def test_the_first_question_of_the_next_process_keeps_to_the_limit_too(world: World) -> None:

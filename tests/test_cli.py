@@ -127,7 +127,7 @@ def test_from_the_first_load_to_sql(each_world: World, here: Here) -> None:
     code, out, _ = here("status", "--json")
     assert code == exit_codes.MISSING, "history since DEVIN_START_DATE is not loaded"
     whole = json.loads(out)
-    assert list(whole) == ["organizations", "runs", "schedule", "next_tick", "behind", "to_do"]
+    assert list(whole) == ["organizations", "runs", "schedule", "next_tick", "queued", "backfills", "behind", "to_do"]
     status = whole["organizations"]
     assert list(status) == [
         "first_day",

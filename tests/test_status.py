@@ -9,6 +9,8 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 import pytest
 import sqlalchemy as sa
+from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
+from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 
 from pipelines.alive import MARKS, marked_as_alive
 from pipelines.command import exit_codes
@@ -174,14 +176,44 @@ def test_a_run_without_days_is_listed_with_what_it_rebuilt(world: World, capsys:
         selected = job.get_subset(asset_selection={dg.AssetKey(name) for name in names})
         world.instance.create_run_for_job(selected, asset_selection=frozenset(dg.AssetKey(name) for name in names))
     world.instance.create_run_for_job(job, tags={"dagster/partition": "2025-03-04"})
-    runs = status(world.settings, world.instance).runs
-    assert [(run.days, run.rebuilt) for run in runs] == [
+    found = status(world.settings, world.instance)
+    assert [(run.days, run.rebuilt) for run in found.runs] == [
         ("2025-03-04", ""),
         ("", "organizations"),
         ("", "rollups, snapshot"),
     ]
-    show_runs(runs, "running", datetime.now(UTC))
+    show_runs(found)
     assert "none: rollups, snapshot" in capsys.readouterr().out
+
+
+def test_a_long_queue_hides_neither_the_run_in_progress_nor_how_the_last_ones_ended(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job, instance = world.definitions.resolve_job_def(JOB), world.instance
+    origin = RemoteJobOrigin(RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("own"), "__repository__"), JOB)
+    statuses = ["FAILURE", "CANCELED", "STARTED", *["QUEUED"] * 60]
+    for number, outcome in enumerate(statuses, start=1):
+        day = (date(2025, 3, 1) + timedelta(number)).isoformat()
+        instance.create_run_for_job(
+            job, status=dg.DagsterRunStatus(outcome), tags={"dagster/partition": day}, remote_job_origin=origin
+        )
+    asked = PartitionBackfill(
+        "thebackf",
+        BulkActionStatus.REQUESTED,
+        from_failure=False,
+        tags={},
+        backfill_timestamp=0.0,
+        asset_selection=[dg.AssetKey(ORGANIZATIONS.cells.name)],
+    )
+    instance.add_backfill(asked)
+    found = status(world.settings, instance)
+    assert [run.outcome for run in found.runs] == ["started", "canceled", "failure"]
+    assert (len(found.queued), found.backfills) == (60, ["thebackf"])
+    show_runs(found)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "Queued: 2025-03-05…2025-05-03 (60 days)." in shown
+    assert "never │ 2025-03-03 │ canceled" in shown
+    assert "Not finished: backfill thebackf of the Dagster UI." in shown
 
 
 def test_the_next_tick_is_that_of_the_schedule(world: World) -> None:
@@ -202,7 +234,7 @@ def test_programs_get_the_whole_status_as_json(loaded: World, capsys: pytest.Cap
     code, shown = in_this_process(capsys, loaded.environment, "status", "--json")
     whole = json.loads(shown)
     assert code == exit_codes.MISSING
-    assert list(whole) == ["organizations", "runs", "schedule", "next_tick", "behind", "to_do"]
+    assert list(whole) == ["organizations", "runs", "schedule", "next_tick", "queued", "backfills", "behind", "to_do"]
     assert whole["behind"] == ["published_snapshot"]
     of_organizations = whole["organizations"]
     assert (of_organizations["days"][FIRST], of_organizations["days"][THIRD]) == ("proven", "unattributed")

@@ -16,6 +16,8 @@ import sqlalchemy as sa
 from playwright.sync_api import Page
 
 from pipelines.command import exit_codes
+from pipelines.command.recorded_runs import Run
+from pipelines.command.webserver import what_goes_on
 from tests.support.browser import chromium
 from tests.support.command import devin_sessions
 from tests.support.graphql import LAUNCH, RUNS, graphql
@@ -213,6 +215,18 @@ def test_a_ui_that_cannot_start_says_why(world: World) -> None:
     code, out, err = devin_sessions("ui")
     assert (code, out) == (exit_codes.WRONG_USE, "")
     assert f"{file} has to be a directory." in err
+
+
+def test_a_ui_that_ends_says_which_runs_and_backfills_go_on() -> None:
+    left = [
+        Run(None, "2025-03-09…2025-03-12", "", "queued", None),
+        Run(None, "2025-03-05…2025-03-08", "", "queued", None),
+        Run(None, "2025-03-01…2025-03-04", "", "starting", None),
+    ]
+    said = what_goes_on(left, ["thebackf"])
+    assert "Still running, and goes on until it ends: 2025-03-01…2025-03-04 (4 days). " in said, "its process began"
+    assert "Still queued, and starts when devin-sessions ui runs again: 2025-03-05…2025-03-12 (8 days). " in said
+    assert said.endswith("Not finished, and goes on when devin-sessions ui runs again: backfill thebackf.")
 
 
 def test_webserver_py_was_compared_with_the_installed_version_of_dagster() -> None:

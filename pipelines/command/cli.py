@@ -127,7 +127,7 @@ def show_status(
         for dimension, state in found.dimensions.items():
             show_coverage(state.coverage, dimension)
             show_calendar(state.days)
-        show_runs(found.runs, found.schedule, found.next_tick)
+        show_runs(found)
         for sentence in found.to_do:
             say(sentence)
     if found.to_do:

@@ -1,21 +1,23 @@
 """What Dagster's record has of this project's runs: the last ones, and those that have not ended."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from itertools import islice
 
 import dagster as dg
-from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
+from dagster._core.storage.dagster_run import FINISHED_STATUSES, NOT_FINISHED_STATUSES
 
 from pipelines.alive import is_killed
 from pipelines.asset_keys import ACTIVITY_REPORT, PUBLISHED_SNAPSHOT, is_any_ours
+from pipelines.partitions import format_days
 from pipelines.schedules import JOBS
 from pipelines.settings import Settings
 from warehouse import tables
 
 RUNS_SHOWN = 5
 _RUNS_READ = 50
+_NOT_QUEUED = [status for status in dg.DagsterRunStatus if status is not dg.DagsterRunStatus.QUEUED]
 
 
 @dataclass(frozen=True)
@@ -31,24 +33,48 @@ class Run:
     outcome: str
     seconds: float | None
 
+    @property
+    def has_ended(self) -> bool:
+        return self.outcome in [status.value.lower() for status in FINISHED_STATUSES]
+
 
 def last_runs(instance: dg.DagsterInstance, settings: Settings) -> list[Run]:
-    """The last runs, newest first."""
-    return list(islice(_runs(instance, settings), RUNS_SHOWN))
+    """The last runs, newest first, without those that are queued: a backfill in the UI queues any number of them."""
+    return list(islice(_runs(instance, settings, _NOT_QUEUED, _RUNS_READ), RUNS_SHOWN))
+
+
+def queued_runs(instance: dg.DagsterInstance, settings: Settings) -> list[Run]:
+    """The runs that wait until others have ended, newest first."""
+    return list(_runs(instance, settings, [dg.DagsterRunStatus.QUEUED]))
 
 
 def unfinished_runs(instance: dg.DagsterInstance, settings: Settings) -> list[Run]:
-    """The runs that have not ended and were not killed, newest first; those that have not started are queued."""
+    """The runs that have not ended and were not killed, newest first, queued ones included."""
     return [run for run in _runs(instance, settings, NOT_FINISHED_STATUSES) if run.outcome != "killed"]
 
 
+def what_of(runs: Sequence[Run]) -> str:
+    """The days of these runs, and what those update that load no days."""
+    days: set[date] = set()
+    for run in runs:
+        if run.days:
+            first, last = (date.fromisoformat(run.days.split("…")[end]) for end in (0, -1))
+            days.update(first + timedelta(number) for number in range((last - first).days + 1))
+    return ", ".join(
+        [*([format_days(sorted(days))] if days else []), *dict.fromkeys(run.rebuilt for run in runs if run.rebuilt)]
+    )
+
+
 def _runs(
-    instance: dg.DagsterInstance, settings: Settings, statuses: list[dg.DagsterRunStatus] | None = None
+    instance: dg.DagsterInstance,
+    settings: Settings,
+    statuses: Sequence[dg.DagsterRunStatus],
+    limit: int | None = None,
 ) -> Iterator[Run]:
     records = [
         record
         for job in JOBS
-        for record in instance.get_run_records(dg.RunsFilter(job_name=job, statuses=statuses), _RUNS_READ)
+        for record in instance.get_run_records(dg.RunsFilter(job_name=job, statuses=statuses), limit)
     ]
     for record in sorted(records, key=lambda record: record.storage_id, reverse=True):
         if not _is_ours(instance, record.dagster_run, settings):

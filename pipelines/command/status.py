@@ -1,6 +1,6 @@
 """How much of history is loaded and proven, how the last runs ended, when the next one is, and what to do."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Literal
 
@@ -8,7 +8,8 @@ import dagster as dg
 
 from pipelines.behind import CATCH_UP, behind
 from pipelines.command.dagster_home import using_run_record
-from pipelines.command.recorded_runs import Run, last_runs
+from pipelines.command.recorded_runs import Run, last_runs, queued_runs
+from pipelines.follow import unfinished_backfills
 from pipelines.ledger import missing_days, open_read_only
 from pipelines.loading.changed_settings import Incompatible, describe_moved, moved_days
 from pipelines.partitions import closed_days, daily_partitions, format_days, ranges
@@ -39,6 +40,7 @@ class DimensionStatus:
 class Status:
     """The whole status. `to_do` is empty if there is nothing to do; `next_tick` is when the schedule starts a run next.
 
+    `queued` are the runs that wait for others to end, and `backfills` the ids of those in the UI that have not ended.
     `behind` lists the assets that are older than the stored days.
     """
 
@@ -46,6 +48,8 @@ class Status:
     runs: list[Run]
     schedule: Schedule
     next_tick: datetime
+    queued: list[Run] = field(default_factory=list)
+    backfills: list[str] = field(default_factory=list)
     behind: list[str] = field(default_factory=list)
     to_do: list[str] = field(default_factory=list)
 
@@ -61,6 +65,8 @@ class Status:
             "runs": [asdict(run) for run in self.runs],
             "schedule": self.schedule,
             "next_tick": self.next_tick,
+            "queued": [asdict(run) for run in self.queued],
+            "backfills": self.backfills,
             "behind": self.behind,
             "to_do": self.to_do,
         }
@@ -97,9 +103,17 @@ def status(settings: Settings, instance: dg.DagsterInstance | None) -> Status:
     late = behind(settings).assets
     if late:
         to_do.append(f"Behind the stored days: {', '.join(late)}. To catch up: {CATCH_UP}")
+    found = Status(dimensions, [], "not running", next_tick(settings, datetime.now(UTC)), behind=late, to_do=to_do)
+    if instance is None:
+        return found
     with using_run_record():
-        runs, schedule = (last_runs(instance, settings), _schedule(instance)) if instance else ([], "not running")
-    return Status(dimensions, runs, schedule, next_tick(settings, datetime.now(UTC)), late, to_do)
+        return replace(
+            found,
+            runs=last_runs(instance, settings),
+            schedule=_schedule(instance),
+            queued=queued_runs(instance, settings),
+            backfills=unfinished_backfills(instance, settings),
+        )
 
 
 def _to_do(dimension: Dimension, missing: list[date], state: DimensionStatus, settings: Settings) -> list[str]:

@@ -1,13 +1,13 @@
 """What `status` and the demo show: how much is loaded and proven, the calendar of days, and the last runs."""
 
-from collections.abc import Mapping, Sequence
-from datetime import date, datetime
+from collections.abc import Mapping
+from datetime import date
 
 from rich.text import Text
 
-from pipelines.command.recorded_runs import Run
+from pipelines.command.recorded_runs import what_of
 from pipelines.command.screen import out, say, show_table
-from pipelines.command.status import Schedule
+from pipelines.command.status import Status
 from warehouse.dimensions import Dimension
 from warehouse.reads import Coverage, DayState
 
@@ -65,20 +65,24 @@ def show_calendar(days: Mapping[date, DayState]) -> None:
     out.print(legend, soft_wrap=not out.is_terminal)
 
 
-def show_runs(runs: Sequence[Run], schedule: Schedule, next_tick: datetime) -> None:
-    """Print the last runs, and when the schedule starts the next one."""
+def show_runs(found: Status) -> None:
+    """Print the last runs, what is queued, and when the schedule starts the next run."""
     rows = [
         (
-            f"{run.started_at:%Y-%m-%d %H:%M} UTC" if run.started_at else "not yet",
+            f"{run.started_at:%Y-%m-%d %H:%M} UTC" if run.started_at else "never" if run.has_ended else "not yet",
             run.days or f"none: {run.rebuilt}",
             run.outcome,
             "" if run.seconds is None else f"{run.seconds:,.0f} s",
         )
-        for run in runs
+        for run in found.runs
     ]
     if rows:
         show_table("Last runs", ["started", "days", "outcome", "took"], rows)
-    at = f"Next run: {next_tick:%Y-%m-%d %H:%M %Z}"
+    if found.queued:
+        say(f"Queued: {what_of(found.queued)}.")
+    if found.backfills:
+        say(f"Not finished: backfill {', '.join(found.backfills)} of the Dagster UI.")
+    at = f"Next run: {found.next_tick:%Y-%m-%d %H:%M %Z}"
     say(
         {
             "running": f"{at}.",
@@ -87,5 +91,5 @@ def show_runs(runs: Sequence[Run], schedule: Schedule, next_tick: datetime) -> N
             "unknown": f"{at}, if the schedule is running by then.",
             "switched off": "Next run: none, the schedule is switched off. Switch it on in the Dagster UI, under "
             "Automation.",
-        }[schedule]
+        }[found.schedule]
     )

@@ -31,8 +31,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from pipelines.command import code_server, interrupts
 from pipelines.command.dagster_home import WORKSPACE, using_run_record
 from pipelines.command.own_group import kill_own_group
-from pipelines.command.recorded_runs import Run, unfinished_runs
+from pipelines.command.recorded_runs import Run, unfinished_runs, what_of
 from pipelines.command.screen import is_json, say
+from pipelines.follow import unfinished_backfills
 from pipelines.settings import Settings
 
 ADDRESS = "127.0.0.1"
@@ -136,25 +137,27 @@ def serve(instance: dg.DagsterInstance, settings: Settings, port: int) -> None:
                     "above. Start devin-sessions ui again."
                 )
     with using_run_record():
-        left = unfinished_runs(instance, settings)
-    if left:
-        say(_what_goes_on(left), "runs_go_on", runs=[asdict(run) for run in left])
+        left, backfills = unfinished_runs(instance, settings), unfinished_backfills(instance, settings)
+    if left or backfills:
+        say(what_goes_on(left, backfills), "runs_go_on", runs=[asdict(run) for run in left], backfills=backfills)
 
 
-def _what_goes_on(left: list[Run]) -> str:
-    """What becomes of the runs that the UI leaves behind."""
-    shown = {
-        is_queued: ", ".join(run.days or run.rebuilt for run in left if (run.started_at is None) is is_queued)
-        for is_queued in (False, True)
-    }
+def what_goes_on(left: list[Run], backfills: list[str]) -> str:
+    """What becomes of the runs and the backfills that the UI leaves behind."""
+    queued = [run for run in left if run.outcome in ("queued", "not_started")]
+    running = [run for run in left if run not in queued]
     sentences = []
-    if shown[False]:
+    if running:
         sentences.append(
-            f"Still running, and goes on until it ends: {shown[False]}. Watch it with devin-sessions status; to stop "
-            "it, start devin-sessions ui again and terminate it there."
+            f"Still running, and goes on until it ends: {what_of(running)}. Watch it with devin-sessions status; to "
+            "stop it, start devin-sessions ui again and terminate it there."
         )
-    if shown[True]:
-        sentences.append(f"Still queued, and starts when devin-sessions ui runs again: {shown[True]}.")
+    if queued:
+        sentences.append(f"Still queued, and starts when devin-sessions ui runs again: {what_of(queued)}.")
+    if backfills:
+        sentences.append(
+            f"Not finished, and goes on when devin-sessions ui runs again: backfill {', '.join(backfills)}."
+        )
     return " ".join(sentences)
 
 

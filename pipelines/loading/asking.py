@@ -37,7 +37,7 @@ def asking_alone(
     try:
         since = _acquire(lock, path, say)
     except OSError as error:
-        if leaves_no_file or not path.exists():  # then the warehouse cannot be used either, and says why
+        if leaves_no_file or not os.path.lexists(path):  # then the warehouse cannot be used either, and says why
             yield
             return
         found = obstacle(error, path)

@@ -5,11 +5,12 @@ import sqlite3
 from pathlib import Path
 
 import duckdb
+import psycopg
 import pytest
 import sqlalchemy as sa
 
 from resources.database import Database
-from resources.database_errors import WarehouseDamaged, WarehouseError, WarehouseLocked
+from resources.database_errors import WarehouseDamaged, WarehouseError, WarehouseLocked, explain
 from tests.support.databases import PASSWORD, as_superuser, database_at, insert, numbers, refusal
 from tests.support.ports import free_port
 
@@ -36,6 +37,13 @@ def test_a_database_that_does_not_exist_is_reported(on_postgresql: Database) -> 
     assert "/nowhere cannot be opened: " in message
     assert 'database "nowhere" does not exist' in message
     assert message.endswith("Check WAREHOUSE_URL.")
+
+
+def test_a_replica_that_took_over_without_being_promoted_is_told_as_one() -> None:
+    replica = Database("postgresql+psycopg://writer@127.0.0.1/db")
+    message = str(explain(replica, psycopg.errors.FeatureNotSupported("cannot access unlogged relations in recovery")))
+    assert "accepts no writes" in message
+    assert "It is a replica" in message
 
 
 def test_a_connection_that_is_cut_within_a_block_is_reported_and_the_block_is_undone(on_postgresql: Database) -> None:
