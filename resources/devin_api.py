@@ -204,7 +204,7 @@ class DevinClient:
         while True:
             description = f"Listing sessions from {zulu(start)} to {zulu(end)} from offset {items}"
             params = [*window, *self.version.page(items, cursor)]
-            body = await self._retries.get(Request(path, params, description, "list"))
+            body = await self._retries.get(Request(path, params, description, "list", is_private=True))
             page = parse_sessions(body, self.version, description)
             items, cursor = items + page.number, page.cursor
             within = {hash(session.session_id): session for session in page.items if start <= session.created_at < end}
