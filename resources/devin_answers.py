@@ -25,14 +25,14 @@ REFUSALS = frozenset({400, 403, 404, 410, 422})
 class Request:
     """One request to send. `description` is for messages, such as "Counting sessions of organization org-1 from …".
 
-    `scope` is whom a refusal is about; `ids` lists them if it is "some". `is_private`: no message quotes a response,
-    beyond the API's own words for an error.
+    `scope` is what a refusal is about: "everyone", so that it is about the key; "some", whom `ids` lists; a "list"; or
+    the "form" of the request. `is_private`: no message quotes a response, beyond the API's own words for an error.
     """
 
     path: str
     params: Params
     description: str
-    scope: Literal["everyone", "some", "list"]
+    scope: Literal["everyone", "some", "list", "form"]
     ids: tuple[str, ...] = ()
     is_private: bool = False
 
