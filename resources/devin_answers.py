@@ -25,24 +25,32 @@ REFUSALS = frozenset({400, 403, 404, 410, 422})
 class Request:
     """One request to send. `description` is for messages, such as "Counting sessions of organization org-1 from …".
 
-    `scope` is whom a refusal is about; `ids` lists them if it is "some".
+    `scope` is what a refusal is about: "everyone", so that it is about the key; "some", whom `ids` lists; a "list"; or
+    the "form" of the request. `is_private`: no message quotes a response, beyond the API's own words for an error.
     """
 
     path: str
     params: Params
     description: str
-    scope: Literal["everyone", "some", "list"]
+    scope: Literal["everyone", "some", "list", "form"]
     ids: tuple[str, ...] = ()
+    is_private: bool = False
 
 
 @dataclass(frozen=True)
 class Response:
-    """A response, from the API or from something in between. `retry_after` is in seconds."""
+    """A response, from the API or from something in between. `retry_after` is in seconds; `is_private` as requested."""
 
     status: int
     content_type: str
     body: bytes
     retry_after: float | None
+    is_private: bool = False
+
+    @property
+    def detail(self) -> str:
+        """The error message in the body, in parentheses and short enough for a sentence; empty if there is none."""
+        return _error_detail(self.body, self.is_private)
 
     @property
     def is_from_api(self) -> bool:
@@ -57,7 +65,7 @@ class Response:
 
     def __str__(self) -> str:
         kind = "" if self.is_from_api else f" as {sanitized(self.content_type, 60) or 'no content type'}"
-        return f"{self.status}{kind} {_error_detail(self.body)}".rstrip()
+        return f"{self.status}{kind} {self.detail}".rstrip()
 
 
 # What to do about a response that is not the API's own. Any other 3xx is treated as 302.
@@ -106,7 +114,7 @@ def parse_response(response: Response, request: Request, version: V2 | V3) -> di
                 "Ask the API's owner."
             ) from None
         except (ValueError, RecursionError):
-            message = f"the API returned 200 with a body that is not JSON: {_error_detail(body)}"
+            message = f"the API returned 200 with a body that is not JSON: {response.detail}"
             raise TransientFailure(message) from None
         if not isinstance(answer, dict):
             raise ContractBroken(
@@ -115,7 +123,7 @@ def parse_response(response: Response, request: Request, version: V2 | V3) -> di
         return answer
     retry_after = response.retry_after
     if status in RETRIED_STATUSES:
-        message = f"the API returned {status} {_error_detail(body)}".rstrip()
+        message = f"the API returned {status} {response.detail}".rstrip()
         raise TransientFailure(message, retry_after, pauses_all=status == 429 or retry_after is not None)
     if response.is_from_api:
         if status == 401 or (status == 403 and request.scope == "everyone"):
@@ -167,8 +175,7 @@ def parse_retry_after(headers: Mapping[str, str]) -> float | None:
     return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
-def _error_detail(body: bytes) -> str:
-    """The error message in a body, in parentheses and short enough for a sentence; empty if there is none."""
+def _error_detail(body: bytes, is_private: bool) -> str:
     text = body.decode("utf-8", "replace")
     if b"\0" in body or text.count("\N{REPLACEMENT CHARACTER}") > len(text) // 10:
         return f"({len(body):,} bytes that are not text)"
@@ -177,7 +184,8 @@ def _error_detail(body: bytes) -> str:
         detail = answer.get("detail") or answer["title"]
         text = detail if isinstance(detail, str) else "; ".join(f"{d['loc'][-1]}: {d['msg']}" for d in detail)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
-        pass
+        if is_private:
+            return f"({len(body):,} bytes)"
     text = sanitized(text)
     return f"({text})" if text else ""
 

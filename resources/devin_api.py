@@ -183,6 +183,17 @@ class DevinClient:
         request = Request(self.version.sessions_path, params, description, scope, (*org_ids, *user_ids))
         return parse_count(await self._retries.get(request), self.version, description)
 
+    async def count_by_start_and_end(self, start: datetime, end: datetime) -> int:
+        """What the API counts if the period is sent as `start` and `end`, which it may ignore: nothing describes them.
+
+        Raises Rejected if it refuses them.
+        """
+        period = [value for _, value in self.version.window(start, end)]
+        params = list(zip(("start", "end"), period, strict=True))
+        description = f"Counting sessions by start and end from {zulu(start)} to {zulu(end)}"
+        request = Request(self.version.sessions_path, params, description, "form")
+        return parse_count(await self._retries.get(request), self.version, description)
+
     async def organizations(self) -> Listed[Organization]:
         """Every organization that the API lists, over all pages."""
         items, problem = await self._list(self.version.organizations, "DEVIN_ORG_IDS")
@@ -204,7 +215,7 @@ class DevinClient:
         while True:
             description = f"Listing sessions from {zulu(start)} to {zulu(end)} from offset {items}"
             params = [*window, *self.version.page(items, cursor)]
-            body = await self._retries.get(Request(path, params, description, "list"))
+            body = await self._retries.get(Request(path, params, description, "list", is_private=True))
             page = parse_sessions(body, self.version, description)
             items, cursor = items + page.number, page.cursor
             within = {hash(session.session_id): session for session in page.items if start <= session.created_at < end}

@@ -31,7 +31,7 @@ class Listing:
 class V2:
     """Personal keys of Enterprise admins; ISO date-times; pagination by offset.
 
-    The contract has two pairs of window parameters; only the pair that it describes is sent.
+    The contract has two pairs of window parameters; counts are asked for by the pair that it describes.
     `window_end` is whether the API counts the end of a window, which no contract says.
     """
 
@@ -44,6 +44,7 @@ class V2:
     )
     users: ClassVar[Listing] = Listing("user", "/v2/enterprise/members", "user_id", None, "created_at")
     key_to_set: ClassVar[str] = "the personal key (apk_user_…) of an Enterprise admin who still has access"
+    key_to_list_sessions: ClassVar[str] = "the personal key (apk_user_…) of an Enterprise admin"
 
     window_end: WindowEnd = "exclusive"
 
@@ -91,6 +92,9 @@ class V3:
     users: ClassVar[Listing] = Listing("user", "/v3/enterprise/members/users", "user_id", None, None)
     key_to_set: ClassVar[str] = (
         "the key (cog_…) of an enterprise service user that has the permission ViewAccountMetrics"
+    )
+    key_to_list_sessions: ClassVar[str] = (
+        "the key (cog_…) of an enterprise service user that also has the permission ViewAccountSessions"
     )
 
     window_end: WindowEnd = "exclusive"

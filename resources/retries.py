@@ -230,7 +230,8 @@ class Retries:
                 self.calls.clock.record(headers, sent_at_utc, datetime.now(UTC))
                 self._heed_limits(headers)
                 content_type = headers.get("content-type", "")
-                return Response(response.status_code, content_type, bytes(body), parse_retry_after(headers))
+                retry_after = parse_retry_after(headers)
+                return Response(response.status_code, content_type, bytes(body), retry_after, request.is_private)
         except TimeoutError:
             outcome = "no answer in time"
             raise TransientFailure(f"no complete response within {self.rules.timeout_seconds:g} s") from None

@@ -2,21 +2,32 @@
 
 import json
 import math
+import re
 from datetime import date, datetime, timedelta
 from typing import Any, Literal
 
 import pytest
 
 from pipelines.command import exit_codes
-from pipelines.command.probe import Finding, probe
+from pipelines.command.findings import Finding
+from pipelines.command.probe import probe
 from pipelines.definitions import devin_api_for
 from pipelines.partitions import closed_days, daily_partitions
 from resources.calls import Calls
+from resources.sandbox.contract import LIST_PATH, LIST_PATH_V3
+from resources.sandbox.faults import Fault
+from resources.sandbox.lies import Double, Enlarge, LeaveOut, Lie, Move, NeverEnd, Refuse, Shift, Spoil
+from resources.sandbox.listed import MARKERS
+from resources.sandbox.logged_request import LoggedRequest
 from resources.sandbox.server import Sandbox
+from resources.sandbox.sessions import NOBODY
 from tests.support.command import in_this_process
 from tests.support.world import World
 
 FIRST, LAST = "2025-03-03", "2025-03-09"
+LIST = "Does the list of sessions agree?"
+START_AND_END = "Does the API count by start and end too?"
+each_version = pytest.mark.parametrize("key", ["api_key", "service_key"], ids=["v2", "v3"])
 
 
 def findings(world: World, calls: Calls | None = None) -> dict[str, Finding]:
@@ -40,7 +51,9 @@ def test_an_api_that_behaves_well_is_good_in_everything_but_counting_unknown_ids
         "Do days add up?": "good",
         "Do several org_ids add up?": "good",
         "Do organizations add up to the total?": "good",
+        "Does the list of sessions agree?": "good",
         "What does an unknown organization return?": "note",
+        "Does the API count by start and end too?": "good",
         "How fast does it respond?": "good",
         "Does it report a rate limit?": "good",
     }
@@ -86,7 +99,7 @@ def test_an_id_in_the_setting_that_is_not_listed_is_reported(world: World) -> No
     assert "Check the ids" in finding.advice
 
 
-@pytest.mark.parametrize("key", ["api_key", "service_key"])
+@each_version
 def test_an_inclusive_end_is_detected_and_good_once_it_is_set_in_each_version(world: World, key: str) -> None:
     with Sandbox(organizations=5, end_is_inclusive=True) as source:
         world.configure(devin_api_url=source.url, devin_api_key=getattr(source, key))
@@ -126,6 +139,7 @@ def test_a_filter_that_uses_only_one_of_its_ids_is_detected(world: World, taken:
     assert found["Do several org_ids add up?"].verdict == "bad"
     assert "DEVIN_FETCH=direct" in found["Do several org_ids add up?"].advice
     assert found["Do organizations add up to the total?"].verdict == "good", "they are then requested one by one"
+    assert found[LIST].verdict == "good", "what the filter gets wrong is not the list's fault"
 
 
 def test_sessions_of_no_listed_organization_are_reported(world: World) -> None:
@@ -184,7 +198,8 @@ def test_a_rate_limit_that_is_announced_or_reached_is_reported(world: World) -> 
 
 def test_days_without_sessions_are_unknown_and_the_advice_is_to_probe_busier_ones(world: World) -> None:
     found = found_at(world, first_day=date(2026, 1, 1))
-    assert found["Do days add up?"].verdict == "unknown"
+    assert [found[it].verdict for it in ("Do days add up?", LIST, START_AND_END)] == ["unknown"] * 3
+    assert all("--until" in found[it].advice for it in (LIST, START_AND_END))
     assert "--until" in found["Do several org_ids add up?"].advice
 
 
@@ -193,6 +208,219 @@ def test_a_request_that_fails_is_a_finding_and_the_other_questions_are_still_ans
     found = findings(world)
     assert found["Do several org_ids add up?"].verdict == "unknown"
     assert found["What does an unknown organization return?"].verdict == "note"
+
+
+def list_finding(world: World, key: str, *lies: Lie) -> Finding:
+    """What the probe finds of the list of sessions, with these lies in it."""
+    world.configure(devin_api_key=getattr(world.source, key))
+    world.source.lie(*lies)
+    return findings(world)[LIST]
+
+
+def pages_read(source: Sandbox) -> int:
+    return sum(asked.path in (LIST_PATH, LIST_PATH_V3) for asked in source.requests)
+
+
+@each_version
+def test_a_list_of_sessions_that_agrees_saves_requests_and_takes_few_itself(world: World, key: str) -> None:
+    finding = list_finding(world, key)
+    days = world.days(FIRST, LAST)
+    sessions = world.source.truth(days[0].start, days[-1].end)
+    assert finding.verdict == "good"
+    assert finding.seen.startswith(f"Yes: {sessions:,} sessions, compared on 7 days and for 5 of 5 organizations.")
+    assert "far fewer requests, and each count is still proven" in finding.seen
+    assert pages_read(world.source) == math.ceil(sessions / 200)
+
+
+@each_version
+@pytest.mark.parametrize(
+    ("lie", "by"),
+    [(LeaveOut(share=0.5), "fewer"), (Double(share=0.5, has_same_id=False), "more"), (LeaveOut(share=1.0), "fewer")],
+    ids=["leaves out", "doubles", "empty"],
+)
+def test_a_list_that_leaves_out_or_doubles_sessions_is_a_note_with_the_days_and_organizations(
+    world: World, key: str, lie: Lie, by: str
+) -> None:
+    finding = list_finding(world, key, lie)
+    day, busiest = world.days(FIRST, FIRST)[0], world.source.organizations[0]
+    counted = world.source.truth(day.start, day.end)
+    assert finding.verdict == "note"
+    assert f" are counted. 7 of 7 days differ: {FIRST} " in finding.seen
+    assert f", not {counted:,} (" in finding.seen
+    assert finding.seen.count(f" {by})") == 2 * 3, "three days, three organizations"
+    assert f"Organizations that differ: {busiest.org_id} " in finding.seen
+    assert "asks for what differs itself, which takes more requests" in finding.advice
+
+
+def test_a_list_that_is_an_hour_off_differs_by_days(world: World) -> None:
+    assert "days differ" in list_finding(world, "api_key", Shift(timedelta(hours=5))).seen
+
+
+@each_version
+def test_a_list_that_moves_sessions_to_other_organizations_is_a_note(world: World, key: str) -> None:
+    finding = list_finding(world, key, Move(share=0.5))
+    assert finding.verdict == "note"
+    assert finding.seen.startswith("No: it agrees on each day, but not for each organization: org-")
+    assert " more)" in finding.seen
+    assert " fewer)" in finding.seen
+    assert "DEVIN_FETCH=differenced saves the attempt" in finding.advice
+
+
+def test_sessions_that_the_list_moves_to_an_organization_without_any_are_noticed_too(world: World) -> None:
+    world.configure(devin_org_ids=f"org-idle,{','.join(o.org_id for o in world.source.organizations[-1:])}")
+    finding = list_finding(world, "api_key", Move(share=0.1, to="org-idle"))
+    assert re.search(r": org-idle \d+, not 0 \(\d+ more\)", finding.seen)
+
+
+@each_version
+@pytest.mark.parametrize("status", [403, 404])
+def test_a_key_that_may_not_read_the_list_is_a_note_that_names_what_it_takes(
+    world: World, key: str, status: int
+) -> None:
+    finding = list_finding(world, key, Refuse(status))
+    assert finding.verdict == "note"
+    assert finding.seen.startswith("The key may not read it. Listing sessions from 2025-03-03")
+    assert f"returned {status}" in finding.seen
+    assert finding.advice.startswith("None needed: the job asks for each count instead")
+    assert ("ViewAccountSessions" if key == "service_key" else "personal key") in finding.advice
+    assert "DEVIN_FETCH=differenced never tries" in finding.advice
+
+
+@each_version
+@pytest.mark.parametrize(
+    ("lie", "sentence"),
+    [
+        (Refuse(500), "the API returned 500"),
+        (Refuse(422), "the API returned 422"),
+        (Enlarge(), "the response is longer than"),
+        (NeverEnd(), "the list does not end"),
+        (NeverEnd(repeats=True), "the list does not end"),
+    ],
+    ids=["500", "422", "10 MB", "never ends", "repeats"],
+)
+def test_a_list_that_fails_is_unknown_and_the_other_questions_are_still_answered(
+    world: World, key: str, lie: Lie, sentence: str
+) -> None:
+    world.configure(devin_api_key=getattr(world.source, key))
+    world.source.lie(lie)
+    found = findings(world)
+    assert found[LIST].verdict == "unknown"
+    assert sentence in found[LIST].seen
+    assert "nothing is wrong: the job asks for each count instead" in found[LIST].advice
+    assert found["What does an unknown organization return?"].verdict == "note"
+
+
+def test_no_more_than_50_pages_are_read(world: World) -> None:
+    busy, noon = world.source.organizations[0].org_id, world.days(FIRST, FIRST)[0].start + timedelta(hours=12)
+    days = world.days(FIRST, LAST)
+
+    def shorten(asked: LoggedRequest, page: Any) -> Any:
+        return page | {"items": page["items"][:1], "has_more": True}
+
+    fault: Fault = world.source.fail(path=LIST_PATH, rewrite=shorten, times=None)
+    world.source.add_sessions(busy, noon, 50 * 200 - world.source.truth(days[0].start, days[-1].end))
+    finding = findings(world)[LIST]
+    assert (finding.verdict, finding.seen) == ("unknown", "The list of sessions did not end within 50 pages.")
+    assert pages_read(world.source) == 51
+    fault.heal()
+    assert findings(world)[LIST].verdict == "good"
+    world.source.add_sessions(busy, noon)
+    read = pages_read(world.source)
+    finding = findings(world)[LIST]
+    assert (finding.verdict, finding.seen) == ("unknown", "It was not read: that would take 51 requests.")
+    assert pages_read(world.source) == read
+
+
+@pytest.mark.parametrize("fetch", ["differenced", "direct"])
+def test_the_list_is_not_read_if_the_setting_says_so(world: World, fetch: str) -> None:
+    world.configure(devin_fetch=fetch)
+    finding = findings(world)[LIST]
+    assert (finding.verdict, pages_read(world.source)) == ("note", 0)
+    assert f"DEVIN_FETCH={fetch} never reads it" in finding.seen
+
+
+@pytest.mark.parametrize("are_chosen", [False, True])
+def test_organizations_in_the_list_that_nobody_listed_are_named(world: World, are_chosen: bool) -> None:
+    noon = world.days(FIRST, FIRST)[0].start + timedelta(hours=12)
+    for number in range(4):
+        world.source.add_sessions(f"org-unlisted-{number}", noon, 5 - number, NOBODY)
+    if are_chosen:
+        world.configure(devin_org_ids=f"{world.source.organizations[0].org_id},org-unlisted-0")
+    finding = findings(world)[LIST]
+    assert (finding.verdict, finding.seen[:3]) == ("note", "Yes")
+    unlisted = [f"org-unlisted-{number} ({5 - number})" for number in range(4)][are_chosen:]
+    shown = ", ".join(unlisted if are_chosen else [*unlisted[:3], "and 1 more"])
+    assert finding.seen.endswith(f"It has sessions of organizations that aren't listed: {shown}.")
+    assert "set DEVIN_ORG_IDS" in finding.advice
+
+
+def test_sessions_without_an_organization_in_the_list_are_named_too(world: World) -> None:
+    finding = list_finding(world, "api_key", Spoil(name="org_id", value=None, share=0.5))
+    assert finding.seen.startswith("No: it agrees on each day, but not for each organization: ")
+    assert re.search(r"organizations that aren't listed: without an id \(\d+\)\.$", finding.seen)
+
+
+def test_an_organization_that_the_api_refuses_to_count_is_not_compared(world: World) -> None:
+    refused = world.source.organizations[3].org_id
+    world.source.fail(status=403, when=lambda asked: asked.org_ids == (refused,), times=None)
+    finding = findings(world)[LIST]
+    assert finding.verdict == "good"
+    assert "for 4 of 5 organizations" in finding.seen
+
+
+def test_nothing_private_of_the_list_is_shown(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    def cut(asked: LoggedRequest) -> bool:
+        return asked.path == LIST_PATH
+
+    page = json.dumps({"items": [{"title": MARKERS[0], "url": MARKERS[2]}]}).encode()
+    for body in (None, page, page[:-1], b"[" + page + b"]"):
+        world.source.heal()
+        if body:
+            world.source.fail(status=200, body=body, when=cut, times=None)
+        _, shown = in_this_process(capsys, world.environment, "probe", "--until", LAST, "--json")
+        (finding,) = [it for it in json.loads(shown) if it["question"] == LIST]
+        assert finding["verdict"] == ("unknown" if body else "good")
+        assert not [marker for marker in MARKERS if marker in shown]
+
+
+def sends_start_and_end(asked: LoggedRequest) -> bool:
+    return [name for name, _ in asked.params] == ["start", "end"]
+
+
+@each_version
+def test_the_pair_start_and_end_is_tried_once(world: World, key: str) -> None:
+    world.configure(devin_api_key=getattr(world.source, key))
+    finding = findings(world)[START_AND_END]
+    (asked,) = filter(sends_start_and_end, world.source.requests)
+    assert finding.verdict == "good"
+    if key == "api_key":
+        assert (asked.start, asked.end) == (world.days(FIRST, FIRST)[0].start, world.days(LAST, LAST)[0].end)
+        assert finding.seen.endswith(" sessions, as by start_date and end_date, which the job sends.")
+    else:
+        assert finding.seen == "No, it refuses them (422). The job sends time_after and time_before."
+
+
+@each_version
+@pytest.mark.parametrize("status", [400, 403, 422])
+def test_a_pair_that_is_refused_does_not_speak_of_the_key(world: World, key: str, status: int) -> None:
+    world.configure(devin_api_key=getattr(world.source, key))
+    world.source.fail(status=status, when=sends_start_and_end, times=None)
+    finding = findings(world)[START_AND_END]
+    assert finding.verdict == "good"
+    assert finding.seen.startswith(f"No, it refuses them ({status}).")
+
+
+def test_a_pair_that_is_ignored_is_a_note_with_both_numbers(world: World) -> None:
+    world.source.fail(body=b'{"sessions_count": 12345}', when=sends_start_and_end, times=None)
+    finding = findings(world)[START_AND_END]
+    assert finding.verdict == "note"
+    assert finding.seen.startswith("No: with them it counts 12,345 sessions, not ")
+    assert "the job sends start_date and end_date" in finding.advice
+
+
+def test_a_pair_that_fails_is_unknown(world: World) -> None:
+    world.source.fail(status=503, when=sends_start_and_end, times=None)
+    assert findings(world)[START_AND_END].verdict == "unknown"
 
 
 def test_latency_is_measured_over_all_requests(world: World) -> None:
@@ -211,9 +439,9 @@ def test_the_command_probes_the_week_up_to_a_given_day(
     world.configure(devin_start_date=start)
     _, shown = in_this_process(capsys, world.environment, "probe", "--until", LAST, "--json")
     found = json.loads(shown)
-    assert [list(finding) for finding in found] == [["question", "verdict", "seen", "advice"]] * 8
+    assert [list(finding) for finding in found] == [["question", "verdict", "seen", "advice"]] * 10
     assert found[0]["seen"].endswith(f" sessions, {max(start, FIRST)} to {LAST}.")
-    assert found[5]["advice"].startswith("Check the ids in DEVIN_ORG_IDS")
+    assert found[6]["advice"].startswith("Check the ids in DEVIN_ORG_IDS")
 
 
 def test_the_command_probes_the_last_closed_week_if_no_day_is_given(

@@ -1,15 +1,17 @@
 """`devin-sessions probe`: sends a few requests to see whether the API behaves as the job assumes.
 
 The API's documentation leaves open whether the end of a window is inclusive, whether filters with several
-organizations add up, and what an unknown organization returns. Each finding has a verdict and, if necessary, what to
-set.
+organizations add up, what an unknown organization returns, and whether the list of sessions agrees with the counts.
+Each finding has a verdict and, if necessary, what to set.
 """
 
-from collections.abc import Coroutine, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
-from typing import Any, Literal
 
+from pipelines.command import probe_list
+from pipelines.command.findings import PROBE_BUSIER_DAYS, Finding, or_unknown
+from pipelines.command.probe_list import ListComparison
 from pipelines.command.screen import complain
 from pipelines.definitions import devin_api_for
 from pipelines.loading.asking import asking_alone
@@ -27,18 +29,6 @@ PATIENCE_SECONDS = 15.0  # a person is waiting
 MAX_ORGANIZATION_REQUESTS = 50
 
 CLOCKS_DIFFER = timedelta(minutes=1)
-
-Verdict = Literal["good", "note", "bad", "unknown"]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """The answer to one question: the verdict, what was seen, and what to do about it."""
-
-    question: str
-    verdict: Verdict
-    seen: str
-    advice: str = ""
 
 
 def impatient(settings: Settings, activity: str) -> DevinAPI:
@@ -77,6 +67,8 @@ class _Probe:
     calls: Calls
     counts_per_day: list[int] = field(default_factory=list)
     org_ids: list[str] = field(default_factory=list)
+    known_ids: Collection[str] | None = None
+    totals: dict[tuple[str, ...], int] = field(default_factory=dict)
     filters_add_up: bool = False
 
     async def findings(self) -> list[Finding]:
@@ -85,11 +77,13 @@ class _Probe:
             return [of_key]
         return [
             of_key,
-            await _or_unknown("Can organizations be listed?", self._listing()),
-            await _or_unknown("Do days add up?", self._days_add_up()),
-            await _or_unknown("Do several org_ids add up?", self._filters_add_up()),
-            await _or_unknown("Do organizations add up to the total?", self._organizations_add_up()),
-            await _or_unknown("What does an unknown organization return?", self._unknown_organization()),
+            await or_unknown("Can organizations be listed?", self._listing()),
+            await or_unknown("Do days add up?", self._days_add_up()),
+            await or_unknown("Do several org_ids add up?", self._filters_add_up()),
+            await or_unknown("Do organizations add up to the total?", self._organizations_add_up()),
+            await or_unknown(probe_list.QUESTION, self._list_agrees(), probe_list.IF_IT_FAILS),
+            await or_unknown("What does an unknown organization return?", self._unknown_organization()),
+            await or_unknown("Does the API count by start and end too?", self._start_and_end()),
             self._latency(),
             self._limits(),
             *self._clocks(),
@@ -97,7 +91,8 @@ class _Probe:
 
     async def _count(self, *org_ids: str) -> int:
         """Sessions in the whole period."""
-        return await self.client.count(self.days[0].start, self.days[-1].end, org_ids=org_ids)
+        self.totals[org_ids] = await self.client.count(self.days[0].start, self.days[-1].end, org_ids=org_ids)
+        return self.totals[org_ids]
 
     async def _key(self) -> Finding:
         question = "Is the key accepted?"
@@ -117,9 +112,11 @@ class _Probe:
         try:
             listed = [organization.org_id for organization in (await self.client.organizations()).items]
         except Rejected as error:
+            self.known_ids = self.org_ids
             if self.org_ids:
                 return Finding(question, "note", str(error), "None needed: DEVIN_ORG_IDS has the ids to count.")
             return Finding(question, "bad", str(error), "Set DEVIN_ORG_IDS to the ids to count.")
+        self.known_ids = {*self.org_ids, *listed}
         self.org_ids = self.org_ids or listed
         absent = sorted(set(self.org_ids) - set(listed))
         if absent:
@@ -132,7 +129,7 @@ class _Probe:
         apart, together = sum(self.counts_per_day), await self._count()
         seen = f"{len(self.days)} days add up to {apart:,}; requested as one window, they have {together:,}."
         if apart == together == 0:
-            return Finding(question, "unknown", seen, "Probe days with sessions: devin-sessions probe --until DAY")
+            return Finding(question, "unknown", seen, PROBE_BUSIER_DAYS)
         if apart == together:
             return Finding(question, "good", seen)
         if apart > together and self.settings.devin_window_end == "exclusive":
@@ -159,7 +156,7 @@ class _Probe:
                 break
         if len(busy) < 2:
             seen = "Fewer than two organizations with sessions were found."
-            return Finding(question, "unknown", seen, "Probe busier days: devin-sessions probe --until DAY")
+            return Finding(question, "unknown", seen, PROBE_BUSIER_DAYS)
         (a, of_a), (b, of_b) = busy.items()
         both = await self._count(a, b)
         seen = f"{{{a}}} has {of_a:,} and {{{b}}} {of_b:,}; {{{a}, {b}}} has {both:,}."
@@ -191,6 +188,23 @@ class _Probe:
             return Finding(question, "note", seen, advice)
         return Finding(question, "bad", seen, "The API contradicts itself: ask its owner before you trust the numbers.")
 
+    async def _list_agrees(self) -> Finding:
+        fetch = self.settings.devin_fetch
+        if fetch in ("direct", "differenced"):
+            seen = f"It was not read, since DEVIN_FETCH={fetch} never reads it."
+            return Finding(
+                probe_list.QUESTION, "note", seen, "None needed. To compare it, probe with DEVIN_FETCH=auto."
+            )
+        return await ListComparison(
+            self.client,
+            self.days,
+            self.counts_per_day,
+            self.org_ids,
+            {ids: number for ids, number in self.totals.items() if ids},
+            self.filters_add_up,
+            self.known_ids,
+        ).finding()
+
     async def _unknown_organization(self) -> Finding:
         question = "What does an unknown organization return?"
         try:
@@ -204,6 +218,25 @@ class _Probe:
         return Finding(
             question, "note", "0, and no error.", "Check the ids in DEVIN_ORG_IDS: a misspelled one counts as 0."
         )
+
+    async def _start_and_end(self) -> Finding:
+        question = "Does the API count by start and end too?"
+        start, end = self.days[0].start, self.days[-1].end
+        documented = " and ".join(name for name, _ in self.client.version.window(start, end))
+        try:
+            number = await self.client.count_by_start_and_end(start, end)
+        except Rejected as error:
+            return Finding(question, "good", f"No, it refuses them ({error.status}). The job sends {documented}.")
+        total = self.totals.get((), sum(self.counts_per_day))
+        if number == total == 0:
+            return Finding(question, "unknown", f"They count 0 sessions, as {documented} do.", PROBE_BUSIER_DAYS)
+        if number == total:
+            return Finding(question, "good", f"Yes: {number:,} sessions, as by {documented}, which the job sends.")
+        seen = (
+            f"No: with them it counts {number:,} sessions, not {total:,}. It probably ignores them: without a period, "
+            "it counts the current billing cycle."
+        )
+        return Finding(question, "note", seen, f"None needed: the job sends {documented}. So should your own requests.")
 
     def _latency(self) -> Finding:
         median, most = self.calls.latency(0.5), self.calls.latency(0.95)
@@ -235,11 +268,3 @@ class _Probe:
             seen = f"It is {off_by} behind the API's. No number is wrong, but days are loaded that much later."
             return [Finding(question, "note", seen, "Set it right, for example with timedatectl set-ntp true.")]
         return []
-
-
-async def _or_unknown(question: str, finding: Coroutine[Any, Any, Finding]) -> Finding:
-    """The finding, or an unknown one if its requests fail."""
-    try:
-        return await finding
-    except DevinAPIError as error:
-        return Finding(question, "unknown", str(error), "Probe again. If it fails again, ask the API's owner.")

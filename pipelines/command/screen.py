@@ -20,7 +20,7 @@ from rich.text import Text
 from pipelines.command import interrupts
 
 if TYPE_CHECKING:  # importing it takes seconds, and help needs none of it
-    from pipelines.command.probe import Finding
+    from pipelines.command.findings import Finding
 
 WIDE = 100  # columns; a table of sentences needs as many
 MAX_WIDTH = 10_000  # characters, where no terminal limits the length of a line

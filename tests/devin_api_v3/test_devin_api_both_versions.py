@@ -10,7 +10,7 @@ from resources.devin_errors import ContractBroken, DevinAPIError, Rejected, Sour
 from resources.devin_key import KEY_VARIABLE
 from resources.devin_lists import Organization
 from resources.sandbox.server import Sandbox
-from tests.support.client import api, count, organizations, using
+from tests.support.client import END, START, api, count, everything_shown_by, organizations, using
 from tests.support.dialects import V3, Ask, Dialect, both_lists, counting, every_question, some
 
 TEN_MEGABYTES = 10 * 1024 * 1024
@@ -52,6 +52,24 @@ def test_a_web_page_instead_of_json_is_not_accepted(sandbox: Sandbox, dialect: D
     ):
         using(api(sandbox.url, max_tries=2), ask)
     assert len(sandbox.requests) == 2
+
+
+CUT_PAGES = [b'{"items": [{"title": "private-title', b'[{"title": "private-title"}]', b"private-title"]
+
+
+@pytest.mark.parametrize("status", [200, 203, 400, 500, 502])
+@pytest.mark.parametrize("body", CUT_PAGES, ids=["cut", "no object", "no JSON"])
+def test_what_may_be_part_of_the_list_of_sessions_is_not_quoted(
+    sandbox: Sandbox, dialect: Dialect, status: int, body: bytes
+) -> None:
+    async def listing(client: DevinClient) -> int:
+        return sum([len(sessions) async for sessions in client.sessions(START, END, 1)])
+
+    sandbox.fail(status=status, body=body, times=None)
+    with pytest.raises(DevinAPIError) as raised:
+        using(api(sandbox.url, max_tries=2), listing)
+    assert f"({len(body)} bytes)" in str(raised.value)
+    assert "private-title" not in everything_shown_by(raised.value)
 
 
 @every_question
