@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from pipelines.settings import Settings
 from resources.database import Database
+from resources.engines import engine
 from warehouse import migrations, reads, snapshot
 from warehouse.dimensions import Dimension
 
@@ -31,7 +32,7 @@ def open_read_only(database: Database) -> Iterator[sa.Connection]:
                 return
             if found:
                 raise OlderWarehouse(f"{database.name} was written by an older release. The next backfill migrates it.")
-    with sa.create_engine("duckdb://").begin() as connection:
+    with engine(sa.make_url("duckdb://"), {}).begin() as connection:
         migrations.migrate(connection)
         yield connection
 
