@@ -190,7 +190,9 @@ def test_sessions_of_an_unlisted_user_are_a_warning_that_says_whose_they_may_be(
     assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert check.description == (
         "The API counts sessions that belong to no listed user on 2025-04-02. "
-        "They may belong to service users or former members, in which case there is nothing to do."
+        "3 sessions on 1 day belong to service-user, which is not in the list of users. For former members there is "
+        "nothing to do. To count service-user too, list all users in DEVIN_USER_IDS, then run: devin-sessions backfill "
+        "--missing"
     )
     assert check.metadata["unattributed_sessions"].value == 3
     assert red(result, PER_USER) == {"counts_sum_to_control_totals"}

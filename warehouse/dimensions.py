@@ -18,6 +18,7 @@ class Dimension:
     setting: the environment variable that limits which of them are counted.
     is_extra: they are counted only if that variable is set, and messages about their counts say so; see `per_noun`.
     unattributed_hint: what to do if the API counts sessions of none of them although all of them were listed.
+    unlisted_hint: the same if the list of sessions names whose they are, `{ids}`.
     rollups: the tables built from their counts.
     """
 
@@ -30,11 +31,13 @@ class Dimension:
     setting: str
     is_extra: bool
     unattributed_hint: str
+    unlisted_hint: str
     listed: sa.Table
     cells: sa.Table
     totals: sa.Table
     revisions: sa.Table
     contradictions: sa.Table
+    unattributed: sa.Table
     rollups: tuple[sa.Table, ...]
 
     @property
@@ -61,11 +64,16 @@ ORGANIZATIONS = Dimension(
         "The key may lack permission to list every organization. If you know of others, list all of them in "
         "DEVIN_ORG_IDS, then run: devin-sessions backfill --missing"
     ),
+    unlisted_hint=(
+        "The key may lack permission to list every organization. To count {ids} too, list all organizations in "
+        "DEVIN_ORG_IDS, then run: devin-sessions backfill --missing"
+    ),
     listed=tables.organizations,
     cells=tables.daily_sessions,
     totals=tables.daily_totals,
     revisions=tables.session_revisions,
     contradictions=tables.contradictions,
+    unattributed=tables.unattributed_sessions,
     rollups=tables.ROLLUPS,
 )
 
@@ -79,11 +87,16 @@ USERS = Dimension(
     setting="DEVIN_USER_IDS",
     is_extra=True,
     unattributed_hint="They may belong to service users or former members, in which case there is nothing to do.",
+    unlisted_hint=(
+        "For former members there is nothing to do. To count {ids} too, list all users in DEVIN_USER_IDS, then run: "
+        "devin-sessions backfill --missing"
+    ),
     listed=tables.users,
     cells=tables.user_daily_sessions,
     totals=tables.user_daily_totals,
     revisions=tables.user_session_revisions,
     contradictions=tables.user_contradictions,
+    unattributed=tables.user_unattributed_sessions,
     rollups=(),
 )
 

@@ -1,13 +1,13 @@
 """The only functions that write rows, except for rollups. Each runs in the caller's transaction and can be repeated."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any
 
 import sqlalchemy as sa
 
-from warehouse import rollups, stored_days, tables
+from warehouse import rollups, stored_days, tables, unattributed
 from warehouse.dimensions import Dimension
 from warehouse.staging import staged, upsert
 
@@ -54,6 +54,7 @@ class Reading:
     how: how the count of an id is known, where it was not "asked" for itself: "derived" or "listed".
     expected: how many ids were to be counted.
     lacking: how many of these have no count for that day, neither from this reading nor from an earlier one.
+    others: the sessions of ids that were not read, where the list of sessions names them; None: of no id.
     """
 
     day: date
@@ -65,6 +66,7 @@ class Reading:
     expected: int
     lacking: int = 0
     contradictions: Sequence[Contradiction] = ()
+    others: Mapping[str | None, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -142,9 +144,9 @@ def store_days(
 
     A day's sum and unattributed count are computed from its cells as stored afterwards, so that the proof is about
     what analysts read. An unchanged count keeps its loaded_at and run_id, unless it came from another version of the
-    API. The contradictions replace earlier ones. Where a day's window was another one until now, nothing is kept that
-    was counted in that: neither counts of ids that are not in the reading nor contradictions. Of a day that another
-    run has read later, and stored meanwhile, this reading changes nothing.
+    API. Contradictions, and the names of unattributed sessions, replace earlier ones. Where a day's window was another
+    one until now, nothing is kept of that: neither counts of ids that are not in the reading nor contradictions. Of a
+    day that another run has read later, and stored meanwhile, this reading changes nothing.
 
     Raises TypeError or ValueError for values that can't be a count, an id or a day; see `staging.staged`.
     """
@@ -180,6 +182,8 @@ def store_days(
     with staged(connection, dimension.totals, totals) as of_days:
         upsert(connection, dimension.totals, of_days)
     _replace_contradictions(connection, dimension, readings, moved, provenance)
+    others = {reading.day: reading.others for reading in readings}
+    unattributed.store(connection, dimension, others, moved, loaded_at=by.loaded_at, run_id=by.run_id)
     _correct_first_seen(connection, dimension, provenance.loaded_at)
     rollups.mark_stale(connection, dimension, days)
     return {
@@ -290,13 +294,12 @@ def store_expected_days(connection: sa.Connection, first_day: date, last_day: da
 def store_day_boundary(connection: sa.Connection, timezone: str, day_start_hour: int) -> None:
     """Record where a day begins, to tell a changed setting from changed rules of the time zone."""
     connection.execute(sa.delete(tables.day_boundary))
-    row = sa.insert(tables.day_boundary).values(timezone=timezone, day_start_hour=day_start_hour)
-    connection.execute(row)
+    connection.execute(sa.insert(tables.day_boundary).values(timezone=timezone, day_start_hour=day_start_hour))
 
 
 def forget_days(connection: sa.Connection, dimension: Dimension, days: Sequence[date]) -> None:
     """Delete everything that was read on these days, so that they count as not loaded."""
-    for table in (dimension.cells, dimension.totals, dimension.contradictions):
+    for table in (dimension.cells, dimension.totals, dimension.contradictions, dimension.unattributed):
         connection.execute(sa.delete(table).where(table.c.day.in_(days)))
     rollups.mark_stale(connection, dimension, days)
 

@@ -13,6 +13,7 @@ from anyio.from_thread import BlockingPortal
 from pipelines.loading.answers import DayAnswers, Errors
 from pipelines.loading.block_size import PlannedBlock
 from pipelines.loading.collect import collect_differenced, collect_direct, collect_listed
+from pipelines.loading.listed import Proposal
 from pipelines.loading.progress import Progress
 from pipelines.loading.proposing import SessionList
 from pipelines.loading.workers import Workers
@@ -67,6 +68,10 @@ class BlockFetcher:
 
         found = await asyncio.gather(*(refusal(id_, day) for id_, day in last.items()))
         return {id_: error for id_, error in zip(last, found, strict=True) if error}
+
+    def read_list(self, of_day: DayAnswers) -> Proposal | None:
+        """The sessions that the list has on one day with a control total; None if it can't be read."""
+        return self.portal.call(self.list.read, [of_day])
 
     def remember(self, answers: Sequence[DayAnswers]) -> None:
         """Add the counts of this block to the activity that is expected in the next."""

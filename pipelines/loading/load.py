@@ -15,6 +15,7 @@ from pipelines.loading.asking import run_asking_alone
 from pipelines.loading.block_size import PlannedBlock, Wanted, in_blocks
 from pipelines.loading.fetching import BlockFetcher, PendingBlock
 from pipelines.loading.load_metrics import LoadMetrics
+from pipelines.loading.naming import name_unattributed
 from pipelines.loading.open_days import ClockAhead, refuse_open_days
 from pipelines.loading.progress import Progress, log_waits
 from pipelines.loading.readings import as_reading
@@ -162,6 +163,10 @@ class Load:
             self._load(
                 self._without_refused(older, {id_ for of_day in older.values() for id_ in of_day}, fetcher), fetcher
             )
+            if self.settings.devin_fetch == "auto" and not self.settings.chosen(self.dimension):
+                some_left = {day for day, stored in self._days.items() if stored.unattributed_count > 0}
+                days = [day for day in wanted if day.day in some_left]
+                name_unattributed(days, fetcher, self.database, self.context)
 
     def _counted_earlier(self, days: Iterable[Day]) -> Wanted:
         """The ids whose counts from earlier runs make a day exceed its total.

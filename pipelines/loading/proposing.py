@@ -36,8 +36,13 @@ class SessionList:
     ) -> Proposal | None:
         """The sessions of each id on each day of a block with these ids; None if they had better be asked for."""
         totals = [of_day.control_total or 0 for of_day in answers]
-        if self.why_not or not (self.is_forced or is_list_cheaper(totals, ids, expected)):
+        return await self.read(answers) if self.is_forced or is_list_cheaper(totals, ids, expected) else None
+
+    async def read(self, answers: Sequence[DayAnswers]) -> Proposal | None:
+        """The sessions of each id on each of these consecutive days, whatever it costs; None if there is `why_not`."""
+        if self.why_not:
             return None
+        totals = [of_day.control_total or 0 for of_day in answers]
         proposal: list[Counter[str | None]] = [Counter() for _ in answers]
         batch = Batch(self.workers)
         for first, after in windows_of(totals, SESSIONS_PER_WINDOW):

@@ -20,4 +20,5 @@ def as_reading(answers: DayAnswers, *, expected: int, lacking: int) -> Reading:
             Contradiction(found.org_id, found.first.day, found.last.day, found.in_one, found.by_day)
             for found in answers.contradictions
         ],
+        others=answers.others,
     )
