@@ -121,7 +121,8 @@ def listing_verdicts(instance: dg.DagsterInstance, settings: Settings) -> Iterat
 def counts_sum_to_control_totals(connection: sa.Connection, dimension: Dimension, settings: Settings) -> Verdict:
     """A larger total is a warning if all were listed, and is expected if the user chose which ids to count.
 
-    Whose the sessions are that are in no count is told where the list of sessions names them.
+    Whose the sessions are that are in no count is told where the list of sessions names them. Those of service users,
+    or of nobody, are expected where users are counted.
     """
     totals = dimension.totals.c
     columns = totals.day, totals.unattributed_count, totals.sessions_count
@@ -144,16 +145,20 @@ def counts_sum_to_control_totals(connection: sa.Connection, dimension: Dimension
             f"To read again: devin-sessions backfill {min(over)} {max(over)} --refresh",
             metadata,
         )
-    if under and not settings.chosen(dimension):
+    expected, whose = named.expected(dimension)
+    chosen = settings.chosen(dimension)
+    if not chosen and unattributed > expected:
         return Verdict(
             False,
             f"The API counts sessions that belong to no listed {noun} on {format_days(sorted(under))}. "
-            f"{named.sentences(dimension) or dimension.unattributed_hint}",
+            f"{named.advice(dimension)}",
             metadata,
             dg.AssetCheckSeverity.WARN,
         )
     others = f" {unattributed:,} sessions belong to {plural} that are not in {dimension.setting}{named.in_brief()}."
-    doubt = doubt_about_choice(connection, dimension, settings.chosen(dimension))
+    if not chosen:
+        others = f" The rest is expected: {whose}."
+    doubt = doubt_about_choice(connection, dimension, chosen)
     if doubt and unattributed == sum(row.sessions_count for row in rows):
         return Verdict(False, doubt, metadata, dg.AssetCheckSeverity.WARN)
     proven = len(rows) - len(under)

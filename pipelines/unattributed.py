@@ -35,25 +35,61 @@ class Named:
             return {}
         first = self.owners[:IN_METADATA]
         return {
-            "named_unattributed_sessions": sum(owner.sessions for owner in self.owners),
-            f"unattributed_{dimension.plural}": len([owner for owner in self.owners if owner.id]),
+            **(
+                {
+                    f"sessions_without_a_{dimension.noun}": _sum(self._nobodys),
+                    "sessions_of_service_users": _sum(self._service_users(dimension)),
+                }
+                if dimension.has_service_users
+                else {}
+            ),
+            "named_unattributed_sessions": _sum(self.owners),
+            f"unattributed_{dimension.plural}": len(self.owners) - len(self._nobodys),
             f"sessions_of_unattributed_{dimension.plural}": dg.MetadataValue.json(
                 {owner.id: {"sessions": owner.sessions, "days": owner.days} for owner in first}
             ),
         }
 
-    def sentences(self, dimension: Dimension) -> str:
-        """Whose sessions are in no count although all were to be counted, and what to do; empty if nobody is named."""
+    @property
+    def _nobodys(self) -> list[Owner]:
+        return [owner for owner in self.owners if owner.is_nobodys]
+
+    def _service_users(self, dimension: Dimension) -> list[Owner]:
+        return [owner for owner in self.owners if dimension.has_service_users and owner.may_be_service_user]
+
+    def expected(self, dimension: Dimension) -> tuple[int, str]:
+        """How many sessions are expected to be in no count, and whose: service users', or nobody's."""
+        if not dimension.has_service_users:
+            return 0, ""
+        nobodys, service_users = self._nobodys, self._service_users(dimension)
+        whose = "service users" if all(o.is_service_user for o in service_users) else "service users or former members"
+        parts = [(_sum(nobodys), f"without a {dimension.noun}"), (_sum(service_users), f"of {whose}")]
+        found = [(number, words) for number, words in parts if number]
+        if not found:
+            return 0, ""
+        (number, words), *rest = found
+        first = f"{number:,} session{'' if number == 1 else 's'} {words}"
+        return sum(n for n, _ in found), ", ".join([first, *(f"{n:,} {others}" for n, others in rest)])
+
+    def advice(self, dimension: Dimension) -> str:
+        """Whose sessions are in no count although all were to be counted, and what to do."""
         noun, plural = dimension.noun, dimension.plural
         found = []
-        if nobodys := [owner for owner in self.owners if not owner.id]:
+        _, expected = self.expected(dimension)
+        if expected:
+            found.append(f"Expected: {expected}.")
+        elif nobodys := self._nobodys:
             found.append(f"{_sessions(nobodys[0])} have no {noun} in the list of sessions.")
-        unlisted = [owner for owner in self.owners if owner.id and not owner.is_listed]
+        service_users = self._service_users(dimension)
+        named = [owner for owner in self.owners if not owner.is_nobodys and owner not in service_users]
+        unlisted = [owner for owner in named if not owner.is_listed]
+        if not named:
+            found.append(dimension.unattributed_hint)
         if unlisted:
             are = "which is" if len(unlisted) == 1 else "which are"
             found.append(f"{_belong_to(unlisted)}, {are} not in the list of {plural}.")
             found.append(dimension.unlisted_hint.format(ids=_ids(unlisted)))
-        if uncounted := [owner for owner in self.owners if owner.is_listed]:
+        if uncounted := [owner for owner in named if owner.is_listed]:
             first, last = min(o.first_day for o in uncounted), max(o.last_day for o in uncounted)
             which = "which has" if len(uncounted) == 1 else "which have"
             found.append(
@@ -64,7 +100,10 @@ class Named:
 
     def in_brief(self) -> str:
         """Whose sessions are in no count because others were chosen, as the end of a sentence."""
-        first = [f"{_sessions(owner)} {f'to {owner.id}' if owner.id else 'to nobody'}" for owner in self.owners[:SHOWN]]
+        first = [
+            f"{_sessions(owner)} {'to nobody' if owner.is_nobodys else f'to {owner.id}'}"
+            for owner in self.owners[:SHOWN]
+        ]
         return f": {', '.join(first)}{_more(self.owners)}" if first else ""
 
 
@@ -73,6 +112,10 @@ def _belong_to(owners: Sequence[Owner]) -> str:
     return ", ".join([f"{_sessions(one)} belong to {one.id}", *(f"{_sessions(o)} to {o.id}" for o in others)]) + _more(
         owners
     )
+
+
+def _sum(owners: Sequence[Owner]) -> int:
+    return sum(owner.sessions for owner in owners)
 
 
 def _ids(owners: Sequence[Owner]) -> str:

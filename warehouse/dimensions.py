@@ -46,6 +46,11 @@ class Dimension:
         return f" per {self.noun}" if self.is_extra else ""
 
     @property
+    def has_service_users(self) -> bool:
+        """Whether sessions may be those of service users, or of nobody, whom no list has: that is expected."""
+        return "is_service_user" in self.unattributed.c
+
+    @property
     def cells_noun(self) -> str:
         """What people call its cells: one is the count of one organization, or user, on one day."""
         return f"{self.noun}-days"

@@ -206,7 +206,7 @@ def _contradictions(name: str, of: _Words, cells: str) -> sa.Table:
     )
 
 
-def _unattributed(name: str, of: _Words, totals: str) -> sa.Table:
+def _unattributed(name: str, of: _Words, totals: str, *more: sa.Column[Any]) -> sa.Table:
     return sa.Table(
         name,
         metadata,
@@ -220,6 +220,7 @@ def _unattributed(name: str, of: _Words, totals: str) -> sa.Table:
         _count("sessions_count", f"Sessions of that day {of.preposition} that {of.noun}, as the list has them."),
         _at("loaded_at", "When the list was read."),
         _column("run_id", Text(), "The Dagster run that read the list."),
+        *more,
         _never_negative("sessions_count"),
         comment=f"One row per day and {of.noun} that is in the list of sessions but has no count. The rows of a day "
         "add up to its unattributed_count; a day without rows has none, or was not read from the list.",
@@ -241,7 +242,17 @@ user_daily_sessions = _cells("user_daily_sessions", _USER, "user_daily_totals")
 user_daily_totals = _totals("user_daily_totals", _USER)
 user_session_revisions = _revisions("user_session_revisions", _USER, "user_daily_sessions")
 user_contradictions = _contradictions("user_contradictions", _USER, "user_daily_sessions")
-user_unattributed_sessions = _unattributed("user_unattributed_sessions", _USER, "user_daily_totals")
+user_unattributed_sessions = _unattributed(
+    "user_unattributed_sessions",
+    _USER,
+    "user_daily_totals",
+    _column(
+        "is_service_user",
+        Boolean(),
+        "True if the list says that it is a service user. NULL: v2 of the API, which doesn't say, or no user.",
+        nullable=True,
+    ),
+)
 
 
 def _rollup(name: str, period: str, grain: str, first_day: str, reach: Callable[[date], tuple[date, date]]) -> sa.Table:

@@ -1,7 +1,7 @@
 """Whose a day's unattributed sessions are, as far as the list of sessions says: stored beside the day's totals."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 
 import sqlalchemy as sa
@@ -13,11 +13,28 @@ NO_ID = ""
 
 
 @dataclass(frozen=True)
+class Others:
+    """The sessions of ids that were not read, as the list of sessions has them on a day; None: of no id.
+
+    `service_users` are those of the ids that are service users; None if the API doesn't say.
+    """
+
+    sessions: Mapping[str | None, int] = field(default_factory=dict)
+    service_users: Collection[str] | None = None
+
+    def is_service_user(self, id_: str) -> bool | None:
+        """Whether this id is one; None if the API doesn't say, or it is no id."""
+        return None if self.service_users is None or id_ == NO_ID else id_ in self.service_users
+
+
+@dataclass(frozen=True)
 class Owner:
     """Whose unattributed sessions are, how many, and on how many days from the first to the last.
 
     id: empty for sessions without any id.
-    is_listed: whether it is on the latest list of those that are counted, though not counted on these days.
+    is_known: whether it is or was on a list of those that are counted; `is_listed`: on the latest, though it has no
+        count on these days.
+    is_service_user: what the API says; None if it doesn't.
     """
 
     id: str
@@ -26,12 +43,24 @@ class Owner:
     first_day: date
     last_day: date
     is_listed: bool
+    is_known: bool
+    is_service_user: bool | None
+
+    @property
+    def is_nobodys(self) -> bool:
+        """Whether nobody created these sessions."""
+        return self.id == NO_ID
+
+    @property
+    def may_be_service_user(self) -> bool:
+        """Whether the API says so or, where it doesn't say, no list of users had the id."""
+        return not self.is_nobodys and (not self.is_known if self.is_service_user is None else self.is_service_user)
 
 
 def store(
     connection: sa.Connection,
     dimension: Dimension,
-    others: Mapping[date, Mapping[str | None, int]],
+    others: Mapping[date, Others],
     moved: Collection[date] = (),
     *,
     loaded_at: datetime,
@@ -39,25 +68,32 @@ def store(
 ) -> None:
     """Replace the names of these stored days where `others` add up to what is unattributed on them.
 
-    `others` are the sessions of each id; those of ids with a count on the day are none of the unattributed. On `moved`
-    days no older names are kept, elsewhere those that still add up. A day's names thus never add up to anything else.
+    Sessions of ids with a count on the day are none of the unattributed. On `moved` days no older names are kept,
+    elsewhere those that still add up. A day's names thus never add up to anything else.
     """
     table, totals, cells = dimension.unattributed, dimension.totals.c, dimension.cells.c
-    named = [day for day, of_day in others.items() if of_day]
+    named = {day: of_day for day, of_day in others.items() if of_day.sessions}
     rest: dict[date, int] = {}
     counted: set[tuple[date, str]] = set()
     if named:
         found = connection.execute(sa.select(totals.day, totals.unattributed_count).where(totals.day.in_(named)))
         rest = {day: number for day, number in found}
-        ids = {id_ for of_day in others.values() for id_ in of_day if id_}
+        ids = {id_ for of_day in named.values() for id_ in of_day.sessions if id_}
         of_ids = sa.select(cells.day, cells[dimension.id]).where(cells.day.in_(named), cells[dimension.id].in_(ids))
         counted = {(day, id_) for day, id_ in connection.execute(of_ids)}
     rows = []
-    for day in named:
-        sessions = {id_ or NO_ID: n for id_, n in others[day].items() if n and (day, id_) not in counted}
+    for day, of_day in named.items():
+        sessions = {id_ or NO_ID: n for id_, n in of_day.sessions.items() if n and (day, id_) not in counted}
         if sum(sessions.values()) == rest.get(day):
             rows += [
-                {"day": day, dimension.id: id_, "sessions_count": n, "loaded_at": loaded_at, "run_id": run_id}
+                {
+                    "day": day,
+                    dimension.id: id_,
+                    "sessions_count": n,
+                    "loaded_at": loaded_at,
+                    "run_id": run_id,
+                    "is_service_user": of_day.is_service_user(id_),
+                }
                 for id_, n in sessions.items()
             ]
     replaced = {row["day"] for row in rows} | {*moved}
@@ -95,9 +131,10 @@ def owners(connection: sa.Connection, dimension: Dimension, since: date) -> list
     table, listed = dimension.unattributed.c, dimension.listed.c
     id_, sessions = table[dimension.id], sa.func.sum(table.sessions_count)
     ends = sa.func.min(table.day), sa.func.max(table.day)
-    is_listed = sa.exists().where(listed[dimension.id] == id_, listed.is_listed)
+    is_known = sa.exists().where(listed[dimension.id] == id_)
+    is_service_user = sa.func.bool_or(table.is_service_user) if dimension.has_service_users else sa.null()
     found = (
-        sa.select(id_, sessions, sa.func.count(), *ends, is_listed)
+        sa.select(id_, sessions, sa.func.count(), *ends, is_known.where(listed.is_listed), is_known, is_service_user)
         .where(table.day >= since)
         .group_by(id_)
         .order_by(sessions.desc(), id_)

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from warehouse import rollups, stored_days, tables, unattributed
 from warehouse.dimensions import Dimension
 from warehouse.staging import staged, upsert
+from warehouse.unattributed import Others
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Reading:
     how: how the count of an id is known, where it was not "asked" for itself: "derived" or "listed".
     expected: how many ids were to be counted.
     lacking: how many of these have no count for that day, neither from this reading nor from an earlier one.
-    others: the sessions of ids that were not read, where the list of sessions names them; None: of no id.
+    others: whose the sessions are that are in no count, where the list of sessions names them.
     """
 
     day: date
@@ -66,7 +67,7 @@ class Reading:
     expected: int
     lacking: int = 0
     contradictions: Sequence[Contradiction] = ()
-    others: Mapping[str | None, int] = field(default_factory=dict)
+    others: Others = field(default_factory=Others)
 
 
 @dataclass(frozen=True)
@@ -120,8 +121,7 @@ def listed_rows(
     for entry in entries:
         before = known.get(entry.id, nothing)
         row = {**before, dimension.id: entry.id, "last_seen_at": seen_at, "is_listed": True}
-        first_seen_at = before["first_seen_at"] or min([seen_at, *chosen])
-        row |= {"first_seen_at": first_seen_at, "is_chosen": entry.is_chosen}
+        row |= {"first_seen_at": before["first_seen_at"] or min([seen_at, *chosen]), "is_chosen": entry.is_chosen}
         if entry.created_at is not None:
             row["created_at"] = entry.created_at
         if dimension.name_column and entry.name is not None:
@@ -176,13 +176,13 @@ def store_days(
             ),
         )
     days = [reading.day for reading in readings]
-    of_day = sa.select(table.c.day, sa.func.sum(table.c.sessions_count)).where(table.c.day.in_(days))
-    sums = {day: int(total) for day, total in connection.execute(of_day.group_by(table.c.day))}
+    of_day = sa.select(table.c.day, sa.func.sum(table.c.sessions_count)).where(table.c.day.in_(days)).group_by("day")
+    sums = {day: int(total) for day, total in connection.execute(of_day)}
     totals = [_total(dimension, reading, sums.get(reading.day, 0), provenance) for reading in readings]
     with staged(connection, dimension.totals, totals) as of_days:
         upsert(connection, dimension.totals, of_days)
     _replace_contradictions(connection, dimension, readings, moved, provenance)
-    others = {reading.day: reading.others for reading in readings}
+    others = {r.day: r.others for r in readings}
     unattributed.store(connection, dimension, others, moved, loaded_at=by.loaded_at, run_id=by.run_id)
     _correct_first_seen(connection, dimension, provenance.loaded_at)
     rollups.mark_stale(connection, dimension, days)

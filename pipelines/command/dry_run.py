@@ -101,7 +101,8 @@ def _plan(
         strategy = settings.strategy(sum(map(bool, wanted.values())))
         alone, asked = _without_refused(wanted, stored, to_complete.keys(), refused)
         blocks = list(in_blocks(asked))
-        costs = (cost_of(block, strategy, samples=settings.devin_list_samples, refused=refused) for block in blocks)
+        samples, is_known = settings.devin_list_samples, dimension is not settings.dimensions[0]
+        costs = (cost_of(b, strategy, samples=samples, refused=refused, is_known=is_known) for b in blocks)
         of_run = sum(costs, Cost(alone, alone) + names)
         cost += of_run
         number = sum(map(len, asked.values()))

@@ -44,7 +44,7 @@ class BlockFetcher:
 
     def __post_init__(self) -> None:
         is_forced = self.strategy == "listed"
-        self.list = SessionList(self.dimension, self.client, self.workers, is_forced)
+        self.list = SessionList(self.dimension, self.client, self.workers, is_forced, self.progress.listed_days)
 
     def start(self, block: PlannedBlock, before: Day) -> "PendingBlock":
         """Start to fetch `block`; `before` is the day before it."""

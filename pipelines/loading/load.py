@@ -133,6 +133,7 @@ class Load:
             log_waits(self.progress.calls, self.context.log.warning),
             self.devin_api.connected(self.progress.calls) as (client, portal),
             portal.wrap_async_context_manager(workers),
+            self.progress.listed_days.during_load(self.context.run.run_id, self.dimension, self.settings.dimensions),
         ):
             fetcher = BlockFetcher(
                 self.dimension, client, portal, workers, self.settings, self.progress, strategy, activity
@@ -260,9 +261,8 @@ class Load:
             refused_now = a.refused.keys() & set(self.ids)
             lacking = (self.result.lacking.get(a.day.day, set()) | refused_now) - a.counts.keys()
             self.result.set_lacking(a.day.day, lacking)
-        readings = [
-            as_reading(a, expected=len(self.ids), lacking=len(self.result.lacking.get(a.day.day, ()))) for a in whole
-        ]
+        read = partial(as_reading, expected=len(self.ids), service_users=self.progress.listed_days.service_users)
+        readings = [read(a, lacking=len(self.result.lacking.get(a.day.day, ()))) for a in whole]
         provenance = writes.Provenance(api_version, self.progress.calls.clock.now(), self.context.run.run_id)
         refused = {id_: f"{a.day.day}: {error}" for a in whole for id_, error in a.refused.items()}
         answered = {id_ for a in whole for id_ in a.counts}

@@ -13,6 +13,7 @@ from pipelines.partitions import Day
 from resources.database import Database
 from resources.devin_versions import PAGE_SIZE
 from warehouse import reads, unattributed
+from warehouse.unattributed import Others
 
 MOST_PAGES = 5
 """More of the list is not read to name sessions that no count depends on."""
@@ -39,7 +40,7 @@ def name_unattributed(
         context.log.info(f"Nobody knows whose the unattributed sessions are. {fetcher.list.why_not}")
     counts = database.write(lambda connection: reads.counts(connection, dimension, list(read)), alone=False)
     others = {
-        day: found
+        day: Others(found, fetcher.progress.listed_days.service_users)
         for day, (of_day, proposal) in read.items()
         if proposal and (found := _others(of_day, proposal, counts.get(day, {})))
     }

@@ -1,8 +1,7 @@
 """Reads the list of sessions for a block, as long as that costs less than it saves and the list can be believed."""
 
 import random
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -10,6 +9,7 @@ from pipelines.loading.answers import DayAnswers
 from pipelines.loading.block_size import SESSIONS_PER_WINDOW
 from pipelines.loading.cost import is_list_cheaper
 from pipelines.loading.listed import ListVerdict, Proposal, windows_of
+from pipelines.loading.listed_days import Listed, ListedDays
 from pipelines.loading.workers import Batch, Workers
 from resources.devin_api import DevinClient
 from resources.devin_errors import ContractBroken, Rejected, Unavailable
@@ -27,31 +27,48 @@ class SessionList:
     client: DevinClient
     workers: Workers
     is_forced: bool
+    listed_days: ListedDays
     why_not: str = ""
     misplaces: bool = False
     dice: random.Random = field(default_factory=random.Random)
+
+    def __post_init__(self) -> None:
+        if self.listed_days.service_users is None and self.client.version.tells_service_users:
+            self.listed_days.service_users = set()
 
     async def propose(
         self, expected: dict[str, float], ids: Sequence[str], answers: Sequence[DayAnswers]
     ) -> Proposal | None:
         """The sessions of each id on each day of a block with these ids; None if they had better be asked for."""
         totals = [of_day.control_total or 0 for of_day in answers]
-        return await self.read(answers) if self.is_forced or is_list_cheaper(totals, ids, expected) else None
+        is_known = self.listed_days.find(self.dimension, answers) is not None
+        return (
+            await self.read(answers) if self.is_forced or is_known or is_list_cheaper(totals, ids, expected) else None
+        )
 
     async def read(self, answers: Sequence[DayAnswers]) -> Proposal | None:
         """The sessions of each id on each of these consecutive days, whatever it costs; None if there is `why_not`."""
         if self.why_not:
             return None
+        if (known := self.listed_days.find(self.dimension, answers)) is not None:
+            return known
         totals = [of_day.control_total or 0 for of_day in answers]
-        proposal: list[Counter[str | None]] = [Counter() for _ in answers]
+        awaited = [*self.listed_days.awaited]
+        listed = {dimension: [Listed() for _ in answers] for dimension in (self.dimension, *awaited)}
         batch = Batch(self.workers)
         for first, after in windows_of(totals, SESSIONS_PER_WINDOW):
-            batch.add(partial(self._read, answers[first:after], proposal[first:after]))
+            of_window = {dimension: of_days[first:after] for dimension, of_days in listed.items()}
+            batch.add(partial(self._read, answers[first:after], of_window))
         await batch.all_asked()
-        return None if self.why_not else proposal
+        if self.why_not:
+            return None
+        for dimension in awaited:
+            self.listed_days.keep(dimension, answers, listed[dimension])
+        return listed[self.dimension]
 
-    async def _read(self, answers: Sequence[DayAnswers], counted: Proposal) -> None:
+    async def _read(self, answers: Sequence[DayAnswers], counted: Mapping[Dimension, Proposal]) -> None:
         """Add the sessions of these consecutive days."""
+        service_users = set() if self.listed_days.service_users is None else self.listed_days.service_users
         most = sum(of_day.control_total or 0 for of_day in answers)
         pages = 0
         try:
@@ -59,7 +76,10 @@ class SessionList:
                 pages += 1
                 for session in sessions:
                     day = next(d for d, of_day in enumerate(answers) if session.created_at < of_day.day.end)
-                    counted[day][getattr(session, self.dimension.id)] += 1
+                    for dimension, of_days in counted.items():
+                        of_days[day][getattr(session, dimension.id)] += 1
+                    if session.is_service_user and session.user_id:
+                        service_users.add(session.user_id)
                 if self.why_not:
                     break
         except Rejected as error:
@@ -76,6 +96,7 @@ class SessionList:
         """Take note of what became of a proposal."""
         if verdict is ListVerdict.MISPLACES:
             self.misplaces = True
+            self.listed_days.distrust()
             self.why_not = (
                 "The list of sessions contradicts the API's own counts: it has sessions at another "
                 f"{self.dimension.noun} or on another day. Nothing of it was kept; the counts were asked for instead."

@@ -132,18 +132,39 @@ def test_a_refused_organization_is_named_as_one_without_a_count(world: World) ->
     assert world.rows(NAMES) == []
 
 
-def owner(id_: str, sessions: int, days: int = 1) -> Owner:
-    return Owner(id_, sessions, days, date(2025, 4, 1), date(2025, 4, 1) + timedelta(days - 1), is_listed=False)
+def owner(id_: str, sessions: int, days: int = 1, is_service_user: bool | None = False) -> Owner:
+    first = date(2025, 4, 1)
+    return Owner(id_, sessions, days, first, first + timedelta(days - 1), False, False, is_service_user)
 
 
 def test_three_ids_are_in_a_sentence_and_all_in_the_metadata() -> None:
     named = Named([owner(f"org-{n}", 50 - n, 2) for n in range(5)])
-    assert named.sentences(ORGANIZATIONS).startswith(
+    assert named.advice(ORGANIZATIONS).startswith(
         "50 sessions on 2 days belong to org-0, 49 sessions on 2 days to org-1, 48 sessions on 2 days to org-2 and "
         "2 more, which are not in the list of organizations. "
     )
-    assert "To count org-0, org-1, org-2 and 2 more too" in named.sentences(ORGANIZATIONS)
+    assert "To count org-0, org-1, org-2 and 2 more too" in named.advice(ORGANIZATIONS)
     assert set(named.metadata(ORGANIZATIONS)["sessions_of_unattributed_organizations"].value) == {
         f"org-{n}" for n in range(5)
     }
-    assert Named([owner("", 1)]).sentences(USERS) == "1 session on 1 day have no user in the list of sessions."
+
+
+@pytest.mark.parametrize(
+    ("owners", "expected", "whose"),
+    [
+        ([owner("", 5), owner("s", 7, is_service_user=True)], 12, "5 sessions without a user, 7 of service users"),
+        ([owner("s", 1, is_service_user=True)], 1, "1 session of service users"),
+        (
+            [owner("u", 2), owner("", 5), owner("s", 7, is_service_user=None)],
+            12,
+            "5 sessions without a user, 7 of service users or former members",
+        ),
+        ([owner("u", 2)], 0, ""),
+        ([], 0, ""),
+    ],
+)
+def test_sessions_of_nobody_and_of_service_users_are_expected_per_user_and_not_per_organization(
+    owners: list[Owner], expected: int, whose: str
+) -> None:
+    assert Named(owners).expected(USERS) == (expected, whose)
+    assert Named(owners).expected(ORGANIZATIONS) == (0, "")

@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from tests.support.rows import DAY, LATER, NOW, reading, store
 from tests.support.warehouse import rows_of
 from warehouse import unattributed, writes
-from warehouse.dimensions import DIMENSIONS, ORGANIZATIONS, Dimension
-from warehouse.unattributed import Owner
+from warehouse.dimensions import DIMENSIONS, ORGANIZATIONS, USERS, Dimension
+from warehouse.unattributed import Others, Owner
 from warehouse.writes import Entry
 
 NEXT = DAY + timedelta(days=1)
@@ -22,7 +22,7 @@ def named(connection: sa.Connection, of: Dimension = ORGANIZATIONS) -> dict[tupl
 
 
 def listed(day: date, total: int, counts: Mapping[str, int], others: Mapping[str | None, int]) -> writes.Reading:
-    return replace(reading(day, total, counts), others=others)
+    return replace(reading(day, total, counts), others=Others(others))
 
 
 @pytest.mark.parametrize("of", DIMENSIONS, ids=lambda of: of.plural)
@@ -31,7 +31,7 @@ def test_sessions_that_nobody_counted_are_stored_with_their_ids_and_without_any(
 ) -> None:
     store(connection, listed(DAY, 9, {"a": 2}, {"x": 4, None: 3, "y": 0}), reading(NEXT, 5, {"a": 5}), of=of)
     assert named(connection, of) == {(DAY, "x"): 4, (DAY, ""): 3}
-    assert {tuple(row[3:]) for row in rows_of(connection, of.unattributed)} == {(NOW, f"run of {NOW}")}
+    assert {tuple(row[3:5]) for row in rows_of(connection, of.unattributed)} == {(NOW, f"run of {NOW}")}
 
 
 def test_a_day_that_is_read_again_replaces_its_names_by_those_of_the_list(connection: sa.Connection) -> None:
@@ -88,8 +88,35 @@ def test_owners_are_summed_over_days_and_known_from_the_list(connection: sa.Conn
     writes.store_listed(connection, ORGANIZATIONS, [Entry("a"), Entry("refused")], NOW)
     store(connection, listed(DAY, 9, {"a": 1}, {"x": 3, None: 5}), listed(NEXT, 5, {"a": 1}, {"x": 3, "refused": 1}))
     assert unattributed.owners(connection, ORGANIZATIONS, DAY) == [
-        Owner("x", 6, 2, DAY, NEXT, is_listed=False),
-        Owner("", 5, 1, DAY, DAY, is_listed=False),
-        Owner("refused", 1, 1, NEXT, NEXT, is_listed=True),
+        Owner("x", 6, 2, DAY, NEXT, is_listed=False, is_known=False, is_service_user=None),
+        Owner("", 5, 1, DAY, DAY, is_listed=False, is_known=False, is_service_user=None),
+        Owner("refused", 1, 1, NEXT, NEXT, is_listed=True, is_known=True, is_service_user=None),
     ]
     assert [owner.id for owner in unattributed.owners(connection, ORGANIZATIONS, NEXT)] == ["x", "refused"]
+
+
+def test_what_the_api_says_of_service_users_is_stored_and_otherwise_it_depends_on_the_lists(
+    connection: sa.Connection,
+) -> None:
+    writes.store_listed(connection, USERS, [Entry("former"), Entry("a")], NOW)
+    writes.store_listed(connection, USERS, [Entry("a")], LATER)
+    sessions = {"service": 3, "human": 2, "former": 1, None: 4}
+    store(connection, replace(reading(DAY, 11, {"a": 1}), others=Others(sessions, {"service"})), of=USERS)
+
+    def found() -> dict[str, tuple[bool | None, bool, bool]]:
+        owners = unattributed.owners(connection, USERS, DAY)
+        return {o.id: (o.is_service_user, o.may_be_service_user, o.is_nobodys) for o in owners}
+
+    assert found() == {
+        "": (None, False, True),
+        "service": (True, True, False),
+        "human": (False, False, False),
+        "former": (False, False, False),
+    }
+    store(connection, replace(reading(DAY, 11, {"a": 1}), others=Others(sessions)), of=USERS, at=LATER)
+    assert found() == {
+        "": (None, False, True),
+        "service": (None, True, False),
+        "human": (None, True, False),
+        "former": (None, False, False),
+    }, "no list of users ever had the first two"
