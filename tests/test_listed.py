@@ -1,6 +1,7 @@
 """Loads that take counts from the list of sessions, over HTTP: no lie of the list makes a count wrong."""
 
 import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
@@ -11,7 +12,7 @@ import pytest
 from pipelines.loading.answers import DayAnswers
 from pipelines.loading.collect import collect_listed
 from pipelines.loading.fetching import ERRORS
-from pipelines.loading.listed_days import ListedDays
+from pipelines.loading.listed_days import MOST_COUNTS, ListedDays
 from pipelines.loading.proposing import SessionList
 from pipelines.loading.workers import Workers
 from pipelines.partitions import Day
@@ -57,7 +58,8 @@ async def collect(
     listed_days: ListedDays | None = None,
 ) -> tuple[list[DayAnswers], SessionList]:
     async with Workers(8) as workers:
-        sessions = SessionList(dimension, client, workers, True, listed_days or ListedDays())
+        later = DIMENSIONS[DIMENSIONS.index(dimension) + 1 :]
+        sessions = SessionList(dimension, client, workers, True, listed_days or ListedDays(), later)
 
         async def count(start: datetime, end: datetime, ids: Sequence[str]) -> int:
             return await client.count(start, end, **{dimension.question_filter: ids})
@@ -130,9 +132,7 @@ def test_however_the_list_lies_no_count_of_a_user_is_wrong(
         assert sessions.listed_days.service_users == (service_users if version == "v3" else None)
 
 
-@pytest.mark.parametrize(
-    "meanwhile", ["nothing", "a session is added", "another run begins", "the list misplaced some"]
-)
+@pytest.mark.parametrize("meanwhile", ["nothing", "a session is added", "the list misplaced some"])
 def test_users_are_counted_from_the_pages_that_were_read_for_organizations_while_these_hold(
     meanwhile: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -144,12 +144,9 @@ def test_users_are_counted_from_the_pages_that_were_read_for_organizations_while
             source.lie(Move())
         listed_days = ListedDays()
         read = []
-        for number, (dimension, ids) in enumerate({ORGANIZATIONS: org_ids, USERS: user_ids}.items()):
-            run = "another" if number and meanwhile == "another run begins" else "run"
+        for dimension, ids in ((ORGANIZATIONS, org_ids), (USERS, user_ids)):
             source.requests.clear()
-            with listed_days.during_load(run, dimension, DIMENSIONS):
-                asking = partial(collect, ids, dimension=dimension, listed_days=listed_days)
-                answers, _ = using(api(source.url), asking)
+            answers, _ = using(api(source.url), partial(collect, ids, dimension=dimension, listed_days=listed_days))
             read.append(len([asked for asked in source.requests if asked.path == LIST_PATH]))
             for of_day in answers:
                 window = of_day.day.start, of_day.day.end
@@ -163,7 +160,19 @@ def test_users_are_counted_from_the_pages_that_were_read_for_organizations_while
                 source.add_sessions(org_ids[1], datetime(2025, 3, 5, 12, tzinfo=UTC), 1, user_ids[0])
         assert read[0] > 0
         assert (read[1] == 0) == (meanwhile == "nothing")
-        assert listed_days.find(USERS, answers) is None, "nothing is kept once both are loaded"
+        assert not any(listed_days.has(USERS, [of_day]) for of_day in answers), "nothing is kept once both are loaded"
+
+
+def test_no_more_counts_are_kept_for_users_than_fit_in_a_little_memory() -> None:
+    listed_days, days = ListedDays(), [DayAnswers(day(number), control_total=MOST_COUNTS) for number in range(4)]
+    many: Counter[str | None] = Counter({f"user-{number}": 1 for number in range(MOST_COUNTS // 2)})
+    listed_days.keep(USERS, days, [many, many, many, Counter()])
+    assert [listed_days.has(USERS, [of_day]) for of_day in days] == [True, True, False, True]
+    assert not listed_days.has(USERS, days[:3]) and not listed_days.has(ORGANIZATIONS, days[:1])
+    assert listed_days.take(USERS, days[:1]) == [many]
+    assert listed_days.take(USERS, days[:1]) is None, "whoever takes a day has it alone"
+    listed_days.keep(USERS, days[2:3], [many])
+    assert listed_days.has(USERS, days[1:]), "there is room again"
 
 
 def test_an_honest_list_takes_a_fraction_of_the_requests_and_says_how_counts_are_known(world: World) -> None:

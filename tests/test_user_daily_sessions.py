@@ -226,6 +226,18 @@ def test_sessions_of_nobody_and_of_service_users_are_told_apart_and_expected(
             assert pages(world) == sum(math.ceil(sum(totals[a:b]) / 200) for a, b in windows), "read once for both"
 
 
+def test_the_command_reads_the_list_once_for_both_although_each_has_a_run_of_its_own(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.configure(devin_user_ids="discover", devin_fetch="listed")
+    code, shown = in_this_process(capsys, world.environment, "backfill", "2025-04-01", "2025-04-07")
+    assert code == 0, shown
+    assert cells_of_users(world) == truth_of_users(world, "2025-04-01", "2025-04-07")
+    assert world.rows("select distinct how from user_daily_sessions") == [("listed",)]
+    totals = [world.source.truth(day.start, day.end) for day in world.days("2025-04-01", "2025-04-07")]
+    assert pages(world) == sum(math.ceil(sum(totals[a:b]) / 200) for a, b in windows_of(totals, SESSIONS_PER_WINDOW))
+
+
 def test_sessions_of_an_unlisted_user_are_a_warning_that_says_whose_they_may_be(world: World) -> None:
     org_id = world.source.organizations[0].org_id
     world.source.add_sessions(org_id, datetime(2025, 4, 2, 12, tzinfo=UTC), count=3, user_id="user-former")

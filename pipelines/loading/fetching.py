@@ -44,7 +44,8 @@ class BlockFetcher:
 
     def __post_init__(self) -> None:
         is_forced = self.strategy == "listed"
-        self.list = SessionList(self.dimension, self.client, self.workers, is_forced, self.progress.listed_days)
+        later = self.settings.dimensions[self.settings.dimensions.index(self.dimension) + 1 :]
+        self.list = SessionList(self.dimension, self.client, self.workers, is_forced, self.progress.listed_days, later)
 
     def start(self, block: PlannedBlock, before: Day) -> "PendingBlock":
         """Start to fetch `block`; `before` is the day before it."""

@@ -133,7 +133,6 @@ class Load:
             log_waits(self.progress.calls, self.context.log.warning),
             self.devin_api.connected(self.progress.calls) as (client, portal),
             portal.wrap_async_context_manager(workers),
-            self.progress.listed_days.during_load(self.context.run.run_id, self.dimension, self.settings.dimensions),
         ):
             fetcher = BlockFetcher(
                 self.dimension, client, portal, workers, self.settings, self.progress, strategy, activity

@@ -21,7 +21,7 @@ class Progress:
     """How far the loads of a process have come. Override `changed`, `waiting` and `stored` to show it.
 
     `cells` of the `cells_expected` are settled. `results` has one item per load. `began` is on the monotonic clock.
-    `listed_days` is what the loads of one run share.
+    `listed_days` is what loads of organizations leave for those of users.
     """
 
     cells_expected: int = 0

@@ -21,6 +21,7 @@ class SessionList:
     """The list of sessions during one load. Once `why_not` says why, it is not read any more.
 
     `is_forced`: read it whatever it costs. `misplaces`: it was seen to say the wrong organization, or user, or day.
+    What it has is kept in `listed_days` for the `later` dimensions, which are loaded after this one.
     """
 
     dimension: Dimension
@@ -28,20 +29,21 @@ class SessionList:
     workers: Workers
     is_forced: bool
     listed_days: ListedDays
+    later: Sequence[Dimension] = ()
     why_not: str = ""
     misplaces: bool = False
     dice: random.Random = field(default_factory=random.Random)
 
     def __post_init__(self) -> None:
-        if self.listed_days.service_users is None and self.client.version.tells_service_users:
-            self.listed_days.service_users = set()
+        known = self.listed_days.service_users or set()
+        self.listed_days.service_users = known if self.client.version.tells_service_users else None
 
     async def propose(
         self, expected: dict[str, float], ids: Sequence[str], answers: Sequence[DayAnswers]
     ) -> Proposal | None:
         """The sessions of each id on each day of a block with these ids; None if they had better be asked for."""
         totals = [of_day.control_total or 0 for of_day in answers]
-        is_known = self.listed_days.find(self.dimension, answers) is not None
+        is_known = self.listed_days.has(self.dimension, answers)
         return (
             await self.read(answers) if self.is_forced or is_known or is_list_cheaper(totals, ids, expected) else None
         )
@@ -50,11 +52,10 @@ class SessionList:
         """The sessions of each id on each of these consecutive days, whatever it costs; None if there is `why_not`."""
         if self.why_not:
             return None
-        if (known := self.listed_days.find(self.dimension, answers)) is not None:
+        if (known := self.listed_days.take(self.dimension, answers)) is not None:
             return known
         totals = [of_day.control_total or 0 for of_day in answers]
-        awaited = [*self.listed_days.awaited]
-        listed = {dimension: [Listed() for _ in answers] for dimension in (self.dimension, *awaited)}
+        listed = {dimension: [Listed() for _ in answers] for dimension in (self.dimension, *self.later)}
         batch = Batch(self.workers)
         for first, after in windows_of(totals, SESSIONS_PER_WINDOW):
             of_window = {dimension: of_days[first:after] for dimension, of_days in listed.items()}
@@ -62,7 +63,7 @@ class SessionList:
         await batch.all_asked()
         if self.why_not:
             return None
-        for dimension in awaited:
+        for dimension in self.later:
             self.listed_days.keep(dimension, answers, listed[dimension])
         return listed[self.dimension]
 
