@@ -7,7 +7,9 @@ import pytest
 
 from pipelines.unattributed import Named
 from resources.sandbox.contract import LIST_PATH
-from resources.sandbox.lies import LeaveOut, Lie, Move, Refuse
+from resources.sandbox.lies import KnownIds, LeaveOut, Lie, Move, Refuse
+from resources.sandbox.listed import Listed
+from resources.sandbox.sessions import DAY, microseconds
 from tests.support.world import World
 from warehouse.dimensions import ORGANIZATIONS, USERS
 from warehouse.unattributed import Owner
@@ -26,7 +28,8 @@ def pages(world: World) -> int:
     return len([asked for asked in world.source.requests if asked.path == LIST_PATH])
 
 
-def test_a_night_names_whose_the_unattributed_sessions_are_once(world: World) -> None:
+def test_a_night_names_whose_the_unattributed_sessions_are_once(each_world: World) -> None:
+    world = each_world
     add_unlisted(world, "org-x", FIRST, 5)
     add_unlisted(world, "org-x", SECOND, 7)
     add_unlisted(world, "org-y", SECOND, 1)
@@ -89,7 +92,23 @@ def test_where_the_list_is_not_to_be_read_nobody_is_named(world: World, fetch: s
     assert "If you know of others, list all of them in DEVIN_ORG_IDS" in str(world.checks(result)[CLAIM].description)
 
 
-@pytest.mark.parametrize("lie", [LeaveOut(), Move(), Refuse(403), Refuse(500)], ids=repr)
+class Cross(Lie):
+    """List a session of org-x in the busiest organization, and one of the next in org-y: as many are unattributed."""
+
+    def hold(self, sessions: list[Listed], ids: KnownIds) -> list[Listed]:
+        busiest, following, *_ = ids["org_id"]
+        begins = microseconds(datetime.fromisoformat(f"{FIRST}T00:00:00Z"))
+        moved = {
+            session: session._replace(org_id=to)
+            for source, to in (("org-x", busiest), (following, "org-y"))
+            for session in [it for it in sessions if it.org_id == source and begins <= it.at < begins + DAY][:1]
+        }
+        return [moved.get(session, session) for session in sessions]
+
+
+@pytest.mark.parametrize(
+    "lie", [LeaveOut(), Move(), Cross(), Refuse(403), Refuse(500)], ids=lambda lie: type(lie).__name__
+)
 def test_a_list_that_disagrees_with_the_counts_or_is_refused_names_nobody_and_fails_nothing(
     world: World, lie: Lie
 ) -> None:

@@ -62,6 +62,9 @@ def test_names_that_do_not_add_up_to_what_is_unattributed_are_not_stored(
 ) -> None:
     store(connection, listed(DAY, 5, {"a": 2}, others))
     assert named(connection) == {}
+    store(connection, listed(DAY, 5, {"a": 2}, {"z": 3}))
+    store(connection, listed(DAY, 5, {"a": 2}, others), at=LATER)
+    assert named(connection) == {(DAY, "z"): 3}, "and replace none that do"
 
 
 def test_names_go_with_a_day_that_is_forgotten_or_whose_window_has_moved(connection: sa.Connection) -> None:
