@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from typing import Any
 
 import dagster as dg
 import sqlalchemy as sa
@@ -13,6 +14,7 @@ from pipelines.loading.counted_ids import LIST_IS_WHOLE, doubt_about_choice
 from pipelines.partitions import closed_days, daily_partitions, format_days
 from pipelines.produced import results_of
 from pipelines.settings import Settings
+from pipelines.unattributed import Named
 from warehouse import reads
 from warehouse.dimensions import ORGANIZATIONS, Dimension
 
@@ -23,7 +25,7 @@ class Verdict:
 
     passed: bool
     sentence: str
-    metadata: dict[str, int | str]
+    metadata: dict[str, Any]
     severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR
 
 
@@ -117,7 +119,11 @@ def listing_verdicts(instance: dg.DagsterInstance, settings: Settings) -> Iterat
 
 
 def counts_sum_to_control_totals(connection: sa.Connection, dimension: Dimension, settings: Settings) -> Verdict:
-    """A larger total is a warning if all were listed, and is expected if the user chose which ids to count."""
+    """A larger total is a warning if all were listed, and is expected if the user chose which ids to count.
+
+    Whose the sessions are that are in no count is told where the list of sessions names them. Those of service users,
+    or of nobody, are expected where users are counted.
+    """
     totals = dimension.totals.c
     columns = totals.day, totals.unattributed_count, totals.sessions_count
     rows = connection.execute(sa.select(*columns).where(totals.day >= settings.devin_start_date)).all()
@@ -125,10 +131,12 @@ def counts_sum_to_control_totals(connection: sa.Connection, dimension: Dimension
     over = [row.day for row in rows if row.unattributed_count < 0]
     under = [row.day for row in rows if row.unattributed_count > 0]
     unattributed = sum(row.unattributed_count for row in rows if row.unattributed_count > 0)
-    metadata: dict[str, int | str] = {
+    named = Named.read(connection, dimension, settings.devin_start_date)
+    metadata: dict[str, Any] = {
         "days_with_unattributed_sessions": len(under),
         "unattributed_sessions": unattributed,
         f"days_with_more_in_{plural}_than_in_total": len(over),
+        **named.metadata(dimension),
     }
     if over:
         return Verdict(
@@ -137,24 +145,27 @@ def counts_sum_to_control_totals(connection: sa.Connection, dimension: Dimension
             f"To read again: devin-sessions backfill {min(over)} {max(over)} --refresh",
             metadata,
         )
-    if under and not settings.chosen(dimension):
+    expected, whose = named.expected(dimension)
+    chosen = settings.chosen(dimension)
+    if not chosen and unattributed > expected:
         return Verdict(
             False,
             f"The API counts sessions that belong to no listed {noun} on {format_days(sorted(under))}. "
-            f"{dimension.unattributed_hint}",
+            f"{named.advice(dimension)}",
             metadata,
             dg.AssetCheckSeverity.WARN,
         )
-    others = (
-        f" {unattributed:,} sessions belong to {plural} that are not in {dimension.setting}." if unattributed else ""
-    )
-    doubt = doubt_about_choice(connection, dimension, settings.chosen(dimension))
+    others = f" {unattributed:,} sessions belong to {plural} that are not in {dimension.setting}{named.in_brief()}."
+    if not chosen:
+        others = f" The rest is expected: {whose}."
+    doubt = doubt_about_choice(connection, dimension, chosen)
     if doubt and unattributed == sum(row.sessions_count for row in rows):
         return Verdict(False, doubt, metadata, dg.AssetCheckSeverity.WARN)
     proven = len(rows) - len(under)
     return Verdict(
         True,
-        f"On {proven:,} of {len(rows):,} loaded days the {plural} add up to the API's own total.{others}",
+        f"On {proven:,} of {len(rows):,} loaded days the {plural} add up to the API's own total."
+        f"{others if unattributed else ''}",
         metadata,
     )
 

@@ -1,6 +1,7 @@
 """Interprets the pages of the API's lists: organizations, users and sessions."""
 
 import re
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -32,12 +33,16 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class ListedSession:
-    """What is read of a session that the API lists: no title, tag or address. None: the API gives no usable value."""
+    """What is read of a session that the API lists: no title, tag or address. None: the API gives no usable value.
+
+    `user_id` may be a service user's. Only v3 says whether it is.
+    """
 
     session_id: str
     org_id: str | None
     user_id: str | None
     created_at: datetime
+    is_service_user: bool = False
 
 
 Item = TypeVar("Item")
@@ -139,16 +144,17 @@ def _parse_session(item: object, version: V2 | V3) -> ListedSession | None:
         if not isinstance(item, dict):
             raise TypeError("not an object")
         created_at = version.parse_instant(item["created_at"])
-        return ListedSession(
-            _parse_id(item["session_id"]), _usable_id(item.get("org_id")), _usable_id(item.get("user_id")), created_at
-        )
+        org_id, user_id = _usable_id(item.get("org_id")), _usable_id(item.get("user_id"))
+        service_user_id = None if user_id else _usable_id(item.get("service_user_id"))
+        user_id, is_service_user = user_id or service_user_id, service_user_id is not None
+        return ListedSession(_parse_id(item["session_id"]), org_id, user_id, created_at, is_service_user)
     except (KeyError, TypeError, ValueError):
         return None
 
 
 def _usable_id(value: object) -> str | None:
     try:
-        return _parse_id(value)
+        return sys.intern(_parse_id(value))  # one that is counted on many days is held once
     except (TypeError, ValueError):
         return None
 

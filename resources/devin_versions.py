@@ -43,6 +43,7 @@ class V2:
         "organization", "/v2/enterprise/organizations", "org_id", "org_name", "created_at"
     )
     users: ClassVar[Listing] = Listing("user", "/v2/enterprise/members", "user_id", None, "created_at")
+    tells_service_users: ClassVar[bool] = False
     key_to_set: ClassVar[str] = "the personal key (apk_user_…) of an Enterprise admin who still has access"
     key_to_list_sessions: ClassVar[str] = "the personal key (apk_user_…) of an Enterprise admin"
 
@@ -90,6 +91,7 @@ class V3:
         "organization", "/v3/enterprise/organizations", "org_id", "name", "created_at"
     )
     users: ClassVar[Listing] = Listing("user", "/v3/enterprise/members/users", "user_id", None, None)
+    tells_service_users: ClassVar[bool] = True
     key_to_set: ClassVar[str] = (
         "the key (cog_…) of an enterprise service user that has the permission ViewAccountMetrics"
     )

@@ -85,6 +85,19 @@ def test_a_load_sends_as_many_requests_as_the_dry_run_said(world: World, here: H
     assert planned["likely"] == pytest.approx(really, rel=0.25), "judged by the stored counts of the same days"
 
 
+def test_sessions_without_a_name_may_cost_a_few_pages_more(world: World, here: Here) -> None:
+    world.configure(devin_log_format="json")
+    for day in (3, 4):
+        world.source.add_sessions("org-unlisted", datetime(2025, 3, day, 12, tzinfo=UTC), 3)
+    sent(world, "2025-03-03", "2025-03-03")
+    planned = numbers_of(here, "2025-03-04", "2025-03-04")
+    assert planned["least"] and planned["most"]
+    assert planned["least"] < sent(world, "2025-03-04", "2025-03-04") <= planned["most"]
+    world.configure(devin_fetch="direct")
+    planned = numbers_of(here, "2025-03-04", "2025-03-04", "--refresh")
+    assert planned["least"] == planned["most"]
+
+
 def test_days_that_are_loaded_cost_nothing_and_a_new_organization_only_its_own_days(world: World, here: Here) -> None:
     ids = [organization.org_id for organization in world.source.organizations]
     world.configure(devin_log_format="json", devin_org_ids=",".join(ids[:-1]))

@@ -1,6 +1,7 @@
 """Loads that take counts from the list of sessions, over HTTP: no lie of the list makes a count wrong."""
 
 import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
@@ -11,13 +12,14 @@ import pytest
 from pipelines.loading.answers import DayAnswers
 from pipelines.loading.collect import collect_listed
 from pipelines.loading.fetching import ERRORS
+from pipelines.loading.listed_days import MOST_COUNTS, ListedDays
 from pipelines.loading.proposing import SessionList
 from pipelines.loading.workers import Workers
 from pipelines.partitions import Day
 from resources.devin_api import DevinClient
 from resources.devin_key import KEY_VARIABLE
 from resources.sandbox.contract import LIST_PATH, Version
-from resources.sandbox.lies import KnownIds, LeaveOut, Lie, Move, Refuse
+from resources.sandbox.lies import Double, KnownIds, LeaveOut, Lie, Move, Refuse, Shift
 from resources.sandbox.listed import MARKERS, Listed
 from resources.sandbox.logged_request import LoggedRequest
 from resources.sandbox.server import Sandbox
@@ -27,7 +29,7 @@ from tests.support.command import command_here
 from tests.support.matrix import at_once
 from tests.support.session_list import every_lie
 from tests.support.world import World
-from warehouse.dimensions import ORGANIZATIONS
+from warehouse.dimensions import DIMENSIONS, ORGANIZATIONS, USERS, Dimension
 
 FIRST, DAYS = date(2025, 3, 3), 10
 LIES = every_lie((FIRST, FIRST + timedelta(3)))
@@ -49,12 +51,18 @@ def day(number: int) -> Day:
     return Day(start.date(), start, start + timedelta(1))
 
 
-async def collect(ids: Sequence[str], client: DevinClient) -> tuple[list[DayAnswers], SessionList]:
+async def collect(
+    ids: Sequence[str],
+    client: DevinClient,
+    dimension: Dimension = ORGANIZATIONS,
+    listed_days: ListedDays | None = None,
+) -> tuple[list[DayAnswers], SessionList]:
     async with Workers(8) as workers:
-        sessions = SessionList(ORGANIZATIONS, client, workers, is_forced=True)
+        later = DIMENSIONS[DIMENSIONS.index(dimension) + 1 :]
+        sessions = SessionList(dimension, client, workers, True, listed_days or ListedDays(), later)
 
         async def count(start: datetime, end: datetime, ids: Sequence[str]) -> int:
-            return await client.count(start, end, org_ids=ids)
+            return await client.count(start, end, **{dimension.question_filter: ids})
 
         answers = await collect_listed(
             count,
@@ -90,6 +98,81 @@ def test_however_the_list_lies_no_count_is_wrong(
         assert of_day.counts == {org_id: lying.truth(*window, [org_id]) for org_id in ids}
         assert (of_day.control_total, of_day.contradictions) == (lying.truth(*window), [])
     assert sessions.misplaces <= bool(sessions.why_not)
+
+
+@pytest.fixture(scope="module")
+def memberless() -> Iterator[Sandbox]:
+    """Some of its sessions are nobody's or a service user's."""
+    with Sandbox(organizations=6, memberless=0.2) as source:
+        yield source
+
+
+LIES_ABOUT_USERS = {name: lie for name, lie in LIES.items() if "user" in name or type(lie) in (LeaveOut, Double, Shift)}
+
+
+@pytest.mark.parametrize("version", ["v2", "v3"])
+@pytest.mark.parametrize("lie", [None, *LIES_ABOUT_USERS.values()], ids=["honest", *LIES_ABOUT_USERS])
+def test_however_the_list_lies_no_count_of_a_user_is_wrong(
+    memberless: Sandbox, lie: Lie | None, version: Version, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, memberless.api_key if version == "v2" else memberless.service_key)
+    ids = [member.user_id for member in memberless.members]
+    memberless.heal()
+    if lie:
+        memberless.lie(lie)
+    answers, sessions = using(api(memberless.url, version=version), partial(collect, ids, dimension=USERS))
+    for of_day in answers:
+        window = of_day.day.start, of_day.day.end
+        assert of_day.counts == {user_id: memberless.truth(*window, user_ids=[user_id]) for user_id in ids}
+        assert (of_day.control_total, of_day.contradictions) == (memberless.truth(*window), [])
+    service_users = {id_ for of_day in answers for id_ in of_day.others if id_ and id_ not in ids}
+    if lie is None:
+        assert all(of_day.rest == sum(of_day.others.values()) for of_day in answers)
+        assert len(service_users) == 1 and any(None in of_day.others for of_day in answers)
+        assert sessions.listed_days.service_users == (service_users if version == "v3" else None)
+
+
+@pytest.mark.parametrize("meanwhile", ["nothing", "a session is added", "the list misplaced some"])
+def test_users_are_counted_from_the_pages_that_were_read_for_organizations_while_these_hold(
+    meanwhile: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Sandbox(organizations=4, memberless=0.2) as source:
+        monkeypatch.setenv(KEY_VARIABLE, source.api_key)
+        org_ids = [organization.org_id for organization in source.organizations]
+        user_ids = [member.user_id for member in source.members]
+        if meanwhile == "the list misplaced some":
+            source.lie(Move())
+        listed_days = ListedDays()
+        read = []
+        for dimension, ids in ((ORGANIZATIONS, org_ids), (USERS, user_ids)):
+            source.requests.clear()
+            answers, _ = using(api(source.url), partial(collect, ids, dimension=dimension, listed_days=listed_days))
+            read.append(len([asked for asked in source.requests if asked.path == LIST_PATH]))
+            for of_day in answers:
+                window = of_day.day.start, of_day.day.end
+                truth = {
+                    id_: source.truth(*window, *([id_], None) if dimension is ORGANIZATIONS else (None, [id_]))
+                    for id_ in ids
+                }
+                assert of_day.counts == truth
+            source.heal()
+            if meanwhile == "a session is added":
+                source.add_sessions(org_ids[1], datetime(2025, 3, 5, 12, tzinfo=UTC), 1, user_ids[0])
+        assert read[0] > 0
+        assert (read[1] == 0) == (meanwhile == "nothing")
+        assert not any(listed_days.has(USERS, [of_day]) for of_day in answers), "nothing is kept once both are loaded"
+
+
+def test_no_more_counts_are_kept_for_users_than_fit_in_a_little_memory() -> None:
+    listed_days, days = ListedDays(), [DayAnswers(day(number), control_total=MOST_COUNTS) for number in range(4)]
+    many: Counter[str | None] = Counter({f"user-{number}": 1 for number in range(MOST_COUNTS // 2)})
+    listed_days.keep(USERS, days, [many, many, many, Counter()])
+    assert [listed_days.has(USERS, [of_day]) for of_day in days] == [True, True, False, True]
+    assert not listed_days.has(USERS, days[:3]) and not listed_days.has(ORGANIZATIONS, days[:1])
+    assert listed_days.take(USERS, days[:1]) == [many]
+    assert listed_days.take(USERS, days[:1]) is None, "whoever takes a day has it alone"
+    listed_days.keep(USERS, days[2:3], [many])
+    assert listed_days.has(USERS, days[1:]), "there is room again"
 
 
 def test_an_honest_list_takes_a_fraction_of_the_requests_and_says_how_counts_are_known(world: World) -> None:

@@ -167,7 +167,12 @@ def test_a_migration_loses_no_row_and_adds_what_version_1_lacked(old: Database) 
     days = [day for day, *_ in now["daily_totals"]]
     assert now["stale_days"] == [(name, day) for name in sorted(t.name for t in tables.ROLLUPS) for day in days]
     assert now["expected_days"] == [(days[0], days[-1])], "the calendar immediately shows what is loaded"
-    empty = {"session_revisions", "contradictions", *(name for name in every if name.startswith("user"))}
+    empty = {
+        "session_revisions",
+        "contradictions",
+        "unattributed_sessions",
+        *(name for name in every if name.startswith("user")),
+    }
     assert {name for name in empty if now[name]} == set()
 
 

@@ -20,7 +20,7 @@ from pipelines.command.status import status
 from tests.support.command import Here, command_here, in_this_process, started
 from tests.support.loads import fill
 from tests.support.published import seem_published, snapshot_of
-from tests.support.warehouse import rebuild_all, rows_of, select_over_all_time
+from tests.support.warehouse import rebuild_all, rows_of, select_over_all_time, tables_since
 from tests.support.world import World
 from tests.support.zones import extra_zone
 from warehouse import migrations, reads, rollups, tables
@@ -274,7 +274,8 @@ def test_a_zone_that_no_longer_exists_is_not_taken_for_another_with_other_days(w
 def forget_the_settings(world: World) -> None:
     """Take the warehouse back to the version that had no record of them."""
     with world.database.transaction() as connection:
-        connection.execute(sa.text("drop table day_boundary"))
+        for name in tables_since(7):
+            connection.execute(sa.text(f"drop table {name}"))
         connection.execute(sa.text("update warehouse_version set version = 6"))
 
 

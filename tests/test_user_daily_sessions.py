@@ -1,6 +1,7 @@
 """Counts per user beside those per organization, in both versions of the API, over real HTTP, DuckDB and runs."""
 
 import json
+import math
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
 
@@ -11,9 +12,13 @@ import sqlalchemy as sa
 from pipelines.checks import CONTROL_TOTALS_AGREE, Verdict
 from pipelines.command import exit_codes
 from pipelines.command.dagster_home import open_instance
+from pipelines.loading.block_size import SESSIONS_PER_WINDOW
+from pipelines.loading.listed import windows_of
 from pipelines.partitions import closed_days, daily_partitions
 from pipelines.schedules import JOB, range_tags
 from resources.sandbox.contract import (
+    LIST_PATH,
+    LIST_PATH_V3,
     MEMBERS_PATH,
     MEMBERS_PATH_V3,
     ORGANIZATIONS_PATH,
@@ -179,10 +184,64 @@ def test_only_configured_users_are_counted_and_sessions_of_others_are_not_a_warn
     assert check.metadata["unattributed_sessions"].value == sum(row[2] for row in others.values()) > 0
 
 
+def pages(world: World) -> int:
+    """How many pages of the list of sessions the API served, in either version."""
+    return len([asked for asked in world.source.requests if asked.path in (LIST_PATH, LIST_PATH_V3)])
+
+
+@pytest.mark.parametrize("version", ["v2", "v3"])
+@pytest.mark.parametrize(("last", "strategy"), [("2025-04-02", "direct"), ("2025-04-20", "listed")])
+def test_sessions_of_nobody_and_of_service_users_are_told_apart_and_expected(
+    world: World, version: Version, last: str, strategy: str
+) -> None:
+    with Sandbox(organizations=3, memberless=0.3) as source:
+        world.source = source
+        world.configure(devin_api_url=source.url, devin_user_ids="discover")
+        world.configure(devin_api_key=source.api_key if version == "v2" else source.service_key)
+        if strategy == "listed":
+            world.configure(devin_fetch=strategy)
+        result = world.load("2025-04-01", last)
+        assert result.success, world.failures(result)
+        assert cells_of_users(world) == truth_of_users(world, "2025-04-01", last)
+        assert world.cells() == world.truth("2025-04-01", last)
+        check = checks_of(result, PER_USER)["counts_sum_to_control_totals"]
+        assert red(result, PER_USER) == red(result, PER_ORGANIZATION) == set()
+        total = sum(world.truth("2025-04-01", last).values()) - sum(cells_of_users(world).values())
+        ((service_user,),) = world.rows("select distinct user_id from user_unattributed_sessions where user_id <> ''")
+        days = world.days("2025-04-01", last)
+        of_service = sum(source.truth(day.start, day.end, user_ids=[service_user]) for day in days)
+        whose = "service users" if version == "v3" else "service users or former members"
+        assert str(check.description).endswith(
+            f"The rest is expected: {total - of_service} sessions without a user, {of_service} of {whose}."
+        )
+        assert check.metadata["sessions_without_a_user"].value == total - of_service > 0
+        assert check.metadata["sessions_of_service_users"].value == of_service > 0
+        assert world.rows("select distinct is_service_user from user_unattributed_sessions where user_id <> ''") == [
+            (True if version == "v3" else None,)
+        ]
+        if strategy == "listed":
+            assert world.progress.metrics.cells.listed == len(days) * (3 + len(source.members))
+            totals = [source.truth(day.start, day.end) for day in days]
+            windows = windows_of(totals, SESSIONS_PER_WINDOW)
+            assert pages(world) == sum(math.ceil(sum(totals[a:b]) / 200) for a, b in windows), "read once for both"
+
+
+def test_the_command_reads_the_list_once_for_both_although_each_has_a_run_of_its_own(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.configure(devin_user_ids="discover", devin_fetch="listed")
+    code, shown = in_this_process(capsys, world.environment, "backfill", "2025-04-01", "2025-04-07")
+    assert code == 0, shown
+    assert cells_of_users(world) == truth_of_users(world, "2025-04-01", "2025-04-07")
+    assert world.rows("select distinct how from user_daily_sessions") == [("listed",)]
+    totals = [world.source.truth(day.start, day.end) for day in world.days("2025-04-01", "2025-04-07")]
+    assert pages(world) == sum(math.ceil(sum(totals[a:b]) / 200) for a, b in windows_of(totals, SESSIONS_PER_WINDOW))
+
+
 def test_sessions_of_an_unlisted_user_are_a_warning_that_says_whose_they_may_be(world: World) -> None:
     org_id = world.source.organizations[0].org_id
-    world.source.add_sessions(org_id, datetime(2025, 4, 2, 12, tzinfo=UTC), count=3, user_id="service-user")
-    world.configure(devin_user_ids="discover")
+    world.source.add_sessions(org_id, datetime(2025, 4, 2, 12, tzinfo=UTC), count=3, user_id="user-former")
+    world.configure(devin_user_ids="discover", devin_api_key=world.source.service_key)
     result = world.load("2025-04-02", "2025-04-02")
     assert result.success, world.failures(result)
     assert cells_of_users(world) == truth_of_users(world, "2025-04-02", "2025-04-02")
@@ -190,7 +249,9 @@ def test_sessions_of_an_unlisted_user_are_a_warning_that_says_whose_they_may_be(
     assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert check.description == (
         "The API counts sessions that belong to no listed user on 2025-04-02. "
-        "They may belong to service users or former members, in which case there is nothing to do."
+        "3 sessions on 1 day belong to user-former, which is not in the list of users. For former members there is "
+        "nothing to do. To count user-former too, list all users in DEVIN_USER_IDS, then run: devin-sessions backfill "
+        "--missing"
     )
     assert check.metadata["unattributed_sessions"].value == 3
     assert red(result, PER_USER) == {"counts_sum_to_control_totals"}

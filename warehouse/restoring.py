@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import sqlalchemy as sa
 
-from warehouse import migrations, parquet, reads, rollups, snapshot, tables
+from warehouse import migrations, parquet, reads, rollups, snapshot, tables, unattributed
 from warehouse.dimensions import DIMENSIONS, ORGANIZATIONS, Dimension
 
 _DERIVED = {
@@ -113,6 +113,8 @@ def restore(connection: sa.Connection, sources: Sequence[Source], *, settled_aft
         migrations.list_last_seen(connection, dimension.listed)
         migrations.say_how_counts_are_known(connection, dimension.cells)
     dropped = set() if whole else {day for dimension in DIMENSIONS for day in _drop_unproven(connection, dimension)}
+    for dimension in DIMENSIONS:  # their names may be from another source than the totals
+        unattributed.drop_outdated(connection, dimension)
     _rebuild(connection, settled_after_days)
     return Restored(
         {name: source.name for name, source in chosen.items() if name in names},

@@ -206,6 +206,28 @@ def _contradictions(name: str, of: _Words, cells: str) -> sa.Table:
     )
 
 
+def _unattributed(name: str, of: _Words, totals: str, *more: sa.Column[Any]) -> sa.Table:
+    return sa.Table(
+        name,
+        metadata,
+        _column("day", Date(), f"The day; its unattributed_count is in {totals}.", primary_key=True),
+        _column(
+            of.id,
+            Text(),
+            f"The {of.noun}, as the API's list of sessions has it. Empty: sessions that have no {of.noun} there.",
+            primary_key=True,
+        ),
+        _count("sessions_count", f"Sessions of that day {of.preposition} that {of.noun}, as the list has them."),
+        _at("loaded_at", "When the list was read."),
+        _column("run_id", Text(), "The Dagster run that read the list."),
+        *more,
+        _never_negative("sessions_count"),
+        comment=f"One row per day and {of.noun} that is in the list of sessions but has no count. The rows of a day "
+        "add up to its unattributed_count; a day without rows has none, or was not read from the list.",
+        info={"facts": Facts("table", since=10, parquet="whole")},
+    )
+
+
 _org_name = _column("org_name", Text(), "Its name when last listed; NULL if the API never gave one.", nullable=True)
 
 organizations = _listed("organizations", _ORGANIZATION, _org_name)
@@ -213,12 +235,24 @@ daily_sessions = _cells("daily_sessions", _ORGANIZATION, "daily_totals")
 daily_totals = _totals("daily_totals", _ORGANIZATION)
 session_revisions = _revisions("session_revisions", _ORGANIZATION, "daily_sessions")
 contradictions = _contradictions("contradictions", _ORGANIZATION, "daily_sessions")
+unattributed_sessions = _unattributed("unattributed_sessions", _ORGANIZATION, "daily_totals")
 
 users = _listed("users", _USER)
 user_daily_sessions = _cells("user_daily_sessions", _USER, "user_daily_totals")
 user_daily_totals = _totals("user_daily_totals", _USER)
 user_session_revisions = _revisions("user_session_revisions", _USER, "user_daily_sessions")
 user_contradictions = _contradictions("user_contradictions", _USER, "user_daily_sessions")
+user_unattributed_sessions = _unattributed(
+    "user_unattributed_sessions",
+    _USER,
+    "user_daily_totals",
+    _column(
+        "is_service_user",
+        Boolean(),
+        "True if the list says that it is a service user. NULL: v2 of the API, which doesn't say, or no user.",
+        nullable=True,
+    ),
+)
 
 
 def _rollup(name: str, period: str, grain: str, first_day: str, reach: Callable[[date], tuple[date, date]]) -> sa.Table:
@@ -441,11 +475,13 @@ RELATIONS = (
     daily_totals,
     session_revisions,
     contradictions,
+    unattributed_sessions,
     user_daily_sessions,
     user_daily_totals,
     users,
     user_session_revisions,
     user_contradictions,
+    user_unattributed_sessions,
     stale_days,
     expected_days,
     day_boundary,

@@ -1,15 +1,16 @@
 """The only functions that write rows, except for rollups. Each runs in the caller's transaction and can be repeated."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any
 
 import sqlalchemy as sa
 
-from warehouse import rollups, stored_days, tables
+from warehouse import rollups, stored_days, tables, unattributed
 from warehouse.dimensions import Dimension
 from warehouse.staging import staged, upsert
+from warehouse.unattributed import Others
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Reading:
     how: how the count of an id is known, where it was not "asked" for itself: "derived" or "listed".
     expected: how many ids were to be counted.
     lacking: how many of these have no count for that day, neither from this reading nor from an earlier one.
+    others: whose the sessions are that are in no count, where the list of sessions names them.
     """
 
     day: date
@@ -65,6 +67,7 @@ class Reading:
     expected: int
     lacking: int = 0
     contradictions: Sequence[Contradiction] = ()
+    others: Others = field(default_factory=Others)
 
 
 @dataclass(frozen=True)
@@ -118,8 +121,7 @@ def listed_rows(
     for entry in entries:
         before = known.get(entry.id, nothing)
         row = {**before, dimension.id: entry.id, "last_seen_at": seen_at, "is_listed": True}
-        first_seen_at = before["first_seen_at"] or min([seen_at, *chosen])
-        row |= {"first_seen_at": first_seen_at, "is_chosen": entry.is_chosen}
+        row |= {"first_seen_at": before["first_seen_at"] or min([seen_at, *chosen]), "is_chosen": entry.is_chosen}
         if entry.created_at is not None:
             row["created_at"] = entry.created_at
         if dimension.name_column and entry.name is not None:
@@ -142,9 +144,9 @@ def store_days(
 
     A day's sum and unattributed count are computed from its cells as stored afterwards, so that the proof is about
     what analysts read. An unchanged count keeps its loaded_at and run_id, unless it came from another version of the
-    API. The contradictions replace earlier ones. Where a day's window was another one until now, nothing is kept that
-    was counted in that: neither counts of ids that are not in the reading nor contradictions. Of a day that another
-    run has read later, and stored meanwhile, this reading changes nothing.
+    API. Contradictions, and the names of unattributed sessions, replace earlier ones. Where a day's window was another
+    one until now, nothing is kept of that: neither counts of ids that are not in the reading nor contradictions. Of a
+    day that another run has read later, and stored meanwhile, this reading changes nothing.
 
     Raises TypeError or ValueError for values that can't be a count, an id or a day; see `staging.staged`.
     """
@@ -174,12 +176,14 @@ def store_days(
             ),
         )
     days = [reading.day for reading in readings]
-    of_day = sa.select(table.c.day, sa.func.sum(table.c.sessions_count)).where(table.c.day.in_(days))
-    sums = {day: int(total) for day, total in connection.execute(of_day.group_by(table.c.day))}
+    of_day = sa.select(table.c.day, sa.func.sum(table.c.sessions_count)).where(table.c.day.in_(days)).group_by("day")
+    sums = {day: int(total) for day, total in connection.execute(of_day)}
     totals = [_total(dimension, reading, sums.get(reading.day, 0), provenance) for reading in readings]
     with staged(connection, dimension.totals, totals) as of_days:
         upsert(connection, dimension.totals, of_days)
     _replace_contradictions(connection, dimension, readings, moved, provenance)
+    others = {r.day: r.others for r in readings}
+    unattributed.store(connection, dimension, others, moved, loaded_at=by.loaded_at, run_id=by.run_id)
     _correct_first_seen(connection, dimension, provenance.loaded_at)
     rollups.mark_stale(connection, dimension, days)
     return {
@@ -290,13 +294,12 @@ def store_expected_days(connection: sa.Connection, first_day: date, last_day: da
 def store_day_boundary(connection: sa.Connection, timezone: str, day_start_hour: int) -> None:
     """Record where a day begins, to tell a changed setting from changed rules of the time zone."""
     connection.execute(sa.delete(tables.day_boundary))
-    row = sa.insert(tables.day_boundary).values(timezone=timezone, day_start_hour=day_start_hour)
-    connection.execute(row)
+    connection.execute(sa.insert(tables.day_boundary).values(timezone=timezone, day_start_hour=day_start_hour))
 
 
 def forget_days(connection: sa.Connection, dimension: Dimension, days: Sequence[date]) -> None:
     """Delete everything that was read on these days, so that they count as not loaded."""
-    for table in (dimension.cells, dimension.totals, dimension.contradictions):
+    for table in (dimension.cells, dimension.totals, dimension.contradictions, dimension.unattributed):
         connection.execute(sa.delete(table).where(table.c.day.in_(days)))
     rollups.mark_stale(connection, dimension, days)
 

@@ -16,6 +16,7 @@ from pipelines.definitions import definitions_for
 from pipelines.ledger import missing_days, open_read_only
 from pipelines.loading.changed_settings import moved_days, refuse_other_version
 from pipelines.loading.counted_ids import doubt_about_choice
+from pipelines.loading.listed_days import ListedDays
 from pipelines.partitions import format_days
 from pipelines.settings import Settings
 from resources.devin_key import key_from_environment, version_for
@@ -30,7 +31,8 @@ def backfill(settings: Settings, days: list[date], command: str, *, refresh: boo
     `command` is what the user typed, to show if it has to be run again.
     """
     _migrate(settings)
-    loads = [_Load(dimension, refresh) for dimension in settings.dimensions]
+    listed_days = ListedDays()  # each load is a run of its own
+    loads = [_Load(dimension, refresh, listed_days) for dimension in settings.dimensions]
     ledger = read_ledger(settings, days, refresh=refresh)
     if ledger.is_boundary_new:  # so that the runs accept these days too, and others, should this be interrupted
         boundary = settings.devin_timezone, settings.devin_day_start_hour
@@ -70,12 +72,13 @@ class _Load:
 
     dimension: Dimension
     refresh: bool
+    listed_days: ListedDays
     wanted: list[date] = field(default_factory=list)
     outcomes: list[runs.Outcome] = field(default_factory=list)
     progress: LiveProgress = field(init=False)
 
     def __post_init__(self) -> None:
-        self.progress = LiveProgress(cells_noun=self.dimension.cells_noun)
+        self.progress = LiveProgress(cells_noun=self.dimension.cells_noun, listed_days=self.listed_days)
 
     @property
     def is_interrupted(self) -> bool:

@@ -15,6 +15,7 @@ from pipelines.loading.asking import asking_alone
 from pipelines.loading.block_size import DAYS_PER_BLOCK, Wanted, in_blocks
 from pipelines.loading.cost import Cost, Counts, cost_of, differenced_requests, listed_requests
 from pipelines.loading.counted_ids import as_organization, as_user, chosen_entries
+from pipelines.loading.naming import MOST_PAGES
 from pipelines.loading.stored_before import StoredBefore
 from pipelines.partitions import as_days, daily_partitions, format_days, parts, ranges
 from pipelines.settings import Settings
@@ -91,6 +92,7 @@ def _plan(
     recent = _recent(connection, dimension)
     pages = 0 if chosen else math.ceil(len(ids) / PAGE_SIZE)
     listings = pages * ((dimension in ledger.outdated) + bool(days))
+    names = Cost(0, MOST_PAGES if _are_sessions_named(connection, settings, dimension, recent) else 0)
     cost, cells, inferred_cells, inferred_most = Cost(listings, listings), 0, 0, 0
     for first, last in spans:
         in_run = as_days(daily_partitions(settings), (f"{day}" for day in spanned if first <= day <= last))
@@ -99,8 +101,9 @@ def _plan(
         strategy = settings.strategy(sum(map(bool, wanted.values())))
         alone, asked = _without_refused(wanted, stored, to_complete.keys(), refused)
         blocks = list(in_blocks(asked))
-        costs = (cost_of(block, strategy, samples=settings.devin_list_samples, refused=refused) for block in blocks)
-        of_run = sum(costs, Cost(alone, alone))
+        samples, is_known = settings.devin_list_samples, dimension is not settings.dimensions[0]
+        costs = (cost_of(b, strategy, samples=samples, refused=refused, is_known=is_known) for b in blocks)
+        of_run = sum(costs, Cost(alone, alone) + names)
         cost += of_run
         number = sum(map(len, asked.values()))
         cells += number
@@ -148,6 +151,15 @@ def _recent(connection: sa.Connection, dimension: Dimension) -> Counts:
     first, last = ranges(read)[-1]
     first = max(first, last - timedelta(days=DAYS_PER_BLOCK - 1))
     return reads.counts(connection, dimension, [day for day in read if first <= day <= last])
+
+
+def _are_sessions_named(connection: sa.Connection, settings: Settings, dimension: Dimension, recent: Counts) -> bool:
+    """Whether the list of sessions is likely to be asked whose the unattributed sessions are; see `naming`."""
+    if settings.devin_fetch != "auto" or settings.chosen(dimension):
+        return False
+    totals = dimension.totals.c
+    some_left = sa.exists().where(totals.day.in_(recent), totals.unattributed_count > 0)
+    return bool(connection.scalar(sa.select(some_left)))
 
 
 def _listed_by_api(settings: Settings, dimension: Dimension) -> list[Entry]:

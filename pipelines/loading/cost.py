@@ -31,11 +31,14 @@ class Cost:
         return Cost(self.least + other.least, self.most + other.most)
 
 
-def cost_of(block: PlannedBlock, strategy: Strategy, *, samples: int = 0, refused: Collection[str] = ()) -> Cost:
+def cost_of(
+    block: PlannedBlock, strategy: Strategy, *, samples: int = 0, refused: Collection[str] = (), is_known: bool = False
+) -> Cost:
     """What a strategy asks about a block, depending on the sessions that it finds.
 
     The list of sessions is read if it is likely to cost less, or where that is forced: then `most` holds as long as it
-    has no more pages than the block has counts. `samples` are as in `collect_listed`.
+    has no more pages than the block has counts. `samples` are as in `collect_listed`. `is_known`: another dimension's
+    load in the same run may have read it already.
     The API refuses to count the `refused` ids: a total over several with one of them is narrowed down to each, and who
     is refused then is asked about on one day.
     """
@@ -49,7 +52,7 @@ def cost_of(block: PlannedBlock, strategy: Strategy, *, samples: int = 0, refuse
     if strategy == "differenced":
         return Cost(least, most)
     sampled = samples if others else 0
-    return Cost(least + 1 + sampled if strategy == "listed" else least, most + 1 + sampled)
+    return Cost(least + (not is_known) + sampled if strategy == "listed" else least, most + 1 + sampled)
 
 
 def is_list_cheaper(control_totals: Sequence[int], ids: Sequence[str], expected: Mapping[str, float]) -> bool:

@@ -14,6 +14,7 @@ from anyio.from_thread import BlockingPortal
 from pipelines.loading.answers import DayAnswers, Errors
 from pipelines.loading.block_size import PlannedBlock
 from pipelines.loading.collect import collect_differenced, collect_direct, collect_listed
+from pipelines.loading.listed import Proposal
 from pipelines.loading.progress import Progress
 from pipelines.loading.proposing import SessionList
 from pipelines.loading.workers import Workers
@@ -44,7 +45,8 @@ class BlockFetcher:
 
     def __post_init__(self) -> None:
         is_forced = self.strategy == "listed"
-        self.list = SessionList(self.dimension, self.client, self.workers, is_forced)
+        later = self.settings.dimensions[self.settings.dimensions.index(self.dimension) + 1 :]
+        self.list = SessionList(self.dimension, self.client, self.workers, is_forced, self.progress.listed_days, later)
 
     def fetch(self, blocks: Sequence[PlannedBlock], day_before: Callable[[Day], Day]) -> Iterator[Sequence[DayAnswers]]:
         """The answers for each block, while the totals of the next are fetched: more would be lost by a kill.
@@ -101,6 +103,10 @@ class BlockFetcher:
 
         found = await asyncio.gather(*(refusal(id_, day) for id_, day in last.items()))
         return {id_: error for id_, error in zip(last, found, strict=True) if error}
+
+    def read_list(self, of_day: DayAnswers) -> Proposal | None:
+        """The sessions that the list has on one day with a control total; None if it can't be read."""
+        return self.portal.call(self.list.read, [of_day])
 
     def _remember(self, answers: Sequence[DayAnswers]) -> None:
         """Add the counts of this block to the activity that is expected in the next."""

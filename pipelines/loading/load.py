@@ -15,6 +15,7 @@ from pipelines.loading.asking import run_asking_alone
 from pipelines.loading.block_size import Wanted, in_blocks
 from pipelines.loading.fetching import BlockFetcher
 from pipelines.loading.load_metrics import LoadMetrics
+from pipelines.loading.naming import name_unattributed
 from pipelines.loading.open_days import ClockAhead, refuse_open_days
 from pipelines.loading.progress import Progress, log_waits
 from pipelines.loading.readings import as_reading
@@ -162,6 +163,10 @@ class Load:
             self._load(
                 self._without_refused(older, {id_ for of_day in older.values() for id_ in of_day}, fetcher), fetcher
             )
+            if self.settings.devin_fetch == "auto" and not self.settings.chosen(self.dimension):
+                some_left = {day for day, stored in self._days.items() if stored.unattributed_count > 0}
+                days = [day for day in wanted if day.day in some_left]
+                name_unattributed(days, fetcher, self.database, self.context)
 
     def _counted_earlier(self, days: Iterable[Day]) -> Wanted:
         """The ids whose counts from earlier runs make a day exceed its total.
@@ -243,9 +248,8 @@ class Load:
             refused_now = a.refused.keys() & set(self.ids)
             lacking = (self.result.lacking.get(a.day.day, set()) | refused_now) - a.counts.keys()
             self.result.set_lacking(a.day.day, lacking)
-        readings = [
-            as_reading(a, expected=len(self.ids), lacking=len(self.result.lacking.get(a.day.day, ()))) for a in whole
-        ]
+        read = partial(as_reading, expected=len(self.ids), service_users=self.progress.listed_days.service_users)
+        readings = [read(a, lacking=len(self.result.lacking.get(a.day.day, ()))) for a in whole]
         provenance = writes.Provenance(api_version, self.progress.calls.clock.now(), self.context.run.run_id)
         refused = {id_: f"{a.day.day}: {error}" for a in whole for id_, error in a.refused.items()}
         answered = {id_ for a in whole for id_ in a.counts}

@@ -9,6 +9,7 @@ from datetime import date
 from functools import reduce
 from operator import add
 
+from pipelines.loading.listed_days import ListedDays
 from pipelines.loading.load_metrics import LoadMetrics
 from pipelines.loading.load_result import LoadResult
 from resources.calls import Calls
@@ -20,6 +21,7 @@ class Progress:
     """How far the loads of a process have come. Override `changed`, `waiting` and `stored` to show it.
 
     `cells` of the `cells_expected` are settled. `results` has one item per load. `began` is on the monotonic clock.
+    `listed_days` is what loads of organizations leave for those of users.
     """
 
     cells_expected: int = 0
@@ -27,6 +29,7 @@ class Progress:
     calls: Calls = field(default_factory=Calls)
     results: list[LoadResult] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
+    listed_days: ListedDays = field(default_factory=ListedDays)
 
     def __post_init__(self) -> None:
         self.calls.watchers.append(self.waiting)

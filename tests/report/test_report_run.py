@@ -24,6 +24,7 @@ from tests.support.forks import Command, make_home
 from tests.support.loads import fill
 from tests.support.processes import another_process
 from tests.support.report import Look, run_report_alone
+from tests.support.warehouse import tables_since
 from tests.support.world import World, template_world
 from warehouse import migrations, tables
 
@@ -208,6 +209,8 @@ def test_an_unreadable_snapshot_fails_the_run_with_a_message_and_keeps_the_last_
 def _of_version(snapshot: Path, version: int) -> None:
     with duckdb.connect(str(snapshot)) as connection:
         connection.execute("update bookkeeping.warehouse_version set version = ?", [version])
+        for name in tables_since(version + 1):
+            connection.execute(f"drop table {name}")
 
 
 def test_the_chart_library_is_cached_if_it_can_be(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -27,6 +27,11 @@ def _empty_file() -> Path:
     return path
 
 
+def tables_since(version: int) -> list[str]:
+    """The tables, by name, that a warehouse before this version didn't have."""
+    return [table.name for table in tables.metadata.sorted_tables if tables.facts(table).since >= version]
+
+
 def make_missing_warehouse(database: Database) -> Database:
     """Create the warehouse that a first run would create, if it is a file in an existing directory. Returns it."""
     if database.is_file and database.path.parent.is_dir() and not database.path.exists():
