@@ -1,8 +1,6 @@
 """SQLAlchemy engines, kept as long as the process: a new one would compile every statement again."""
 
 import functools
-import sys
-from importlib.util import find_spec
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,19 +15,7 @@ def engine(url: sa.URL, options: dict[str, Any]) -> sa.Engine:
 
 @functools.lru_cache(_AT_ONCE)
 def _engine(url: sa.URL, options: tuple[tuple[str, Any], ...]) -> sa.Engine:
-    if url.drivername == "duckdb":
-        _spare_the_search_for_pandas()
     return sa.create_engine(url, poolclass=sa.NullPool, connect_args=_thawed(options))
-
-
-def _spare_the_search_for_pandas() -> None:
-    """Let `import pandas` fail at once where it isn't installed.
-
-    DuckDB 1.5 tries it for each parameter of a statement, and searches every directory for it each time: 75 µs, a tenth
-    of a load's CPU.
-    """
-    if find_spec("pandas") is None:
-        sys.modules["pandas"] = None  # type: ignore[assignment]  # as the documentation of sys.modules has it
 
 
 def _frozen(options: dict[str, Any]) -> tuple[tuple[str, Any], ...]:

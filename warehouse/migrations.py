@@ -185,7 +185,7 @@ def _drop_impossible_days(connection: sa.Connection) -> None:
             too_large = sa.select(table.c.day).where(table.c.sessions_count > tables.LARGEST_COUNT)
             days |= set(connection.scalars(too_large))
         for table in (dimension.cells, dimension.totals) if days else ():
-            connection.execute(sa.delete(table).where(table.c.day.in_(days)))
+            connection.execute(sa.delete(table).where(tables.is_among(table.c.day, days)))
         if days:
             rollups.mark_stale(connection, dimension, sorted(days))
 

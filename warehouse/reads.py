@@ -129,7 +129,7 @@ def counts(connection: sa.Connection, dimension: Dimension, days: Collection[dat
     cells = dimension.cells.c
     found: dict[date, dict[str, int]] = {}
     columns = cells.day, cells[dimension.id], cells.sessions_count
-    for day, id_, sessions in connection.execute(sa.select(*columns).where(cells.day.in_(days))):
+    for day, id_, sessions in connection.execute(sa.select(*columns).where(tables.is_among(cells.day, days))):
         found.setdefault(day, {})[id_] = sessions
     return found
 

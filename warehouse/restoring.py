@@ -206,7 +206,7 @@ def _drop_unproven(connection: sa.Connection, dimension: Dimension) -> set[date]
     without_total = sa.select(cells.c.day).where(cells.c.day.not_in(sa.select(totals.c.day))).distinct()
     dropped = unproven | set(connection.scalars(without_total))
     for table in (cells, totals):
-        connection.execute(sa.delete(table).where(table.c.day.in_(dropped)))
+        connection.execute(sa.delete(table).where(tables.is_among(table.c.day, dropped)))
     return dropped
 
 

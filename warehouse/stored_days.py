@@ -6,6 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from warehouse import tables
 from warehouse.dimensions import Dimension
 
 # No block waits that long to be stored, so that a day read later than this was read by a clock that was ahead.
@@ -17,7 +18,7 @@ def moved_days(
 ) -> set[date]:
     """The days that are stored with another window than that given here, its start and its end."""
     totals = dimension.totals.c
-    stored = sa.select(totals.day, totals.window_start, totals.window_end).where(totals.day.in_(windows))
+    stored = sa.select(totals.day, totals.window_start, totals.window_end).where(tables.is_among(totals.day, windows))
     return {day for day, start, end in connection.execute(stored) if windows[day] != (start, end)}
 
 
@@ -27,7 +28,7 @@ def read_later(
     """The totals of those days that another run has read after `loaded_at`, while this one waited to store them."""
     totals = dimension.totals.c
     is_later = totals.loaded_at.between(loaded_at, loaded_at + _LONGEST_WAIT) & (totals.loaded_at != loaded_at)
-    stored = sa.select(dimension.totals).where(totals.day.in_(days), is_later, totals.run_id != run_id)
+    stored = sa.select(dimension.totals).where(tables.is_among(totals.day, days), is_later, totals.run_id != run_id)
     return {row["day"]: dict(row) for row in connection.execute(stored).mappings()}
 
 

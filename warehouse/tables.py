@@ -530,6 +530,14 @@ def in_use(connection: sa.Connection) -> set[str]:
     return set(connection.scalars(sa.text(names)))
 
 
+def is_among(day: sa.ColumnElement[date], days: Iterable[date]) -> sa.ColumnElement[bool]:
+    """Whether a column has one of these days. They are literals, since DuckDB takes 75 µs of CPU for each parameter.
+
+    It tries to import pandas each time, and searches every directory for it where it isn't installed.
+    """
+    return day.in_(sa.bindparam(None, list(days), type_=Date(), expanding=True, literal_execute=True))
+
+
 def select(table: sa.Table) -> str:
     """The SELECT of a rollup or view, from its file: the same text for every database."""
     return _sql(f"{table.name}.sql")

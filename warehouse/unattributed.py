@@ -3,9 +3,11 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from typing import Any
 
 import sqlalchemy as sa
 
+from warehouse import tables
 from warehouse.dimensions import Dimension
 from warehouse.staging import staged, upsert
 
@@ -76,12 +78,16 @@ def store(
     rest: dict[date, int] = {}
     counted: set[tuple[date, str]] = set()
     if named:
-        found = connection.execute(sa.select(totals.day, totals.unattributed_count).where(totals.day.in_(named)))
+        found = connection.execute(
+            sa.select(totals.day, totals.unattributed_count).where(tables.is_among(totals.day, named))
+        )
         rest = {day: number for day, number in found}
         ids = {id_ for of_day in named.values() for id_ in of_day.sessions if id_}
-        of_ids = sa.select(cells.day, cells[dimension.id]).where(cells.day.in_(named), cells[dimension.id].in_(ids))
+        of_ids = sa.select(cells.day, cells[dimension.id]).where(
+            tables.is_among(cells.day, named), cells[dimension.id].in_(ids)
+        )
         counted = {(day, id_) for day, id_ in connection.execute(of_ids)}
-    rows = []
+    rows: list[dict[str, Any]] = []
     for day, of_day in named.items():
         sessions = {id_ or NO_ID: n for id_, n in of_day.sessions.items() if n and (day, id_) not in counted}
         if sum(sessions.values()) == rest.get(day):
@@ -101,7 +107,9 @@ def store(
         with staged(connection, table, rows) as incoming:
             # Not all of a day: DuckDB can't roll back a transaction that deletes a key and inserts it again.
             is_named = (incoming.c.day == table.c.day) & (incoming.c[dimension.id] == table.c[dimension.id])
-            connection.execute(sa.delete(table).where(table.c.day.in_(replaced), ~sa.exists().where(is_named)))
+            connection.execute(
+                sa.delete(table).where(tables.is_among(table.c.day, replaced), ~sa.exists().where(is_named))
+            )
             upsert(connection, table, incoming)
     drop_outdated(connection, dimension, [*others])
 
@@ -112,18 +120,20 @@ def drop_outdated(connection: sa.Connection, dimension: Dimension, days: Collect
     Nor are names kept on a day on which one of them has a count by now.
     """
     table, totals, cells = dimension.unattributed.c, dimension.totals.c, dimension.cells.c
-    of_days = sa.true() if days is None else table.day.in_(days)
+    of_days = sa.true() if days is None else tables.is_among(table.day, days)
     sums = sa.select(table.day, sa.func.sum(table.sessions_count).label("sessions")).where(of_days).group_by(table.day)
     stored = {day: int(sessions) for day, sessions in connection.execute(sums)}
     if not stored:
         return
-    found = connection.execute(sa.select(totals.day, totals.unattributed_count).where(totals.day.in_(stored)))
+    found = connection.execute(
+        sa.select(totals.day, totals.unattributed_count).where(tables.is_among(totals.day, stored))
+    )
     rest = {day: number for day, number in found}
     is_same = (cells.day == table.day) & (cells[dimension.id] == table[dimension.id])
     counted = connection.scalars(sa.select(table.day).where(of_days, sa.exists().where(is_same)))
     outdated = {day for day, sessions in stored.items() if sessions != rest.get(day)} | {*counted}
     if outdated:
-        connection.execute(sa.delete(dimension.unattributed).where(table.day.in_(outdated)))
+        connection.execute(sa.delete(dimension.unattributed).where(tables.is_among(table.day, outdated)))
 
 
 def owners(connection: sa.Connection, dimension: Dimension, since: date) -> list[Owner]:
@@ -147,6 +157,6 @@ def days_without_names(connection: sa.Connection, dimension: Dimension, days: Co
     totals = dimension.totals.c
     is_named = sa.exists().where(dimension.unattributed.c.day == totals.day)
     found = sa.select(totals.day, totals.sessions_count).where(
-        totals.day.in_(days), totals.unattributed_count > 0, ~is_named
+        tables.is_among(totals.day, days), totals.unattributed_count > 0, ~is_named
     )
     return {day: number for day, number in connection.execute(found)}

@@ -164,7 +164,7 @@ def store_days(
         stored_days.keep_revisions(connection, dimension, incoming)
         moved = stored_days.moved_days(connection, dimension, {r.day: (r.window_start, r.window_end) for r in readings})
         same_cell = (incoming.c.day == table.c.day) & (incoming.c[dimension.id] == table.c[dimension.id])
-        connection.execute(sa.delete(table).where(table.c.day.in_(moved), ~sa.exists().where(same_cell)))
+        connection.execute(sa.delete(table).where(tables.is_among(table.c.day, moved), ~sa.exists().where(same_cell)))
         upsert(
             connection,
             table,
@@ -172,12 +172,12 @@ def store_days(
             only_if=lambda new: (
                 (table.c.sessions_count != new.sessions_count)
                 | (table.c.api_version != new.api_version)
-                | table.c.day.in_(moved)
+                | tables.is_among(table.c.day, moved)
             ),
         )
     days = [reading.day for reading in readings]
-    of_day = sa.select(table.c.day, sa.func.sum(table.c.sessions_count)).where(table.c.day.in_(days)).group_by("day")
-    sums = {day: int(total) for day, total in connection.execute(of_day)}
+    of_day = sa.select(table.c.day, sa.func.sum(table.c.sessions_count)).group_by("day")
+    sums = {day: int(total) for day, total in connection.execute(of_day.where(tables.is_among(table.c.day, days)))}
     totals = [_total(dimension, reading, sums.get(reading.day, 0), provenance) for reading in readings]
     with staged(connection, dimension.totals, totals) as of_days:
         upsert(connection, dimension.totals, of_days)
@@ -243,11 +243,11 @@ def _replace_contradictions(
     Except on `moved` days, those about listed ids that were not read this time are kept.
     """
     table, listed = dimension.contradictions, dimension.listed.c
-    of_days = table.c.day.in_([reading.day for reading in readings])
+    of_days = tables.is_among(table.c.day, [reading.day for reading in readings])
     if connection.scalar(sa.select(sa.exists().where(of_days))):  # rarely; and the ids are many
         ids, id_ = {id_ for reading in readings for id_ in reading.counts}, table.c[dimension.id]
         kept = sa.select(listed[dimension.id]).where(listed.is_listed, listed[dimension.id].not_in(ids))
-        is_outdated = id_.is_(None) | id_.not_in(kept) | table.c.day.in_(moved)
+        is_outdated = id_.is_(None) | id_.not_in(kept) | tables.is_among(table.c.day, moved)
         connection.execute(sa.delete(table).where(of_days, is_outdated))
     found = [
         {
@@ -300,7 +300,7 @@ def store_day_boundary(connection: sa.Connection, timezone: str, day_start_hour:
 def forget_days(connection: sa.Connection, dimension: Dimension, days: Sequence[date]) -> None:
     """Delete everything that was read on these days, so that they count as not loaded."""
     for table in (dimension.cells, dimension.totals, dimension.contradictions, dimension.unattributed):
-        connection.execute(sa.delete(table).where(table.c.day.in_(days)))
+        connection.execute(sa.delete(table).where(tables.is_among(table.c.day, days)))
     rollups.mark_stale(connection, dimension, days)
 
 

@@ -1,9 +1,7 @@
 """One transaction at a time, on a real DuckDB file and a real PostgreSQL: committed or undone, private, read-only."""
 
 import contextlib
-import importlib.abc
 import os
-import sys
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -23,21 +21,6 @@ def test_what_a_block_did_is_kept_when_it_ends(each_database: Database) -> None:
         insert(connection, 2)
         insert(connection, 3)
     assert numbers(each_database) == [1, 2, 3]
-
-
-def test_no_statement_searches_the_directories_for_pandas(
-    each_database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    searched = []
-
-    class Watching(importlib.abc.MetaPathFinder):
-        def find_spec(self, name: str, *_: object) -> None:
-            searched.append(name)
-
-    monkeypatch.setattr(sys, "meta_path", [Watching(), *sys.meta_path])
-    with each_database.transaction() as connection:
-        insert(connection, 2)
-    assert "pandas" not in searched
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
