@@ -15,7 +15,7 @@ from pipelines.partitions import closed_days, daily_partitions, format_days
 from pipelines.produced import results_of
 from pipelines.settings import Settings
 from pipelines.unattributed import Named
-from warehouse import reads
+from warehouse import reads, tables
 from warehouse.dimensions import ORGANIZATIONS, Dimension
 
 
@@ -121,8 +121,8 @@ def listing_verdicts(instance: dg.DagsterInstance, settings: Settings) -> Iterat
 def counts_sum_to_control_totals(connection: sa.Connection, dimension: Dimension, settings: Settings) -> Verdict:
     """A larger total is a warning if all were listed, and is expected if the user chose which ids to count.
 
-    Whose the sessions are that are in no count is told where the list of sessions names them. Those of service users,
-    or of nobody, are expected where users are counted.
+    Where the list of sessions says who created the sessions that are in no count, the sentence names them. Where users
+    are counted, sessions of service users and sessions without a user are expected.
     """
     totals = dimension.totals.c
     columns = totals.day, totals.unattributed_count, totals.sessions_count
@@ -258,7 +258,7 @@ def no_count_is_negative(connection: sa.Connection, dimension: Dimension, settin
     # A list of days: for a subquery, PostgreSQL scans every cell.
     read_last = sa.select(totals.day).where(totals.run_id == last_run, totals.day >= settings.devin_start_date)
     days = connection.scalars(read_last).all()
-    of_these = sa.select(cells.day).where(cells.day.in_(days), cells.sessions_count < 0)
+    of_these = sa.select(cells.day).where(tables.is_among(cells.day, days), cells.sessions_count < 0)
     negative = connection.scalars(of_these.distinct().order_by(cells.day)).all()
     return Verdict(
         not negative,

@@ -8,12 +8,10 @@ from typing import Any
 import dagster as dg
 import sqlalchemy as sa
 
+from resources.first_few import first_few
 from warehouse import unattributed
 from warehouse.dimensions import Dimension
 from warehouse.unattributed import Owner
-
-SHOWN = 3
-"""So many ids are in a sentence."""
 
 IN_METADATA = 100
 
@@ -100,18 +98,13 @@ class Named:
 
     def in_brief(self) -> str:
         """Whose sessions are in no count because others were chosen, as the end of a sentence."""
-        first = [
-            f"{_sessions(owner)} {'to nobody' if owner.is_nobodys else f'to {owner.id}'}"
-            for owner in self.owners[:SHOWN]
-        ]
-        return f": {', '.join(first)}{_more(self.owners)}" if first else ""
+        all_of_them = [f"{_sessions(owner)} to {'nobody' if owner.is_nobodys else owner.id}" for owner in self.owners]
+        return f": {first_few(all_of_them)}" if all_of_them else ""
 
 
 def _belong_to(owners: Sequence[Owner]) -> str:
-    one, *others = owners[:SHOWN]
-    return ", ".join([f"{_sessions(one)} belong to {one.id}", *(f"{_sessions(o)} to {o.id}" for o in others)]) + _more(
-        owners
-    )
+    one, *others = owners
+    return first_few([f"{_sessions(one)} belong to {one.id}", *(f"{_sessions(o)} to {o.id}" for o in others)])
 
 
 def _sum(owners: Sequence[Owner]) -> int:
@@ -119,11 +112,7 @@ def _sum(owners: Sequence[Owner]) -> int:
 
 
 def _ids(owners: Sequence[Owner]) -> str:
-    return ", ".join(owner.id for owner in owners[:SHOWN]) + _more(owners)
-
-
-def _more(owners: Sequence[Owner]) -> str:
-    return f" and {len(owners) - SHOWN:,} more" if len(owners) > SHOWN else ""
+    return first_few([owner.id for owner in owners])
 
 
 def _sessions(owner: Owner) -> str:

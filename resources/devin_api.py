@@ -31,6 +31,7 @@ from resources.devin_lists import (
     parse_sessions,
 )
 from resources.devin_versions import PAGE_SIZE, V2, V3, Listing, VersionName, WindowEnd, zulu
+from resources.first_few import first_few
 from resources.pace import Pace
 from resources.pace_row import PaceRows
 from resources.portal import blocking_portal
@@ -283,9 +284,6 @@ async def _send_once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandler
 
 
 def _describe(org_ids: Sequence[str], user_ids: Sequence[str]) -> str:
-    def first_few(ids: Sequence[str], noun: str) -> str:
-        more = f" and {len(ids) - 3} more" if len(ids) > 3 else ""
-        return f"{noun}{'s' if len(ids) > 1 else ''} {', '.join(ids[:3])}{more}"
-
-    parts = [first_few(ids, noun) for ids, noun in ((org_ids, "organization"), (user_ids, "user")) if ids]
+    filters = (org_ids, "organization"), (user_ids, "user")
+    parts = [f"{noun}{'s' if len(ids) > 1 else ''} {first_few(ids)}" for ids, noun in filters if ids]
     return " and ".join(parts) or "all organizations"

@@ -73,15 +73,12 @@ def store(
     Sessions of ids with a count on the day are none of the unattributed. On `moved` days no older names are kept,
     elsewhere those that still add up. A day's names thus never add up to anything else.
     """
-    table, totals, cells = dimension.unattributed, dimension.totals.c, dimension.cells.c
+    table, cells = dimension.unattributed, dimension.cells.c
     named = {day: of_day for day, of_day in others.items() if of_day.sessions}
     rest: dict[date, int] = {}
     counted: set[tuple[date, str]] = set()
     if named:
-        found = connection.execute(
-            sa.select(totals.day, totals.unattributed_count).where(tables.is_among(totals.day, named))
-        )
-        rest = {day: number for day, number in found}
+        rest = _unattributed_on(connection, dimension, named)
         ids = {id_ for of_day in named.values() for id_ in of_day.sessions if id_}
         of_ids = sa.select(cells.day, cells[dimension.id]).where(
             tables.is_among(cells.day, named), cells[dimension.id].in_(ids)
@@ -119,21 +116,25 @@ def drop_outdated(connection: sa.Connection, dimension: Dimension, days: Collect
 
     Nor are names kept on a day on which one of them has a count by now.
     """
-    table, totals, cells = dimension.unattributed.c, dimension.totals.c, dimension.cells.c
+    table, cells = dimension.unattributed.c, dimension.cells.c
     of_days = sa.true() if days is None else tables.is_among(table.day, days)
     sums = sa.select(table.day, sa.func.sum(table.sessions_count).label("sessions")).where(of_days).group_by(table.day)
     stored = {day: int(sessions) for day, sessions in connection.execute(sums)}
     if not stored:
         return
-    found = connection.execute(
-        sa.select(totals.day, totals.unattributed_count).where(tables.is_among(totals.day, stored))
-    )
-    rest = {day: number for day, number in found}
+    rest = _unattributed_on(connection, dimension, stored)
     is_same = (cells.day == table.day) & (cells[dimension.id] == table[dimension.id])
     counted = connection.scalars(sa.select(table.day).where(of_days, sa.exists().where(is_same)))
     outdated = {day for day, sessions in stored.items() if sessions != rest.get(day)} | {*counted}
     if outdated:
         connection.execute(sa.delete(dimension.unattributed).where(tables.is_among(table.day, outdated)))
+
+
+def _unattributed_on(connection: sa.Connection, dimension: Dimension, days: Collection[date]) -> dict[date, int]:
+    """How many sessions are unattributed on those of `days` that are stored."""
+    totals = dimension.totals.c
+    found = sa.select(totals.day, totals.unattributed_count).where(tables.is_among(totals.day, days))
+    return {day: number for day, number in connection.execute(found)}
 
 
 def owners(connection: sa.Connection, dimension: Dimension, since: date) -> list[Owner]:

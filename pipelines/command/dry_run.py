@@ -23,7 +23,7 @@ from resources.calls import Calls
 from resources.devin_api import DevinClient
 from resources.devin_versions import PAGE_SIZE
 from resources.outage import format_duration
-from warehouse import reads, writes
+from warehouse import reads, tables, writes
 from warehouse.dimensions import ORGANIZATIONS, Dimension
 from warehouse.listing import is_list_outdated, refused_ids
 from warehouse.writes import Entry
@@ -158,7 +158,7 @@ def _are_sessions_named(connection: sa.Connection, settings: Settings, dimension
     if settings.devin_fetch != "auto" or settings.chosen(dimension):
         return False
     totals = dimension.totals.c
-    some_left = sa.exists().where(totals.day.in_(recent), totals.unattributed_count > 0)
+    some_left = sa.exists().where(tables.is_among(totals.day, recent), totals.unattributed_count > 0)
     return bool(connection.scalar(sa.select(some_left)))
 
 

@@ -14,6 +14,7 @@ from pipelines.settings import Settings
 from resources.database import Database
 from resources.devin_api import DevinAPI, DevinClient
 from resources.devin_lists import Listed, Organization, User
+from resources.first_few import first_few
 from warehouse import migrations, reads, tables, writes
 from warehouse.dimensions import Dimension
 from warehouse.listing import never_seen
@@ -107,7 +108,7 @@ def doubt_about_choice(connection: sa.Connection, dimension: Dimension, chosen: 
     unattributed, idle = never_seen(connection, dimension, chosen) if chosen else (0, [])
     if not unattributed or not idle:
         return ""
-    shown = ", ".join(idle[:3]) + (f" and {len(idle) - 3:,} more" if len(idle) > 3 else "")
+    shown = first_few(idle)
     return (
         f"No session on any loaded day: {shown} in {dimension.setting}; {unattributed:,} sessions belong to no id "
         "there. Check the spelling: the API may count an unknown id as 0. To compare with its list:"

@@ -19,8 +19,8 @@ MOST_COUNTS = 500_000
 class ListedDays:
     """Keeps the sessions of each id on each listed day for a dimension that is loaded after another, in one process.
 
-    It holds ids and numbers alone, of each day until it is taken. Whoever takes them proves them again. `service_users`
-    are those of the listed ids that are service users; None if the API doesn't say.
+    It holds only ids and numbers, and each day only until it is taken. Whoever takes a day proves it again.
+    `service_users` are those of the listed ids that are service users; None if the API doesn't say.
     """
 
     service_users: set[str] | None = None

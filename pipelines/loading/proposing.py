@@ -1,6 +1,7 @@
 """Reads the list of sessions for a block, as long as that costs less than it saves and the list can be believed."""
 
 import random
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -71,6 +72,7 @@ class SessionList:
 
     async def _read(self, answers: Sequence[DayAnswers], counted: Mapping[Dimension, Proposal]) -> None:
         """Add the sessions of these consecutive days."""
+        ends = [of_day.day.end for of_day in answers]
         service_users = set() if self.listed_days.service_users is None else self.listed_days.service_users
         most = sum(of_day.control_total or 0 for of_day in answers)
         pages = 0
@@ -78,7 +80,7 @@ class SessionList:
             async for sessions in self.client.sessions(answers[0].day.start, answers[-1].day.end, most):
                 pages += 1
                 for session in sessions:
-                    day = next(d for d, of_day in enumerate(answers) if session.created_at < of_day.day.end)
+                    day = bisect_right(ends, session.created_at)
                     for dimension, of_days in counted.items():
                         of_days[day][getattr(session, dimension.id)] += 1
                     if session.is_service_user and session.user_id:
