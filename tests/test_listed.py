@@ -212,7 +212,7 @@ def test_what_the_list_said_is_taken_back_once_it_misplaces_sessions(world: Worl
 def test_two_blocks_are_read_at_once_and_neither_is_believed_if_the_other_finds_sessions_misplaced(
     world: World,
 ) -> None:
-    first, last, april, may = "2025-03-01", "2025-05-12", datetime(2025, 4, 1, tzinfo=UTC), date(2025, 5, 2)
+    first, last, april, july = "2025-03-01", "2025-07-06", datetime(2025, 4, 1, tzinfo=UTC), date(2025, 7, 3)
     world.configure(devin_fetch="listed")
     world.source.lie(MovesInApril())
     world.source.fail(delay=1, when=lambda asked: bool(asked.org_ids) and asked.start == april, times=1)
@@ -220,9 +220,9 @@ def test_two_blocks_are_read_at_once_and_neither_is_believed_if_the_other_finds_
     assert result.success, world.failures(result)
     assert world.cells() == world.truth(first, last)
     assert world.rows("select count(*) from daily_sessions where how = 'listed'") == [(0,)]
-    of_may = [asked for asked in world.source.requests if asked.start and asked.start.date() >= may]
-    whole = [asked for asked in of_may if not asked.org_ids and asked.path != LIST_PATH and days_of(asked) > 1]
-    assert len(whole) == 2, "May was read from the list and proven, and then asked for"
+    of_july = [asked for asked in world.source.requests if asked.start and asked.start.date() >= july]
+    whole = [asked for asked in of_july if not asked.org_ids and asked.path != LIST_PATH and days_of(asked) > 1]
+    assert len(whole) == 2, "July was read from the list and proven, and then asked for"
     assert world.progress.metrics.calls == len(world.source.requests)
 
 
@@ -239,7 +239,24 @@ def test_what_the_list_said_is_missing_until_it_is_asked_again(world: World) -> 
     assert {date.fromisoformat(day) for day in world.materialized_days()} == loaded, "in Dagster too"
 
 
-@pytest.mark.parametrize(("lie", "sentence"), [(Refuse(403), "the key may not read it"), (Refuse(500), "given up")])
+def test_blocks_are_longer_while_the_list_is_used(world: World) -> None:
+    world.configure(devin_fetch="listed")
+    result = world.load("2025-01-01", "2025-06-30")
+    assert result.success, world.failures(result)
+    assert world.cells() == world.truth("2025-01-01", "2025-06-30")
+    counts = [asked for asked in world.asked() if asked.path != LIST_PATH]
+    whole = [days_of(asked) for asked in counts if not asked.org_ids and days_of(asked) > 1]
+    assert sorted(whole) == [31, 57, 93], "the first block shows whether the list can be used"
+
+
+@pytest.mark.parametrize(
+    ("lie", "sentence"),
+    [
+        (Refuse(403), "the key may not read it"),
+        (Refuse(500), "given up"),
+        (LeaveOut(share=0.5), "differs from the API's own counts too often"),
+    ],
+)
 def test_without_a_list_all_is_asked_for_and_the_closing_lines_say_why(
     world: World, capsys: pytest.CaptureFixture[str], lie: Lie, sentence: str
 ) -> None:
@@ -251,6 +268,15 @@ def test_without_a_list_all_is_asked_for_and_the_closing_lines_say_why(
     assert sentence in " ".join((out + err).split())
     listed = [request for request in world.source.requests if request.path == LIST_PATH]
     assert len(listed) < 20, "it is not tried again for the second block"
+
+
+def test_a_proof_that_lacks_an_answer_is_held_against_its_block_alone(world: World) -> None:
+    world.configure(devin_fetch="listed", devin_max_tries="1", devin_patience_seconds="1")
+    world.source.fail(status=503, when=lambda asked: bool(asked.org_ids) and days_of(asked) == 31, times=1)
+    result = world.load("2025-03-01", "2025-04-10", judged=False)
+    assert result.success, world.failures(result)
+    assert world.cells() == world.truth("2025-03-01", "2025-04-10")
+    assert world.rows("select min(day), count(*) from daily_sessions where how = 'listed'") == [(date(2025, 4, 1), 50)]
 
 
 def test_differenced_and_direct_never_read_the_list(world: World) -> None:

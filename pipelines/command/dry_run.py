@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 
 import sqlalchemy as sa
 
@@ -12,7 +13,7 @@ from pipelines.command.probe import impatient
 from pipelines.command.screen import is_json, say, show_table
 from pipelines.ledger import open_read_only
 from pipelines.loading.asking import asking_alone
-from pipelines.loading.block_size import DAYS_PER_BLOCK, Wanted, in_blocks
+from pipelines.loading.block_size import DAYS_PER_BLOCK, DAYS_PER_LISTED_BLOCK, Wanted, in_blocks
 from pipelines.loading.cost import Cost, Counts, cost_of, differenced_requests, listed_requests
 from pipelines.loading.counted_ids import as_organization, as_user, chosen_entries
 from pipelines.loading.naming import MOST_PAGES
@@ -100,10 +101,13 @@ def _plan(
         wanted = stored.wanted(in_run, to_complete)
         strategy = settings.strategy(sum(map(bool, wanted.values())))
         alone, asked = _without_refused(wanted, stored, to_complete.keys(), refused)
-        blocks = list(in_blocks(asked))
         samples, is_known = settings.devin_list_samples, dimension is not settings.dimensions[0]
-        costs = (cost_of(b, strategy, samples=samples, refused=refused, is_known=is_known) for b in blocks)
-        of_run = sum(costs, Cost(alone, alone) + names)
+        cost_of_block = partial(cost_of, strategy=strategy, samples=samples, refused=refused, is_known=is_known)
+        of_run = sum(map(cost_of_block, in_blocks(asked)), Cost())
+        if strategy not in ("direct", "differenced"):  # blocks are longer while the list of sessions is used
+            longer = sum(map(cost_of_block, in_blocks(asked, lambda: True)), Cost())
+            of_run = Cost(min(longer.least, of_run.least), of_run.most)
+        of_run += Cost(alone, alone) + names
         cost += of_run
         number = sum(map(len, asked.values()))
         cells += number
@@ -112,12 +116,12 @@ def _plan(
             inferred_most += of_run.most
     likely = None
     if recent and cost.least < cost.most:
-        ways: dict[str, Callable[[], int]] = {
-            "differenced": lambda: differenced_requests(recent),
-            "listed": lambda: listed_requests(recent, settings.devin_list_samples),
+        newest = {day: recent[day] for day in sorted(recent)[-DAYS_PER_BLOCK:]}
+        ways: dict[str, Callable[[], float]] = {
+            "differenced": lambda: differenced_requests(newest) / sum(map(len, newest.values())),
+            "listed": lambda: listed_requests(recent, settings.devin_list_samples) / sum(map(len, recent.values())),
         }
-        requests = min(ask() for way, ask in ways.items() if settings.devin_fetch in ("auto", way))
-        share = requests / sum(map(len, recent.values()))
+        share = min(share_of() for way, share_of in ways.items() if settings.devin_fetch in ("auto", way))
         likely = round(min(max(cost.most - inferred_most + inferred_cells * share, cost.least), cost.most))
     return Plan(days, len(ids), cells, cost, likely, sorted(recent))
 
@@ -144,12 +148,12 @@ def _without_refused(
 
 
 def _recent(connection: sa.Connection, dimension: Dimension) -> Counts:
-    """The counts of the newest block of consecutive stored days."""
+    """The counts of the newest consecutive stored days, as many as a block can have."""
     read = reads.read_days(connection, dimension)
     if not read:
         return {}
     first, last = ranges(read)[-1]
-    first = max(first, last - timedelta(days=DAYS_PER_BLOCK - 1))
+    first = max(first, last - timedelta(days=DAYS_PER_LISTED_BLOCK - 1))
     return reads.counts(connection, dimension, [day for day in read if first <= day <= last])
 
 

@@ -6,13 +6,12 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from itertools import zip_longest
 from typing import Any
 
 from anyio.from_thread import BlockingPortal
 
 from pipelines.loading.answers import DayAnswers, Errors
-from pipelines.loading.block_size import PlannedBlock
+from pipelines.loading.block_size import PlannedBlock, Wanted, in_blocks
 from pipelines.loading.collect import collect_differenced, collect_direct, collect_listed
 from pipelines.loading.listed import Proposal
 from pipelines.loading.progress import Progress
@@ -48,28 +47,28 @@ class BlockFetcher:
         later = self.settings.dimensions[self.settings.dimensions.index(self.dimension) + 1 :]
         self.list = SessionList(self.dimension, self.client, self.workers, is_forced, self.progress.listed_days, later)
 
-    def fetch(self, blocks: Sequence[PlannedBlock], day_before: Callable[[Day], Day]) -> Iterator[Sequence[DayAnswers]]:
+    def fetch(self, wanted: Wanted, day_before: Callable[[Day], Day]) -> Iterator[Sequence[DayAnswers]]:
         """The answers for each block, while the totals of the next are fetched: more would be lost by a kill.
 
         From the list of sessions a block takes few requests, most of which wait for others: there the whole of the next
-        is fetched meanwhile.
+        is fetched meanwhile, and blocks are longer.
         """
+        blocks = in_blocks(wanted, lambda: self.list.is_used)
 
-        def start(block: PlannedBlock) -> _Pending:
-            return self._start(block, day_before(block.days[0]))
+        def start(block: PlannedBlock | None) -> _Pending | None:
+            return self._start(block, day_before(block.days[0])) if block else None
 
-        pending: _Pending | None = None
-        for block, following in zip_longest(blocks, blocks[1:]):
-            pending = pending or start(block)
+        pending = start(next(blocks, None))
+        while pending:
             pending.proceed()
-            ahead = start(following) if following and self.list.is_used else None
+            ahead = start(next(blocks, None)) if self.list.is_used else None
             if ahead:
                 ahead.proceed()
             answers = pending.answers.result()
             if self.list.misplaces and any(of_day.known_by("listed") for of_day in answers):
-                answers = self._ask_instead(answers, start(block))
+                answers = self._ask_instead(answers, self._start(pending.block, day_before(pending.block.days[0])))
             self._remember(answers)
-            pending = ahead or (start(following) if following else None)
+            pending = ahead or start(next(blocks, None))
             yield answers
 
     def _ask_instead(self, listed: Sequence[DayAnswers], pending: "_Pending") -> list[DayAnswers]:
@@ -85,7 +84,7 @@ class BlockFetcher:
         """Start to fetch `block`; `before` is the day before it."""
         may_proceed = asyncio.Event()
         answers = self.portal.start_task_soon(self._fetch, block, before, may_proceed)
-        return _Pending(answers, partial(self.portal.start_task_soon, may_proceed.set))
+        return _Pending(block, answers, partial(self.portal.start_task_soon, may_proceed.set))
 
     def still_refused(self, last: Mapping[str, Day]) -> dict[str, Exception]:
         """The ids that the API still refuses to count on the day given for each, with the reasons."""
@@ -149,5 +148,6 @@ class BlockFetcher:
 class _Pending:
     """A block that is being fetched. It waits for `proceed` to be called before it asks more than its totals."""
 
+    block: PlannedBlock
     answers: Future[list[DayAnswers]]
     proceed: Callable[[], object]

@@ -21,10 +21,14 @@ Proposal = Sequence[Counter[str | None]]
 
 
 class ListVerdict(enum.Enum):
-    """What a list is worth: `UNPROVEN` is about this block, `MISPLACES` about whatever the list says."""
+    """What a list is worth: whether this block's counts hold, differ too often, or lack an answer that they need.
+
+    `MISPLACES` is about whatever the list says.
+    """
 
     PROVEN = enum.auto()
     UNPROVEN = enum.auto()
+    UNANSWERED = enum.auto()
     MISPLACES = enum.auto()
 
 
@@ -48,20 +52,22 @@ class _Proof:
     async def judge(self, *, most: int, sampled: int, dice: random.Random) -> ListVerdict:
         await self._ask_totals()
         if self._block.open_ids() - self._refused():
-            return ListVerdict.UNPROVEN
+            return ListVerdict.UNANSWERED
         days, ids = self._disagreeing_days(), self._disagreeing_ids()
         if ids and not days:
             return ListVerdict.MISPLACES
         if len(days) * len(ids) > most:
             return ListVerdict.UNPROVEN
         await self._ask(itertools.product(days, ids))
-        if not self._is_answered or self._disagreeing_days():
+        if not self._is_answered:
+            return ListVerdict.UNANSWERED
+        if self._disagreeing_days():
             return ListVerdict.UNPROVEN
         if self._disagreeing_ids():  # the difference lies on days that all agree
             return ListVerdict.MISPLACES
         await self._ask_samples(sampled, dice)
         if not self._is_answered:
-            return ListVerdict.UNPROVEN
+            return ListVerdict.UNANSWERED
         if self._is_misplaced:
             return ListVerdict.MISPLACES
         self._settle()

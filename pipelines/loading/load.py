@@ -12,7 +12,7 @@ from pipelines.failures import KNOWN, failure_of
 from pipelines.loading import contradiction_messages
 from pipelines.loading.answers import Contradiction, DayAnswers
 from pipelines.loading.asking import run_asking_alone
-from pipelines.loading.block_size import Wanted, in_blocks
+from pipelines.loading.block_size import Wanted
 from pipelines.loading.fetching import BlockFetcher
 from pipelines.loading.load_metrics import LoadMetrics
 from pipelines.loading.naming import name_unattributed
@@ -221,8 +221,8 @@ class Load:
         ]
         if skipped:  # there is nothing to ask
             self._store(skipped, fetcher.client.version.name)
-        blocks = list(in_blocks({day: ids for day, ids in wanted.items() if not day.is_skipped}))
-        for answers in fetcher.fetch(blocks, lambda day: day_before(self.partitions, day)):
+        asked = {day: ids for day, ids in wanted.items() if not day.is_skipped}
+        for answers in fetcher.fetch(asked, lambda day: day_before(self.partitions, day)):
             refuse_open_days(wanted, self.progress.calls.clock)
             if fetcher.list.misplaces:
                 self._forget_listed_days()

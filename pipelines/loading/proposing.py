@@ -106,3 +106,9 @@ class SessionList:
                 "The list of sessions contradicts the API's own counts: it has sessions at another "
                 f"{self.dimension.noun} or on another day. Nothing of it was kept; the counts were asked for instead."
             )
+        elif verdict is ListVerdict.UNPROVEN:
+            self.why_not = self.why_not or (
+                "The list of sessions was given up, and the counts were asked for instead: it differs from the API's "
+                "own counts too often to save requests."
+            )
+        self.is_used = self.is_used and not self.why_not
