@@ -188,6 +188,13 @@ def test_an_honest_list_takes_a_fraction_of_the_requests_and_says_how_counts_are
     assert world.progress.result.warnings == []
 
 
+def test_a_single_day_from_the_list_is_compared_together_with_the_day_before(world: World) -> None:
+    world.configure(devin_fetch="listed")
+    assert world.load("2025-03-02", "2025-03-02").success
+    assert world.cells() == world.truth("2025-03-02", "2025-03-02")
+    assert [days_of(asked) for asked in world.asked() if not asked.org_ids and asked.path != LIST_PATH] == [1, 1, 2]
+
+
 class MovesInApril(Move):
     """The list is right about the first block of a load that begins in March, and misplaces sessions in the second."""
 

@@ -42,6 +42,7 @@ class Block:
         self.errors = errors
         self._answered = answered
         self.totals: list[tuple[list[str], int]] = []
+        self.in_one: int | None = None
         self._asked_again: set[tuple[int, str]] = set()
         self._answered_for: set[str] = set()
         self._unanswered: dict[str, list[Exception]] = {}
@@ -129,6 +130,11 @@ class Block:
                 self._answered_for.add(org_id)
 
         return ask
+
+    async def ask_in_one(self) -> None:
+        """Ask for the total of all days, for the proof to compare: it need not wait for that until then."""
+        if len(self.answers) > 1:  # a single day is compared together with the day before it
+            self.in_one = await self.ask_if_possible(self.answers, ())
 
     def total_of(self, org_ids: list[str]) -> Question:
         """The question for their total over the block. A refusal is narrowed down to the organization it concerns."""

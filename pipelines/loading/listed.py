@@ -46,11 +46,12 @@ class _Proof:
         self._block = block
         self._days = list(zip(block.answers, proposal, strict=True))
         self._asked: dict[tuple[int, str], int] = {}
+        self._samples: list[tuple[range, Sequence[str], int]] = []
+        self._lost_samples = 0
         self._is_answered = True
-        self._is_misplaced = False
 
     async def judge(self, *, most: int, sampled: int, dice: random.Random) -> ListVerdict:
-        await self._ask_totals()
+        await self._ask_totals([self._block.ask_in_one, *self._sample(sampled, dice)])
         if self._block.open_ids() - self._refused():
             return ListVerdict.UNANSWERED
         days, ids = self._disagreeing_days(), self._disagreeing_ids()
@@ -65,22 +66,22 @@ class _Proof:
             return ListVerdict.UNPROVEN
         if self._disagreeing_ids():  # the difference lies on days that all agree
             return ListVerdict.MISPLACES
-        await self._ask_samples(sampled, dice)
-        if not self._is_answered:
+        if self._lost_samples and not await self._have_replaced_samples(dice):
             return ListVerdict.UNANSWERED
-        if self._is_misplaced:
+        if self._is_a_sample_wrong():
             return ListVerdict.MISPLACES
         self._settle()
         return ListVerdict.PROVEN
 
-    async def _ask_totals(self) -> None:
-        """Ask for the total of each organization with sessions, and of those without any in groups."""
+    async def _ask_totals(self, also: Iterable[Question]) -> None:
+        """Ask for the total of each organization with sessions, and of those without any in groups; `also` these."""
         sums = {id_: self._sum(id_) for id_ in self._block.org_ids}
         quiet = [id_ for id_, number in sums.items() if not number]
         groups = [quiet[n : n + ORGS_PER_QUESTION] for n in range(0, len(quiet), ORGS_PER_QUESTION)]
         groups += [[id_] for id_, number in sums.items() if number]
         while groups:
-            await self._block.ask_all(map(self._block.total_of, groups))
+            await self._block.ask_all([*map(self._block.total_of, groups), *also])
+            also = ()
             lost = [(ids, total) for ids, total in self._block.totals if total and len(ids) > 1]
             self._block.totals = [part for part in self._block.totals if part not in lost]
             groups = [half for ids, _ in lost for half in (ids[: len(ids) // 2], ids[len(ids) // 2 :])]
@@ -123,28 +124,37 @@ class _Proof:
 
         await self._block.ask_all(itertools.starmap(ask_for, cells))
 
-    async def _ask_samples(self, sampled: int, dice: random.Random) -> None:
-        """Ask for totals of random organizations over random days.
+    def _sample(self, sampled: int, dice: random.Random) -> Iterable[Question]:
+        """Questions for totals of random organizations over random days.
 
         Sessions that change places in two organizations on two days, so that every sum is right, show in a total of one
         of the two organizations over one of the two days: one question in six finds them, one cell in hundreds would.
         """
-        counted, answers = self._counted(), self._block.answers
+        ids, answers = self._counted(), self._block.answers
 
         def sample() -> Question:
-            ids = dice.sample(counted, min((len(counted) + 1) // 2, ORGS_PER_QUESTION))
-            first, after = sorted(dice.sample(range(len(answers) + 1), 2))
+            some = dice.sample(ids, min((len(ids) + 1) // 2, ORGS_PER_QUESTION))
+            days = range(*sorted(dice.sample(range(len(answers) + 1), 2)))
 
             async def ask() -> None:
-                total = await self._block.ask_if_possible(answers[first:after], ids)
+                total = await self._block.ask_if_possible(answers[days.start : days.stop], some)
                 if total is None:
-                    self._is_answered = False
-                elif total != sum(self._count(d, id_) for d in range(first, after) for id_ in ids):
-                    self._is_misplaced = True
+                    self._lost_samples += 1
+                else:
+                    self._samples.append((days, some, total))
 
             return ask
 
-        await self._block.ask_all(sample() for _ in range(sampled if counted else 0))
+        return [sample() for _ in range(sampled if ids else 0)]
+
+    async def _have_replaced_samples(self, dice: random.Random) -> bool:
+        """Ask for as many totals as got no answer, of organizations that the API is known to count."""
+        lost, self._lost_samples = self._lost_samples, 0
+        await self._block.ask_all(self._sample(lost, dice))
+        return not self._lost_samples
+
+    def _is_a_sample_wrong(self) -> bool:
+        return any(total != sum(self._count(d, id_) for d in days for id_ in ids) for days, ids, total in self._samples)
 
     def _settle(self) -> None:
         counted = self._counted()

@@ -120,6 +120,9 @@ class _Proof:
 
     def _total_of_stretch(self, stretch: _Stretch) -> Question:
         async def ask() -> None:
+            if self._block.in_one is not None and stretch.days == self._block.answers:
+                stretch.in_one, self._block.in_one = self._block.in_one, None
+                return
             try:
                 stretch.in_one = await self._block.ask(stretch.compared, ())
             except self._block.errors.temporary as error:
