@@ -36,6 +36,8 @@ def behind(settings: Settings) -> Behind:
     Raises WarehouseError, UnfitWarehouse or OlderWarehouse.
     """
     database = settings.warehouse
+    if database.is_file and not database.exists():
+        return Behind([], [], None)
     with open_read_only(database) as connection:
         return _behind(connection, database, settings)
 

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from pipelines.settings import Settings
 from resources.database import Database
 from resources.engines import engine
-from warehouse import migrations, reads, snapshot
+from warehouse import migrations, reads, snapshot, tables
 from warehouse.dimensions import Dimension
 
 
@@ -33,7 +33,7 @@ def open_read_only(database: Database) -> Iterator[sa.Connection]:
             if found:
                 raise OlderWarehouse(f"{database.name} was written by an older release. The next backfill migrates it.")
     with engine(sa.make_url("duckdb://"), {}).begin() as connection:
-        migrations.migrate(connection)
+        tables.create_without_comments(connection)
         yield connection
 
 

@@ -555,13 +555,18 @@ def _sql(*path: str) -> str:
 
 def create(connection: sa.Connection) -> None:
     """Create the missing tables, and create or replace every view, with their comments."""
+    create_without_comments(connection)
+    describe(connection)
+
+
+def create_without_comments(connection: sa.Connection) -> None:
+    """As `create`, in half the time, for a database that nobody else sees."""
     there = present(connection)
     for table in metadata.sorted_tables:
         if table.name not in there:
             connection.execute(sa.schema.CreateTable(table))
     for view in views.tables.values():
         create_view(connection, view)
-    describe(connection)
 
 
 def create_view(connection: sa.Connection, view: sa.Table) -> None:
