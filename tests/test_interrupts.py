@@ -39,6 +39,7 @@ def statuses() -> list[dg.DagsterRunStatus]:
 def test_on_a_terminal_the_bar_moves_while_days_load_and_ctrl_c_ends_cleanly(
     world: World, terminals: list[Terminal]
 ) -> None:
+    world.configure(devin_fetch="differenced")  # from the list, the second block would be the last
     second_block = Gate(world, datetime(2025, 2, 1, tzinfo=UTC))
     third_block = Held(world, datetime(2025, 3, 4, tzinfo=UTC))
     terminal = Terminal("backfill", "2025-01-01", "2025-04-01")
