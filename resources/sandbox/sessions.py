@@ -3,13 +3,14 @@
 Knows nothing of HTTP or the warehouse.
 """
 
+import functools
 import random
 import re
 import threading
 import unicodedata
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 
@@ -134,14 +135,15 @@ def _plain(text: str, separator: str) -> str:
     return re.sub("[^a-z0-9]+", separator, letters).strip(separator)
 
 
-def make_day(seed: int, organization: SandboxOrganization, day: date, memberless: float) -> list[Session]:
+@functools.lru_cache(100_000)  # for one sandbox after another with the same sessions
+def make_day(seed: int, organization: SandboxOrganization, day: date, memberless: float) -> Sequence[Session]:
     """Create one organization's sessions on a UTC day, sorted by time: the same for the same arguments.
 
     A share of them, `memberless`, is no member's: one half is a service user's, the other half nobody's.
     """
     is_gone = organization.active_until is not None and day >= organization.active_until
     if day < organization.active_from or is_gone:
-        return []
+        return ()
     rng = random.Random(f"{seed}/{organization.org_id}/{day.isoformat()}")
     expected = organization.sessions_per_weekday * rng.gammavariate(6, 1 / 6)
     if day.weekday() >= 5:
@@ -160,8 +162,7 @@ def make_day(seed: int, organization: SandboxOrganization, day: date, memberless
         # A session's last digits of time are as good as random, and never change.
         if (share := moment % 9973 / 9973) < memberless:
             sessions[index] = (moment, NOBODY if share < memberless / 2 else f"service-user-{seed:032x}")
-    sessions.sort()
-    return sessions
+    return tuple(sorted(sessions))
 
 
 class _Days:
@@ -175,7 +176,7 @@ class _Days:
         self._organization = organization
         self._first_day = first_day
         self._origin = microseconds(datetime.combine(first_day, time(), UTC))
-        self._days: list[list[Session]] = []
+        self._days: list[Sequence[Session]] = []
         self._totals = [0]
 
     def _index(self, moment: int) -> int:
@@ -184,7 +185,7 @@ class _Days:
         while len(self._days) <= index:
             day = self._first_day + timedelta(days=len(self._days))
             organization = self._organization
-            self._days.append(make_day(self._seed, organization, day, self._memberless) if organization else [])
+            self._days.append(make_day(self._seed, organization, day, self._memberless) if organization else ())
         while len(self._totals) <= index:
             self._totals.append(self._totals[-1] + len(self._days[len(self._totals) - 1]))
         return index
@@ -205,7 +206,7 @@ class _Days:
     def add(self, moment: int, user_id: str, count: int) -> None:
         if moment < self._origin:
             raise ValueError(f"the sandbox has no sessions before {self._first_day}")
-        self.replace(moment, self._days[self._index(moment)] + [(moment, user_id)] * count)
+        self.replace(moment, [*self._days[self._index(moment)], *[(moment, user_id)] * count])
 
     def remove(self, start: int, end: int) -> int:
         removed = 0

@@ -22,6 +22,7 @@ from resources.database import Database
 from resources.sandbox.contract import SESSIONS_PATH
 from resources.sandbox.logged_request import LoggedRequest
 from resources.sandbox.server import Sandbox
+from tests.support.instances import empty_instance
 from tests.support.warehouse import make_missing_warehouse
 from warehouse.dimensions import DIMENSIONS
 
@@ -39,7 +40,7 @@ class World:
     @cached_property
     def instance(self) -> dg.DagsterInstance:
         """Where runs in this process are recorded."""
-        return self.closing.enter_context(dg.DagsterInstance.ephemeral())
+        return self.closing.enter_context(empty_instance())
 
     def configure(self, **variables: str) -> None:
         """Set environment variables, named in lower case."""
