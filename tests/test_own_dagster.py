@@ -12,7 +12,7 @@ from pipelines.command.dagster_home import open_instance
 from pipelines.command.status import status
 from pipelines.follow import follow_sensor
 from pipelines.home import PROJECT
-from pipelines.schedules import JOB
+from pipelines.names import JOB
 from tests.support.command import devin_sessions
 from tests.support.pages import blocks
 from tests.support.world import World
