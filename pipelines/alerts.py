@@ -17,12 +17,13 @@ from dagster._core.storage.asset_check_execution_record import (
 from dagster._core.storage.tags import AUTO_RETRY_RUN_ID_TAG, WILL_RETRY_TAG
 from pydantic import BaseModel, Field
 
+from pipelines import names
 from pipelines.alive import KILLED
 from pipelines.asset_keys import Key, is_from
+from pipelines.code_locations import clashes
 from pipelines.failures import failure_message, is_interrupt
 from pipelines.partitions import format_days
 from pipelines.produced import Piece, Produced, results_of
-from pipelines.schedules import JOBS
 from pipelines.settings import Settings
 from resources.webhook import URL_VARIABLE, Undelivered, as_text, send
 
@@ -75,7 +76,7 @@ def alerts_sensor(
     watched_checks = {key for definition in [*assets, *checks] for key in definition.check_keys}
 
     @dg.sensor(
-        name="alerts",
+        name=names.alerts(settings),
         minimum_interval_seconds=60,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=f"Tells {URL_VARIABLE} when a run fails or a check turns red, and when that is resolved.",
@@ -87,13 +88,15 @@ def alerts_sensor(
         watched = watched_assets | watched_checks
         failed = FailedRuns(context.instance, settings, watched, context.code_location_origin)
         problems = [*failed.problems(known, now), *red_checks(context.instance, watched_checks)]
+        if mixed_up := clashes(context.instance, settings, now):
+            problems.append(Problem("Code locations are not told apart", now, mixed_up))
         new = [problem for problem in problems if problem.name not in memory.open]
         resolved = memory.open.keys() - {problem.name for problem in problems}
         # Messages that cannot be sent now wait in the cursor, so that none is lost.
         memory.unsent += [
-            *map(_new_message, new),
+            *(_new_message(problem, settings) for problem in new),
             *(
-                _resolved_message(name, reported.since, now)
+                _resolved_message(_title(name, settings), reported.since, now)
                 for name, reported in memory.open.items()
                 if name in resolved
             ),
@@ -126,9 +129,15 @@ def _deliver(unsent: list[str], context: dg.SensorEvaluationContext) -> str:
     return f"Messages sent: {sent}."
 
 
-def _new_message(problem: Problem) -> str:
+def _title(name: str, settings: Settings) -> str:
+    """The name of a problem after the enterprise's: several may use one webhook."""
+    return f"{settings.devin_enterprise}: {name}" if settings.devin_enterprise else name
+
+
+def _new_message(problem: Problem, settings: Settings) -> str:
     promise = "You will get one more message when this is resolved, and none in between."
-    return as_text([problem.name, f"Since {_format_time(problem.since)}. {promise}", *problem.details])
+    since = f"Since {_format_time(problem.since)}. {promise}"
+    return as_text([_title(problem.name, settings), since, *problem.details])
 
 
 def _resolved_message(name: str, since: datetime, now: datetime) -> str:
@@ -193,7 +202,7 @@ class FailedRuns:
         return [ours[storage_id] for storage_id in sorted(ours, reverse=True)]
 
     def _is_ours(self, run: dg.DagsterRun) -> bool:
-        return run.job_name in JOBS and is_from(self.location, run)
+        return run.job_name in names.jobs(self.settings) and is_from(self.location, run)
 
     def _is_retried(self, record: dg.RunRecord, now: datetime) -> bool:
         """Whether Dagster runs it again by itself, because its process was killed: then that run's end counts."""

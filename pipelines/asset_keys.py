@@ -1,18 +1,16 @@
-"""The keys under which Dagster knows the assets: their names, after the prefix in DEVIN_ASSET_PREFIX; their pool."""
+"""The keys under which Dagster knows the assets: their names, after the prefix in DEVIN_ASSET_PREFIX."""
 
 from collections.abc import Iterable
 
 import dagster as dg
 from dagster._core.remote_origin import CodeLocationOrigin
 
+from pipelines import names
 from pipelines.settings import Settings
 from warehouse import tables
 from warehouse.dimensions import DIMENSIONS
 
 PUBLISHED_SNAPSHOT, ACTIVITY_REPORT = "published_snapshot", "activity_report"
-
-POOL = "devin_api"
-"""The pool of the assets that ask the API. The project's dagster.yaml lets one run at a time have it."""
 
 Key = dg.AssetKey | dg.AssetCheckKey
 
@@ -41,3 +39,9 @@ def is_from(location: CodeLocationOrigin | None, run: dg.DagsterRun) -> bool:
 def is_any_ours(settings: Settings, keys: Iterable[dg.AssetKey] | None) -> bool:
     """Whether an asset of this project is among `keys`: an instance may have other code locations too."""
     return not {asset_key(settings, name) for name in _NAMES}.isdisjoint(keys or ())
+
+
+def is_ours(settings: Settings, run: dg.DagsterRun, location: CodeLocationOrigin | None = None) -> bool:
+    """Whether this is a run of the job, or of any of its assets or their checks, in this code location."""
+    chosen = {*(run.asset_selection or ()), *(check.asset_key for check in run.asset_check_selection or ())}
+    return is_from(location, run) and (is_any_ours(settings, chosen) if chosen else run.job_name == names.job(settings))

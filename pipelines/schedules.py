@@ -6,6 +6,7 @@ from datetime import date, datetime
 import dagster as dg
 from dagster._utils.schedules import get_next_cron_tick
 
+from pipelines import names
 from pipelines.asset_keys import Key, asset_key
 from pipelines.failures import UNUSABLE_WAREHOUSE
 from pipelines.ledger import missing_days, open_read_only
@@ -13,9 +14,6 @@ from pipelines.partitions import closed_days, parts, ranges
 from pipelines.settings import Settings
 from resources.database import Database
 
-JOB = "daily_refresh"
-JOBS = (JOB, "__ASSET_JOB")  # the second is Dagster's own, for assets materialized in its UI
-SCHEDULE = f"{JOB}_schedule"
 HOURS_AFTER_CLOSE, MINUTE = 2, 30
 
 
@@ -80,7 +78,7 @@ def daily_refresh_schedule(
     runs, the first lists who is counted, and the last does everything but load.
     """
     job = dg.define_asset_job(
-        JOB,
+        names.job(settings),
         selection=dg.AssetSelection.assets(*assets),
         description="Loads the run's days from the API, stores and checks them, and rebuilds the rollups.",
     )
@@ -89,7 +87,7 @@ def daily_refresh_schedule(
     keys |= {key for definition in [*assets, *checks] for key in definition.check_keys}
 
     @dg.schedule(
-        name=SCHEDULE,
+        name=names.schedule(settings),
         job=job,
         cron_schedule=cron(settings),
         execution_timezone=settings.devin_timezone,

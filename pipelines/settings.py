@@ -27,6 +27,8 @@ from resources.file_errors import obstacle
 from warehouse.dimensions import DIMENSIONS, Dimension
 
 DISCOVER = "discover"
+OTHERS_IN_HOME = {"dagster", "demo", "published", "sandbox"}
+"""Directories in DEVIN_HOME which no enterprise may have: the demo, for one, empties its own."""
 
 SECRETS = ("devin_api_key", "devin_alert_webhook_url")
 """Settings that are never shown. Dagster gets neither of them: the code that sends them reads the environment."""
@@ -189,10 +191,18 @@ class Settings(BaseSettings):
         ge=0,
         le=1000,
     )
+    devin_enterprise: str = _setting(
+        "",
+        "Name of the enterprise, for a Dagster in which several have a code location each. It begins the names of job, "
+        "schedule and sensors, ends the pool's, and is the default of `DEVIN_ASSET_PREFIX`, of `DEVIN_SCHEMA` on "
+        "PostgreSQL, and of a directory in `DEVIN_HOME` for what no other setting places. Capitals count as small "
+        "letters. Set it before the first run: another name is another enterprise. Unset: no names change.",
+        "up to 32 letters, digits and underscores, beginning with a letter or a digit",
+    )
     devin_asset_prefix: Annotated[tuple[str, ...], NoDecode] = _setting(
         (),
         "Prefix of the keys of all assets, for a Dagster in which other assets have the same names. Set it before the "
-        "first run: Dagster takes assets with another prefix for new ones. Unset: none.",
+        "first run: Dagster takes assets with another prefix for new ones. Unset: `DEVIN_ENTERPRISE`, or none.",
         "letters, digits and underscores, with a `/` between parts",
     )
     devin_log_format: Literal["text", "json"] = _setting(
@@ -215,14 +225,15 @@ class Settings(BaseSettings):
     )
     warehouse_url: str = _setting(
         "",
-        "The warehouse. Unset: the file `warehouse.duckdb` in `DEVIN_HOME`.",
+        "The warehouse. Unset: the file `warehouse.duckdb` in `DEVIN_HOME`, or in the enterprise's directory there.",
         "a DuckDB file as duckdb:///path/to/file.duckdb, a MotherDuck database as duckdb:///md:name, or a PostgreSQL "
         "database as postgresql+psycopg://user:password@host/database",
     )
     devin_schema: str = _setting(
         "",
         "Schema of the PostgreSQL database in which the warehouse is, so that the database can hold other things too. "
-        "The first load creates it. Unset: what the search_path of the user or the address says, usually `public`.",
+        "The first load creates it. Unset: `DEVIN_ENTERPRISE`; without that, what the search_path of the user or the "
+        "address says, usually `public`.",
         "up to 63 lower-case letters, digits and underscores, not beginning with a digit or `pg_`, and no reserved "
         "word of SQL; only with a warehouse on PostgreSQL",
     )
@@ -237,7 +248,8 @@ class Settings(BaseSettings):
     devin_report_path: Path | None = _setting(
         None,
         "File to which the activity report is written; `off` for none. Unset: `published/report.html` next to the "
-        "warehouse's file, or in `DEVIN_HOME` if the warehouse is on a server.",
+        "warehouse's file, or in `DEVIN_HOME`, in the enterprise's directory if there is one, if the warehouse is on a "
+        "server.",
         "off, or a path that ends in .html",
     )
     devin_alert_webhook_url: SecretStr | None = _setting(
@@ -288,9 +300,20 @@ class Settings(BaseSettings):
             raise ValueError(f"{DISCOVER} cannot be combined with ids")
         return user_ids
 
+    @field_validator("devin_enterprise")
+    @classmethod
+    def _usable_enterprise(cls, name: str) -> str:
+        if name and not re.fullmatch(r"[A-Za-z0-9]\w{0,31}", name, re.ASCII):
+            raise ValueError("not a name that Dagster takes")
+        if name.lower() in OTHERS_IN_HOME:
+            raise ValueError("DEVIN_HOME keeps something else in a directory of this name")
+        return name.lower()  # neither PostgreSQL nor every file system tells Acme from acme
+
     @field_validator("devin_asset_prefix", mode="before")
     @classmethod
-    def _split_prefix(cls, value: object) -> object:
+    def _split_prefix(cls, value: object, info: ValidationInfo) -> object:
+        if not value and (enterprise := info.data.get("devin_enterprise")):
+            return (enterprise,)
         if not isinstance(value, str):
             return value
         if not re.fullmatch(r"\w+(/\w+)*", value, re.ASCII):
@@ -326,10 +349,10 @@ class Settings(BaseSettings):
     @field_validator("warehouse_url")
     @classmethod
     def _usable_warehouse(cls, value: str, info: ValidationInfo) -> str:
-        if "devin_home" not in info.data:  # it is refused itself
+        if not {"devin_home", "devin_enterprise"} <= info.data.keys():  # it is refused itself
             return value
         if not value:
-            return Database.url_of(home.home() / "warehouse.duckdb")
+            return Database.url_of(home.home() / info.data["devin_enterprise"] / "warehouse.duckdb")
         try:
             url = sa.make_url(value)
         except sa.exc.ArgumentError:
@@ -350,8 +373,14 @@ class Settings(BaseSettings):
     @classmethod
     def _usable_schema(cls, name: str, info: ValidationInfo) -> str:
         url = info.data.get("warehouse_url")  # None if it is refused itself
-        if name and url and Database(url=url).is_duckdb:
+        on_duckdb = bool(url) and Database(url=str(url)).is_duckdb
+        if name and on_duckdb:
             raise ValueError("the warehouse in WAREHOUSE_URL is not on PostgreSQL")
+        if not name and not on_duckdb and (enterprise := info.data.get("devin_enterprise")):
+            try:
+                return check_schema(enterprise)
+            except ValueError as error:
+                raise ValueError(f"unset, and DEVIN_ENTERPRISE={enterprise} can't be the schema: {error}") from None
         return check_schema(name) if name else name
 
     @field_validator("devin_report_path")
@@ -391,7 +420,7 @@ class Settings(BaseSettings):
         if not warehouse.is_duckdb:
             return None
         # It is the same file whatever links led to it.
-        path = Path(os.path.realpath(warehouse.path)) if warehouse.is_file else home.home() / "warehouse.duckdb"
+        path = Path(os.path.realpath(warehouse.path)) if warehouse.is_file else self._directory / "warehouse.duckdb"
         return path.with_name(f"{path.name}.asking")
 
     @property
@@ -402,7 +431,17 @@ class Settings(BaseSettings):
         if self.devin_report_path:
             return self.devin_report_path
         snapshot = self.published_snapshot
-        return (snapshot.parent if snapshot else home.home() / "published") / "report.html"
+        return (snapshot.parent if snapshot else self._directory / "published") / "report.html"
+
+    @property
+    def published_name(self) -> str:
+        """The name of the directory in which the copies of this enterprise are published, among those of others."""
+        return self.devin_enterprise or "devin_sessions"
+
+    @property
+    def _directory(self) -> Path:
+        """Where the files are that no setting places."""
+        return home.home() / self.devin_enterprise
 
     @property
     def dimensions(self) -> list[Dimension]:

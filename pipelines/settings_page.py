@@ -38,6 +38,7 @@ SUBJECTS = {
         "devin_lock_patience_seconds",
         "devin_report_path",
         "devin_alert_webhook_url",
+        "devin_enterprise",
         "devin_asset_prefix",
         "devin_log_format",
         "otel_exporter_otlp_endpoint",

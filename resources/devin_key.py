@@ -1,5 +1,6 @@
 """The API key: where it comes from, which version it is for, where it may be sent, and how to keep it out of text."""
 
+import hashlib
 import os
 import re
 from typing import Literal
@@ -42,6 +43,11 @@ def key_from_environment() -> str:
         return check_key(key)
     except ValueError as error:
         raise Unauthorized(f"{KEY_VARIABLE} is refused: {error}.") from None
+
+
+def digest_of_key(key: str, url: str) -> str:
+    """A hash of the key and of the API's address, by which processes find that they have the same key."""
+    return hashlib.sha256(f"{url} {key}".encode()).hexdigest()
 
 
 def check_key(key: str) -> str:

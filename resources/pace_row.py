@@ -4,7 +4,6 @@ Times in it are seconds since 1970 on the server's clock, so that no two machine
 """
 
 import asyncio
-import hashlib
 import json
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -19,6 +18,7 @@ from psycopg.rows import dict_row
 
 from resources.database import Database
 from resources.database_errors import WarehouseError, WarehouseLost, explain, reached, shorten
+from resources.devin_key import digest_of_key
 from resources.identifiers import quoted
 from resources.pace import LATE_SECONDS, LearnedRate
 from resources.repeating import repeating
@@ -137,7 +137,7 @@ class PaceRows:
     @asynccontextmanager
     async def row(self, key: str, url: str) -> "AsyncIterator[Row]":
         """The row of this key at this address of the API, over a connection of its own."""
-        of_key = _PaceRow(self, hashlib.sha256(f"{url} {key}".encode()).hexdigest())
+        of_key = _PaceRow(self, digest_of_key(key, url))
         try:
             await of_key.open()
             yield of_key

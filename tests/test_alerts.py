@@ -20,8 +20,9 @@ from pipelines.alive import KILLED
 from pipelines.command import dagster_home
 from pipelines.definitions import definitions_for
 from pipelines.loading.progress import Progress
+from pipelines.names import JOB
 from pipelines.partitions import closed_days, daily_partitions
-from pipelines.schedules import JOB, range_tags
+from pipelines.schedules import range_tags
 from resources import webhook
 from resources.sandbox.server import Sandbox
 from resources.webhook import Undelivered, send

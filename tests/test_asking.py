@@ -13,7 +13,8 @@ import pytest
 from pipelines.definitions import definitions_for
 from pipelines.loading.asking import asking_alone
 from pipelines.loading.progress import Progress
-from pipelines.schedules import JOB, range_tags
+from pipelines.names import JOB
+from pipelines.schedules import range_tags
 from pipelines.settings import Settings
 from resources.database_errors import WarehouseError
 from tests.support.begun import begin

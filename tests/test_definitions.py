@@ -6,7 +6,7 @@ import pytest
 from pipelines.checks import claims_of
 from pipelines.definitions import defs
 from pipelines.loading.counted_ids import LIST_IS_WHOLE
-from pipelines.schedules import JOB
+from pipelines.names import JOB
 from pipelines.settings import SettingsRefused
 from tests.support.client import everything_shown_by
 from tests.support.world import World

@@ -4,6 +4,8 @@ import importlib.metadata
 import os
 import re
 import shlex
+import shutil
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -30,7 +32,7 @@ from pipelines.settings import Settings
 from resources.sandbox.server import Sandbox
 from tests.support.loads import fill, fill_all_tables
 from tests.support.messages import sentences
-from tests.support.pages import DEPLOYMENT, DOCS, NAMES, PAGES, blocks, environment_file, text, units
+from tests.support.pages import DEPLOYMENT, DOCS, NAMES, PAGES, blocks, environment_file, parsed, text, units
 from tests.support.warehouse import wide_integers
 from tests.support.world import World
 
@@ -436,6 +438,22 @@ def test_the_units_run_the_installed_programs_and_are_hardened() -> None:
         assert service["EnvironmentFile"] == "/etc/devin-sessions/environment"
         assert service["ReadWritePaths"] == service["WorkingDirectory"] == STATE
         assert unit["Install"]["WantedBy"] == "multi-user.target"
+
+
+def test_the_unit_of_an_enterprise_is_hardened_like_the_others_and_systemd_accepts_it(tmp_path: Path) -> None:
+    unit = parsed(text(PROJECT / "deploy" / "devin-sessions@.service"))
+    webserver = units()["devin-sessions-webserver.service"]
+    own = {"Environment": "DEVIN_ENTERPRISE=%i", "EnvironmentFile": "/etc/devin-sessions/%i.env"}
+    program = unit["Service"]["ExecStart"]
+    assert {**unit["Service"]} == {**webserver["Service"], **own, "ExecStart": program}
+    assert program.split()[0] == f"{INSTALLED}/.venv/bin/dagster"
+    assert unit["Install"] == webserver["Install"]
+    if analyze := shutil.which("systemd-analyze"):
+        here = tmp_path / "devin-sessions@acme.service"
+        shown = text(PROJECT / "deploy" / "devin-sessions@.service")
+        here.write_text(shown.replace(f"{INSTALLED}/.venv/bin", str(Path(sys.executable).parent)), encoding="utf-8")
+        found = subprocess.run([analyze, "verify", str(here)], capture_output=True, text=True, check=False)
+        assert (found.returncode, found.stderr) == (0, "")
 
 
 def test_the_services_write_only_where_they_may_and_only_root_reads_the_secrets(

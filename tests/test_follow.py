@@ -18,8 +18,9 @@ from pipelines.alive import marked_as_alive
 from pipelines.behind import CATCH_UP, behind
 from pipelines.command import exit_codes
 from pipelines.failures import failure_message
-from pipelines.follow import SENSOR, follow_sensor
-from pipelines.schedules import JOB, next_tick, range_tags
+from pipelines.follow import follow_sensor
+from pipelines.names import FOLLOW, JOB
+from pipelines.schedules import next_tick, range_tags
 from resources.sandbox.server import Sandbox
 from tests.support.command import Here, command_here
 from tests.support.graphql import LAUNCH, RUNS, graphql
@@ -95,7 +96,7 @@ def run_of(world: World, assets: Sequence[str], first: str = "", last: str = "",
 
 
 def follow_up(world: World, assets: Sequence[str]) -> bool:
-    return run_of(world, assets, **{"dagster/sensor_name": SENSOR})
+    return run_of(world, assets, **{"dagster/sensor_name": FOLLOW})
 
 
 def test_a_day_loaded_in_the_ui_reaches_rollups_snapshot_and_report(reported: World) -> None:
@@ -154,7 +155,7 @@ def test_a_day_loaded_in_the_ui_reaches_rollups_snapshot_and_report(reported: Wo
     assert last.status is dg.DagsterRunStatus.SUCCESS, "the UI's end did not end it"
     assert (again.parent_run_id, again.status) == (killed, dg.DagsterRunStatus.SUCCESS)
     assert marks <= {killed}, "a run that has ended is not marked as alive; the killed one's mark goes with a tick"
-    assert own.tags["dagster/sensor_name"] == SENSOR
+    assert own.tags["dagster/sensor_name"] == FOLLOW
     assert {key.to_user_string() for key in own.asset_selection or ()} == {*EVERYTHING}
     assert {key.to_user_string() for key in loading.asset_selection or ()} == {*LOADED}
 

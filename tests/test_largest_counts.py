@@ -36,7 +36,8 @@ def test_the_largest_counts_are_rolled_up_published_and_reported(each_world: Wor
         ]
         readings[0] = replace(readings[0], counts=counts | {ids[0]: LARGEST_COUNT - 1})
         writes.store_days(connection, ORGANIZATIONS, readings, Provenance("v2", at, "run"))
-    outcome = runs.run_downstream(definitions_for(world.settings, Progress()), world.instance, ORGANIZATIONS)
+    settings = world.settings
+    outcome = runs.run_downstream(definitions_for(settings, Progress()), world.instance, settings, ORGANIZATIONS)
     assert outcome.failures == []
     everything = DAYS * ORGANIZATIONS_COUNTED * LARGEST_COUNT - 1
     assert int(float(everything)) != everything

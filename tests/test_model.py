@@ -29,7 +29,8 @@ from pipelines.command import runs
 from pipelines.command.restore import restore
 from pipelines.definitions import definitions_for
 from pipelines.loading.progress import Progress
-from pipelines.schedules import JOB, range_tags
+from pipelines.names import JOB
+from pipelines.schedules import range_tags
 from pipelines.settings import Settings
 from resources.database import Database
 from resources.sandbox.contract import ORGANIZATIONS_PATH, SESSIONS_PATH
@@ -277,8 +278,8 @@ class Warehouse(RuleBasedStateMachine):
     @rule()
     def publish(self) -> None:
         """Rebuild only the rollups and the snapshot."""
-        progress = Progress()
-        outcome = runs.run_downstream(definitions_for(Settings.load(), progress), self.instance, ORGANIZATIONS)
+        settings = Settings.load()
+        outcome = runs.run_downstream(definitions_for(settings, Progress()), self.instance, settings, ORGANIZATIONS)
         assert outcome.failures == []
         self.is_behind = False
         self.published = dict(self.cells)

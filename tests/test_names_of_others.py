@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from pipelines.asset_keys import PUBLISHED_SNAPSHOT
 from pipelines.command import exit_codes
-from pipelines.schedules import JOB
+from pipelines.names import JOB
 from resources.database import Database
 from tests.support.command import Here, command_here
 from tests.support.postgresql import PostgreSQL

@@ -22,7 +22,7 @@ from pipelines.command.screen import say, set_output
 from pipelines.loading.answers import Cells
 from pipelines.loading.load_metrics import LoadMetrics
 from pipelines.loading.progress import Progress
-from pipelines.schedules import JOB
+from pipelines.names import JOB
 from resources.calls import Calls
 from tests.support.command import command_here, devin_sessions, in_this_process
 from tests.support.forks import Command, make_home

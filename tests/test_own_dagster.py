@@ -8,11 +8,11 @@ import pytest
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import WorkspaceFileTarget
 
-from pipelines.command.dagster_home import open_instance
+from pipelines.command.dagster_home import CONFIGURATION, dagster_home, open_instance
 from pipelines.command.status import status
 from pipelines.follow import follow_sensor
 from pipelines.home import PROJECT
-from pipelines.schedules import JOB
+from pipelines.names import JOB
 from tests.support.command import devin_sessions
 from tests.support.pages import blocks
 from tests.support.world import World
@@ -60,6 +60,8 @@ def workspace(beside_another: World) -> Iterator[WorkspaceProcessContext]:
     lines = [line for line in text.splitlines() if "executable_path" not in line]
     host = ["  - python_file:", "      relative_path: host.py", "      location_name: host"]
     path.write_text("\n".join([*lines, *host]), encoding="utf-8")
+    configuration = dagster_home() / CONFIGURATION  # else a code server may end in the middle of the next test
+    configuration.write_text("code_servers: {wait_for_local_processes_on_shutdown: true}\n", encoding="utf-8")
     with (
         open_instance(for_the_ui=True) as instance,
         WorkspaceProcessContext(instance, WorkspaceFileTarget([str(path)])) as context,

@@ -6,9 +6,10 @@ import dagster as dg
 import pytest
 from dagster._core.instance.config import PoolGranularity
 
-from pipelines.asset_keys import POOL
 from pipelines.command.dagster_home import open_instance
+from pipelines.names import POOL
 from pipelines.partitions import parts
+from pipelines.pool import limit_the_pool
 from resources.sandbox.contract import SESSIONS_PATH
 from tests.support.command import Here, command_here
 from tests.support.loads import fill
@@ -110,9 +111,14 @@ def test_what_asks_is_in_the_pool_which_has_one_place_before_the_first_run(world
     counts = [graph.get(dg.AssetKey(name)).backfill_policy for name in ("daily_sessions", "user_daily_sessions")]
     assert counts == [dg.BackfillPolicy.multi_run(31)] * 2
     with open_instance() as instance:
+        limit_the_pool(instance, world.settings)
         assert [(pool.name, pool.limit) for pool in instance.event_log_storage.get_pool_limits()] == [(POOL, 1)]
         granularity = instance.get_concurrency_config().pool_config.pool_granularity
         assert granularity is PoolGranularity.RUN, "the others stay queued"
         instance.event_log_storage.set_concurrency_slots(POOL, 4)
-    with open_instance() as instance:
+        limit_the_pool(instance, world.settings)
         assert [pool.limit for pool in instance.event_log_storage.get_pool_limits()] == [4], "the user's own limit"
+        world.configure(devin_enterprise="acme")
+        limit_the_pool(instance, world.settings)
+        limits = {pool.name: pool.limit for pool in instance.event_log_storage.get_pool_limits()}
+        assert limits == {POOL: 4, "devin_api_acme": 1}

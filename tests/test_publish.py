@@ -19,7 +19,7 @@ import pytest
 import sqlalchemy as sa
 
 from pipelines.asset_keys import PUBLISHED_SNAPSHOT
-from pipelines.schedules import JOB
+from pipelines.names import JOB
 from tests.support.analyst import analyst
 from tests.support.command import in_this_process
 from tests.support.loads import fill

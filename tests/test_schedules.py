@@ -6,8 +6,8 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 import pytest
 
+from pipelines.names import JOB
 from pipelines.partitions import closed_days, daily_partitions
-from pipelines.schedules import JOB
 from tests.support.loads import fill
 from tests.support.warehouse import migrated
 from tests.support.world import World, single_day_requests

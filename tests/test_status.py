@@ -16,7 +16,8 @@ from pipelines.alive import MARKS, marked_as_alive
 from pipelines.command import exit_codes
 from pipelines.command.status import status
 from pipelines.command.status_screen import show_runs
-from pipelines.schedules import JOB, next_tick, range_tags
+from pipelines.names import JOB
+from pipelines.schedules import next_tick, range_tags
 from resources.sandbox.faults import Fault
 from tests.support.command import devin_sessions, in_this_process
 from tests.support.loads import fill, publish

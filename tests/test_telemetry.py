@@ -165,12 +165,19 @@ def test_the_service_has_a_name(
 ) -> None:
     for variable, value in variables.items():
         monkeypatch.setenv(variable, value)
-    send(LoadMetrics(days=1), ORGANIZATIONS)
+    send(LoadMetrics(days=1), ORGANIZATIONS, "")
     assert collector.resource()["service.name"] == name
 
 
+def test_the_metrics_of_each_enterprise_are_told_apart(collector: Collector) -> None:
+    send(LoadMetrics(days=1), ORGANIZATIONS, "acme")
+    points = [point for found in collector.points().values() for point in found]
+    assert points
+    assert all(attributes["enterprise"] == "acme" for attributes, _ in points)
+
+
 def test_unattributed_sessions_are_sent_as_a_negative_number_if_counts_exceed_the_total(collector: Collector) -> None:
-    send(LoadMetrics(days=1, unattributed=-7), ORGANIZATIONS)
+    send(LoadMetrics(days=1, unattributed=-7), ORGANIZATIONS, "")
     assert collector.points()["devin.sessions.unattributed"] == [({}, -7)]
 
 
@@ -180,14 +187,14 @@ def test_a_collector_that_is_down_refuses_or_hangs_costs_seconds_and_an_error_th
     not_sent = r"^No metrics were sent: the collector at OTEL_EXPORTER_OTLP_ENDPOINT did not accept them\.$"
     collector.status = 400
     with pytest.raises(NotSent, match=not_sent):
-        send(LoadMetrics(days=1), ORGANIZATIONS)
+        send(LoadMetrics(days=1), ORGANIZATIONS, "")
     collector.hangs = True
     with pytest.raises(NotSent, match=not_sent):
-        send(LoadMetrics(days=1), ORGANIZATIONS)
+        send(LoadMetrics(days=1), ORGANIZATIONS, "")
     assert collector.hung_for.get(timeout=60) < SECONDS_TO_SEND + 1.5
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(NotSent, match=not_sent):
-        send(LoadMetrics(days=1), ORGANIZATIONS)
+        send(LoadMetrics(days=1), ORGANIZATIONS, "")
 
 
 def test_a_backfill_reports_that_metrics_were_not_sent_and_continues(observed: World, collector: Collector) -> None:

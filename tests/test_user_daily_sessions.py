@@ -14,8 +14,9 @@ from pipelines.command import exit_codes
 from pipelines.command.dagster_home import open_instance
 from pipelines.loading.block_size import SESSIONS_PER_WINDOW
 from pipelines.loading.listed import windows_of
+from pipelines.names import JOB
 from pipelines.partitions import closed_days, daily_partitions
-from pipelines.schedules import JOB, range_tags
+from pipelines.schedules import range_tags
 from resources.sandbox.contract import (
     LIST_PATH,
     LIST_PATH_V3,

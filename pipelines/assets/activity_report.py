@@ -49,7 +49,7 @@ def activity_report_asset(settings: Settings, deps: Sequence[dg.AssetKey]) -> dg
             with open_read_only(source) as connection:
                 shown = read_activity(connection)
                 found = [*verdicts(connection, settings), *listing_verdicts(context.instance, settings)]
-            page = as_page(shown, found, library())
+            page = as_page(shown, found, library(), settings.devin_enterprise)
             with replacing(path) as file:
                 file.write(page.encode())
         metadata: dict[str, Any] = {

@@ -7,7 +7,8 @@ import dagster as dg
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-from pipelines.asset_keys import POOL, asset_key
+from pipelines import names
+from pipelines.asset_keys import asset_key
 from pipelines.loading.counted_ids import LIST_IS_WHOLE
 from pipelines.settings import Settings
 from warehouse.dimensions import Dimension
@@ -53,7 +54,7 @@ def listed_asset(settings: Settings, dimension: Dimension) -> Callable[[Callable
         asset=asset_key(settings, name),
         description=f"The API's list of {name} agrees with its own total and has each of them once.",
     )
-    return table_asset(settings, dimension.listed, "python", "api", check_specs=[whole], pool=POOL)
+    return table_asset(settings, dimension.listed, "python", "api", check_specs=[whole], pool=names.pool(settings))
 
 
 def counts_asset(
@@ -68,5 +69,5 @@ def counts_asset(
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.multi_run(settings.devin_days_per_run),
         deps=[asset_key(settings, dimension.listed.name)],
-        pool=POOL,
+        pool=names.pool(settings),
     )

@@ -54,7 +54,7 @@ def backfill(settings: Settings, days: list[date], command: str, *, refresh: boo
             load.run(settings, instance)
         if is_behind and loads[0].skipped_downstream:
             definitions = definitions_for(settings, loads[0].progress)
-            loads[0].outcomes.append(runs.run_downstream(definitions, instance, ORGANIZATIONS))
+            loads[0].outcomes.append(runs.run_downstream(definitions, instance, settings, ORGANIZATIONS))
     if any(load.wanted for load in loads):
         contradicted = []  # the loads report contradictions themselves
     elif not ledger.outdated:
@@ -107,7 +107,7 @@ class _Load:
 
     def list_anew(self, settings: Settings, instance: dg.DagsterInstance) -> None:
         """List anew who is counted, since the settings mean others than the latest list."""
-        outcome = runs.run_listing(definitions_for(settings, self.progress), instance, self.dimension)
+        outcome = runs.run_listing(definitions_for(settings, self.progress), instance, settings, self.dimension)
         self.outcomes.append(outcome)
         if self.ended_early:
             return
@@ -181,7 +181,8 @@ def _report_problems(loads: Sequence[_Load], contradicted: Sequence[date], doubt
 def _say_where(settings: Settings) -> None:
     """Print where the counts are, and the report."""
     snapshot, report = settings.published_snapshot, settings.published_report
-    counts = f"Counts, for SQL: {snapshot or settings.warehouse.name}"
+    whose = f" of {settings.devin_enterprise}" if settings.devin_enterprise else ""
+    counts = f"Counts{whose}, for SQL: {snapshot or settings.warehouse.name}"
     say(
         counts + (f"\nReport: {report}" if report else ""),
         "published",

@@ -124,6 +124,8 @@ def show_status(
     if as_json or is_json():
         typer.echo(json.dumps(found.as_fields(), default=lambda value: value.isoformat()))
     else:
+        if found.enterprise:
+            say(f"Enterprise: {found.enterprise}")
         for dimension, state in found.dimensions.items():
             show_coverage(state.coverage, dimension)
             show_calendar(state.days)

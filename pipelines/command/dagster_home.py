@@ -17,7 +17,6 @@ from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
 from dagster_shared.check import CheckError
 from filelock import FileLock
 
-from pipelines.asset_keys import POOL
 from pipelines.home import home as data_home
 from resources.event_batches import store_in_batches
 from resources.file_errors import UNKNOWN_FIX, Obstacle, forbidden_in, obstacle
@@ -121,18 +120,10 @@ def open_instance(*, for_the_ui: bool = False) -> Iterator[dg.DagsterInstance]:
                     "affects the record of runs, not the warehouse. Fix that file, or delete it: the next command "
                     "will put the project's own in its place."
                 ) from error
-            _limit_the_pool(instance)
             instance.get_runs(limit=1)
             instance.all_instigator_state()
             instance.get_latest_materialization_event(dg.AssetKey("any"))
         yield instance
-
-
-def _limit_the_pool(instance: dg.DagsterInstance) -> None:
-    """Give the pool its default limit: Dagster does so only after it has started the first runs that are in it."""
-    storage = instance.event_log_storage
-    if instance.global_op_concurrency_default_limit and POOL not in storage.get_concurrency_keys():
-        storage.initialize_concurrency_limit_to_default(POOL)
 
 
 @contextlib.contextmanager

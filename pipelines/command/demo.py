@@ -43,6 +43,7 @@ def run_demo(days: int, organizations: int, *, ui_port: int | None) -> None:
     Then serve the Dagster UI at `ui_port`, if there is one, until a signal. Exits with 1 if a run fails.
     """
     _remove_last_demo()
+    was_of_enterprise = bool(os.environ.get("DEVIN_ENTERPRISE"))
     today = datetime.now(UTC).date()
     first_day = today - timedelta(days=days)
     with Sandbox(organizations=organizations) as source:
@@ -81,7 +82,7 @@ def run_demo(days: int, organizations: int, *, ui_port: int | None) -> None:
             if code := ui.wait():
                 raise SystemExit(code)
         else:
-            _show_next_steps(report)
+            _show_next_steps(report, was_of_enterprise=was_of_enterprise)
 
 
 def _remove_last_demo() -> None:
@@ -140,14 +141,15 @@ def _show(settings: Settings) -> None:
             show_table(title, list(result.keys()), rows[:most])
 
 
-def _show_next_steps(report: Path) -> None:
+def _show_next_steps(report: Path, *, was_of_enterprise: bool) -> None:
     program = _from_here(Path(sys.executable).parent / "devin-sessions")
     demo = shlex.quote(str(directory()))
+    none = " DEVIN_ENTERPRISE=" if was_of_enterprise else ""  # or its names would be looked for among the demo's
     for line in (
         "What to try next: the same data in the Dagster UI,",
         f"  {program} demo --ui",
         "or in SQL, in this shell:",
-        f"  export DEVIN_HOME={demo} WAREHOUSE_URL=duckdb:///warehouse.duckdb",
+        f"  export DEVIN_HOME={demo}{none} WAREHOUSE_URL=duckdb:///warehouse.duckdb",
         f'  {program} query "select * from enterprise_sessions order by day desc limit 7"',
         f"  {program} status",
         *(["README.md, “Real use”, leads from a key to a nightly schedule."] if is_checkout() else []),

@@ -8,10 +8,10 @@ from itertools import islice
 import dagster as dg
 from dagster._core.storage.dagster_run import FINISHED_STATUSES, NOT_FINISHED_STATUSES
 
+from pipelines import names
 from pipelines.alive import is_killed
-from pipelines.asset_keys import ACTIVITY_REPORT, PUBLISHED_SNAPSHOT, is_any_ours
+from pipelines.asset_keys import ACTIVITY_REPORT, PUBLISHED_SNAPSHOT, is_any_ours, is_ours
 from pipelines.partitions import format_days
-from pipelines.schedules import JOBS
 from pipelines.settings import Settings
 from warehouse import tables
 
@@ -73,7 +73,7 @@ def _runs(
 ) -> Iterator[Run]:
     records = [
         record
-        for job in JOBS
+        for job in names.jobs(settings)
         for record in instance.get_run_records(dg.RunsFilter(job_name=job, statuses=statuses), limit)
     ]
     for record in sorted(records, key=lambda record: record.storage_id, reverse=True):
@@ -92,9 +92,12 @@ def _runs(
 
 def _is_ours(instance: dg.DagsterInstance, run: dg.DagsterRun, settings: Settings) -> bool:
     """Whether the run is about this project's assets: another code location may have a job of the same name."""
-    planned = dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED
-    records = instance.get_records_for_run(run.run_id, of_type=planned, limit=1).records
-    return not records or is_any_ours(settings, [key for record in records if (key := record.asset_key)])
+    of_type = {dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED, dg.DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED}
+    records = instance.get_records_for_run(run.run_id, of_type=of_type, limit=1).records
+    for planned in (record.event_log_entry.get_dagster_event() for record in records):
+        key = planned.asset_key or planned.asset_check_planned_data.asset_key
+        return is_any_ours(settings, [key])
+    return is_ours(settings, run)
 
 
 _WORDS = {
@@ -106,6 +109,6 @@ _WORDS = {
 
 def _rebuilt(run: dg.DagsterRun) -> str:
     """The assets that this run is about, the rollups by one word."""
-    names = {key.path[-1] for key in run.asset_selection or ()}
-    shown = [word for name, word in _WORDS.items() if name in names] + sorted(names - _WORDS.keys())
+    chosen = {key.path[-1] for key in run.asset_selection or ()}
+    shown = [word for name, word in _WORDS.items() if name in chosen] + sorted(chosen - _WORDS.keys())
     return ", ".join(dict.fromkeys(shown)) or "every asset"

@@ -7,6 +7,7 @@ from datetime import date, timedelta
 import dagster as dg
 from dagster._core.utils import make_new_run_id
 
+from pipelines import names
 from pipelines.alive import close_dead_runs, marked_as_alive
 from pipelines.asset_keys import ACTIVITY_REPORT, PUBLISHED_SNAPSHOT, Key
 from pipelines.command import interrupts
@@ -14,7 +15,7 @@ from pipelines.command.dagster_home import HomeUnusable, using_run_record
 from pipelines.failures import failure_message, is_interrupt, must_be_fixed
 from pipelines.loading.progress import Progress
 from pipelines.partitions import parts
-from pipelines.schedules import JOB, range_tags, shares, split
+from pipelines.schedules import range_tags, shares, split
 from pipelines.settings import Settings
 from resources.event_log import BatchingSqliteEventLogStorage
 from warehouse.dimensions import Dimension
@@ -72,38 +73,42 @@ def run_days(
     ):
         complete_before = None if refresh else last + timedelta(days=1)
         tags = range_tags(first.isoformat(), last.isoformat(), complete_before)
-        outcomes.append(_run(definitions, instance, share, tags=tags))
+        outcomes.append(_run(definitions, instance, settings, share, tags=tags))
         if outcomes[-1].failures or outcomes[-1].is_interrupted:
             break
     if outcomes[-1].failures and any(result.stored for result in progress.results[loads_before:]):
         # Dagster skips what is downstream of a failure, but the days that were stored belong in the rollups.
-        outcomes.append(run_downstream(definitions, instance, dimension))
+        outcomes.append(run_downstream(definitions, instance, settings, dimension))
     return outcomes
 
 
-def run_listing(definitions: dg.Definitions, instance: dg.DagsterInstance, dimension: Dimension) -> Outcome:
+def run_listing(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, settings: Settings, dimension: Dimension
+) -> Outcome:
     """Run only the asset that lists who is counted."""
     listed = _keys(definitions)[dimension.listed.name]
-    return _run(definitions, instance, {listed, *_checks_of(definitions, [listed])})
+    return _run(definitions, instance, settings, {listed, *_checks_of(definitions, [listed])})
 
 
-def run_downstream(definitions: dg.Definitions, instance: dg.DagsterInstance, dimension: Dimension) -> Outcome:
+def run_downstream(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, settings: Settings, dimension: Dimension
+) -> Outcome:
     """Run only the rollups, the snapshot and the report.
 
     If a rollup fails, the snapshot and the report are still updated, in a run of their own.
     """
     selection = _downstream(definitions, dimension)
-    outcome = _run(definitions, instance, selection) if selection else Outcome()
+    outcome = _run(definitions, instance, settings, selection) if selection else Outcome()
     published = [key for key in selection if key.path[-1] in (PUBLISHED_SNAPSHOT, ACTIVITY_REPORT)]
     if published and outcome.failures and outcome.failed.isdisjoint(key.to_python_identifier() for key in published):
-        outcome.failures += _run(definitions, instance, published).failures
+        outcome.failures += _run(definitions, instance, settings, published).failures
     return outcome
 
 
 def _downstream(definitions: dg.Definitions, dimension: Dimension) -> list[dg.AssetKey]:
     keys = _keys(definitions)
-    names = [*(rollup.name for rollup in dimension.rollups), PUBLISHED_SNAPSHOT, ACTIVITY_REPORT]
-    return [keys[name] for name in names if name in keys]
+    downstream = [*(rollup.name for rollup in dimension.rollups), PUBLISHED_SNAPSHOT, ACTIVITY_REPORT]
+    return [keys[name] for name in downstream if name in keys]
 
 
 def _keys(definitions: dg.Definitions) -> dict[str, dg.AssetKey]:
@@ -116,14 +121,18 @@ def _checks_of(definitions: dg.Definitions, assets: Collection[dg.AssetKey]) -> 
 
 
 def _run(
-    definitions: dg.Definitions, instance: dg.DagsterInstance, keys: Collection[Key], tags: dict[str, str] | None = None
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+    settings: Settings,
+    keys: Collection[Key],
+    tags: dict[str, str] | None = None,
 ) -> Outcome:
     """Run these assets and checks of the job."""
     outcome = Outcome(is_interrupted=bool(interrupts.received()))
     if outcome.is_interrupted:
         return outcome
     assets, checks = split(keys)
-    job = definitions.resolve_job_def(JOB)
+    job = definitions.resolve_job_def(names.job(settings))
     if {*checks} != _checks_of(definitions, assets):
         # With a selection of assets, Dagster would add all their checks.
         job = job.get_subset(asset_selection={*assets}, asset_check_selection={*checks})

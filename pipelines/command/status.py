@@ -6,14 +6,16 @@ from typing import Any, Literal
 
 import dagster as dg
 
+from pipelines import names
 from pipelines.behind import CATCH_UP, behind
+from pipelines.code_locations import clashes
 from pipelines.command.dagster_home import using_run_record
 from pipelines.command.recorded_runs import Run, last_runs, queued_runs
 from pipelines.follow import unfinished_backfills
 from pipelines.ledger import missing_days, open_read_only
 from pipelines.loading.changed_settings import Incompatible, describe_moved, moved_days
 from pipelines.partitions import closed_days, daily_partitions, format_days, ranges
-from pipelines.schedules import SCHEDULE, next_tick
+from pipelines.schedules import next_tick
 from pipelines.settings import Settings
 from warehouse import reads
 from warehouse.dimensions import Dimension
@@ -41,7 +43,7 @@ class Status:
     """The whole status. `to_do` is empty if there is nothing to do; `next_tick` is when the schedule starts a run next.
 
     `queued` are the runs that wait for others to end, and `backfills` the ids of those in the UI that have not ended.
-    `behind` lists the assets that are older than the stored days.
+    `behind` lists the assets that are older than the stored days. `enterprise` is empty if the settings name none.
     """
 
     dimensions: dict[Dimension, DimensionStatus]
@@ -52,10 +54,12 @@ class Status:
     backfills: list[str] = field(default_factory=list)
     behind: list[str] = field(default_factory=list)
     to_do: list[str] = field(default_factory=list)
+    enterprise: str = ""
 
     def as_fields(self) -> dict[str, Any]:
         """All of it as `devin-sessions status --json` shows it; days and times are still those of Python."""
         return {
+            **({"enterprise": self.enterprise} if self.enterprise else {}),
             **{
                 dimension.plural: asdict(state.coverage)
                 | {"days": {f"{day}": is_ for day, is_ in state.days.items()}, "unavailable": state.unavailable}
@@ -103,16 +107,25 @@ def status(settings: Settings, instance: dg.DagsterInstance | None) -> Status:
     late = behind(settings).assets
     if late:
         to_do.append(f"Behind the stored days: {', '.join(late)}. To catch up: {CATCH_UP}")
-    found = Status(dimensions, [], "not running", next_tick(settings, datetime.now(UTC)), behind=late, to_do=to_do)
+    found = Status(
+        dimensions,
+        [],
+        "not running",
+        next_tick(settings, datetime.now(UTC)),
+        behind=late,
+        to_do=to_do,
+        enterprise=settings.devin_enterprise,
+    )
     if instance is None:
         return found
     with using_run_record():
         return replace(
             found,
             runs=last_runs(instance, settings),
-            schedule=_schedule(instance),
+            schedule=_schedule(instance, settings),
             queued=queued_runs(instance, settings),
             backfills=unfinished_backfills(instance, settings),
+            to_do=[*to_do, *clashes(instance, settings, datetime.now(UTC))],
         )
 
 
@@ -136,11 +149,12 @@ def _to_do(dimension: Dimension, missing: list[date], state: DimensionStatus, se
     return to_do
 
 
-def _schedule(instance: dg.DagsterInstance) -> Schedule:
+def _schedule(instance: dg.DagsterInstance, settings: Settings) -> Schedule:
     """Whether the daemon that starts scheduled runs is alive, and whether the schedule is switched off in the UI."""
     if not instance.schedule_storage:  # an instance that is only in memory
         return "not running"
-    if any(state.name == SCHEDULE and not state.is_running for state in instance.all_instigator_state()):
+    own = [state for state in instance.all_instigator_state() if state.name == names.schedule(settings)]
+    if any(not state.is_running for state in own):
         return "switched off"
     heartbeat = instance.get_daemon_heartbeats().get("SCHEDULER")
     is_alive = heartbeat and datetime.now(UTC) - datetime.fromtimestamp(heartbeat.timestamp, UTC) < _MAX_SILENCE

@@ -34,6 +34,7 @@ from pipelines.command.own_group import kill_own_group
 from pipelines.command.recorded_runs import Run, unfinished_runs, what_of
 from pipelines.command.screen import is_json, say
 from pipelines.follow import unfinished_backfills
+from pipelines.pool import limit_the_pool
 from pipelines.settings import Settings
 
 ADDRESS = "127.0.0.1"
@@ -106,6 +107,8 @@ def serve(instance: dg.DagsterInstance, settings: Settings, port: int) -> None:
     or stops a process, an exception would end in a traceback. Before the UI and the daemon have begun, it kills this
     process's group.
     """
+    with using_run_record():
+        limit_the_pool(instance, settings)
     workspace = str(Path(instance.root_directory) / WORKSPACE)
     instance.optimize_for_webserver(statement_timeout=15_000, pool_recycle=3_600, max_overflow=20)
     with (

@@ -36,7 +36,7 @@ def record_metrics(
     context.log_event(dg.AssetObservation(context.asset_key, metadata=metrics.as_fields()))
     if settings.otel_exporter_otlp_endpoint:
         try:
-            telemetry.send(metrics, dimension)
+            telemetry.send(metrics, dimension, settings.devin_enterprise)
         except telemetry.NotSent as error:
             context.log.warning(str(error))
             result.warnings.append(str(error))

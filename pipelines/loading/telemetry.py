@@ -17,13 +17,14 @@ class NotSent(Exception):
     """The collector did not get the metrics. The message says why; the load itself is not affected."""
 
 
-def send(metrics: LoadMetrics, dimension: Dimension) -> None:
+def send(metrics: LoadMetrics, dimension: Dimension, enterprise: str) -> None:
     """Send the metrics in one request, within SECONDS_TO_SEND. Raises NotSent.
 
-    Each has the attribute `counted`, `organizations` or `users`. Every load is its own series, which starts at zero.
+    Each has the attribute `counted`, `organizations` or `users`, and `enterprise` if that has a name. Every load is its
+    own series, which starts at zero.
     """
     try:
-        has_failed = _send(metrics, dimension)
+        has_failed = _send(metrics, dimension, enterprise)
     except ImportError as error:
         raise NotSent(f"No metrics are sent, because {error.name} is not installed: pip install '.[otel]'") from error
     except Exception as error:
@@ -32,7 +33,7 @@ def send(metrics: LoadMetrics, dimension: Dimension) -> None:
         raise NotSent("No metrics were sent: the collector at OTEL_EXPORTER_OTLP_ENDPOINT did not accept them.")
 
 
-def _send(metrics: LoadMetrics, dimension: Dimension) -> bool:
+def _send(metrics: LoadMetrics, dimension: Dimension, enterprise: str) -> bool:
     """Send the metrics. Returns whether the collector refused them or did not respond."""
     # Imported here, because most installations do without the SDK.
     from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
@@ -55,14 +56,15 @@ def _send(metrics: LoadMetrics, dimension: Dimension) -> bool:
     reader = PeriodicExportingMetricReader(exporter, export_interval_millis=math.inf)  # only when it is flushed
     provider = MeterProvider([reader], resource, shutdown_on_exit=False)
     try:
-        _record(metrics, dimension, provider.get_meter(SERVICE))
+        _record(metrics, dimension, enterprise, provider.get_meter(SERVICE))
         provider.force_flush()
     finally:
         provider.shutdown()
     return exporter.has_failed
 
 
-def _record(metrics: LoadMetrics, dimension: Dimension, meter: Any) -> None:
+def _record(metrics: LoadMetrics, dimension: Dimension, enterprise: str, meter: Any) -> None:
+    whose = {"counted": dimension.plural} | ({"enterprise": enterprise} if enterprise else {})
     for instrument, values in metrics.measurements():
         name = f"devin.sessions.{instrument.name}"
         about = name, instrument.unit, instrument.description
@@ -71,4 +73,4 @@ def _record(metrics: LoadMetrics, dimension: Dimension, meter: Any) -> None:
         else:
             record = getattr(meter, f"create_{instrument.kind}")(*about).add
         for value, attributes in values:
-            record(value, {"counted": dimension.plural, **attributes})
+            record(value, {**whose, **attributes})

@@ -35,8 +35,11 @@ def library() -> str:
     return script
 
 
-def as_page(shown: Activity, verdicts: Iterable[tuple[str, Verdict]], script: str) -> str:
-    """The whole page. `verdicts` are those of the checks, each with its title; `script` is what `library` returns."""
+def as_page(shown: Activity, verdicts: Iterable[tuple[str, Verdict]], script: str, enterprise: str = "") -> str:
+    """The whole page. `verdicts` are those of the checks, each with its title; `script` is what `library` returns.
+
+    `enterprise` is whose sessions it shows, if that has a name.
+    """
     shown_sections = sections.sections(shown) if shown.last_loaded else []
     specs = {chart.id: chart.spec for section in shown_sections for chart in section.charts}
     # Names come from the API: nothing in them may end the script element that holds this JSON.
@@ -54,6 +57,7 @@ def as_page(shown: Activity, verdicts: Iterable[tuple[str, Verdict]], script: st
     drawing = Path(__file__).with_name("report.js").read_text(encoding="utf-8")
     return environment.get_template("report.html").render(
         shown=shown,
+        enterprise=enterprise,
         tiles=sections.tiles(shown),
         sections=shown_sections,
         header=sections.header(shown),

@@ -14,8 +14,8 @@ from pathlib import Path
 import dagster as dg
 import sqlalchemy as sa
 
-from pipelines.asset_keys import POOL
 from pipelines.loading.block_size import DAYS_PER_BLOCK
+from pipelines.names import POOL
 from resources.database import Database
 from tests.bench import ui_runs
 from tests.bench.calls import LATENCY

@@ -4,7 +4,8 @@ import time
 from datetime import date
 from typing import Any
 
-from pipelines.schedules import JOB, range_tags
+from pipelines.names import JOB
+from pipelines.schedules import range_tags
 from tests.bench.processes import Failed
 from tests.support.graphql import LAUNCH, graphql
 

@@ -19,7 +19,8 @@ import sqlalchemy as sa
 
 from pipelines.command import dagster_home, exit_codes
 from pipelines.home import PROJECT
-from pipelines.schedules import JOB, range_tags
+from pipelines.names import JOB
+from pipelines.schedules import range_tags
 from resources.database import Database
 from resources.database_errors import WarehouseError
 from resources.sandbox.logged_request import LoggedRequest

@@ -39,8 +39,13 @@ def environment_file() -> dict[str, str]:
 def units() -> dict[str, configparser.ConfigParser]:
     found = {}
     for block in blocks(DEPLOYMENT, "ini"):
-        parser = configparser.ConfigParser(interpolation=None, delimiters="=", strict=True)
-        parser.optionxform = str  # type: ignore[assignment, method-assign]  # documented way to keep case
-        parser.read_string(block)
-        found[block.splitlines()[0].removeprefix("# /etc/systemd/system/")] = parser
+        found[block.splitlines()[0].removeprefix("# /etc/systemd/system/")] = parsed(block)
     return found
+
+
+def parsed(unit: str) -> configparser.ConfigParser:
+    """The sections and options of a unit of systemd."""
+    parser = configparser.ConfigParser(interpolation=None, delimiters="=", strict=True)
+    parser.optionxform = str  # type: ignore[assignment, method-assign]  # documented way to keep case
+    parser.read_string(unit)
+    return parser

@@ -12,9 +12,9 @@ from playwright.sync_api import Page
 
 from pipelines import checks
 from pipelines.asset_keys import ACTIVITY_REPORT
+from pipelines.names import JOB
 from pipelines.report import page as report
 from pipelines.report.activity import read_activity
-from pipelines.schedules import JOB
 from pipelines.settings import Settings
 from resources.database import Database
 from tests.support.world import World

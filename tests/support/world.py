@@ -12,11 +12,13 @@ import dagster as dg
 import pytest
 import sqlalchemy as sa
 
+from pipelines import names
+from pipelines.asset_keys import asset_key
 from pipelines.definitions import definitions_for
 from pipelines.loading.counted_ids import LIST_IS_WHOLE
 from pipelines.loading.progress import Progress
 from pipelines.partitions import Day, as_days, daily_partitions
-from pipelines.schedules import JOB, range_tags
+from pipelines.schedules import range_tags
 from pipelines.settings import Settings
 from resources.database import Database
 from resources.sandbox.contract import SESSIONS_PATH
@@ -93,7 +95,7 @@ class World:
         judged: bool = True,
     ) -> dg.ExecuteInProcessResult:
         make_missing_warehouse(self.database)
-        job = definitions.resolve_job_def(JOB)
+        job = definitions.resolve_job_def(names.job(self.settings))
         if assets:
             checks = {key for key in job.asset_layer.asset_graph.asset_check_keys if key.name == LIST_IS_WHOLE}
             job = job.get_subset(asset_selection={*assets}, asset_check_selection=None if judged else checks)
@@ -132,7 +134,7 @@ class World:
         return [request for request in self.source.requests if request.path == SESSIONS_PATH]
 
     def materialized_days(self) -> set[str]:
-        return set(self.instance.get_materialized_partitions(dg.AssetKey("daily_sessions")))
+        return set(self.instance.get_materialized_partitions(asset_key(self.settings, "daily_sessions")))
 
     def failures(self, result: dg.ExecuteInProcessResult) -> str:
         """The error messages of a run's failed steps."""
