@@ -197,7 +197,7 @@ class Settings(BaseSettings):
         "schedule and sensors, ends the pool's, and is the default of `DEVIN_ASSET_PREFIX`, of `DEVIN_SCHEMA` on "
         "PostgreSQL, and of a directory in `DEVIN_HOME` for what no other setting places. Capitals count as small "
         "letters. Set it before the first run: another name is another enterprise. Unset: no names change.",
-        "up to 32 letters, digits and underscores, beginning with a letter or a digit",
+        "up to 32 letters, digits and underscores",
     )
     devin_asset_prefix: Annotated[tuple[str, ...], NoDecode] = _setting(
         (),
@@ -303,7 +303,7 @@ class Settings(BaseSettings):
     @field_validator("devin_enterprise")
     @classmethod
     def _usable_enterprise(cls, name: str) -> str:
-        if name and not re.fullmatch(r"[A-Za-z0-9]\w{0,31}", name, re.ASCII):
+        if name and not re.fullmatch(r"\w{1,32}", name, re.ASCII):
             raise ValueError("not a name that Dagster takes")
         if name.lower() in OTHERS_IN_HOME:
             raise ValueError("DEVIN_HOME keeps something else in a directory of this name")

@@ -72,13 +72,13 @@ def test_a_prefix_a_schema_and_a_warehouse_of_your_own_win(monkeypatch: pytest.M
     assert (settings.warehouse.path, settings.warehouse.schema) == (file, "")
 
 
-@pytest.mark.parametrize("bad", ["../x", "a/b", "a-b", "a b", "größe", "ⅷ", "a" * 33, "_a", "__ASSET_JOB", ".", "a.b"])
+@pytest.mark.parametrize("bad", ["../x", "a/b", "a-b", "a b", "größe", "ⅷ", "a" * 33, ".", "a.b"])
 def test_a_name_that_would_not_do_for_a_job_or_a_directory_is_refused(
     monkeypatch: pytest.MonkeyPatch, bad: str
 ) -> None:
     message = refusal(monkeypatch, devin_enterprise=bad)
     assert f"DEVIN_ENTERPRISE={bad!r} is refused (" in message
-    assert "Allowed: up to 32 letters, digits and underscores, beginning with a letter or a digit." in message
+    assert "Allowed: up to 32 letters, digits and underscores." in message
     assert message.count("\n") == 0, "what follows from it is not refused too"
 
 
