@@ -24,6 +24,7 @@ from resources.database_schema import check_schema
 from resources.database_secrets import is_on_this_machine
 from resources.devin_key import UnknownKind, check_key, version_for
 from resources.file_errors import obstacle
+from resources.publish_address import PublishAddress
 from warehouse.dimensions import DIMENSIONS, Dimension
 
 DISCOVER = "discover"
@@ -31,6 +32,8 @@ DISCOVER = "discover"
 SECRETS = ("devin_api_key", "devin_alert_webhook_url")
 """Settings that are never shown. Dagster gets neither of them: the code that sends them reads the environment."""
 
+
+_NOT_QUOTED = (*SECRETS, "devin_publish_url")  # the last one is none, but one that is refused may hold one
 
 Strategy = Literal["direct", "differenced", "listed", "cheapest"]
 """How a load learns its counts; the cheapest is decided for each block."""
@@ -240,6 +243,13 @@ class Settings(BaseSettings):
         "warehouse's file, or in `DEVIN_HOME` if the warehouse is on a server.",
         "off, or a path that ends in .html",
     )
+    devin_publish_url: str = _setting(
+        "",
+        "Where the tables are published as Parquet files, with a manifest and the report, for other machines and query "
+        "engines; see [publishing](publishing.md). The cloud's own variables have the credentials. Unset: nowhere.",
+        "an absolute path of a directory, s3://bucket/folder, gs://bucket/folder or "
+        "abfs://container@account.dfs.core.windows.net/folder, without credentials",
+    )
     devin_alert_webhook_url: SecretStr | None = _setting(
         None,
         "Webhook that gets a message when a run fails or a check needs attention, and one when that is resolved. "
@@ -364,6 +374,13 @@ class Settings(BaseSettings):
             raise ValueError("not a path that ends in .html")
         return path
 
+    @field_validator("devin_publish_url")
+    @classmethod
+    def _publishable(cls, value: str) -> str:
+        if value:
+            PublishAddress.parse(value)
+        return value
+
     @field_validator("*", mode="before")
     @classmethod  # the last one, which makes it the first to run
     def _without_control_characters(cls, value: object, info: ValidationInfo) -> object:
@@ -383,6 +400,11 @@ class Settings(BaseSettings):
         """The copy of the warehouse that analysts read, next to it; None if the warehouse is on a server."""
         warehouse = self.warehouse
         return warehouse.path.parent / "published" / "devin_sessions.duckdb" if warehouse.is_file else None
+
+    @property
+    def published_folder(self) -> PublishAddress | None:
+        """Where files are published for other machines; None if nowhere."""
+        return PublishAddress.parse(self.devin_publish_url) if self.devin_publish_url else None
 
     @property
     def asking_lock(self) -> Path | None:
@@ -499,6 +521,6 @@ def _refusal(error: Mapping[str, Any]) -> str:
         name = "devin_api_key"
     value = re.sub(r"(?s)://.*@", "://***@", str(error["input"]))
     value = re.sub(r"(?s)(://[^?]*\?).*", r"\1***", value)[:200]
-    shown = "" if name in SECRETS else f"={value!r}"
+    shown = "" if name in _NOT_QUOTED else f"={value!r}"
     why = f" ({error['ctx']['error']})" if error["type"] == "value_error" else ""
     return f"{name.upper()}{shown} is refused{why}. Allowed: {allowed(name)}."

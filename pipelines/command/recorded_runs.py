@@ -9,7 +9,7 @@ import dagster as dg
 from dagster._core.storage.dagster_run import FINISHED_STATUSES, NOT_FINISHED_STATUSES
 
 from pipelines.alive import is_killed
-from pipelines.asset_keys import ACTIVITY_REPORT, PUBLISHED_SNAPSHOT, is_any_ours
+from pipelines.asset_keys import ACTIVITY_REPORT, PUBLISHED_FILES, PUBLISHED_SNAPSHOT, is_any_ours
 from pipelines.partitions import format_days
 from pipelines.schedules import JOBS
 from pipelines.settings import Settings
@@ -100,6 +100,7 @@ def _is_ours(instance: dg.DagsterInstance, run: dg.DagsterRun, settings: Setting
 _WORDS = {
     **{rollup.name: "rollups" for rollup in tables.ROLLUPS},
     PUBLISHED_SNAPSHOT: "snapshot",
+    PUBLISHED_FILES: "published files",
     ACTIVITY_REPORT: "report",
 }
 

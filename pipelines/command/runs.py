@@ -8,7 +8,7 @@ import dagster as dg
 from dagster._core.utils import make_new_run_id
 
 from pipelines.alive import close_dead_runs, marked_as_alive
-from pipelines.asset_keys import ACTIVITY_REPORT, PUBLISHED_SNAPSHOT, Key
+from pipelines.asset_keys import PUBLISHED, Key
 from pipelines.command import interrupts
 from pipelines.command.dagster_home import HomeUnusable, using_run_record
 from pipelines.failures import failure_message, is_interrupt, must_be_fixed
@@ -88,13 +88,13 @@ def run_listing(definitions: dg.Definitions, instance: dg.DagsterInstance, dimen
 
 
 def run_downstream(definitions: dg.Definitions, instance: dg.DagsterInstance, dimension: Dimension) -> Outcome:
-    """Run only the rollups, the snapshot and the report.
+    """Run only the rollups and what is published.
 
-    If a rollup fails, the snapshot and the report are still updated, in a run of their own.
+    If a rollup fails, what is published is still updated, in a run of its own.
     """
     selection = _downstream(definitions, dimension)
     outcome = _run(definitions, instance, selection) if selection else Outcome()
-    published = [key for key in selection if key.path[-1] in (PUBLISHED_SNAPSHOT, ACTIVITY_REPORT)]
+    published = [key for key in selection if key.path[-1] in PUBLISHED]
     if published and outcome.failures and outcome.failed.isdisjoint(key.to_python_identifier() for key in published):
         outcome.failures += _run(definitions, instance, published).failures
     return outcome
@@ -102,7 +102,7 @@ def run_downstream(definitions: dg.Definitions, instance: dg.DagsterInstance, di
 
 def _downstream(definitions: dg.Definitions, dimension: Dimension) -> list[dg.AssetKey]:
     keys = _keys(definitions)
-    names = [*(rollup.name for rollup in dimension.rollups), PUBLISHED_SNAPSHOT, ACTIVITY_REPORT]
+    names = [*(rollup.name for rollup in dimension.rollups), *PUBLISHED]
     return [keys[name] for name in names if name in keys]
 
 
