@@ -10,15 +10,16 @@ from pipelines.settings import Settings
 from warehouse import tables
 from warehouse.dimensions import DIMENSIONS
 
-PUBLISHED_SNAPSHOT, ACTIVITY_REPORT = "published_snapshot", "activity_report"
+PUBLISHED_SNAPSHOT, PUBLISHED_FILES, ACTIVITY_REPORT = "published_snapshot", "published_files", "activity_report"
+PUBLISHED = (PUBLISHED_SNAPSHOT, PUBLISHED_FILES, ACTIVITY_REPORT)
+"""What is made from the warehouse for others, in the order in which it is."""
 
 Key = dg.AssetKey | dg.AssetCheckKey
 
 _NAMES = {
     *(table.name for dimension in DIMENSIONS for table in (dimension.listed, dimension.cells)),
     *(rollup.name for rollup in tables.ROLLUPS),
-    PUBLISHED_SNAPSHOT,
-    ACTIVITY_REPORT,
+    *PUBLISHED,
 }
 
 

@@ -1,4 +1,4 @@
-"""Which of the rollups, the snapshot and the report are older than the stored days."""
+"""Which of the rollups and of what is published are older than the stored days."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -6,10 +6,14 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from pipelines.asset_keys import ACTIVITY_REPORT, PUBLISHED_SNAPSHOT
+from pipelines.asset_keys import ACTIVITY_REPORT, PUBLISHED, PUBLISHED_FILES, PUBLISHED_SNAPSHOT
 from pipelines.ledger import open_read_only
+from pipelines.manifest import ForeignManifest, read_manifest
 from pipelines.settings import Settings
 from resources.database import Database
+from resources.publish_address import PublishAddress
+from resources.publish_errors import PublishError
+from resources.publish_places import open_place
 from warehouse import parquet, reads
 from warehouse.dimensions import ORGANIZATIONS
 
@@ -59,12 +63,22 @@ def _behind(connection: sa.Connection, database: Database, settings: Settings) -
         PUBLISHED_SNAPSHOT: [snapshot, snapshot.parent / "parquet" / parquet.SUMS] if snapshot else [],
         ACTIVITY_REPORT: [report] if report else [],
     }
-    late = [name for name, paths in published.items() if any(_is_older(path, written) for path in paths)]
-    return Behind(rollups, late, stored_at)
+    late = {name for name, paths in published.items() if any(_is_older(path, written) for path in paths)}
+    if settings.published_folder and _is_older_there(settings.published_folder, written):
+        late.add(PUBLISHED_FILES)
+    return Behind(rollups, [name for name in PUBLISHED if name in late], stored_at)
 
 
 def _files(database: Path) -> list[Path]:
     return [database, database.with_name(f"{database.name}.wal")]
+
+
+def _is_older_there(folder: PublishAddress, moment: float) -> bool:
+    try:
+        manifest = read_manifest(open_place(folder, tries=1))  # a tick of the sensor ends after a minute
+    except (OSError, PublishError, ForeignManifest):  # the next run reports what is in the way
+        return True
+    return manifest is None or manifest.as_of.timestamp() < moment
 
 
 def _is_older(path: Path, moment: float) -> bool:

@@ -10,6 +10,7 @@ from pipelines.assets.activity_report import activity_report_asset
 from pipelines.assets.asset_checks import checks_of
 from pipelines.assets.daily_sessions import daily_sessions_asset
 from pipelines.assets.organizations import organizations_asset
+from pipelines.assets.published_files import published_files_asset
 from pipelines.assets.published_snapshot import published_snapshot_asset
 from pipelines.assets.rollups import rollup_assets
 from pipelines.assets.user_daily_sessions import user_daily_sessions_asset
@@ -50,6 +51,8 @@ def definitions_for(settings: Settings, progress: Progress | None = None) -> dg.
     if settings.published_snapshot:
         assets.append(published_snapshot_asset(settings, last))
         last = [assets[-1].key]
+    if settings.published_folder:
+        assets.append(published_files_asset(settings, last))
     if settings.published_report:
         assets.append(activity_report_asset(settings, last))
     sensors = [follow_sensor(settings)]

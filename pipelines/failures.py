@@ -8,19 +8,21 @@ import dagster as dg
 from pipelines.ledger import OlderWarehouse
 from pipelines.loading.changed_settings import Incompatible
 from pipelines.loading.open_days import ClockAhead
+from pipelines.manifest import ForeignManifest
 from resources.database_errors import WarehouseError, WarehouseLocked, WarehouseLost
 from resources.devin_errors import DevinAPIError, SourceDown, Unavailable
 from resources.file_errors import obstacle
+from resources.publish_errors import PublishError, PublishFailedForNow
 from warehouse.migrations import UnfitWarehouse
 from warehouse.parquet import CorruptWrite
 
 UNUSABLE_WAREHOUSE = (WarehouseError, UnfitWarehouse, OlderWarehouse)
 """What reading a warehouse may raise."""
 
-KNOWN = (*UNUSABLE_WAREHOUSE, DevinAPIError, Incompatible, ClockAhead, CorruptWrite)
+KNOWN = (*UNUSABLE_WAREHOUSE, DevinAPIError, Incompatible, ClockAhead, CorruptWrite, PublishError, ForeignManifest)
 """Errors whose message goes to the user as it is. None is retried here; the API client and the database did that."""
 
-_PASSING = (Unavailable, SourceDown, WarehouseLocked, WarehouseLost, CorruptWrite)
+_PASSING = (Unavailable, SourceDown, WarehouseLocked, WarehouseLost, CorruptWrite, PublishFailedForNow)
 """Known errors after which the same command may succeed later although nobody has done anything."""
 _FIX_FIRST = "fix_first"
 

@@ -24,6 +24,7 @@ from resources.database_schema import check_schema
 from resources.database_secrets import is_on_this_machine
 from resources.devin_key import UnknownKind, check_key, version_for
 from resources.file_errors import obstacle
+from resources.publish_address import PublishAddress
 from warehouse.dimensions import DIMENSIONS, Dimension
 
 DISCOVER = "discover"
@@ -33,6 +34,8 @@ OTHERS_IN_HOME = {"dagster", "demo", "published", "sandbox"}
 SECRETS = ("devin_api_key", "devin_alert_webhook_url")
 """Settings that are never shown. Dagster gets neither of them: the code that sends them reads the environment."""
 
+
+_NOT_QUOTED = (*SECRETS, "devin_publish_url")  # the last one is none, but one that is refused may hold one
 
 Strategy = Literal["direct", "differenced", "listed", "cheapest"]
 """How a load learns its counts; the cheapest is decided for each block."""
@@ -252,6 +255,13 @@ class Settings(BaseSettings):
         "server.",
         "off, or a path that ends in .html",
     )
+    devin_publish_url: str = _setting(
+        "",
+        "Where the tables are published as Parquet files, with a manifest and the report, for other machines and query "
+        "engines; see [publishing](publishing.md). The cloud's own variables have the credentials. Unset: nowhere.",
+        "an absolute path of a directory, s3://bucket/folder, gs://bucket/folder or "
+        "abfs://container@account.dfs.core.windows.net/folder, without credentials",
+    )
     devin_alert_webhook_url: SecretStr | None = _setting(
         None,
         "Webhook that gets a message when a run fails or a check needs attention, and one when that is resolved. "
@@ -393,6 +403,13 @@ class Settings(BaseSettings):
             raise ValueError("not a path that ends in .html")
         return path
 
+    @field_validator("devin_publish_url")
+    @classmethod
+    def _publishable(cls, value: str) -> str:
+        if value:
+            PublishAddress.parse(value)
+        return value
+
     @field_validator("*", mode="before")
     @classmethod  # the last one, which makes it the first to run
     def _without_control_characters(cls, value: object, info: ValidationInfo) -> object:
@@ -414,6 +431,14 @@ class Settings(BaseSettings):
         return warehouse.path.parent / "published" / "devin_sessions.duckdb" if warehouse.is_file else None
 
     @property
+    def published_folder(self) -> PublishAddress | None:
+        """Where files are published for other machines; None if nowhere."""
+        if not self.devin_publish_url:
+            return None
+        address = PublishAddress.parse(self.devin_publish_url)
+        return address.folder(self.devin_enterprise) if self.devin_enterprise else address
+
+    @property
     def asking_lock(self) -> Path | None:
         """The file that whoever asks the API keeps locked; None with PostgreSQL, where all share one pace."""
         warehouse = self.warehouse
@@ -432,11 +457,6 @@ class Settings(BaseSettings):
             return self.devin_report_path
         snapshot = self.published_snapshot
         return (snapshot.parent if snapshot else self._directory / "published") / "report.html"
-
-    @property
-    def published_name(self) -> str:
-        """The name of the directory in which the copies of this enterprise are published, among those of others."""
-        return self.devin_enterprise or "devin_sessions"
 
     @property
     def _directory(self) -> Path:
@@ -538,6 +558,6 @@ def _refusal(error: Mapping[str, Any]) -> str:
         name = "devin_api_key"
     value = re.sub(r"(?s)://.*@", "://***@", str(error["input"]))
     value = re.sub(r"(?s)(://[^?]*\?).*", r"\1***", value)[:200]
-    shown = "" if name in SECRETS else f"={value!r}"
+    shown = "" if name in _NOT_QUOTED else f"={value!r}"
     why = f" ({error['ctx']['error']})" if error["type"] == "value_error" else ""
     return f"{name.upper()}{shown} is refused{why}. Allowed: {allowed(name)}."

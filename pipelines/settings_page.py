@@ -37,6 +37,7 @@ SUBJECTS = {
         "devin_schema",
         "devin_lock_patience_seconds",
         "devin_report_path",
+        "devin_publish_url",
         "devin_alert_webhook_url",
         "devin_enterprise",
         "devin_asset_prefix",
@@ -77,6 +78,8 @@ _OTHERS = """
 | `NO_PROXY` | none | What to reach without the proxy: hosts, `.domains`, address blocks, or `*`, separated by commas. |
 | `SSL_CERT_FILE`, `SSL_CERT_DIR` | the machine's | Certificate authorities to trust, instead of those of the machine. |
 | `REQUESTS_CA_BUNDLE`, `CURL_CA_BUNDLE` | none | The same, if neither of the former is set. |
+| `AWS_REGION`, `AWS_ENDPOINT_URL_S3` and others | none | Standard variables of the clouds' clients, for \
+[publishing](publishing.md). |
 | `OTEL_EXPORTER_OTLP_HEADERS` and others | none | Standard variables of the OpenTelemetry SDK. |
 """
 

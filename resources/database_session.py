@@ -52,7 +52,8 @@ def prepare(connection: sa.Connection, *, lock_timeout: str, read_only: bool) ->
     limits = {"lock_timeout": lock_timeout, **({} if read_only else _LIMITS_OF_WRITERS)}
     wanted = _FORMS | {name: value for name, value in limits.items() if name not in asked}
     driver_connection: Any = connection.connection.driver_connection
-    begin = "set transaction isolation level read committed"
+    # A reader sees one state of the warehouse, however many queries it takes.
+    begin = f"set transaction isolation level {'repeatable read' if read_only else 'read committed'}"
     if read_only:
         # Prepared statements go one at a time: none can end the transaction for the next. A pooler may have chosen the
         # connection on which another reader prepared its own, by the same names.

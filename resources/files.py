@@ -26,14 +26,18 @@ def replacing(path: Path, like: Path | None = None) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def replacing_beside_others(path: Path) -> Iterator[BinaryIO]:
+def replacing_beside_others(
+    path: Path, like: Path | None = None, unfinished_in: Path | None = None
+) -> Iterator[BinaryIO]:
     """As `replacing`, for several processes at once and in a directory that other users may write to.
 
-    The directory must exist. Nobody knows the name of the unfinished file beforehand, and a killed process leaves it.
+    The directory must exist, and so must the one of the unfinished file, if that is to be another. Nobody knows the
+    name of the unfinished file beforehand, and a killed process leaves it: a full stop, the name of `path`, a full
+    stop and eight characters.
     """
-    number, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    number, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=unfinished_in or path.parent)
     file = os.fdopen(number, "wb")
-    with _put_in_place(file, Path(name), path, None):
+    with _put_in_place(file, Path(name), path, like):
         yield file
 
 

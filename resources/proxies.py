@@ -20,14 +20,30 @@ def proxy_for(url: str) -> httpx.Proxy | None:
 
     Without a scheme, it is taken for an http:// one, as curl and pip do. Raises ProxyRefused.
     """
+    chosen = _chosen(url)
+    return _proxy(*chosen) if chosen else None
+
+
+def proxy_address(url: str) -> str | None:
+    """The address of the same proxy, with its password, for a client that takes it so. Raises ProxyRefused."""
+    chosen = _chosen(url)
+    if chosen is None:
+        return None
+    _proxy(*chosen)
+    _, value = chosen
+    return value if "://" in value else f"http://{value}"
+
+
+def _chosen(url: str) -> tuple[str, str] | None:
+    """What names the proxy, and its address."""
     parsed = httpx.URL(url)
     if parsed.scheme != "https" or _is_bypassed(parsed.host, parsed.port or 443):
         return None
     for variable in _VARIABLES:
         if value := os.environ.get(variable, "").strip():
-            return _proxy(variable, value)
+            return variable, value
     system = urllib.request.getproxies().get("https")  # elsewhere than on Linux, the system's settings
-    return _proxy("The system's proxy", system) if system else None
+    return ("The system's proxy", system) if system else None
 
 
 def _proxy(variable: str, value: str) -> httpx.Proxy:

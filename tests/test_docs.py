@@ -223,7 +223,8 @@ def test_no_line_is_too_wide_and_no_path_of_a_machine_is_shown(page: Path) -> No
 
 def test_every_message_in_troubleshooting_is_in_the_code() -> None:
     page = DOCS / "troubleshooting.md"
-    rows = [row for part in ("Settings and use", "The API", "Loading", "The warehouse") for row in table(page, part)]
+    parts = ("Settings and use", "The API", "Loading", "The warehouse", "Publishing")
+    rows = [row for part in parts for row in table(page, part)]
     assert len(rows) > 60
     named = [tuple(re.findall(r"`([^`]+)`", row[0])) for row in rows]
     assert all(len(row) == 3 and all(row) for row in rows)

@@ -7,14 +7,14 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import BinaryIO, Literal
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import sqlalchemy as sa
 
 from warehouse import tables
+from warehouse.arrow import rows_of
 from warehouse.snapshot import find_bookkeeping
 
 _FINGERPRINT = b"devin_sessions.fingerprint"
@@ -27,6 +27,32 @@ class CorruptWrite(Exception):
 
 
 Replacing = Callable[[Path, Path | None], AbstractContextManager[BinaryIO]]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one file holds: a table, or one month of its counts.
+
+    month: its first day, or None for a whole table.
+    fingerprint: of a month, changes whenever one of its counts does. Each database has its own.
+    """
+
+    table: sa.Table
+    month: date | None = None
+    fingerprint: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The file's path below the directory of all of them."""
+        return f"{self.table.name}/{self.month:%Y-%m}.parquet" if self.month else f"{self.table.name}.parquet"
+
+
+@dataclass(frozen=True)
+class Written:
+    """A file that was written and read back: its number of rows and its SHA-256."""
+
+    rows: int
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -52,29 +78,52 @@ def export(connection: sa.Connection, directory: Path, replacing: Replacing) -> 
     find_bookkeeping(connection)
     before, sums = _read_sums(directory), {}
     written = kept = 0
-    for table in _published("monthly"):
-        for month, fingerprint in _months(connection, table).items():
-            path = directory / table.name / f"{month:%Y-%m}.parquet"
-            name = path.relative_to(directory).as_posix()
-            if _fingerprint_of(path) == fingerprint and _sum_of(path) == before.get(name):
-                sums[name] = before[name]
-                kept += 1
-                continue
-            of_month = duckdb.FunctionExpression(
-                "date_trunc", duckdb.ConstantExpression("month"), duckdb.ColumnExpression("day")
-            ) == duckdb.ConstantExpression(month)
-            rows = _relation(connection, table).filter(of_month).order(", ".join(tables.key(table)))
-            of_file = rows.to_arrow_table().replace_schema_metadata({_FINGERPRINT: fingerprint})
-            sums[name] = _write(replacing, path, of_file)
-            written += 1
-    for table in _published("whole"):
-        name = f"{table.name}.parquet"
-        rows = _relation(connection, table).order(", ".join(tables.key(table)) or "all")
-        sums[name] = _write(replacing, directory / name, rows.to_arrow_table())
+    for part in parts(connection):
+        path = directory / part.name
+        if part.month and _fingerprint_of(path) == part.fingerprint and _sum_of(path) == before.get(part.name):
+            sums[part.name] = before[part.name]
+            kept += 1
+            continue
+        sums[part.name] = write(connection, part, path, replacing).sha256
         written += 1
-    with replacing(directory / SUMS, directory / name) as file:
+    with replacing(directory / SUMS, directory / part.name) as file:
         file.write("".join(f"{sum_}  {name}\n" for name, sum_ in sorted(sums.items())).encode())
     return Exported(written, kept)
+
+
+def parts(connection: sa.Connection) -> list[Part]:
+    """Every file that the warehouse makes: the months of the counts first, then the other tables."""
+    counts = [part for table in _published("monthly") for part in _months(connection, table)]
+    return [*counts, *(Part(table) for table in _published("whole"))]
+
+
+def published_tables() -> list[str]:
+    """The names of the tables that become files."""
+    return [table.name for table in (*_published("monthly"), *_published("whole"))]
+
+
+def write(connection: sa.Connection, part: Part, path: Path, replacing: Replacing) -> Written:
+    """Write one file and read it back. Raises OSError, or CorruptWrite if it doesn't contain what was written."""
+    rows = rows_of(connection, part.table, part.month)
+    if part.fingerprint:
+        rows = rows.replace_schema_metadata({_FINGERPRINT: part.fingerprint.encode()})
+    # A new month is readable by those who can read the latest one.
+    like = max(path.parent.glob("*.parquet"), default=None)
+    with replacing(path, like) as file:
+        pq.write_table(rows, file, compression="zstd", write_page_checksum=True)
+        file.flush()
+        unfinished = Path(file.name)
+        sum_ = _sum_of(unfinished)
+        try:
+            is_whole = read(unfinished).equals(rows)
+        except (pa.ArrowException, ValueError):
+            is_whole = False
+        if not is_whole:
+            raise CorruptWrite(
+                f"Cannot read back what was written to {path}, so the previous file is kept. The disk or memory of "
+                "this machine may be failing: check both, then run the same command again."
+            )
+    return Written(rows.num_rows, sum_)
 
 
 def read(path: Path) -> pa.Table:
@@ -102,47 +151,26 @@ def _published(how: Literal["whole", "monthly"]) -> list[sa.Table]:
     return [relation for relation in tables.RELATIONS if tables.facts(relation).parquet == how]
 
 
-def _months(connection: sa.Connection, counts: sa.Table) -> dict[date, bytes]:
-    """Each month that has counts, with a fingerprint that changes whenever one of them does."""
+def _months(connection: sa.Connection, counts: sa.Table) -> list[Part]:
+    """Each month that has counts."""
     cells = counts.c
     month = sa.cast(sa.func.date_trunc("month", cells.day), sa.Date)
     # Not the latest loaded_at: one from a clock that was ahead would hide every later change.
-    contents = sa.func.bit_xor(sa.func.hash(*cells))
-    rows = connection.execute(sa.select(month, sa.func.count(), contents).group_by(month).order_by(month))
-    return {of_month: json.dumps([number, int(hashed)]).encode() for of_month, number, hashed in rows}
+    if connection.dialect.name == "duckdb":
+        hashed = sa.func.hash(*cells)
+    else:
+        hashed = sa.func.hashtextextended(sa.cast(sa.func.row(*cells), sa.Text), 0)
+    counted = sa.select(month, sa.func.count(), sa.func.bit_xor(hashed)).group_by(month).order_by(month)
+    return [
+        Part(counts, of_month, json.dumps([number, int(contents)]))
+        for of_month, number, contents in connection.execute(counted)
+    ]
 
 
-def _fingerprint_of(path: Path) -> bytes | None:
+def _fingerprint_of(path: Path) -> str | None:
     try:
         metadata = pq.read_schema(path).metadata or {}
     except (OSError, pa.ArrowException, ValueError):  # missing or damaged
         return None
     fingerprint: bytes | None = metadata.get(_FINGERPRINT)
-    return fingerprint
-
-
-def _relation(connection: sa.Connection, table: sa.Table) -> duckdb.DuckDBPyRelation:
-    driver_connection: Any = connection.connection.driver_connection
-    relation: duckdb.DuckDBPyRelation = driver_connection.table(table.name)
-    return relation
-
-
-def _write(replacing: Replacing, path: Path, rows: pa.Table) -> str:
-    """Write a file and read it back. Returns its SHA-256."""
-    # A new month is readable by those who can read the latest one.
-    like = max(path.parent.glob("*.parquet"), default=None)
-    with replacing(path, like) as file:
-        pq.write_table(rows, file, compression="zstd", write_page_checksum=True)
-        file.flush()
-        unfinished = Path(file.name)
-        sum_ = _sum_of(unfinished)
-        try:
-            is_whole = read(unfinished).equals(rows)
-        except (pa.ArrowException, ValueError):
-            is_whole = False
-        if not is_whole:
-            raise CorruptWrite(
-                f"Cannot read back what was written to {path}, so the previous file is kept. The disk or memory of "
-                "this machine may be failing: check both, then run the same command again."
-            )
-    return sum_
+    return fingerprint.decode() if fingerprint else None

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
+import sqlalchemy as sa
 
 from pipelines.asset_keys import ACTIVITY_REPORT, asset_key
 from pipelines.assets.catalogue import GROUP, OWNERS
@@ -11,7 +12,7 @@ from pipelines.assets.published_snapshot import publishing
 from pipelines.checks import listing_verdicts, verdicts
 from pipelines.failures import known_errors_fail_the_step, unwritten_files_fail_the_step
 from pipelines.ledger import open_read_only
-from pipelines.report.activity import read_activity
+from pipelines.report.activity import Activity, read_activity
 from pipelines.report.page import as_page, library
 from pipelines.report.picture import picture
 from pipelines.report.sections import DAYS_ONE_BY_ONE
@@ -47,9 +48,7 @@ def activity_report_asset(settings: Settings, deps: Sequence[dg.AssetKey]) -> dg
             publishing(path.parent),
         ):
             with open_read_only(source) as connection:
-                shown = read_activity(connection)
-                found = [*verdicts(connection, settings), *listing_verdicts(context.instance, settings)]
-            page = as_page(shown, found, library(), settings.devin_enterprise)
+                shown, page = report_of(connection, context.instance, settings)
             with replacing(path) as file:
                 file.write(page.encode())
         metadata: dict[str, Any] = {
@@ -62,3 +61,10 @@ def activity_report_asset(settings: Settings, deps: Sequence[dg.AssetKey]) -> dg
         return dg.MaterializeResult(metadata=metadata)
 
     return activity_report
+
+
+def report_of(connection: sa.Connection, instance: dg.DagsterInstance, settings: Settings) -> tuple[Activity, str]:
+    """What a warehouse has to show, and the page that shows it."""
+    shown = read_activity(connection)
+    found = [*verdicts(connection, settings), *listing_verdicts(instance, settings)]
+    return shown, as_page(shown, found, library(), settings.devin_enterprise)

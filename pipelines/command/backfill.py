@@ -179,15 +179,16 @@ def _report_problems(loads: Sequence[_Load], contradicted: Sequence[date], doubt
 
 
 def _say_where(settings: Settings) -> None:
-    """Print where the counts are, and the report."""
-    snapshot, report = settings.published_snapshot, settings.published_report
+    """Print where the counts are, the report and what is published elsewhere."""
+    snapshot, report, folder = settings.published_snapshot, settings.published_report, settings.published_folder
     whose = f" of {settings.devin_enterprise}" if settings.devin_enterprise else ""
     counts = f"Counts{whose}, for SQL: {snapshot or settings.warehouse.name}"
     say(
-        counts + (f"\nReport: {report}" if report else ""),
+        counts + (f"\nReport: {report}" if report else "") + (f"\nPublished: {folder.text}" if folder else ""),
         "published",
         counts=str(snapshot or ""),
         report=str(report or ""),
+        **({"folder": folder.text} if folder else {}),
     )
 
 

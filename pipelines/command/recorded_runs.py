@@ -10,7 +10,7 @@ from dagster._core.storage.dagster_run import FINISHED_STATUSES, NOT_FINISHED_ST
 
 from pipelines import names
 from pipelines.alive import is_killed
-from pipelines.asset_keys import ACTIVITY_REPORT, PUBLISHED_SNAPSHOT, is_any_ours, is_ours
+from pipelines.asset_keys import ACTIVITY_REPORT, PUBLISHED_FILES, PUBLISHED_SNAPSHOT, is_any_ours, is_ours
 from pipelines.partitions import format_days
 from pipelines.settings import Settings
 from warehouse import tables
@@ -103,6 +103,7 @@ def _is_ours(instance: dg.DagsterInstance, run: dg.DagsterRun, settings: Setting
 _WORDS = {
     **{rollup.name: "rollups" for rollup in tables.ROLLUPS},
     PUBLISHED_SNAPSHOT: "snapshot",
+    PUBLISHED_FILES: "published files",
     ACTIVITY_REPORT: "report",
 }
 

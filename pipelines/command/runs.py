@@ -9,7 +9,7 @@ from dagster._core.utils import make_new_run_id
 
 from pipelines import names
 from pipelines.alive import close_dead_runs, marked_as_alive
-from pipelines.asset_keys import ACTIVITY_REPORT, PUBLISHED_SNAPSHOT, Key
+from pipelines.asset_keys import PUBLISHED, Key
 from pipelines.command import interrupts
 from pipelines.command.dagster_home import HomeUnusable, using_run_record
 from pipelines.failures import failure_message, is_interrupt, must_be_fixed
@@ -93,13 +93,13 @@ def run_listing(
 def run_downstream(
     definitions: dg.Definitions, instance: dg.DagsterInstance, settings: Settings, dimension: Dimension
 ) -> Outcome:
-    """Run only the rollups, the snapshot and the report.
+    """Run only the rollups and what is published.
 
-    If a rollup fails, the snapshot and the report are still updated, in a run of their own.
+    If a rollup fails, what is published is still updated, in a run of its own.
     """
     selection = _downstream(definitions, dimension)
     outcome = _run(definitions, instance, settings, selection) if selection else Outcome()
-    published = [key for key in selection if key.path[-1] in (PUBLISHED_SNAPSHOT, ACTIVITY_REPORT)]
+    published = [key for key in selection if key.path[-1] in PUBLISHED]
     if published and outcome.failures and outcome.failed.isdisjoint(key.to_python_identifier() for key in published):
         outcome.failures += _run(definitions, instance, settings, published).failures
     return outcome
@@ -107,7 +107,7 @@ def run_downstream(
 
 def _downstream(definitions: dg.Definitions, dimension: Dimension) -> list[dg.AssetKey]:
     keys = _keys(definitions)
-    downstream = [*(rollup.name for rollup in dimension.rollups), PUBLISHED_SNAPSHOT, ACTIVITY_REPORT]
+    downstream = [*(rollup.name for rollup in dimension.rollups), *PUBLISHED]
     return [keys[name] for name in downstream if name in keys]
 
 

@@ -64,7 +64,7 @@ def test_writers_have_the_limits_of_the_job_and_readers_keep_their_own(awkward: 
         with database.transaction(read_only=read_only) as connection:
             found = {name: setting for name, setting in connection.execute(sa.text(shown))}
         assert found["lock_timeout"] == "7000"
-        assert found["transaction_isolation"] == "read committed"
+        assert found["transaction_isolation"] == ("repeatable read" if read_only else "read committed")
         assert found["statement_timeout"] == ("200" if read_only else "0")
         assert found["idle_in_transaction_session_timeout"] == ("200" if read_only else "0")
 

@@ -51,6 +51,7 @@ def test_an_empty_variable_means_the_default() -> None:
         "devin_schema": "",
         "devin_lock_patience_seconds": 600.0,
         "devin_report_path": None,
+        "devin_publish_url": "",
         "devin_alert_webhook_url": None,
     }
 
@@ -87,6 +88,7 @@ def test_each_variable_sets_its_setting(monkeypatch: pytest.MonkeyPatch, tmp_pat
         devin_schema="metrics",
         devin_lock_patience_seconds="1.5",
         devin_report_path=f"{tmp_path}/page.html",
+        devin_publish_url="s3://company-reports/devin/",
         devin_alert_webhook_url=f" https://hooks.example.com/{SECRET}?a=b ",
     )
     assert settings.devin_api_key is not None
@@ -122,6 +124,7 @@ def test_each_variable_sets_its_setting(monkeypatch: pytest.MonkeyPatch, tmp_pat
         "devin_schema": "metrics",
         "devin_lock_patience_seconds": 1.5,
         "devin_report_path": tmp_path / "page.html",
+        "devin_publish_url": "s3://company-reports/devin/",
     }
 
 
@@ -236,6 +239,7 @@ VALID = {
     "WAREHOUSE_URL": "duckdb:////nowhere/warehouse.duckdb",
     "DEVIN_SCHEMA": "metrics",
     "DEVIN_REPORT_PATH": "/nowhere/report.html",
+    "DEVIN_PUBLISH_URL": "gs://company-reports/devin",
     "DEVIN_ALERT_WEBHOOK_URL": f"https://hooks.example.com/{SECRET}",
 }
 """A value for each variable; the ones that are not here are numbers."""

@@ -29,7 +29,6 @@ def test_without_an_enterprise_every_name_and_place_is_what_it_was(
     assert settings.devin_asset_prefix == ()
     assert settings.warehouse.path == tmp_path / "warehouse.duckdb"
     assert settings.published_report == tmp_path / "published" / "report.html"
-    assert settings.published_name == "devin_sessions"
     settings = load(monkeypatch, warehouse_url=POSTGRESQL)
     assert (settings.devin_schema, settings.warehouse.schema) == ("", "")
     assert settings.published_report == tmp_path / "published" / "report.html"
@@ -50,7 +49,6 @@ def test_an_enterprise_names_all_that_dagster_knows_and_has_a_directory_and_a_sc
     assert settings.warehouse.path == tmp_path / "acme" / "warehouse.duckdb"
     assert settings.published_snapshot == tmp_path / "acme" / "published" / "devin_sessions.duckdb"
     assert settings.published_report == tmp_path / "acme" / "published" / "report.html"
-    assert settings.published_name == "acme"
     motherduck = load(monkeypatch, warehouse_url="duckdb:///md:sessions")
     assert motherduck.asking_lock == tmp_path / "acme" / "warehouse.duckdb.asking"
     settings = load(monkeypatch, warehouse_url=POSTGRESQL)

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
-_FORKS = multiprocessing.get_context("forkserver")
+FORKS = multiprocessing.get_context("forkserver")
+"""Starts processes that have already done the imports."""
 # Between the first and the last: what a run imports only when it needs it.
-_FORKS.set_forkserver_preload(
+FORKS.set_forkserver_preload(
     [
         "pipelines.command.main",
         *(f"pipelines.command.{name}" for name in ("dry_run", "probe", "query_output", "restore", "status")),
@@ -26,6 +27,7 @@ _FORKS.set_forkserver_preload(
         *("pipelines.report.quality", "pyarrow.dataset", "upath.implementations.local", "uvicorn.loops.auto"),
         *(f"dagster._core.storage.{name}" for name in ("legacy_storage", "migration", "root", "runs", "schedules")),
         "tests.support.frozen",
+        "tests.support.published_versions",
     ]
 )
 
@@ -58,7 +60,7 @@ class Command:
         self._output = output
         self._errors = errors
         self._began = time.monotonic()
-        self._process: ForkServerProcess = _FORKS.Process(
+        self._process: ForkServerProcess = FORKS.Process(
             target=_main, args=(arguments, dict(environment), output, errors)
         )
         self._process.start()
@@ -119,7 +121,7 @@ def _empty_home() -> Path:
     """A Dagster home that was opened once and has no run: creating its files takes longer than loading some days."""
     home = Path(tempfile.mkdtemp(prefix="dagster-home-"))
     atexit.register(shutil.rmtree, home, ignore_errors=True)
-    process = _FORKS.Process(target=_open_home, args=(home,))
+    process = FORKS.Process(target=_open_home, args=(home,))
     process.start()
     process.join()
     assert process.exitcode == 0
