@@ -60,12 +60,14 @@ format: .venv/ready  ## Format the code and fix what lint can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# The locks have hashes but no index URL, so they install from any index. The second one holds all of the first.
+# The locks have hashes but no index URL, so they install from any index. Each one holds all of those before.
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-header --no-emit-package devin-session-metrics pyproject.toml
-lock: .venv/ready  ## Pin the newest allowed versions in requirements.lock and requirements-dev.lock
+lock: .venv/ready  ## Pin the newest allowed versions in the requirements locks
 	$(LOCK) --upgrade --extra server --output-file requirements.lock
-	$(LOCK) --upgrade --extra dev --constraint requirements.lock --output-file requirements-dev.lock
+	$(LOCK) --upgrade --extra server --extra kubernetes --constraint requirements.lock \
+		--output-file requirements-kubernetes.lock
+	$(LOCK) --upgrade --extra dev --constraint requirements-kubernetes.lock --output-file requirements-dev.lock
 
 clean:  ## Remove the installation and the caches, but no data
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
