@@ -195,6 +195,7 @@ def _code_server(
     image = deployment["image"]
     environment = {
         **machine,
+        chart.SHARED_PASSWORD: cluster.secrets["dagster-postgresql"]["postgresql-password"],
         **{name: value for one in deployment["envSecrets"] for name, value in cluster.secrets[one["name"]].items()},
         **{variable["name"]: variable["value"] for variable in deployment["env"]},
         "DAGSTER_CURRENT_IMAGE": f"{image['repository']}:{image['tag']}",

@@ -26,12 +26,13 @@ class Server:
     """A server in this directory, which is the user's `postgres`."""
 
     directory: Path
+    certificate: Path
     port: int
     password: str
 
     def run(self, program: str, *arguments: str) -> None:
         command = ["runuser", "-u", "postgres", "--", str(_PROGRAMS[-1] / program), *arguments]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=self.directory)
+        subprocess.run(command, check=True, capture_output=True, cwd=self.directory)
 
     def control(self, action: str) -> None:
         """Start, stop or restart it, at once: whoever is connected loses the connection."""
@@ -47,23 +48,25 @@ class Server:
         ):
             where = ("--host", str(self.directory), "--port", str(self.port))
             self.run("psql", "--no-psqlrc", "--quiet", *where, "--command", statement)
-        place = {"host": "127.0.0.1", "port": self.port, "database": name}
-        options = {"sslmode": "verify-full", "sslrootcert": str(self.directory / "certificate.pem")}
-        return sa.URL.create(driver, name, self.password, query=options, **place)
+        options = {"sslmode": "verify-full", "sslrootcert": str(self.certificate)}
+        return sa.URL.create(driver, name, self.password, "127.0.0.1", self.port, name, options)
 
 
 @contextmanager
-def server(directory: Path) -> Iterator[Server]:
-    """A server until the block ends, in this new directory, which every user must be able to enter."""
+def server(directory: Path, certificate: Path) -> Iterator[Server]:
+    """A server until the block ends, in this new directory, which every user must be able to enter.
+
+    Its certificate, by which clients know it, is written to the file.
+    """
     directory.mkdir(mode=0o755)
-    made = Server(directory, free_port(), secrets.token_hex(8))
-    key, certificate = directory / "key.pem", directory / "certificate.pem"
+    made = Server(directory, certificate, free_port(), secrets.token_hex(8))
+    key = directory / "key.pem"
     self_signed(key)
     certificate.write_text("-----BEGIN CERT" + key.read_text().split("-----BEGIN CERT")[1])
     for path, mode in ((key, 0o600), (certificate, 0o644), (directory, 0o755)):
         path.chmod(mode)
         shutil.chown(path, "postgres")
-    made.run("initdb", "--pgdata", str(directory / "data"), "--auth-local", "trust", "--encoding", "UTF8")
+    made.run("initdb", "--pgdata", str(directory / "data"), "--auth", "trust", "--encoding", "UTF8")
     lines = ["ssl = on", f"ssl_cert_file = '{certificate}'", f"ssl_key_file = '{key}'"]
     with (directory / "data" / "postgresql.conf").open("a") as configuration:
         configuration.write("\n".join([*lines, "listen_addresses = '127.0.0.1'\n"]))
