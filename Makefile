@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps
 
-.PHONY: help install demo test test-quick walkthrough wheel proof bench check dev docs screenshots format lock clean
+.PHONY: help install demo test test-quick walkthrough wheel proof bench platform check dev docs screenshots format lock clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 22
@@ -36,6 +36,9 @@ proof: .venv/ready  ## Run every fault, lie, kill and broken disk, and print one
 
 bench: .venv/ready  ## Measure calls, speed, memory and recovery, and print one table (BENCH=--quick for a short run)
 	$(BIN)/python -m tests.bench $(BENCH)
+
+platform: .venv/ready  ## Run the job as Kubernetes Jobs, lose a node, and print one table (BENCH=--quick for a short run)
+	$(BIN)/python -m tests.bench platform $(BENCH)
 
 check: .venv/ready  ## Check formatting, lint and types, and that Dagster loads the definitions
 	$(BIN)/ruff format --check .

@@ -34,7 +34,9 @@ def as_container(image: Path, files: Sequence[Path] = ()) -> Starts:
                 shutil.chown(own, pod["runAsUser"], pod["fsGroup"])
         user = f"{pod['runAsUser']}:{pod['runAsGroup']}"
         lines += [f"export {_AS_IN_THE_IMAGE}", "unset PYTHONPATH TMPDIR"]
-        lines.append(f'exec /usr/bin/setpriv --no-new-privs /usr/sbin/chroot --userspec={user} root env --chdir=/data "$@"')
+        lines.append(
+            f'exec /usr/bin/setpriv --no-new-privs /usr/sbin/chroot --userspec={user} root env --chdir=/data "$@"'
+        )
         return [*_NAMESPACES, "sh", "-ec", "\n".join(lines), "pod", *command]
 
     return starts
