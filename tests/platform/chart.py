@@ -13,6 +13,8 @@ from pipelines.home import PROJECT
 VALUES = PROJECT / "deploy" / "kubernetes" / "values.yaml"
 NAMESPACE = "dagster"
 INSTANCE, SHARED_PASSWORD = "dagster-instance", "DAGSTER_PG_PASSWORD"
+SUBCHART = "dagster-dagster-user-deployments"
+"""The full name of the chart's part for code locations, in a release called dagster."""
 
 
 def values() -> dict[str, Any]:
@@ -104,13 +106,13 @@ def container_context(deployment: dict[str, Any]) -> dict[str, Any]:
     return {
         "k8s": {
             "image_pull_policy": deployment["image"]["pullPolicy"],
-            "env_config_maps": [f"dagster-{deployment['name']}-user-env"],
+            "env_config_maps": [f"{SUBCHART}-{deployment['name']}-user-env"],
             "env_secrets": [secret["name"] for secret in deployment["envSecrets"]],
             "volume_mounts": deployment["volumeMounts"],
             "volumes": deployment["volumes"],
             "resources": deployment["resources"],
             "namespace": NAMESPACE,
-            "service_account_name": "dagster-user-deployments",
+            "service_account_name": f"{SUBCHART}-user-deployments",
             "env": deployment["env"],
             "run_k8s_config": {"pod_spec_config": {"automount_service_account_token": True}},
         }

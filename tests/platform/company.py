@@ -162,7 +162,7 @@ def company(
         "XDG_CACHE_HOME": str(directory / "cache"),
     }
     kept = {**secrets, "dagster-postgresql": {"postgresql-password": database.password or "none"}}
-    kept |= {f"dagster-{name}-user-env": {} for name in deployments}
+    kept |= {f"{chart.SUBCHART}-{name}-user-env": {} for name in deployments}
     cluster = Cluster(directory / "cluster", kept, machine, starts=starts)
     cluster.directory.mkdir()
     with ExitStack() as stack:
