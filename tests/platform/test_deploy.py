@@ -18,6 +18,7 @@ def test_compose_publishes_one_port_on_this_machine_and_gives_the_key_to_one_con
     assert [port for service in COMPOSE["services"].values() for port in service.get("ports", ())] == [
         "127.0.0.1:3000:3000"
     ]
+    assert "--read-only" in COMPOSE["services"]["webserver"]["command"], "the UI has no password"
     assert [name for name, service in COMPOSE["services"].items() if "env_file" in service] == ["sessions"]
     assert COMPOSE["services"]["postgresql"]["networks"] == ["inside"] and COMPOSE["networks"]["inside"]["internal"]
 

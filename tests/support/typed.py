@@ -17,7 +17,7 @@ NOT_RUN = {
     r"make demo PYTHON=.*": "like make demo, for when Python has another name",
     r"make install .*": "it installs; .ci/run does that before any test",
     r"python3 -m venv .*": "it would begin another installation; tests/test_wheel.py does that",
-    r"dagster (asset list|code-server start .*|instance concurrency .*)": "Dagster's own, with an instance of its own",
+    r"dagster (api grpc-health-check .*|asset list|code-server start .*|instance concurrency .*)": "Dagster's own, with an instance of its own",
     r"make wheel|uvx --from .*|pip wheel .*": "tests/test_wheel.py builds and installs the wheel",
     r"docker compose .*|podman build .*": "there is no Docker; tests/platform/ holds what the files say",
     r"helm .*|kubectl .*": "there is no cluster; tests/platform/ stands in for one",
