@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps
 
-.PHONY: help install demo test test-quick walkthrough wheel proof bench check dev docs screenshots format lock clean
+.PHONY: help install demo test test-quick walkthrough wheel proof bench platform check dev docs screenshots format lock clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 22
@@ -37,6 +37,9 @@ proof: .venv/ready  ## Run every fault, lie, kill and broken disk, and print one
 bench: .venv/ready  ## Measure calls, speed, memory and recovery, and print one table (BENCH=--quick for a short run)
 	$(BIN)/python -m tests.bench $(BENCH)
 
+platform: .venv/ready  ## Run the job as Kubernetes Jobs, lose a node, and print one table (BENCH=--quick for a short run)
+	$(BIN)/python -m tests.bench platform $(BENCH)
+
 check: .venv/ready  ## Check formatting, lint and types, and that Dagster loads the definitions
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -60,12 +63,14 @@ format: .venv/ready  ## Format the code and fix what lint can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# The locks have hashes but no index URL, so they install from any index. The second one holds all of the first.
+# The locks have hashes but no index URL, so they install from any index. Each one holds all of those before.
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-header --no-emit-package devin-session-metrics pyproject.toml
-lock: .venv/ready  ## Pin the newest allowed versions in requirements.lock and requirements-dev.lock
+lock: .venv/ready  ## Pin the newest allowed versions in the requirements locks
 	$(LOCK) --upgrade --extra server --output-file requirements.lock
-	$(LOCK) --upgrade --extra dev --constraint requirements.lock --output-file requirements-dev.lock
+	$(LOCK) --upgrade --extra server --extra kubernetes --constraint requirements.lock \
+		--output-file requirements-kubernetes.lock
+	$(LOCK) --upgrade --extra dev --constraint requirements-kubernetes.lock --output-file requirements-dev.lock
 
 clean:  ## Remove the installation and the caches, but no data
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -24,6 +24,8 @@ LISTS, LIST, REPORT = "lists", "files.txt", "report.html"
 GRACE, GRACE_VERSIONS = timedelta(days=1), 2
 
 _FORMAT = 1
+# Many clients ask a bucket for a file's size, and then for so many bytes: of two versions of one size they see one.
+_MULTIPLE = 65_536
 _VERSION = r"\d{8}T\d{6}Z-[0-9a-f]{8}"
 
 
@@ -87,9 +89,10 @@ class Manifest:
         return "".join(chosen).encode()
 
     def as_json(self) -> bytes:
-        """Its content as a file."""
-        content = {"format": _FORMAT, **asdict(self)}
-        return json.dumps(content, default=lambda moment: moment.isoformat(), indent=1).encode() + b"\n"
+        """Its content as a file, filled up with spaces to a multiple of _MULTIPLE."""
+        fields = {"format": _FORMAT, **asdict(self)}
+        content = json.dumps(fields, default=lambda moment: moment.isoformat(), indent=1).encode()
+        return content + b" " * (-(len(content) + 1) % _MULTIPLE) + b"\n"
 
 
 def path_of(part: Part, version: str) -> str:
@@ -128,17 +131,19 @@ def _ours() -> str:
 
 def read_manifest(place: Place) -> Manifest | None:
     """The manifest of a place, None if nothing was published there. Raises OSError or ForeignManifest."""
-    content = place.read(MANIFEST)
-    if content is None:
-        return None
-    try:
-        return _parse(json.loads(content))
-    except (ValueError, KeyError, TypeError, AttributeError):
+    content, last = place.read(MANIFEST), None
+    while content is not None and content != last:
+        try:
+            return _parse(json.loads(content))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            last, content = content, place.read(MANIFEST)  # a longer one may have replaced it
+    if content is not None:
         raise ForeignManifest(
             f"{place.address}/{MANIFEST} was not written by this release, so nothing is published there. If another "
             "program or a newer release writes there, set DEVIN_PUBLISH_URL to a folder of its own; if the file is "
             "damaged, remove it and run the same command again."
-        ) from None
+        )
+    return None
 
 
 def _parse(content: dict[str, Any]) -> Manifest:

@@ -15,35 +15,54 @@ from resources.database_errors import URL_VARIABLE, WarehouseError
 from resources.devin_api import DevinAPI
 from warehouse.dimensions import ORGANIZATIONS
 
+# Run launchers that start each run in a container of its own, which may be on any machine.
+_LAUNCH_ELSEWHERE = {"dagster_k8s", "dagster_celery_k8s", "dagster_aws"}
+
 
 @dataclass(frozen=True)
-class FilledDatabase(Database):
-    """A DuckDB file that is never created, since `filled_by` has stored days in it."""
+class FoundDatabase(Database):
+    """A DuckDB file that is used where it is found, and never created."""
 
-    filled_by: str = ""
+    why: str = ""
+    """What to tell the user where it is missing."""
 
     def exists(self) -> bool:
         """True. Raises WarehouseError if the file is missing."""
         if super().exists():
             return True
-        raise WarehouseError(
-            f"The warehouse {self.path} is missing here, although {self.filled_by} stored days in it. No new one was "
-            "created. If runs have a machine or container of their own, give it the directory of that file, and the "
-            f"same {URL_VARIABLE}. If the file is lost: devin-sessions restore, or to load everything again: "
-            "devin-sessions backfill --missing"
-        )
+        raise WarehouseError(self.why)
 
 
 def warehouse_of(context: dg.InitResourceContext, settings: Settings) -> Database:
-    """The warehouse, which a worker may create only if Dagster has no record that a run has filled it."""
+    """The warehouse, which a worker may create only where later runs will find it, and none has filled it already."""
     database, instance = settings.warehouse, context.instance
     if instance is None or not _is_worker(context) or not database.is_file or database.path.exists():
         return database
+    if launcher := _launches_elsewhere(instance):
+        return FoundDatabase(
+            database.url,
+            why=f"The warehouse {database.path} is a DuckDB file, and is not here: {launcher} gives each run a "
+            f"container of its own, with which a new file would be lost. Nothing was loaded. Set {URL_VARIABLE} to a "
+            "PostgreSQL database, for the code location and its runs alike.",
+        )
     filled = instance.get_latest_materialization_event(asset_key(settings, ORGANIZATIONS.cells.name))
     if filled is None:
         return database
     day = datetime.fromtimestamp(filled.timestamp, UTC).date()
-    return FilledDatabase(database.url, filled_by=f"run {filled.run_id[:8]} of {day}")
+    return FoundDatabase(
+        database.url,
+        why=f"The warehouse {database.path} is missing here, although run {filled.run_id[:8]} of {day} stored days in "
+        "it. No new one was created. If runs have a machine or container of their own, give it the directory of that "
+        f"file, and the same {URL_VARIABLE}. If the file is lost: devin-sessions restore, or to load everything again: "
+        "devin-sessions backfill --missing",
+    )
+
+
+def _launches_elsewhere(instance: dg.DagsterInstance) -> str:
+    """The name of the instance's run launcher if its runs don't share this machine's files, else an empty string."""
+    launcher = instance.get_ref().run_launcher_data if instance.is_persistent else None
+    is_elsewhere = launcher is not None and launcher.module_name.partition(".")[0] in _LAUNCH_ELSEWHERE
+    return launcher.class_name if launcher and is_elsewhere else ""
 
 
 def alive_while_asking(context: dg.InitResourceContext, devin_api: DevinAPI) -> Iterator[DevinAPI]:

@@ -31,12 +31,14 @@ class PublishAddress:
     """The parts of an address. `text` is the address as others may read it, without a slash at its end.
 
     root: the directory, or the bucket or container with the path in it. account: of Azure's storage, else empty.
+    depth: how many of the last parts of `root` are the publisher's to create.
     """
 
     scheme: Scheme
     text: str
     root: str
     account: str = ""
+    depth: int = 1
 
     @property
     def bucket(self) -> str:
@@ -45,7 +47,7 @@ class PublishAddress:
 
     def folder(self, name: str) -> "PublishAddress":
         """The folder of this name in it."""
-        return replace(self, text=f"{self.text}/{name}", root=f"{self.root}/{name}")
+        return replace(self, text=f"{self.text}/{name}", root=f"{self.root}/{name}", depth=self.depth + 1)
 
     @classmethod
     def parse(cls, text: str) -> "PublishAddress":

@@ -55,7 +55,7 @@ def open_place(address: PublishAddress, *, tries: int = 3) -> Place:
     Nothing is sent yet, except to find out the region of a bucket of Amazon's. Raises PublishError.
     """
     if address.scheme == "file":
-        return _Directory(address.text, Path(address.root))
+        return _Directory(address.text, Path(address.root), address.depth)
     return _Bucket(address.text, address.root, _file_system(address, tries))
 
 
@@ -78,9 +78,10 @@ def _only_os_errors() -> Iterator[None]:
 
 
 class _Directory:
-    def __init__(self, address: str, root: Path) -> None:
+    def __init__(self, address: str, root: Path, depth: int) -> None:
         self.address = address
         self._root = root
+        self._own = [root, *root.parents][:depth]
 
     def sizes(self) -> dict[str, int]:
         found = {}
@@ -97,7 +98,8 @@ class _Directory:
 
     def put(self, name: str, content: bytes) -> None:
         path = self._root / name
-        self._root.mkdir(exist_ok=True)  # not its parents: they may be a disk that isn't mounted
+        for directory in reversed(self._own):  # not their parents: they may be a disk that isn't mounted
+            directory.mkdir(exist_ok=True)
         for directory in (path.parent, self._root / FILES):
             directory.mkdir(parents=True, exist_ok=True)
         manifest = self._root / MANIFEST

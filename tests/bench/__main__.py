@@ -25,6 +25,7 @@ MODULES = {
     "several": "several",
     "turns": "turns",
     "kills": "kills",
+    "platform": "clusters",
     "memory": "backfills",
     "kill": "backfills",
     "upsert": "upserts",

@@ -26,6 +26,8 @@ class Sizes:
     several: tuple[int, int] = (20, 124)
     runs_killed: tuple[int, int] = (8, 248)
     kills: int = 20
+    clustered: tuple[int, int] = (200, 365)
+    queued: int = 50
     times: int = 3
 
     def world(self, orgs_and_days: tuple[int, int], nonzero: float = 1 / 3) -> World:
@@ -55,5 +57,7 @@ class Sizes:
             several=(6, 40),
             runs_killed=(6, 248),
             kills=1,
+            clustered=(20, 93),
+            queued=5,
             times=1,
         )

@@ -21,6 +21,7 @@ from urllib.parse import unquote_to_bytes
 from tests.bench.session_lines import session_lines
 from tests.bench.source import (
     AFTER_PATH,
+    KEY,
     LIST_PATH,
     LONGEST_REQUEST_LINE,
     ORGANIZATIONS_PATH,
@@ -99,7 +100,7 @@ class _Server:
             self._let_pass(now)
             if len(line) > LONGEST_REQUEST_LINE:
                 raise _Refused("414 URI Too Long", "Request-URI Too Large")
-            if b"Bearer apk_user_" not in head:
+            if f"Bearer {KEY}".encode() not in head:
                 raise _Refused("401 Unauthorized", "Missing or invalid API key")
             if is_count:
                 late(_response(b'{"sessions_count":%d}' % self._count(query)))

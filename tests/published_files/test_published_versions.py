@@ -1,6 +1,7 @@
 """Whoever reads the manifest, and then the files that it names, sees one whole version, whatever becomes of a run."""
 
 import threading
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 from pyarrow.fs import S3FileSystem
 
-from pipelines.manifest import is_ours, read_manifest
+from pipelines.manifest import Superseded, is_ours, read_manifest
 from pipelines.publishing import publish
 from resources.database import Database
 from resources.publish_errors import PublishError
@@ -167,6 +168,24 @@ def test_a_reader_sees_whole_versions_while_others_replace_them(filled: Database
     reader.join()
     assert not failed, failed
     assert seen == sorted(seen) and len(set(seen)) > 1
+
+
+def test_a_manifest_that_grows_while_it_is_read_is_read_again(
+    filled: Database, bucket: str, bucket_server: BucketServer
+) -> None:
+    first = published(bucket, filled).manifest
+    place, grown = place_at(bucket), threading.Event()
+    assert len(first.as_json()) == len(replace(first, superseded=[Superseded("files/a", NOW)] * 20).as_json())
+    longer = replace(first, run_id="another", superseded=[Superseded("files/a", NOW)] * 1000)
+
+    def grow(method: str, path: str) -> None:
+        if method == "GET" and path.endswith("manifest.json") and not grown.is_set():
+            grown.set()  # after its size was asked for, and before its content
+            place.put("manifest.json", longer.as_json())
+
+    bucket_server.spoil = grow
+    assert read_manifest(place_at(bucket)) == longer
+    assert grown.is_set()
 
 
 def test_two_runs_at_once_leave_one_whole_version(filled: Database, address: str) -> None:

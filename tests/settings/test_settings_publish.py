@@ -31,9 +31,9 @@ def test_each_enterprise_has_a_folder_of_its_own_there(monkeypatch: pytest.Monke
     folder = load(
         monkeypatch, devin_publish_url="s3://company-reports/devin/", devin_enterprise="Acme"
     ).published_folder
-    assert folder == PublishAddress("s3", "s3://company-reports/devin/acme", "company-reports/devin/acme")
+    assert folder == PublishAddress("s3", "s3://company-reports/devin/acme", "company-reports/devin/acme", depth=2)
     folder = load(monkeypatch, devin_publish_url="/srv/a b").published_folder
-    assert folder == PublishAddress("file", "file:///srv/a%20b/acme", "/srv/a b/acme")
+    assert folder == PublishAddress("file", "file:///srv/a%20b/acme", "/srv/a b/acme", depth=2)
 
 
 def test_without_an_address_nothing_is_published(monkeypatch: pytest.MonkeyPatch) -> None:
