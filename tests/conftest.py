@@ -28,8 +28,8 @@ def pytest_configure() -> None:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Three workers per core: tests wait for servers, processes and clocks."""
-    return 3 * (os.cpu_count() or 1)
+    """Two workers per core: tests wait for servers, processes and clocks."""
+    return 2 * (os.cpu_count() or 1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

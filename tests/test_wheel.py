@@ -160,6 +160,14 @@ def test_the_demo_needs_no_checkout_and_ends_with_the_report(installation: Insta
     assert installation.files() == before
 
 
+def _has_a_daemon(url: str) -> bool:
+    asked = "{ instance { daemonHealth { allDaemonStatuses { lastHeartbeatTime } } } }"
+    answer = httpx.post(url, json={"query": asked}, timeout=60).raise_for_status().json()
+    return any(
+        daemon["lastHeartbeatTime"] for daemon in answer["data"]["instance"]["daemonHealth"]["allDaemonStatuses"]
+    )
+
+
 @contextmanager
 def served(installation: Installation, variables: Mapping[str, str]) -> Iterator[tuple[Running, str]]:
     port = free_port()
@@ -175,9 +183,8 @@ def served(installation: Installation, variables: Mapping[str, str]) -> Iterator
         )
     running = Running(process, log)
     try:
-        yield running, f"http://127.0.0.1:{port}/graphql"
-        # Before that, Ctrl-C kills it.
-        running.wait_for(lambda: "Instance is configured with the following daemons" in running.output)
+        yield running, (url := f"http://127.0.0.1:{port}/graphql")
+        running.wait_for(lambda: _has_a_daemon(url))  # before that, Ctrl-C kills it
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait(120) == 0, running.output
     finally:
