@@ -118,7 +118,8 @@ def _node_lost(sizes: Sizes) -> list[Row]:
         site.source.wait_for_calls(calls * 2 // 3, PATIENCE_SECONDS)
         lost = site.company.cluster.lose("node-2")
         ended = site.settle(launched)
-        failed = [run.run_id[:8] for run in ended if run.status is not dg.DagsterRunStatus.SUCCESS]
+        failed = [run.run_id for run in ended if run.status is not dg.DagsterRunStatus.SUCCESS]
+        why = [line for run_id in failed for line in site.company.failures(run_id)]
         seen, wrong = site.source.counters(), site.wrong(ACME)
         families = [site.company.family(run_id) for run_id in launched]
         refused = site.company.cluster.refused
@@ -130,7 +131,7 @@ def _node_lost(sizes: Sizes) -> list[Row]:
     ]
     return [
         Row(f"{what}: cells lost, doubled or wrong", "0", f"{wrong}", wrong == 0, notes, is_wrong=wrong > 0),
-        Row("the same: runs that stay failed", "0", f"{len(failed)}", not failed),
+        Row("the same: runs that stay failed", "0", f"{len(failed)}", not failed, why),
         Row(
             "the same: calls repeated ÷ blocks of runs that were started again",
             "≤ 1 block",

@@ -19,6 +19,7 @@ from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import WorkspaceFileTarget
 from dagster_graphql.test.utils import execute_dagster_graphql
 
+from pipelines.failures import failure_message
 from pipelines.home import PROJECT
 from pipelines.schedules import range_tags
 from tests.platform import chart
@@ -89,6 +90,11 @@ class Company:
     def events(self, run_id: str) -> str:
         """What happened in a run, a line each, for whoever reads why a test failed."""
         return "\n".join(record.message or record.user_message for record in self.instance.all_logs(run_id))
+
+    def failures(self, run_id: str) -> list[str]:
+        """The messages of a run's failed steps."""
+        failed = self.instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
+        return [failure_message(record.get_dagster_event(), run_id) for record in failed]
 
     def pods(self, run_id: str) -> list[Pod]:
         """The pods of a run and of those in its place, in order."""

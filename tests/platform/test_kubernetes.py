@@ -10,7 +10,6 @@ import kubernetes_validate
 import pytest
 import sqlalchemy as sa
 
-from pipelines.failures import failure_message
 from resources.sandbox.server import Sandbox
 from tests.platform.company import Company, company
 from tests.platform.kubernetes_api import Cluster
@@ -93,6 +92,5 @@ def test_a_run_is_a_job_and_one_whose_pod_is_killed_goes_on_after_its_last_block
 
     (refused,) = dagster.wait_for(in_a_file)
     assert refused.status is dg.DagsterRunStatus.FAILURE
-    failed = dagster.instance.all_logs(in_a_file, of_type=dg.DagsterEventType.STEP_FAILURE)
-    (message,) = {failure_message(record.get_dagster_event(), in_a_file) for record in failed}
+    (message,) = {*dagster.failures(in_a_file)}
     assert "warehouse.duckdb is a DuckDB file, and is not here: K8sRunLauncher gives each run a container" in message
