@@ -12,6 +12,7 @@ from resources.database import Database
 from resources.sandbox.server import Sandbox
 from tests.support.certificate import self_signed
 from tests.support.postgresql import PostgreSQL
+from tests.support.receiver import Receiver
 from tests.support.warehouse import migrated
 from tests.support.world import World, new_world
 
@@ -93,3 +94,12 @@ def each_world(
     """A world with each database in turn. A test that takes this runs once on each."""
     with new_world(sandbox, tmp_path, monkeypatch, warehouse_url) as world:
         yield world
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """A webhook that keeps what it is sent."""
+    receiver = Receiver()
+    receiver.start()
+    yield receiver
+    receiver.unplug()

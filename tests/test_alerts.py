@@ -38,14 +38,6 @@ LOADED = ["organizations", "daily_sessions"]
 
 
 @pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    receiver = Receiver()
-    receiver.start()
-    yield receiver
-    receiver.unplug()
-
-
-@pytest.fixture
 def sandbox() -> Iterator[Sandbox]:
     with Sandbox(organizations=2) as source:
         yield source

@@ -117,14 +117,6 @@ def test_a_revoked_key_of_one_touches_no_run_day_check_or_alert_of_the_other(
         assert tick.skip_message == "No run has ended.", "of its own"
 
 
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    receiver = Receiver()
-    receiver.start()
-    yield receiver
-    receiver.unplug()
-
-
 def alerts(world: World, instance: dg.DagsterInstance, receiver: Receiver) -> list[str]:
     """The messages of one tick of this enterprise's sensor."""
     before = len(receiver.texts)

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from pipelines.asset_keys import ACTIVITY_REPORT, asset_key
 from pipelines.assets.catalogue import GROUP, OWNERS
-from pipelines.assets.published_snapshot import publishing
+from pipelines.assets.published_snapshot import publishing, to_publish
 from pipelines.checks import listing_verdicts, verdicts
 from pipelines.failures import known_errors_fail_the_step, unwritten_files_fail_the_step
 from pipelines.ledger import open_read_only
@@ -39,15 +39,12 @@ def activity_report_asset(settings: Settings, deps: Sequence[dg.AssetKey]) -> dg
     ) -> dg.MaterializeResult[None]:
         path = settings.published_report
         assert path is not None, "without a path there is no such asset"
-        snapshot = settings.published_snapshot
-        # If there is a snapshot, it has the same rows, and reading it blocks no writer.
-        source = Database(url=f"duckdb:///{snapshot}") if snapshot else database
         with (
             known_errors_fail_the_step(),
             unwritten_files_fail_the_step(f"The report {path}", "The last one is kept."),
             publishing(path.parent),
         ):
-            with open_read_only(source) as connection:
+            with open_read_only(to_publish(settings, database)) as connection:
                 shown, page = report_of(connection, context.instance, settings)
             with replacing(path) as file:
                 file.write(page.encode())

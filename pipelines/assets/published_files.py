@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from pipelines.asset_keys import PUBLISHED_FILES, asset_key
 from pipelines.assets.activity_report import report_of
 from pipelines.assets.catalogue import GROUP, OWNERS
+from pipelines.assets.published_snapshot import to_publish
 from pipelines.failures import known_errors_fail_the_step, unwritten_files_fail_the_step
 from pipelines.publishing import publish
 from pipelines.settings import Settings
@@ -38,8 +39,7 @@ def published_files_asset(settings: Settings, deps: Sequence[dg.AssetKey]) -> dg
         def report(connection: sa.Connection) -> str:
             return report_of(connection, context.instance, settings)[1]
 
-        # If there is a snapshot, it has the same rows, and reading it blocks no writer.
-        source = Database(url=Database.url_of(snapshot)) if snapshot else database
+        source = to_publish(settings, database)
         page = report if settings.published_report else None
         with (
             known_errors_fail_the_step(),

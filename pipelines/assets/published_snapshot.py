@@ -28,6 +28,15 @@ def publishing(directory: Path) -> Iterator[None]:
         yield
 
 
+def to_publish(settings: Settings, database: Database) -> Database:
+    """Where others' copies are read from: the snapshot, if there is one, since reading it blocks no writer.
+
+    It has the same rows as the warehouse.
+    """
+    snapshot = settings.published_snapshot
+    return Database(url=Database.url_of(snapshot)) if snapshot else database
+
+
 def published_snapshot_asset(settings: Settings, deps: Sequence[dg.AssetKey]) -> dg.AssetsDefinition:
     """The asset, rebuilt after each run of `deps`."""
 
@@ -53,7 +62,7 @@ def published_snapshot_asset(settings: Settings, deps: Sequence[dg.AssetKey]) ->
             with open_read_only(database):
                 pass  # it is a warehouse, and of this release
             database.copy_to(snapshot, arrange)
-            with Database(url=f"duckdb:///{snapshot}").transaction(read_only=True) as connection:
+            with to_publish(settings, database).transaction(read_only=True) as connection:
                 exported = parquet.export(connection, snapshot.parent / "parquet", replacing)
         return dg.MaterializeResult(
             metadata={

@@ -53,22 +53,22 @@ class BlockFetcher:
         From the list of sessions a block takes few requests, most of which wait for others: there the whole of the next
         is fetched meanwhile, and blocks are longer.
         """
-        blocks = in_blocks(wanted, lambda: self.list.is_used)
 
-        def start(block: PlannedBlock | None) -> _Pending | None:
-            return self._start(block, day_before(block.days[0])) if block else None
+        def start(block: PlannedBlock) -> _Pending:
+            return self._start(block, day_before(block.days[0]))
 
-        pending = start(next(blocks, None))
+        started = map(start, in_blocks(wanted, lambda: self.list.is_used))  # each once it is due
+        pending = next(started, None)
         while pending:
             pending.proceed()
-            ahead = start(next(blocks, None)) if self.list.is_used else None
+            ahead = next(started, None) if self.list.is_used else None
             if ahead:
                 ahead.proceed()
             answers = pending.answers.result()
             if self.list.misplaces and any(of_day.known_by("listed") for of_day in answers):
-                answers = self._ask_instead(answers, self._start(pending.block, day_before(pending.block.days[0])))
+                answers = self._ask_instead(answers, start(pending.block))
             self._remember(answers)
-            pending = ahead or start(next(blocks, None))
+            pending = ahead or next(started, None)
             yield answers
 
     def _ask_instead(self, listed: Sequence[DayAnswers], pending: "_Pending") -> list[DayAnswers]:
