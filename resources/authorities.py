@@ -13,12 +13,15 @@ class AuthoritiesRefused(ValueError):
     """A variable about certificate authorities has a value that can't be used. The message names it."""
 
 
-def tls_context() -> ssl.SSLContext:
-    """TLS as a client: certificates and host names are verified.
+def tls_context(url: str) -> ssl.SSLContext:
+    """TLS as a client of this address: certificates and host names are verified.
 
     Trusts the authorities of the first of VARIABLES that is set and no others; otherwise the machine's, to which a
-    company may have added its own, and those that certifi brings for a machine without any. Raises AuthoritiesRefused.
+    company may have added its own, and those that certifi brings for a machine without any. For plain HTTP, which has
+    no certificates, none of these are read: it trusts nobody. Raises AuthoritiesRefused.
     """
+    if url.startswith("http://"):
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     for variable in VARIABLES:
         if value := os.environ.get(variable, "").strip():
             return _trusting(variable, Path(value))

@@ -77,7 +77,7 @@ class DevinAPI:
         refuse_other_address(url)
         key, version = self._key_and_version()
         try:
-            tls, proxy = tls_context(), proxy_for(url)
+            tls, proxy = tls_context(url), proxy_for(url)
         except (AuthoritiesRefused, ProxyRefused) as error:
             raise NetworkRefused(str(error)) from None
         async with (

@@ -46,7 +46,7 @@ def send(text: str) -> None:
     except ValueError as error:
         raise Undelivered(f"{URL_VARIABLE} is refused: {error}") from None
     try:
-        tls, proxy = tls_context(), proxy_for(url)
+        tls, proxy = tls_context(url), proxy_for(url)
     except (AuthoritiesRefused, ProxyRefused) as error:
         raise Undelivered(str(error)) from None
     status = asyncio.run(_post(url, text, httpx.AsyncHTTPTransport(verify=tls, proxy=proxy)))

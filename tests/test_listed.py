@@ -37,7 +37,7 @@ LIES = every_lie((FIRST, FIRST + timedelta(3)))
 
 @pytest.fixture(scope="module")
 def lying() -> Iterator[Sandbox]:
-    with Sandbox(organizations=6) as source:
+    with Sandbox(organizations=4) as source:
         yield source
 
 
@@ -103,7 +103,7 @@ def test_however_the_list_lies_no_count_is_wrong(
 @pytest.fixture(scope="module")
 def memberless() -> Iterator[Sandbox]:
     """Some of its sessions are nobody's or a service user's."""
-    with Sandbox(organizations=6, memberless=0.2) as source:
+    with Sandbox(organizations=2, memberless=0.2) as source:
         yield source
 
 

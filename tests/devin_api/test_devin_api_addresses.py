@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from resources.addresses import check_url
-from resources.authorities import VARIABLES
+from resources.authorities import VARIABLES, tls_context
 from resources.calls import Calls
 from resources.devin_api import DevinClient
 from resources.devin_errors import Misrouted, NetworkRefused, SourceDown, Unavailable
@@ -262,6 +262,12 @@ def test_every_variable_for_authorities_is_used(
     monkeypatch.setenv(variable, str(trusted))
     with raw(http(count_body(8)), tls=tls) as server:
         assert count(api(server.url)) == 8
+
+
+def test_without_a_variable_the_known_authorities_are_trusted_and_for_plain_http_nobody_is(tls: ssl.SSLContext) -> None:
+    trusting = tls_context("https://devin.invalid"), tls_context("http://127.0.0.1:8000")
+    assert [len(context.get_ca_certs()) > 50 for context in trusting] == [True, False]
+    assert all((context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True) for context in trusting)
 
 
 @pytest.mark.parametrize("variable", VARIABLES)
