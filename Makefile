@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps
 
-.PHONY: help install demo test test-quick walkthrough wheel proof bench platform check dev docs screenshots format lock clean
+.PHONY: help install demo test test-quick walkthrough wheel proof bench platform chart check dev docs screenshots format lock clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 22
@@ -39,6 +39,9 @@ bench: .venv/ready  ## Measure calls, speed, memory and recovery, and print one 
 
 platform: .venv/ready  ## Run the job as Kubernetes Jobs, lose a node, and print one table (BENCH=--quick for a short run)
 	$(BIN)/python -m tests.bench platform $(BENCH)
+
+chart: .venv/ready  ## Compare what Helm made of deploy/kubernetes/values.yaml with what the tests take for it (RENDERED=FILE)
+	@$(BIN)/python -m tests.platform.rendered $(or $(RENDERED),$(error RENDERED=FILE is missing; see docs/platform.md))
 
 check: .venv/ready  ## Check formatting, lint and types, and that Dagster loads the definitions
 	$(BIN)/ruff format --check .

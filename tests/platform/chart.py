@@ -1,9 +1,10 @@
 """What Dagster's Helm chart makes of values.yaml: the instance, and what each code location is started with.
 
-It follows the chart's templates by hand, as far as values.yaml sets anything: the chart itself needs Helm.
+Written by hand, as far as values.yaml sets anything or runs depend on a default, so that no test needs Helm and the
+chart. `rendered` holds it against what they make.
 """
 
-from pathlib import Path
+import json
 from typing import Any
 
 import yaml
@@ -13,8 +14,11 @@ from pipelines.home import PROJECT
 VALUES = PROJECT / "deploy" / "kubernetes" / "values.yaml"
 NAMESPACE = "dagster"
 INSTANCE, SHARED_PASSWORD = "dagster-instance", "DAGSTER_PG_PASSWORD"
+DAGSTER_HOME = "/opt/dagster/dagster_home"
+"""That of every container. Only the daemon's and the webserver's have it, with the instance in it."""
 SUBCHART = "dagster-dagster-user-deployments"
 """The full name of the chart's part for code locations, in a release called dagster."""
+_THREADS = {"use_threads": True, "num_workers": 4}
 
 
 def values() -> dict[str, Any]:
@@ -23,8 +27,8 @@ def values() -> dict[str, Any]:
     return found
 
 
-def instance(values: dict[str, Any], dagster_home: Path) -> dict[str, Any]:
-    """The dagster.yaml of the chart's ConfigMap: `configmap-instance.yaml`."""
+def instance(values: dict[str, Any]) -> dict[str, Any]:
+    """The dagster.yaml of the chart's ConfigMap."""
     database, daemon, runs = values["postgresql"], values["dagsterDaemon"], values["concurrency"]["runs"]
     launcher = values["runLauncher"]["config"]["k8sRunLauncher"]
     storage = {
@@ -39,7 +43,10 @@ def instance(values: dict[str, Any], dagster_home: Path) -> dict[str, Any]:
         }
     }
     monitoring, retries, pools = daemon["runMonitoring"], daemon["runRetries"], values["concurrency"]["pools"]
+    queue = daemon["runCoordinator"].get("config", {}).get("queuedRunCoordinator", {})
+    interval = {"dequeue_interval_seconds": queue["dequeueIntervalSeconds"]} if queue else {}
     return {
+        "scheduler": {"module": "dagster.core.scheduler", "class": "DagsterDaemonScheduler"},
         **{
             f"{name}_storage": {"module": f"dagster_postgres.{module}", "class": class_, "config": storage}
             for name, module, class_ in (
@@ -57,7 +64,7 @@ def instance(values: dict[str, Any], dagster_home: Path) -> dict[str, Any]:
                 "job_namespace": NAMESPACE,
                 "image_pull_policy": launcher["imagePullPolicy"],
                 "service_account_name": "dagster",
-                "dagster_home": str(dagster_home),
+                "dagster_home": DAGSTER_HOME,
                 "instance_config_map": INSTANCE,
                 "postgres_password_secret": values["global"]["postgresqlSecretName"],
                 "security_context": launcher["securityContext"],
@@ -70,7 +77,7 @@ def instance(values: dict[str, Any], dagster_home: Path) -> dict[str, Any]:
         "run_coordinator": {
             "module": "dagster.core.run_coordinator",
             "class": daemon["runCoordinator"]["type"],
-            "config": daemon["runCoordinator"].get("config", {}),
+            "config": {**interval, **{f"dequeue_{name}": value for name, value in _THREADS.items()}},
         },
         "run_monitoring": {
             "enabled": monitoring["enabled"],
@@ -85,6 +92,8 @@ def instance(values: dict[str, Any], dagster_home: Path) -> dict[str, Any]:
             "max_retries": retries["maxRetries"],
             "retry_on_asset_or_op_failure": retries["retryOnAssetOrOpFailure"],
         },
+        "sensors": _THREADS,
+        "schedules": _THREADS,
         "concurrency": {
             "pools": {"default_limit": pools["defaultLimit"], "granularity": pools["granularity"]},
             "runs": {
@@ -100,9 +109,35 @@ def instance(values: dict[str, Any], dagster_home: Path) -> dict[str, Any]:
     }
 
 
+def workspace(values: dict[str, Any]) -> dict[str, Any]:
+    """The workspace.yaml of the chart's ConfigMap: each code location's Service has its name."""
+    deployments = values["dagster-user-deployments"]["deployments"]
+    servers = [{"host": one["name"], "port": one["port"], "location_name": one["name"]} for one in deployments]
+    return {"load_from": [{"grpc_server": server} for server in servers]}
+
+
+def command(deployment: dict[str, Any], host: str = "0.0.0.0") -> list[str]:
+    """What the container of a code location runs."""
+    return ["dagster", "api", "grpc", "-h", host, "-p", f"{deployment['port']}", *deployment["dagsterApiGrpcArgs"]]
+
+
+def environment(deployment: dict[str, Any]) -> dict[str, str]:
+    """The variables of a code location's container, without those of Secrets."""
+    image = deployment["image"]
+    return {
+        "DAGSTER_HOME": DAGSTER_HOME,
+        "DAGSTER_K8S_PIPELINE_RUN_NAMESPACE": NAMESPACE,
+        "DAGSTER_K8S_PIPELINE_RUN_ENV_CONFIGMAP": f"{SUBCHART}-pipeline-env",
+        "DAGSTER_CURRENT_IMAGE": f"{image['repository']}:{image['tag']}",
+        "DAGSTER_CLI_API_GRPC_CONTAINER_CONTEXT": json.dumps(container_context(deployment)),
+        **{variable["name"]: variable["value"] for variable in deployment["env"]},
+    }
+
+
 def container_context(deployment: dict[str, Any]) -> dict[str, Any]:
-    """What the runs of a code location are given of its deployment: `dagsterUserDeployments.k8sContainerContext`."""
+    """What the runs of a code location are given of its deployment."""
     assert deployment["includeConfigInLaunchedRuns"]["enabled"]
+    pod = {"automount_service_account_token": True, "security_context": deployment["podSecurityContext"]}
     return {
         "k8s": {
             "image_pull_policy": deployment["image"]["pullPolicy"],
@@ -114,6 +149,6 @@ def container_context(deployment: dict[str, Any]) -> dict[str, Any]:
             "namespace": NAMESPACE,
             "service_account_name": f"{SUBCHART}-user-deployments",
             "env": deployment["env"],
-            "run_k8s_config": {"pod_spec_config": {"automount_service_account_token": True}},
+            "run_k8s_config": {"pod_spec_config": pod},
         }
     }

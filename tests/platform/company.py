@@ -1,7 +1,6 @@
 """A company's Dagster on the stand-in of a cluster: PostgreSQL, code locations, a daemon, and the UI's GraphQL."""
 
 import copy
-import json
 import os
 import subprocess
 import time
@@ -29,6 +28,7 @@ from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 
 BIN = PROJECT / ".venv" / "bin"
+LOOPBACK = "127.0.0.1"
 
 
 @dataclass
@@ -139,7 +139,7 @@ def values_for(cluster: Cluster, database: sa.URL, deployments: Mapping[str, Map
     launcher |= {"loadInclusterConfig": False, "kubeconfigFile": str(cluster.kubeconfig())}
     daemon = values["dagsterDaemon"]
     daemon["runMonitoring"]["pollIntervalSeconds"] = 1
-    daemon["runCoordinator"]["config"] = {"dequeue_interval_seconds": 1}
+    daemon["runCoordinator"]["config"] = {"queuedRunCoordinator": {"dequeueIntervalSeconds": 1}}
     return values
 
 
@@ -175,14 +175,16 @@ def company(
         stack.enter_context(served(cluster))
         values = values_for(cluster, database, deployments)
         adjust(values)
-        (home / "dagster.yaml").write_text(yaml.safe_dump(chart.instance(values, home)), encoding="utf-8")
-        servers, locations = {}, []
+        (home / "dagster.yaml").write_text(yaml.safe_dump(chart.instance(values)), encoding="utf-8")
+        servers = {}
         for deployment in values["dagster-user-deployments"]["deployments"]:
-            port = free_port()
-            locations.append({"grpc_server": {"host": "127.0.0.1", "port": port, "location_name": deployment["name"]}})
-            servers[deployment["name"]] = stack.enter_context(_code_server(cluster, deployment, port, machine))
+            deployment["port"] = free_port()
+            servers[deployment["name"]] = stack.enter_context(_code_server(cluster, deployment, machine))
+        locations = chart.workspace(values)
+        for location in locations["load_from"]:
+            location["grpc_server"]["host"] = LOOPBACK  # where the Service of that name would lead
         workspace = directory / "workspace.yaml"
-        workspace.write_text(yaml.safe_dump({"load_from": locations}), encoding="utf-8")
+        workspace.write_text(yaml.safe_dump(locations), encoding="utf-8")
         os.environ[chart.SHARED_PASSWORD] = kept["dagster-postgresql"]["postgresql-password"]
         stack.callback(os.environ.pop, chart.SHARED_PASSWORD, None)
         instance = stack.enter_context(dg.DagsterInstance.from_config(str(home)))
@@ -196,20 +198,16 @@ def company(
 
 @contextmanager
 def _code_server(
-    cluster: Cluster, deployment: dict[str, Any], port: int, machine: Mapping[str, str]
+    cluster: Cluster, deployment: dict[str, Any], machine: Mapping[str, str]
 ) -> Iterator[subprocess.Popen[bytes]]:
-    image = deployment["image"]
     environment = {
         **machine,
         chart.SHARED_PASSWORD: cluster.secrets["dagster-postgresql"]["postgresql-password"],
         **{name: value for one in deployment["envSecrets"] for name, value in cluster.secrets[one["name"]].items()},
-        **{variable["name"]: variable["value"] for variable in deployment["env"]},
-        "DAGSTER_CURRENT_IMAGE": f"{image['repository']}:{image['tag']}",
-        "DAGSTER_CLI_API_GRPC_CONTAINER_CONTEXT": json.dumps(chart.container_context(deployment)),
+        **chart.environment(deployment),
     }
-    command = ["dagster", "api", "grpc", "--host", "127.0.0.1", "--port", str(port), *deployment["dagsterApiGrpcArgs"]]
     log = cluster.directory / f"{deployment['name']}.log"
-    with _running(command, environment, log) as process:
+    with _running(chart.command(deployment, LOOPBACK), environment, log) as process:
         wait_until(lambda: process.poll() is not None or "Started Dagster code server" in log.read_text(), str(log))
         assert process.poll() is None, log.read_text()
         yield process

@@ -1,5 +1,6 @@
 """The files in deploy/: what they promise about secrets, ports and rights."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import yaml
 from pipelines.command import dagster_home
 from pipelines.home import PROJECT
 from tests.platform import chart
+from tests.platform.rendered import OPTIONAL_SECRET, differences
 
 DEPLOY = PROJECT / "deploy"
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))
@@ -56,3 +58,78 @@ def test_no_secret_is_in_the_values_and_each_enterprise_has_its_own() -> None:
     for one in deployments:
         assert one["podSecurityContext"]["runAsUser"] == 10001
         assert {mount["mountPath"] for mount in one["volumeMounts"]} == {"/data", "/tmp"}
+
+
+def test_the_chart_is_that_of_the_locked_dagster() -> None:
+    lock = (PROJECT / "requirements-kubernetes.lock").read_text(encoding="utf-8")
+    (locked,) = re.findall(r"^dagster==(\S+)", lock, re.MULTILINE)
+    pages = [chart.VALUES, PROJECT / "docs" / "platform.md"]
+    named = re.findall(r"upgrade --install .*--version (\S+)", "\n".join(p.read_text(encoding="utf-8") for p in pages))
+    assert named == [locked, locked]
+
+
+def _made(values: dict[str, Any]) -> list[dict[str, Any]]:
+    """What Helm would make of these values, as far as it is compared."""
+    files = {
+        chart.INSTANCE: {"dagster.yaml": chart.instance(values)},
+        "dagster-workspace-yaml": {"workspace.yaml": chart.workspace(values)},
+    }
+    made = [
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": name},
+            "data": {file: yaml.safe_dump(content) for file, content in data.items()},
+        }
+        for name, data in files.items()
+    ]
+    for deployment in values["dagster-user-deployments"]["deployments"]:
+        name, labels = deployment["name"], {"deployment": deployment["name"]}
+        key = {"name": values["global"]["postgresqlSecretName"], "key": "postgresql-password"}
+        variables = [{"name": name, "value": value} for name, value in chart.environment(deployment).items()]
+        secrets = [{"name": one["name"]} for one in deployment["envSecrets"]]
+        container = {
+            "name": "dagster-user-deployments",
+            "args": chart.command(deployment),
+            "env": [{"name": chart.SHARED_PASSWORD, "valueFrom": {"secretKeyRef": key}}, *variables],
+            "envFrom": [{"secretRef": one} for one in [*secrets, {"name": OPTIONAL_SECRET, "optional": True}]],
+        }
+        template = {"metadata": {"labels": labels}, "spec": {"containers": [container]}}
+        made.append(
+            {
+                "apiVersion": "apps/v1",
+                "kind": "Deployment",
+                "metadata": {"name": f"{chart.SUBCHART}-{name}"},
+                "spec": {"selector": {"matchLabels": labels}, "template": template},
+            }
+        )
+    return made
+
+
+def test_what_helm_made_is_compared_with_what_the_tests_take_for_it() -> None:
+    values = chart.values()
+    assert [*differences(_made(values), values)] == []
+    instance, _, acme, globex = made = _made(values)
+    instance["data"]["dagster.yaml"] = instance["data"]["dagster.yaml"].replace("max_retries: 3", "max_retries: 0")
+    (container,) = acme["spec"]["template"]["spec"]["containers"]
+    container["argss"] = container["args"].copy()
+    container["args"][-1] = "another.module"
+    for variable in globex["spec"]["template"]["spec"]["containers"][0]["env"]:
+        if variable["name"].endswith("CONTAINER_CONTEXT"):  # the same field, and another value
+            variable["value"] = variable["value"].replace("security_context", "securityContext").replace("2Gi", "1Gi")
+    container["envFrom"].append({"secretRef": {"name": "forgotten"}})
+    found = "\n".join(differences(made, values))
+    assert len(found.splitlines()) == 5
+    assert "Kubernetes refuses it: " in found and "argss" in found
+    assert "dagster.yaml: run_retries: max_retries: Helm has 0, " in found
+    assert "devin-acme: args: Helm has " in found
+    assert "devin-globex: environment: DAGSTER_CLI_API_GRPC_CONTAINER_CONTEXT" in found and "'1Gi'" in found
+    assert "Secrets: Helm has ['dagster-celery-config-secret', 'dagster-postgresql', 'devin-acme'" in found
+
+
+def test_a_run_has_the_security_contexts_whether_or_not_the_chart_passes_them_on() -> None:
+    values = chart.values()
+    launcher = chart.instance(values)["run_launcher"]["config"]
+    for deployment in values["dagster-user-deployments"]["deployments"]:
+        assert launcher["security_context"] == deployment["securityContext"]
+        assert launcher["run_k8s_config"]["pod_spec_config"]["securityContext"] == deployment["podSecurityContext"]
