@@ -116,7 +116,10 @@ def serve(instance: dg.DagsterInstance, settings: Settings, port: int) -> None:
         WorkspaceProcessContext(instance, WorkspaceFileTarget(paths=[workspace])) as context,
     ):
         app = guarded(DagsterWebserver(context).create_asgi_app())
-        server = _Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=_SHUTDOWN_SECONDS))
+        # Dagster's application has nothing to do when it starts or ends. Where uvicorn waits for it all the same, a stop
+        # on a busy machine was seen to end in a traceback.
+        config = uvicorn.Config(app, lifespan="off", log_level="warning", timeout_graceful_shutdown=_SHUTDOWN_SECONDS)
+        server = _Server(config)
         stop = threading.Event()
 
         def end(*_: object) -> None:
