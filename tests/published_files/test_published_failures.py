@@ -195,6 +195,8 @@ def test_a_run_that_cannot_publish_fails_after_everything_is_stored_and_the_repo
     code, output = in_this_process(capsys, world.environment, "backfill", "2025-02-01", "2025-02-02")
     assert code == 1
     assert "ACCESS_DENIED" in output
+    assert f"Report: {report}" in output
+    assert "Published:" not in output
     bucket_server.spoil = lambda method, path: None
     code, output = in_this_process(capsys, world.environment, "backfill", "2025-02-01", "2025-02-02")
     assert code == 0
