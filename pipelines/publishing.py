@@ -100,7 +100,7 @@ def publish(
         published_at=now,
         release=release_of("devin-session-metrics"),
         run_id=run_id,
-        folder=place.address,
+        folder=place.folder,
         report=report_path(version) if page else None,
         files=made.files,
     )
