@@ -64,7 +64,9 @@ def _behind(connection: sa.Connection, database: Database, settings: Settings) -
         ACTIVITY_REPORT: [report] if report else [],
     }
     late = {name for name, paths in published.items() if any(_is_older(path, written) for path in paths)}
-    if settings.published_folder and _is_older_there(settings.published_folder, written):
+    folder = settings.published_folder
+    # On a server, several machines may have stored and published, each by its own clock.
+    if folder and _is_older_there(folder, written if snapshot else None, reads.readings_digest(connection)):
         late.add(PUBLISHED_FILES)
     return Behind(rollups, [name for name in PUBLISHED if name in late], stored_at)
 
@@ -73,12 +75,15 @@ def _files(database: Path) -> list[Path]:
     return [database, database.with_name(f"{database.name}.wal")]
 
 
-def _is_older_there(folder: PublishAddress, moment: float) -> bool:
+def _is_older_there(folder: PublishAddress, written: float | None, readings: str) -> bool:
+    """Whether a folder lacks some of these readings, or what one machine has `written` since, if that is known."""
     try:
         manifest = read_manifest(open_place(folder, tries=1))  # a tick of the sensor ends after a minute
     except (OSError, PublishError, ForeignManifest):  # the next run reports what is in the way
         return True
-    return manifest is None or manifest.as_of.timestamp() < moment
+    if manifest is None or manifest.readings != readings:
+        return True
+    return written is not None and manifest.as_of.timestamp() < written
 
 
 def _is_older(path: Path, moment: float) -> bool:

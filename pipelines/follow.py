@@ -25,6 +25,9 @@ QUIET = timedelta(seconds=10)  # one backfill, or one command, may pause that lo
 _SLACK = timedelta(minutes=5)  # a run's record may be written some time after the run ended
 _RECENT_RUNS = 100  # in an instance of several code locations, the last one may be another's
 _OWN = "dagster/sensor_name"
+_NO_KEY = (
+    "This code location has no DEVIN_API_KEY, so its runs will fail: set it where its process starts, and restart that."
+)
 _UNFINISHED_BACKFILLS = [BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING, BulkActionStatus.FAILING]
 
 
@@ -47,15 +50,15 @@ def follow_sensor(settings: Settings, quiet: timedelta = QUIET) -> dg.SensorDefi
     def loaded_days_follow(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         limit_the_pool(context.instance, settings)
         found = _catch_up(context, settings, quiet)
-        clashes = []
+        wrong = [] if settings.devin_api_key else [_NO_KEY]
         if location := context.code_location_origin:
-            clashes = register(context.instance, settings, location.location_name, datetime.now(UTC))
-        for sentence in clashes:
+            wrong += register(context.instance, settings, location.location_name, datetime.now(UTC))
+        for sentence in wrong:
             if sentence not in said:
                 context.log.warning(sentence)
                 said.add(sentence)
-        if clashes and found.skip_reason:
-            reasons = [*clashes, found.skip_reason.skip_message or ""]
+        if wrong and found.skip_reason:
+            reasons = [*wrong, found.skip_reason.skip_message or ""]
             found = found._replace(skip_reason=dg.SkipReason(" ".join(reasons)))
         return found
 

@@ -15,7 +15,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import date, datetime, timedelta
-from typing import Any
+from typing import Literal
+
+from pydantic import AwareDatetime, TypeAdapter, ValidationError
 
 from resources.publish_places import FILES, MANIFEST, Place
 from warehouse.parquet import Part, published_tables
@@ -23,7 +25,6 @@ from warehouse.parquet import Part, published_tables
 LISTS, LIST, REPORT = "lists", "files.txt", "report.html"
 GRACE, GRACE_VERSIONS = timedelta(days=1), 2
 
-_FORMAT = 1
 # Many clients ask a bucket for a file's size, and then for so many bytes: of two versions of one size they see one.
 _MULTIPLE = 65_536
 _VERSION = r"\d{8}T\d{6}Z-[0-9a-f]{8}"
@@ -51,7 +52,7 @@ class Superseded:
     """A file that the latest version doesn't name: since when, and how many versions were published since."""
 
     path: str
-    since: datetime
+    since: AwareDatetime
     versions: int = 0
 
     def is_over(self, now: datetime) -> bool:
@@ -61,17 +62,22 @@ class Superseded:
 
 @dataclass(frozen=True)
 class Manifest:
-    """One version. `as_of` is an instant at or before which everything in it was stored; `folder` is the address."""
+    """One version. `as_of` is an instant at or before which everything in it was stored; `folder` is the address.
+
+    readings: a digest of which readings of the days are in it, whatever the clocks said.
+    """
 
     version: str
-    as_of: datetime
-    published_at: datetime
+    as_of: AwareDatetime
+    published_at: AwareDatetime
     release: str
     run_id: str
     folder: str
     report: str | None
     files: list[File]
     superseded: list[Superseded] = field(default_factory=list)
+    readings: str = ""
+    format: Literal[1] = 1
 
     @property
     def paths(self) -> set[str]:
@@ -90,9 +96,11 @@ class Manifest:
 
     def as_json(self) -> bytes:
         """Its content as a file, filled up with spaces to a multiple of _MULTIPLE."""
-        fields = {"format": _FORMAT, **asdict(self)}
-        content = json.dumps(fields, default=lambda moment: moment.isoformat(), indent=1).encode()
+        content = json.dumps(asdict(self), default=lambda moment: moment.isoformat(), indent=1).encode()
         return content + b" " * (-(len(content) + 1) % _MULTIPLE) + b"\n"
+
+
+_PARSED = TypeAdapter(Manifest)
 
 
 def path_of(part: Part, version: str) -> str:
@@ -134,8 +142,8 @@ def read_manifest(place: Place) -> Manifest | None:
     content, last = place.read(MANIFEST), None
     while content is not None and content != last:
         try:
-            return _parse(json.loads(content))
-        except (ValueError, KeyError, TypeError, AttributeError):
+            return _PARSED.validate_json(content, strict=True, extra="forbid")
+        except ValidationError:
             last, content = content, place.read(MANIFEST)  # a longer one may have replaced it
     if content is not None:
         raise ForeignManifest(
@@ -144,18 +152,3 @@ def read_manifest(place: Place) -> Manifest | None:
             "damaged, remove it and run the same command again."
         )
     return None
-
-
-def _parse(content: dict[str, Any]) -> Manifest:
-    if content.pop("format") != _FORMAT:
-        raise ValueError("another format")
-    content |= {name: datetime.fromisoformat(content[name]) for name in ("as_of", "published_at")}
-    files = [
-        File(**(file | {"month": date.fromisoformat(file["month"]) if file["month"] else None}))
-        for file in content.pop("files")
-    ]
-    gone = [
-        Superseded(each["path"], datetime.fromisoformat(each["since"]), each["versions"])
-        for each in content.pop("superseded")
-    ]
-    return Manifest(**content, files=files, superseded=gone)

@@ -28,11 +28,12 @@ from pipelines.manifest import (
     report_path,
     superseded,
 )
+from pipelines.published_before import refuse_another_warehouse
 from resources.database import Database
 from resources.files import replacing
 from resources.publish_errors import PublishError
 from resources.publish_places import MANIFEST, Place, explained
-from warehouse import parquet
+from warehouse import parquet, reads
 
 
 @dataclass(frozen=True)
@@ -66,11 +67,15 @@ def publish(
     now: datetime,
     run_id: str,
     report: Callable[[sa.Connection], str] | None = None,
+    warehouse: str = "",
 ) -> Published:
     """Publish everything in `source` and the page that `report` makes of it.
 
-    as_of: an instant before which everything in `source` was stored. Raises PublishError, ForeignManifest, OSError if
-    this machine has no room for the files, and what reading a warehouse may raise.
+    as_of: an instant before which everything in `source` was stored.
+    warehouse: its name in messages, if `source` is only a copy of it.
+
+    Raises PublishError, ForeignManifest, OSError if this machine has no room for the files, and what reading a
+    warehouse may raise.
     """
     with explained(f"read {place.address}", "Everything is stored in the warehouse."):
         before = read_manifest(place)
@@ -80,12 +85,9 @@ def publish(
     with tempfile.TemporaryDirectory(prefix="devin-sessions-") as directory:
         with open_read_only(source) as connection:
             parts = parquet.parts(connection)
-            if before and any(file.month for file in before.files) and not any(part.month for part in parts):
-                raise PublishError(
-                    f"The warehouse {source.name} has no counts, but those published to {place.address} do: they stay. "
-                    "Check WAREHOUSE_URL. If the warehouse is a new one, remove manifest.json there first, then run "
-                    "the same command again."
-                )
+            if before:
+                refuse_another_warehouse(place, before, connection, warehouse or source.name)
+            readings = reads.readings_digest(connection)
             made = _make(connection, parts, Path(directory), version, before, there)
             page = report(connection).encode() if report else None
         for name, path in made.new.items():
@@ -98,9 +100,10 @@ def publish(
         version=version,
         as_of=as_of,
         published_at=now,
+        readings=readings,
         release=release_of("devin-session-metrics"),
         run_id=run_id,
-        folder=place.address,
+        folder=place.folder,
         report=report_path(version) if page else None,
         files=made.files,
     )

@@ -388,6 +388,8 @@ class Settings(BaseSettings):
             raise ValueError("the warehouse in WAREHOUSE_URL is not on PostgreSQL")
         if not name and not on_duckdb and (enterprise := info.data.get("devin_enterprise")):
             try:
+                if enterprise == "public":
+                    raise ValueError("a warehouse of no enterprise is usually there")
                 return check_schema(enterprise)
             except ValueError as error:
                 raise ValueError(f"unset, and DEVIN_ENTERPRISE={enterprise} can't be the schema: {error}") from None

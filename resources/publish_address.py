@@ -58,7 +58,10 @@ class PublishAddress:
         if scheme == "file":
             if not rest.startswith("/"):
                 raise ValueError("after file:// comes an absolute path, as in file:///srv/published")
-            return _directory(unquote(rest))
+            try:
+                return _directory(unquote(rest, errors="strict"))
+            except UnicodeDecodeError:
+                raise ValueError("after a % comes a character in UTF-8") from None
         kind = _SCHEMES.get(scheme)
         if kind is None:
             raise ValueError("neither a directory nor a place in a bucket")
@@ -92,6 +95,8 @@ def s3_endpoint() -> str | None:
 
 def _directory(path: str) -> PublishAddress:
     normal = os.path.normpath(path)  # links stay as they are
-    if normal == "/":
+    if normal.strip("/") == "":
         raise ValueError("a directory of its own is needed")
+    if not normal.isprintable():
+        raise ValueError("it contains a character that is not visible")
     return PublishAddress("file", Path(normal).as_uri(), normal)

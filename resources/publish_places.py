@@ -32,9 +32,14 @@ _CONTENT_TYPES = {
 
 
 class Place(Protocol):
-    """Files under an address. Each method raises OSError."""
+    """Files under an address. Each method raises OSError.
+
+    folder: the address for those who read files there: a directory's path is as it is, since readers such as DuckDB do
+        not take %20 for a space.
+    """
 
     address: str
+    folder: str
 
     def sizes(self) -> dict[str, int]:
         """The size in bytes of each file in FILES, by name; empty if there is no such folder."""
@@ -80,6 +85,7 @@ def _only_os_errors() -> Iterator[None]:
 class _Directory:
     def __init__(self, address: str, root: Path, depth: int) -> None:
         self.address = address
+        self.folder = f"file://{root}"
         self._root = root
         self._own = [root, *root.parents][:depth]
 
@@ -101,9 +107,13 @@ class _Directory:
         for directory in reversed(self._own):  # not their parents: they may be a disk that isn't mounted
             directory.mkdir(exist_ok=True)
         for directory in (path.parent, self._root / FILES):
+            new = [each for each in (directory, *directory.parents) if not each.exists()]
             directory.mkdir(parents=True, exist_ok=True)
+            for each in new:
+                with suppress(PermissionError):  # another user's run has created it meanwhile, and does the same
+                    each.chmod(self._root.stat().st_mode & 0o7777)
         manifest = self._root / MANIFEST
-        # Whoever may read the manifest may read the files that it is to name.
+        # Whoever may list the place and read the manifest may read the files that it is to name.
         like = manifest if manifest.exists() else None
         with replacing_beside_others(path, like, unfinished_in=self._root / FILES) as file:
             file.write(content)
@@ -114,7 +124,7 @@ class _Directory:
 
 class _Bucket:
     def __init__(self, address: str, root: str, file_system: Any) -> None:
-        self.address = address
+        self.address = self.folder = address
         self._root = root
         self._file_system = file_system
 

@@ -141,6 +141,21 @@ def test_status_and_backfill_say_which_enterprise_they_are_about(shared: World, 
     assert "enterprise" not in json.loads(here("status", "--json")[1])
 
 
+def test_status_points_to_the_warehouse_that_was_loaded_before_the_enterprise_had_a_name(
+    shared: World, here: Here
+) -> None:
+    shared.configure(devin_enterprise="")
+    assert here("backfill", ago(1))[0] == 0
+    former = shared.database.path
+    shared.configure(devin_enterprise=ACME)
+    keep = f"set WAREHOUSE_URL=duckdb:///{former}"
+    assert keep in " ".join(status(shared.settings, None).to_do)
+    shared.configure(warehouse_url=f"duckdb:///{former}")
+    found = status(shared.settings, None)
+    assert keep not in " ".join(found.to_do)
+    assert found.dimensions.popitem()[1].coverage.days_loaded == 1
+
+
 def test_two_enterprises_have_a_schema_each_in_one_database(shared: World, postgresql: PostgreSQL) -> None:
     url = postgresql.database(unprivileged=True)
     for enterprise, day in ((ACME, ago(1)), (GLOBEX, ago(2))):

@@ -207,6 +207,10 @@ def test_the_job_and_the_command_leave_nothing_to_follow(reported: World) -> Non
     assert reported.run("2025-04-01", "2025-04-02").success
     assert daemon.tick() == []
     assert daemon.skipped == "Nothing is behind."
+    reported.configure(devin_api_key="")
+    assert daemon.tick() == []
+    no_key, _, rest = daemon.skipped.partition(", so its runs will fail: ")
+    assert (no_key, rest.rpartition(". ")[2]) == ("This code location has no DEVIN_API_KEY", "No run has ended.")
 
 
 def test_a_rollup_that_fails_stops_neither_the_others_nor_what_is_published(reported: World) -> None:

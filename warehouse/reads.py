@@ -1,5 +1,6 @@
 """What runs and the command ask of the warehouse. Analysts' queries are SQL files, not here."""
 
+import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -70,6 +71,15 @@ def last_readers(connection: sa.Connection, dimension: Dimension) -> dict[date, 
     totals = dimension.totals.c
     rows = connection.execute(sa.select(totals.day, totals.run_id, totals.loaded_at))
     return {day: (run_id, loaded_at) for day, run_id, loaded_at in rows}
+
+
+def readings_digest(connection: sa.Connection) -> str:
+    """A hash that changes whenever a day is read, whatever the clocks of the machines that read days said."""
+    digest = hashlib.sha256()
+    for dimension in DIMENSIONS:
+        for day, (run_id, loaded_at) in sorted(last_readers(connection, dimension).items()):
+            digest.update(f"{dimension.noun} {day} {run_id} {loaded_at.timestamp()}\n".encode())
+    return digest.hexdigest()
 
 
 def latest(moments: Collection[datetime]) -> datetime | None:

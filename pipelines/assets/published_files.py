@@ -48,7 +48,15 @@ def published_files_asset(settings: Settings, deps: Sequence[dg.AssetKey]) -> dg
             now = datetime.now(UTC)
             as_of = datetime.fromtimestamp(snapshot.stat().st_mtime, UTC) if snapshot and snapshot.exists() else now
             place = open_place(folder)
-            done = publish(place, source, as_of=as_of, now=now, run_id=context.run.run_id, report=page)
+            done = publish(
+                place,
+                source,
+                as_of=as_of,
+                now=now,
+                run_id=context.run.run_id,
+                report=page,
+                warehouse=database.name,
+            )
         if not done.is_ours:
             context.log.info(f"Another run has published later data to {folder.text}, which stays.")
         if done.not_removed:

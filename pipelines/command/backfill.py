@@ -6,6 +6,7 @@ from datetime import date
 
 import dagster as dg
 
+from pipelines.asset_keys import ACTIVITY_REPORT, PUBLISHED_FILES, asset_key
 from pipelines.behind import behind
 from pipelines.command import interrupts, runs
 from pipelines.command.dagster_home import open_instance
@@ -62,7 +63,7 @@ def backfill(settings: Settings, days: list[date], command: str, *, refresh: boo
     has_ended_early = any(load.ended_early for load in loads)
     _report_problems(loads, contradicted, [] if has_ended_early else _doubts(settings))
     if not any(load.is_interrupted or (load.wanted and load.skipped_downstream) for load in loads):
-        _say_where(settings)
+        _say_where(settings, loads)
     return _report_missing(loads, command, is_contradicted=bool(contradicted))
 
 
@@ -178,9 +179,17 @@ def _report_problems(loads: Sequence[_Load], contradicted: Sequence[date], doubt
         complain(sentence, "not_loaded")
 
 
-def _say_where(settings: Settings) -> None:
-    """Print where the counts are, the report and what is published elsewhere."""
-    snapshot, report, folder = settings.published_snapshot, settings.published_report, settings.published_folder
+def _say_where(settings: Settings, loads: Sequence[_Load]) -> None:
+    """Print where the counts are, and, if they are up to date, the report and what is published elsewhere."""
+    has_failed = any(load.ended_early for load in loads)
+    succeeded = {step for load in loads for outcome in load.outcomes for step in outcome.succeeded}
+
+    def is_current(name: str) -> bool:
+        return not has_failed or asset_key(settings, name).to_python_identifier() in succeeded
+
+    snapshot = settings.published_snapshot
+    report = settings.published_report if is_current(ACTIVITY_REPORT) else None
+    folder = settings.published_folder if is_current(PUBLISHED_FILES) else None
     whose = f" of {settings.devin_enterprise}" if settings.devin_enterprise else ""
     counts = f"Counts{whose}, for SQL: {snapshot or settings.warehouse.name}"
     say(

@@ -28,7 +28,7 @@ _LOCK_TIMEOUT_SECONDS = 10.0
 
 @dataclass
 class Outcome:
-    """How one run ended: failures as messages, the steps that failed, and the results of its checks.
+    """How one run ended: failures as messages, the steps that failed or succeeded, the results of its checks.
 
     must_be_fixed: someone has to fix what a message says before the same run can succeed.
     """
@@ -36,6 +36,7 @@ class Outcome:
     failures: list[str] = field(default_factory=list)
     checks: dict[dg.AssetCheckKey, dg.AssetCheckEvaluation] = field(default_factory=dict)
     failed: set[str] = field(default_factory=set)
+    succeeded: set[str] = field(default_factory=set)
     must_be_fixed: bool = False
     is_interrupted: bool = False
 
@@ -101,7 +102,9 @@ def run_downstream(
     outcome = _run(definitions, instance, settings, selection) if selection else Outcome()
     published = [key for key in selection if key.path[-1] in PUBLISHED]
     if published and outcome.failures and outcome.failed.isdisjoint(key.to_python_identifier() for key in published):
-        outcome.failures += _run(definitions, instance, settings, published).failures
+        again = _run(definitions, instance, settings, published)
+        outcome.failures += again.failures
+        outcome.succeeded |= again.succeeded
     return outcome
 
 
@@ -153,6 +156,8 @@ def _run(
     except HomeUnusable as error:
         return Outcome([str(error)])
     for event in result.all_events:
+        if event.is_step_success:
+            outcome.succeeded.add(event.step_key or "")
         if event.is_step_failure:
             if is_interrupt(event):
                 outcome.is_interrupted = True

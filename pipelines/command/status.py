@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import dagster as dg
 
-from pipelines import names
+from pipelines import home, names
 from pipelines.behind import CATCH_UP, behind
 from pipelines.code_locations import clashes
 from pipelines.command.dagster_home import using_run_record
@@ -83,7 +83,7 @@ def status(settings: Settings, instance: dg.DagsterInstance | None) -> Status:
     """
     days = closed_days(daily_partitions(settings))
     dimensions: dict[Dimension, DimensionStatus] = {}
-    to_do: list[str] = []
+    to_do = _warehouse_without_enterprise(settings)
     with open_read_only(settings.warehouse) as connection:
         try:
             moved = moved_days(connection, settings)
@@ -127,6 +127,18 @@ def status(settings: Settings, instance: dg.DagsterInstance | None) -> Status:
             backfills=unfinished_backfills(instance, settings),
             to_do=[*to_do, *clashes(instance, settings, datetime.now(UTC))],
         )
+
+
+def _warehouse_without_enterprise(settings: Settings) -> list[str]:
+    """A sentence if this enterprise is about to begin anew beside what was loaded before it had a name."""
+    own, former = settings.warehouse, home.home() / "warehouse.duckdb"
+    is_default = own.is_file and own.path == former.parent / settings.devin_enterprise / former.name
+    if not settings.devin_enterprise or not is_default or own.exists() or not former.exists():
+        return []
+    return [
+        f"{settings.devin_enterprise} has no warehouse yet, but there is one of no enterprise, {former}. If its counts "
+        f"are those of {settings.devin_enterprise}, keep it: set WAREHOUSE_URL=duckdb:///{former}"
+    ]
 
 
 def _to_do(dimension: Dimension, missing: list[date], state: DimensionStatus, settings: Settings) -> list[str]:

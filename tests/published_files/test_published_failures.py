@@ -195,6 +195,8 @@ def test_a_run_that_cannot_publish_fails_after_everything_is_stored_and_the_repo
     code, output = in_this_process(capsys, world.environment, "backfill", "2025-02-01", "2025-02-02")
     assert code == 1
     assert "ACCESS_DENIED" in output
+    assert f"Report: {report}" in output
+    assert "Published:" not in output
     bucket_server.spoil = lambda method, path: None
     code, output = in_this_process(capsys, world.environment, "backfill", "2025-02-01", "2025-02-02")
     assert code == 0
@@ -211,6 +213,11 @@ def test_a_run_that_cannot_publish_fails_after_everything_is_stored_and_the_repo
         content = place.read(name)
         assert content is not None
         assert not [secret for secret in secrets if secret.encode() in content], name
+    world.database.path.unlink()
+    code, output = in_this_process(capsys, world.environment, "backfill", "2025-02-02")
+    assert code == 1
+    lost = f"are not from the warehouse {world.database.name}, which lacks 1 of their 2 days: they stay."
+    assert lost in " ".join(output.split())
 
 
 def test_without_an_address_there_is_no_such_asset(world: World) -> None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import duckdb
@@ -11,11 +12,12 @@ import sqlalchemy as sa
 
 from pipelines.behind import behind
 from resources.database import Database
+from resources.sandbox.server import Sandbox
 from tests.support.loads import fill
 from tests.support.postgresql import PostgreSQL
 from tests.support.published_versions import later, published, read_version, restate
 from tests.support.warehouse import migrated
-from tests.support.world import World
+from tests.support.world import World, new_world
 from warehouse import arrow, tables
 
 PAGE = Path(__file__).parents[2] / "docs" / "publishing.md"
@@ -97,15 +99,19 @@ def test_text_from_postgresql_is_ordered_by_its_bytes_whatever_the_language_of_t
     assert order == 'daily_sessions.day, daily_sessions.org_id COLLATE "C"'
 
 
-def test_the_statement_for_duckdb_on_the_page_reads_the_latest_version(filled: Database, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["shared", "Größe & 100% #1 [*]? it"])
+def test_the_statement_for_duckdb_on_the_page_reads_the_latest_version(
+    filled: Database, tmp_path: Path, name: str
+) -> None:
+    address = f"{tmp_path}/{name}"
     restate(filled, 3)
-    published(f"{tmp_path}/shared", filled)
+    published(address, filled)
     restate(filled, 4)
-    published(f"{tmp_path}/shared", filled, later(1))
+    published(address, filled, later(1))
     (statement,) = re.findall(r"```sql\n(set variable .*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     assert "s3://company-reports/devin" in statement
     with duckdb.connect() as connection:
-        (found,) = connection.execute(statement.replace("s3://company-reports/devin", f"{tmp_path}/shared")).fetchall()
+        (found,) = connection.execute(statement.replace("s3://company-reports/devin", address)).fetchall()
         with filled.transaction(read_only=True) as warehouse:
             daily = warehouse.execute(sa.text("select count(*), sum(sessions_count) from daily_sessions")).one()
     assert found == tuple(daily)
@@ -128,3 +134,17 @@ def test_a_run_publishes_from_both_databases_and_what_is_loaded_later_is_behind(
     assert "published_files" not in behind(world.settings).assets
     fill(world, "2025-02-03", "2025-02-03")
     assert "published_files" in behind(world.settings).assets
+
+
+def test_days_that_are_not_published_from_a_server_are_found_whatever_the_publishers_clock_said(
+    sandbox: Sandbox, postgresql: PostgreSQL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, address, now = postgresql.database(unprivileged=True), f"{tmp_path}/shared", datetime.now(UTC)
+    with new_world(sandbox, tmp_path, monkeypatch, url) as world:
+        world.configure(devin_publish_url=address, devin_report_path="off")
+        for number, hours in enumerate((1, -1), start=1):
+            fill(world, f"2025-02-0{number}", f"2025-02-0{number}")
+            assert "published_files" in behind(world.settings).assets
+            published(address, world.database, now + timedelta(hours=hours))
+            assert "published_files" not in behind(world.settings).assets
+    postgresql.drop(url)

@@ -1,5 +1,6 @@
 """Whoever reads the manifest, and then the files that it names, sees one whole version, whatever becomes of a run."""
 
+import shutil
 import threading
 from dataclasses import replace
 from datetime import datetime
@@ -9,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 from pyarrow.fs import S3FileSystem
 
-from pipelines.manifest import Superseded, is_ours, read_manifest
+from pipelines.manifest import ForeignManifest, Superseded, is_ours, read_manifest
 from pipelines.publishing import publish
 from resources.database import Database
 from resources.publish_errors import PublishError
@@ -121,6 +122,49 @@ def test_an_empty_warehouse_replaces_no_counts(filled: Database, tmp_path: Path)
             published(address, source, later(1))
     version = read_version(address)
     assert version is not None and version.tables["daily_sessions"].num_rows == 25
+
+
+def test_counts_of_other_organizations_are_not_replaced(filled: Database, tmp_path: Path, address: str) -> None:
+    theirs = Database(url=f"duckdb:///{tmp_path}/theirs.duckdb")
+    filled.copy_to(theirs.path)
+    with theirs.transaction() as connection:
+        connection.exec_driver_sql("update organizations set org_id = 'their-' || org_id")
+    published(address, filled)
+    before = place_at(address).read("manifest.json")
+    with pytest.raises(
+        PublishError, match=r"theirs\.duckdb has none of the organizations whose counts are published to"
+    ):
+        published(address, theirs, later(1))
+    assert place_at(address).read("manifest.json") == before
+    with theirs.transaction() as connection:
+        connection.exec_driver_sql(
+            "update organizations set org_id = replace(org_id, 'their-', '') where org_name = "
+            "(select min(org_name) from organizations)"
+        )
+    published(address, theirs, later(1))
+
+
+def test_a_warehouse_begun_anew_replaces_no_days_that_it_lacks(filled: Database, tmp_path: Path) -> None:
+    address, anew = f"{tmp_path}/shared", Database(url=f"duckdb:///{tmp_path}/anew.duckdb")
+    published(address, filled)
+    filled.copy_to(anew.path)
+    lost = ("delete from daily_totals where day < '2025-02-01'", "delete from daily_sessions where day < '2025-02-01'")
+    with anew.transaction() as connection:
+        for statement in lost:
+            connection.exec_driver_sql(statement)
+    published(address, anew, later(1))  # some days are to be read again, such as after a backup was restored
+    published(address, filled, later(2))
+    with anew.transaction() as connection:
+        connection.exec_driver_sql("update daily_totals set run_id = 'another'")
+    with pytest.raises(
+        PublishError, match=r"are not from the warehouse .*anew\.duckdb, which lacks 2 of their 5 days: "
+    ):
+        published(address, anew, later(3))
+    version = read_version(address)
+    assert version is not None and version.tables["daily_sessions"].num_rows == 25
+    with filled.transaction() as connection:
+        connection.exec_driver_sql("update daily_totals set run_id = 'a third'")
+    published(address, filled, later(4))  # every day was read again
 
 
 def test_nothing_of_anyone_else_is_touched(filled: Database, address: str) -> None:
@@ -282,13 +326,18 @@ def test_whoever_may_read_the_manifest_of_a_directory_may_read_the_next_version(
     published(str(address), filled)
     assert {path.stat().st_mode & 0o777 for path in address.rglob("*") if path.is_file()} == {0o600}
     (address / "manifest.json").chmod(0o644)
+    address.chmod(0o2751)
+    shutil.rmtree(address / "files" / "daily_sessions")
+    shutil.rmtree(address / "lists")
     restate(filled, 4)
     done = published(str(address), filled, later(1))
     new = {address / file.path for file in done.manifest.files if done.manifest.version in file.path}
     assert {path.stat().st_mode & 0o777 for path in {*new, address / "manifest.json"}} == {0o644}
+    created = [address / "files" / "daily_sessions", address / "lists", *(address / "lists").iterdir()]
+    assert {path.stat().st_mode & 0o7777 for path in created} == {0o2751}
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b'{"format": 2}', b"\xff", b'{"format": 1, "files": 3}'])
+@pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b'{"format": 2}', b"\xff", b"[" * 100_000])
 def test_a_manifest_of_someone_else_is_left_alone(filled: Database, tmp_path: Path, content: bytes) -> None:
     place = place_at(f"{tmp_path}/shared")
     place.put("manifest.json", content)
@@ -296,6 +345,28 @@ def test_a_manifest_of_someone_else_is_left_alone(filled: Database, tmp_path: Pa
         published(f"{tmp_path}/shared", filled)
     assert place.read("manifest.json") == content
     assert names_in(f"{tmp_path}/shared") == set()
+
+
+@pytest.mark.parametrize(
+    ("found", "damaged"),
+    [
+        (b"+00:00", b""),
+        (b'"format": 1', b'"format": 2'),
+        (b'"bytes": ', b'"bytes": "x", "was": '),
+        (b'"month": "2025-', b'"month": "2025-9'),
+        (b'"files": [', b'"files": {}, "were": ['),
+    ],
+)
+def test_a_manifest_with_a_damaged_value_is_left_alone(
+    filled: Database, tmp_path: Path, found: bytes, damaged: bytes
+) -> None:
+    address = f"{tmp_path}/shared"
+    published(address, filled)
+    content = (tmp_path / "shared" / "manifest.json").read_bytes()
+    assert found in content
+    (tmp_path / "shared" / "manifest.json").write_bytes(content.replace(found, damaged))
+    with pytest.raises(ForeignManifest):
+        published(address, filled, later(1))
 
 
 def test_a_manifest_is_read_as_it_was_written(filled: Database, tmp_path: Path) -> None:

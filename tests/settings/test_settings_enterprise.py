@@ -98,6 +98,7 @@ def test_blanks_alone_are_no_enterprise(monkeypatch: pytest.MonkeyPatch) -> None
         ("Order", "a reserved word of SQL"),
         ("3m", "every query would have to put it in quotes"),
         ("pg_fans", "PostgreSQL keeps this name to itself"),
+        ("Public", "a warehouse of no enterprise is usually there"),
     ],
 )
 def test_an_enterprise_whose_name_makes_no_schema_needs_one_on_postgresql_alone(

@@ -75,7 +75,12 @@ def test_credentials_in_the_address_are_refused_and_never_repeated(monkeypatch: 
             for value in (f"s3://bucket/a?secret_key={SECRET}", "gs://bucket/a#b")
         ),
         *((value, "after file:// comes an absolute path") for value in ("file://host/a", "file://a")),
-        *((value, "a directory of its own is needed") for value in ("/", "file:///", "/a/..")),
+        *((value, "a directory of its own is needed") for value in ("/", "//", "file:///", "/a/..")),
+        *(
+            (f"file:///a{hidden}", "it contains a character that is not visible")
+            for hidden in ("%00", "%0A", "%E2%80%8B")
+        ),
+        ("file:///a%FF", "after a % comes a character in UTF-8"),
     ],
 )
 def test_what_is_no_such_place_is_refused(monkeypatch: pytest.MonkeyPatch, value: str, why: str) -> None:
