@@ -1,24 +1,15 @@
 """Bulk writes: rows are staged beside a table, then merged into it in one statement."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import pyarrow as pa
 import sqlalchemy as sa
 from psycopg import sql
 from sqlalchemy.dialects.postgresql import insert
 
 from warehouse import tables
-
-_ARROW_TYPES: Mapping[type[sa.types.TypeEngine[Any]], pa.DataType] = {
-    sa.Text: pa.string(),
-    sa.BigInteger: pa.int64(),
-    sa.Integer: pa.int32(),
-    sa.Boolean: pa.bool_(),
-    sa.Date: pa.date32(),
-    sa.DateTime: pa.timestamp("us", tz="UTC"),
-}
 
 
 def upsert(
@@ -80,16 +71,20 @@ def staged(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[st
 def _staged_on_duckdb(
     connection: sa.Connection, name: str, table: sa.Table, rows: Sequence[Mapping[str, Any]]
 ) -> Iterator[None]:
-    """Registers an Arrow table, which DuckDB reads without copying it."""
-    arrow = pa.table(
-        {c.name: pa.array([row[c.name] for row in rows], type=_ARROW_TYPES[type(c.type)]) for c in table.columns}
-    )
-    duckdb_connection: Any = connection.connection.driver_connection
-    duckdb_connection.register(name, arrow)
-    try:
-        yield
-    finally:
-        duckdb_connection.unregister(name)
+    """Fills a temporary table from one parameter for each column, as JSON.
+
+    DuckDB takes 75 µs of CPU for each value of another kind; for an Arrow table, imports of 40 MB.
+    """
+    quote = connection.dialect.identifier_preparer.quote
+    types = [column.type.compile(connection.dialect) for column in table.columns]
+    columns = [
+        f"unnest(from_json_strict(${number}, '[\"{type_}\"]')) as {quote(column.name)}"
+        for number, (type_, column) in enumerate(zip(types, table.columns, strict=True), start=1)
+    ]
+    values = tuple(json.dumps([row[column.name] for row in rows], default=str) for column in table.columns)
+    connection.exec_driver_sql(f"create temporary table {quote(name)} as select {', '.join(columns)}", values)
+    yield
+    connection.exec_driver_sql(f"drop table {quote(name)}")
 
 
 @contextmanager
