@@ -116,8 +116,8 @@ def serve(instance: dg.DagsterInstance, settings: Settings, port: int) -> None:
         WorkspaceProcessContext(instance, WorkspaceFileTarget(paths=[workspace])) as context,
     ):
         app = guarded(DagsterWebserver(context).create_asgi_app())
-        # Dagster's application has nothing to do when it starts or ends. If uvicorn waits for it all the same, a stop on
-        # a busy machine can end in a traceback.
+        # Dagster's application has nothing to do when it starts or ends. If uvicorn waits for it all the same, a stop
+        # can end in a traceback on a busy machine.
         config = uvicorn.Config(app, lifespan="off", log_level="warning", timeout_graceful_shutdown=_SHUTDOWN_SECONDS)
         server = _Server(config)
         stop = threading.Event()
