@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import dagster as dg
@@ -34,8 +34,13 @@ class FoundDatabase(Database):
 
 
 def warehouse_of(context: dg.InitResourceContext, settings: Settings) -> Database:
-    """The warehouse, which a worker may create only where later runs will find it, and none has filled it already."""
+    """The warehouse, which a worker may create only where later runs will find it, and none has filled it already.
+
+    A worker, and a tick of the schedule, waits for a server that is down: nobody is there to start either again.
+    """
     database, instance = settings.warehouse, context.instance
+    if context.run is None or _is_worker(context):
+        database = replace(database, tell=context.log.warning if context.log else None)
     if instance is None or not _is_worker(context) or not database.is_file or database.path.exists():
         return database
     if launcher := _launches_elsewhere(instance):
