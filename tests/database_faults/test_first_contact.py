@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import anyio
 import dagster as dg
+import psycopg
 import pytest
 import sqlalchemy as sa
 from dagster._core.definitions.job_base import InMemoryJob
@@ -18,6 +19,7 @@ from pipelines.names import JOB
 from pipelines.schedules import range_tags
 from resources.database import Database
 from resources.database_errors import WarehouseAway, WarehouseError, WarehouseLost, reached
+from resources.first_contact import first_contact
 from resources.pace_row import PaceRows
 from tests.support.databases import PASSWORD, with_numbers
 from tests.support.loads import fill
@@ -98,25 +100,28 @@ def test_a_wait_in_vain_ends_with_how_long_it_was_and_what_to_look_at(use: Calla
     assert PASSWORD not in message + told[0] and "\n" not in message
 
 
-def test_a_run_that_dagster_started_waits_and_loads_its_days_and_one_that_a_person_started_fails_at_once(
+def test_each_step_of_a_run_that_dagster_started_waits_and_the_run_of_a_person_fails_at_once(
     world: World, server: Server
 ) -> None:
-    world.configure(warehouse_url=server.database(unprivileged=True))
+    published = world.directory / "bucket"
+    world.configure(warehouse_url=server.database(unprivileged=True), devin_publish_url=f"file://{published}")
     fill(world, "2025-04-01", "2025-04-01")
     job, instance = world.definitions.resolve_job_def(JOB), world.instance
     origin = RemoteJobOrigin(RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("own"), "__repository__"), JOB)
-    said: list[str] = []
+    started: list[str] = []
+    waited: list[str] = []
+
+    def hear(event: dg.EventLogEntry) -> None:
+        """Stop the server whenever a step begins, and start it once the run says that it waits."""
+        if event.is_dagster_event and event.get_dagster_event().event_type is dg.DagsterEventType.STEP_START:
+            started.append(str(event.step_key))
+            server.control("stop", "-m", "immediate")
+        elif "The run waits up to 30 s for it." in event.user_message:
+            waited.append(started[-1])
+            server.start()
 
     def run(by: RemoteJobOrigin | None) -> dg.DagsterRun:
-        """A run of one day that begins while the server is down; it is started once the run says that it waits."""
-
-        def hear(event: dg.EventLogEntry) -> None:
-            if "The run waits up to" in event.user_message:
-                said.append(event.user_message)
-                server.start()
-
         reached.discard(world.database.url)
-        server.control("stop", "-m", "immediate")
         made = instance.create_run_for_job(job, tags=range_tags("2025-04-02", "2025-04-02"), remote_job_origin=by)
         instance.add_event_listener(made.run_id, hear)
         execute_run(InMemoryJob(job), made, instance)
@@ -125,13 +130,15 @@ def test_a_run_that_dagster_started_waits_and_loads_its_days_and_one_that_a_pers
         return ended
 
     assert run(origin).status is dg.DagsterRunStatus.SUCCESS
+    assert waited == started, "each step once"
+    assert {"organizations", "daily_sessions", "daily_sessions_checks", "published_files"} < {*waited}
     assert world.cells() == world.truth("2025-04-01", "2025-04-02")
-    assert len(said) == 1
+    assert (published / "manifest.json").exists()
+    started.clear()
     failed = run(None)
     server.start()
     (failure,) = instance.all_logs(failed.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
     assert failure_message(failure.get_dagster_event(), failed.run_id).endswith("Check WAREHOUSE_URL.")
-    assert len(said) == 1
 
 
 def test_what_a_run_reads_is_read_again_if_the_connection_is_cut(postgresql: PostgreSQL) -> None:
@@ -155,6 +162,25 @@ def test_a_tick_of_the_schedule_waits_too_and_a_persons_command_does_not(world: 
     assert defined
     with dg.build_resources({"database": defined["database"]}) as resources:
         assert resources.database.tell is not None
+
+
+@pytest.mark.parametrize("is_up_afterwards", [True, False], ids=["comes up", "goes down"])
+def test_a_server_that_comes_up_or_goes_down_around_the_failure_was_down(
+    of_a_worker: tuple[Database, list[str]], server: Server, *, is_up_afterwards: bool
+) -> None:
+    database, _ = of_a_worker
+    if is_up_afterwards:
+        server.control("stop", "-m", "immediate")
+    with pytest.raises(WarehouseAway), first_contact(database):
+        if not is_up_afterwards:
+            server.control("stop", "-m", "immediate")
+        try:
+            psycopg.connect(sa.make_url(database.url).set(drivername="postgresql").render_as_string(False))
+        finally:
+            if is_up_afterwards:
+                server.start()
+    if not is_up_afterwards:
+        server.start()
 
 
 @pytest.fixture
