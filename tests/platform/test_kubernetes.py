@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from resources.sandbox.server import Sandbox
+from tests.platform import chart
 from tests.platform.company import Company, company
 from tests.platform.kubernetes_api import Cluster
 from tests.support.held import Held
@@ -84,9 +85,16 @@ def test_a_run_is_a_job_and_one_whose_pod_is_killed_goes_on_after_its_last_block
     assert dagster.cluster.refused == [], "each Job is valid"
     assert world.cells() == world.truth("2025-01-01", "2025-02-04")
     assert min(q.start for q in world.asked() if q.start) == second_block.since, "stored days are not requested again"
-    (container,) = pod.job["spec"]["template"]["spec"]["containers"]
-    assert container["securityContext"]["readOnlyRootFilesystem"] is True
-    assert container["resources"]["limits"] == {"memory": "2Gi"}
+    spec = pod.job["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    launcher = chart.values()["runLauncher"]["config"]["k8sRunLauncher"]
+    (deployment, _) = chart.values()["dagster-user-deployments"]["deployments"]
+    assert pod.job["spec"].items() >= launcher["runK8sConfig"]["jobSpecConfig"].items()
+    assert spec.items() >= launcher["runK8sConfig"]["podSpecConfig"].items()
+    assert container["securityContext"] == launcher["securityContext"]
+    assert container["resources"] == deployment["resources"]
+    assert {mount["mountPath"] for mount in container["volumeMounts"]} >= {"/data", "/tmp"}
+    assert {"secretRef": {"name": ACME}} in container["envFrom"]
     assert world.source.api_key not in str(pod.job)
     assert os.environ["WAREHOUSE_URL"] not in str(pod.job)
 
