@@ -20,7 +20,6 @@ from tests.support.waiting import wait_until
 from tests.support.world import World, new_world
 
 ACME, GLOBEX = "devin-acme", "devin-globex"
-FILE = "duckdb:////data/warehouse.duckdb"
 
 
 @pytest.fixture
@@ -47,8 +46,8 @@ def dagster(warehouse_world: World, tmp_path: Path, postgresql: PostgreSQL) -> I
     variables = {"DEVIN_API_URL": world.source.url, "DEVIN_PUBLISH_URL": f"file://{tmp_path}/bucket"}
     acme = variables | {"DEVIN_FETCH": "direct", "DEVIN_SCHEMA": "public"}
     globex = variables | {"DEVIN_ASSET_PREFIX": "globex"}
-    key = {"DEVIN_API_KEY": world.source.api_key}
-    secrets = {ACME: key | {"WAREHOUSE_URL": os.environ["WAREHOUSE_URL"]}, GLOBEX: key | {"WAREHOUSE_URL": FILE}}
+    key, in_file = {"DEVIN_API_KEY": world.source.api_key}, f"duckdb:///{tmp_path}/pod/warehouse.duckdb"
+    secrets = {ACME: key | {"WAREHOUSE_URL": os.environ["WAREHOUSE_URL"]}, GLOBEX: key | {"WAREHOUSE_URL": in_file}}
     database = sa.make_url(record).set(drivername="postgresql+psycopg2")
     with company(tmp_path, database, {ACME: acme, GLOBEX: globex}, secrets) as running:
         yield running
@@ -102,3 +101,4 @@ def test_a_run_is_a_job_and_one_whose_pod_is_killed_goes_on_after_its_last_block
     assert refused.status is dg.DagsterRunStatus.FAILURE
     (message,) = {*dagster.failures(in_a_file)}
     assert "warehouse.duckdb is a DuckDB file, and is not here: K8sRunLauncher gives each run a container" in message
+    assert not (world.directory / "pod" / "warehouse.duckdb").exists(), "nothing was created that would go with the pod"
