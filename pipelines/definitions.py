@@ -21,6 +21,7 @@ from pipelines.partitions import daily_partitions
 from pipelines.schedules import daily_refresh_schedule
 from pipelines.settings import SECRETS, Settings
 from pipelines.worker import alive_while_asking, warehouse_of
+from resources.database import Database
 from resources.devin_api import DevinAPI
 from resources.event_batches import store_in_batches
 from resources.pace_row import PaceRows
@@ -66,7 +67,9 @@ def definitions_for(settings: Settings, progress: Progress | None = None) -> dg.
         resources={
             "settings": _fixed(settings.model_copy(update=dict.fromkeys(SECRETS))),  # read where they are sent
             "progress": _fixed(progress or Progress()),
-            "devin_api": _resource(lambda context: alive_while_asking(context, devin_api_for(settings))),
+            "devin_api": _resource(
+                lambda context: alive_while_asking(context, devin_api_for(settings, warehouse_of(context, settings)))
+            ),
             "database": _resource(lambda context: warehouse_of(context, settings)),
             # The default one writes files to a directory that a run's config may choose. With the one in memory,
             # Dagster starts no run again from where it failed.
@@ -95,8 +98,8 @@ def _resource(function: Callable[[dg.InitResourceContext], object]) -> dg.Resour
     return dg.ResourceDefinition(function, config_schema={})
 
 
-def devin_api_for(settings: Settings) -> DevinAPI:
-    """The API client's resource for these settings; it takes the key from the environment itself."""
+def devin_api_for(settings: Settings, database: Database) -> DevinAPI:
+    """The API client's resource for these settings and this warehouse; it takes the key from the environment itself."""
     return DevinAPI(
         base_url=settings.devin_api_url,
         version=settings.devin_api_version,
@@ -107,7 +110,7 @@ def devin_api_for(settings: Settings) -> DevinAPI:
         max_tries=settings.devin_max_tries,
         patience_seconds=settings.devin_patience_seconds,
         # With DuckDB, one process at a time asks: see loading.asking.
-        pace_rows=None if settings.warehouse.is_duckdb else PaceRows(settings.warehouse, migrations.create_pace),
+        pace_rows=None if database.is_duckdb else PaceRows(database, migrations.create_pace),
     )
 
 

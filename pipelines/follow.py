@@ -17,6 +17,7 @@ from pipelines.asset_keys import asset_key, is_any_ours, is_ours
 from pipelines.behind import behind
 from pipelines.code_locations import register
 from pipelines.failures import UNUSABLE_WAREHOUSE
+from pipelines.launching import file_out_of_reach
 from pipelines.pool import limit_the_pool
 from pipelines.settings import Settings
 from warehouse.tables import ROLLUPS
@@ -53,6 +54,8 @@ def follow_sensor(settings: Settings, quiet: timedelta = QUIET) -> dg.SensorDefi
         wrong = [] if settings.devin_api_key else [_NO_KEY]
         if location := context.code_location_origin:
             wrong += register(context.instance, settings, location.location_name, datetime.now(UTC))
+        if unreachable := file_out_of_reach(context.instance, settings):
+            wrong.append(unreachable)
         for sentence in wrong:
             if sentence not in said:
                 context.log.warning(sentence)

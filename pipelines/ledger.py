@@ -1,16 +1,21 @@
 """What the warehouse already holds, read without creating or changing it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date
+from typing import TypeVar
 
 import sqlalchemy as sa
+import tenacity
 
 from pipelines.settings import Settings
 from resources.database import Database
 from resources.engines import engine
+from resources.repeating import repeating
 from warehouse import migrations, reads, snapshot, tables
 from warehouse.dimensions import Dimension
+
+_Result = TypeVar("_Result")
 
 
 class OlderWarehouse(Exception):
@@ -35,6 +40,20 @@ def open_read_only(database: Database) -> Iterator[sa.Connection]:
     with engine(sa.make_url("duckdb://"), {}).begin() as connection:
         tables.create_without_comments(connection)
         yield connection
+
+
+def read(database: Database, function: Callable[[sa.Connection], _Result]) -> _Result:
+    """Return what `function` returns when called with the connection of `open_read_only`; raises what that does.
+
+    It is called again if the connection is lost, as in `Database.write`: it must change nothing but what it replaces.
+    """
+
+    def once() -> _Result:
+        with open_read_only(database) as connection:
+            return function(connection)
+
+    result: _Result = repeating(tenacity.Retrying, database)(once)
+    return result
 
 
 def missing_days(connection: sa.Connection, settings: Settings, dimension: Dimension, days: list[date]) -> list[date]:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from pipelines.ledger import open_read_only
+from pipelines.ledger import read
 from pipelines.manifest import (
     LIST,
     LISTS,
@@ -53,10 +53,11 @@ class Published:
 
 @dataclass
 class _Made:
-    """The files of a new version: all by name, and the content of those that are to be uploaded."""
+    """The files of a new version: all by name, those to be uploaded, and the digest of what is in them."""
 
     files: list[File] = field(default_factory=list)
     new: dict[str, Path] = field(default_factory=dict)
+    readings: str = ""
 
 
 def publish(
@@ -83,13 +84,16 @@ def publish(
     kept = _what_stays(before)
     version = f"{as_of:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
     with tempfile.TemporaryDirectory(prefix="devin-sessions-") as directory:
-        with open_read_only(source) as connection:
+
+        def make(connection: sa.Connection) -> tuple[_Made, bytes | None]:
             parts = parquet.parts(connection)
             if before:
                 refuse_another_warehouse(place, before, connection, warehouse or source.name)
-            readings = reads.readings_digest(connection)
             made = _make(connection, parts, Path(directory), version, before, there)
-            page = report(connection).encode() if report else None
+            made.readings = reads.readings_digest(connection)
+            return made, report(connection).encode() if report else None
+
+        made, page = read(source, make)
         for name, path in made.new.items():
             _put(place, name, path.read_bytes(), kept)
     named = {file.path: file.bytes for file in made.files}
@@ -100,7 +104,7 @@ def publish(
         version=version,
         as_of=as_of,
         published_at=now,
-        readings=readings,
+        readings=made.readings,
         release=release_of("devin-session-metrics"),
         run_id=run_id,
         folder=place.folder,

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Sequence
 from datetime import date, datetime
+from functools import partial
 
 import dagster as dg
 from dagster._utils.schedules import get_next_cron_tick
@@ -9,7 +10,7 @@ from dagster._utils.schedules import get_next_cron_tick
 from pipelines import names
 from pipelines.asset_keys import Key, asset_key
 from pipelines.failures import UNUSABLE_WAREHOUSE
-from pipelines.ledger import missing_days, open_read_only
+from pipelines.ledger import missing_days, read
 from pipelines.partitions import closed_days, parts, ranges
 from pipelines.settings import Settings
 from resources.database import Database
@@ -104,9 +105,10 @@ def daily_refresh_schedule(
         days = set(read_again := closed[-settings.devin_lookback_days :])
         caught_up = closed[-settings.devin_catch_up_days :] if settings.devin_catch_up_days else []
         try:
-            with open_read_only(database) as connection:
-                for dimension in settings.dimensions:
-                    days.update(missing_days(connection, settings, dimension, caught_up))
+            for dimension in settings.dimensions:
+                days.update(
+                    read(database, partial(missing_days, settings=settings, dimension=dimension, days=caught_up))
+                )
         except UNUSABLE_WAREHOUSE as error:
             # The run will migrate it, or fail and say why; a failed tick would leave no trace among the runs.
             context.log.warning(str(error))

@@ -2,21 +2,19 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import dagster as dg
 
 from pipelines.alive import marked_as_alive
 from pipelines.asset_keys import asset_key
+from pipelines.launching import NEEDS_A_SERVER, launches_elsewhere
 from pipelines.settings import Settings
 from resources.database import Database
 from resources.database_errors import URL_VARIABLE, WarehouseError
 from resources.devin_api import DevinAPI
 from warehouse.dimensions import ORGANIZATIONS
-
-# Run launchers that start each run in a container of its own, which may be on any machine.
-_LAUNCH_ELSEWHERE = {"dagster_k8s", "dagster_celery_k8s", "dagster_aws"}
 
 
 @dataclass(frozen=True)
@@ -34,16 +32,21 @@ class FoundDatabase(Database):
 
 
 def warehouse_of(context: dg.InitResourceContext, settings: Settings) -> Database:
-    """The warehouse, which a worker may create only where later runs will find it, and none has filled it already."""
+    """The warehouse, which a worker may create only where later runs will find it, and none has filled it already.
+
+    A worker, and a tick of the schedule, waits for a server that is down: nobody is there to start either again.
+    """
     database, instance = settings.warehouse, context.instance
+    if context.run is None or _is_worker(context):
+        database = replace(database, tell=context.log.warning if context.log else None)
     if instance is None or not _is_worker(context) or not database.is_file or database.path.exists():
         return database
-    if launcher := _launches_elsewhere(instance):
+    if launcher := launches_elsewhere(instance):
         return FoundDatabase(
             database.url,
             why=f"The warehouse {database.path} is a DuckDB file, and is not here: {launcher} gives each run a "
-            f"container of its own, with which a new file would be lost. Nothing was loaded. Set {URL_VARIABLE} to a "
-            "PostgreSQL database, for the code location and its runs alike.",
+            "container or a machine of its own, with which a new file would be lost. Nothing was loaded. "
+            f"{NEEDS_A_SERVER}",
         )
     filled = instance.get_latest_materialization_event(asset_key(settings, ORGANIZATIONS.cells.name))
     if filled is None:
@@ -56,13 +59,6 @@ def warehouse_of(context: dg.InitResourceContext, settings: Settings) -> Databas
         f"file, and the same {URL_VARIABLE}. If the file is lost: devin-sessions restore, or to load everything again: "
         "devin-sessions backfill --missing",
     )
-
-
-def _launches_elsewhere(instance: dg.DagsterInstance) -> str:
-    """The name of the instance's run launcher if its runs don't share this machine's files, else an empty string."""
-    launcher = instance.get_ref().run_launcher_data if instance.is_persistent else None
-    is_elsewhere = launcher is not None and launcher.module_name.partition(".")[0] in _LAUNCH_ELSEWHERE
-    return launcher.class_name if launcher and is_elsewhere else ""
 
 
 def alive_while_asking(context: dg.InitResourceContext, devin_api: DevinAPI) -> Iterator[DevinAPI]:

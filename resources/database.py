@@ -34,6 +34,7 @@ from resources.database_secrets import is_from_environment, refuse_secrets, safe
 from resources.engines import engine
 from resources.file_errors import blocked, obstacle
 from resources.files import replacing
+from resources.first_contact import first_contact
 from resources.intact import Reader
 from resources.repeating import repeating
 
@@ -53,12 +54,14 @@ class Database:
     A file is one process's at a time; others, readers too, wait up to `lock_timeout_seconds`: keep transactions short.
     On PostgreSQL, writers wait for each other up to `lock_patience_seconds`, and for what others lock as long as for a
     file; readers wait for no writer. MotherDuck keeps writers apart only by refusing changes of the same row.
+    With `tell`, a server that is down at the first connection is waited for as at later ones, and `tell` hears of it.
     """
 
     url: str = field(repr=False)  # a URL given by a caller may hold a password
     lock_timeout_seconds: float = 30.0
     schema: str = ""
     lock_patience_seconds: float = 600.0
+    tell: Callable[[str], None] | None = field(default=None, repr=False, compare=False)
 
     @contextmanager
     def transaction(self, *, read_only: bool = False, alone: bool = True) -> Iterator[sa.Connection]:
@@ -107,15 +110,15 @@ class Database:
         """Return what `function` returns when called with the connection of a `transaction`, which may not be `alone`.
 
         If the connection is lost or another transaction conflicts, everything is rolled back and `function` is called
-        again after a short wait, up to six times in all. What it does must depend only on the database and its
-        arguments. Raises WarehouseError.
+        again after a short wait, for `lock_timeout_seconds` and at least five times. What it does must depend only on
+        the database and its arguments. Raises WarehouseError.
         """
 
         def once() -> _Result:
             with self.transaction(alone=alone) as connection:
                 return function(connection)
 
-        result: _Result = repeating(tenacity.Retrying)(once)
+        result: _Result = repeating(tenacity.Retrying, self)(once)
         return result
 
     def _locked(self, wait: database_locks.Wait) -> WarehouseLocked:
@@ -302,16 +305,14 @@ class Database:
         return True
 
     def _connect(self, read_only: bool) -> sa.Connection:
-        def is_locked(error: BaseException) -> bool:
-            return isinstance(error, sa.exc.DBAPIError) and "Could not set lock" in str(error)
-
         try:
-            connection = tenacity.Retrying(
-                retry=tenacity.retry_if_exception(is_locked),
-                wait=tenacity.wait_random_exponential(0.02, 0.5),
-                stop=tenacity.stop_after_delay(self.lock_timeout_seconds),
-                reraise=True,
-            )(self._engine(read_only).connect)
+            with first_contact(self):
+                connection = tenacity.Retrying(
+                    retry=tenacity.retry_if_exception_message(match="(?s).*Could not set lock"),
+                    wait=tenacity.wait_random_exponential(0.02, 0.5),
+                    stop=tenacity.stop_after_delay(self.lock_timeout_seconds),
+                    reraise=True,
+                )(self._engine(read_only).connect)
         except sa.exc.DBAPIError as error:
             raise explain(self, error, read_only=read_only) from None
         reached.add(self.url)

@@ -2,6 +2,7 @@
 
 import re
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -47,6 +48,14 @@ class WarehouseLost(WarehouseError):
     """The connection or the transaction was cut off. None of it is stored; a retry may succeed."""
 
 
+class WarehouseAway(WarehouseLost):
+    """The server accepts no connection for now. `what` says so in a sentence, without the advice after it."""
+
+    def __init__(self, what: str, advice: str = "") -> None:
+        super().__init__(f"{what} {advice}".rstrip())
+        self.what = what
+
+
 class WarehouseDamaged(WarehouseError):
     """Blocks of the file can't be read. The message says which copy still has the data and what to do."""
 
@@ -70,6 +79,8 @@ class Described(Protocol):
     def is_duckdb(self) -> bool: ...
     @property
     def lock_timeout_seconds(self) -> float: ...
+    @property
+    def tell(self) -> Callable[[str], None] | None: ...
 
 
 def explain_if_about_database(
@@ -144,9 +155,10 @@ def explain(database: Described, error: Exception, *, read_only: bool = False) -
             "written is not stored; everything before it is. Run the same command again."
         )
     if _is_turned_away(database, original):
-        return WarehouseLost(
-            f"The warehouse {database.name} accepts no connection now: {short}. What was being written is not stored; "
-            "everything before it is. Run the same command again once it accepts connections."
+        return WarehouseAway(
+            f"The warehouse {database.name} accepts no connection now: {short}.",
+            "What was being written is not stored; everything before it is. Run the same command again once it accepts "
+            "connections.",
         )
     is_invalidated = isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated
     if is_invalidated or state in _CUT_OFF or state.startswith(_CONNECTION) or _is_cut(database, original):

@@ -19,6 +19,7 @@ from psycopg.rows import dict_row
 from resources.database import Database
 from resources.database_errors import WarehouseError, WarehouseLost, explain, reached, shorten
 from resources.devin_key import digest_of_key
+from resources.first_contact import first_contact
 from resources.identifiers import quoted
 from resources.pace import LATE_SECONDS, LearnedRate
 from resources.repeating import repeating
@@ -197,14 +198,15 @@ class _PaceRow:
             database = self.rows.database
             url, options = database.address(read_only=False)
             _, parameters = url.get_dialect()().create_connect_args(url)
-            self._connection = await psycopg.AsyncConnection.connect(**{**parameters, **options}, autocommit=True)
+            with first_contact(database):
+                self._connection = await psycopg.AsyncConnection.connect(**{**parameters, **options}, autocommit=True)
             reached.add(database.url)
         return self._connection
 
     async def _try(self, statement: Callable[[], Awaitable[_Result]]) -> _Result:
         """What `statement` returns. It is repeated while the connection is lost. Raises WarehouseError."""
         try:
-            return await repeating(tenacity.AsyncRetrying)(self._try_once, statement)
+            return await repeating(tenacity.AsyncRetrying, self.rows.database)(self._try_once, statement)
         except WarehouseError as error:
             raise type(error)(
                 "No more requests are sent to the API: all processes with the same key take turns, which the warehouse "

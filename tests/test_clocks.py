@@ -212,7 +212,7 @@ def test_an_odd_date_stops_nobody(world: World, date_of: Callable[[], str]) -> N
     world.configure(devin_timezone=NOON, devin_start_date=ago(4))
     world.source.date = date_of
     calls = Calls()
-    with devin_api_for(world.settings).connected(calls) as (client, portal):
+    with devin_api_for(world.settings, world.database).connected(calls) as (client, portal):
         portal.call(DevinClient.organizations, client)
     refuse_open_days(world.days(ago(1), ago(1)), calls.clock)
 
@@ -246,7 +246,7 @@ def test_only_what_all_responses_agree_on_is_certain() -> None:
 )
 def test_a_probe_tells_if_the_clocks_differ(world: World, off_by: timedelta, verdict: str | None, seen: str) -> None:
     world.source.date = lambda: http_date(off_by)
-    findings = probe(devin_api_for(world.settings), world.settings, world.days(FIRST, LAST), Calls())
+    findings = probe(devin_api_for(world.settings, world.database), world.settings, world.days(FIRST, LAST), Calls())
     found = [finding for finding in findings if "clock" in finding.question]
     assert [finding.verdict for finding in found] == ([verdict] if verdict else [])
     assert all(seen in finding.seen for finding in found)

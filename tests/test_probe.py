@@ -32,7 +32,8 @@ each_version = pytest.mark.parametrize("key", ["api_key", "service_key"], ids=["
 
 def findings(world: World, calls: Calls | None = None) -> dict[str, Finding]:
     """What the probe finds about a week, by question."""
-    found = probe(devin_api_for(world.settings), world.settings, world.days(FIRST, LAST), calls or Calls())
+    api = devin_api_for(world.settings, world.database)
+    found = probe(api, world.settings, world.days(FIRST, LAST), calls or Calls())
     return {finding.question: finding for finding in found}
 
 

@@ -11,7 +11,7 @@ from pipelines.assets.catalogue import GROUP, OWNERS
 from pipelines.assets.published_snapshot import publishing, to_publish
 from pipelines.checks import listing_verdicts, verdicts
 from pipelines.failures import known_errors_fail_the_step, unwritten_files_fail_the_step
-from pipelines.ledger import open_read_only
+from pipelines.ledger import read
 from pipelines.report.activity import Activity, read_activity
 from pipelines.report.page import as_page, library
 from pipelines.report.picture import picture
@@ -44,8 +44,8 @@ def activity_report_asset(settings: Settings, deps: Sequence[dg.AssetKey]) -> dg
             unwritten_files_fail_the_step(f"The report {path}", "The last one is kept."),
             publishing(path.parent),
         ):
-            with open_read_only(to_publish(settings, database)) as connection:
-                shown, page = report_of(connection, context.instance, settings)
+            source = to_publish(settings, database)
+            shown, page = read(source, lambda connection: report_of(connection, context.instance, settings))
             with replacing(path) as file:
                 file.write(page.encode())
         metadata: dict[str, Any] = {

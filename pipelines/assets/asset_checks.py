@@ -3,11 +3,12 @@
 from collections.abc import Iterator, Sequence
 
 import dagster as dg
+import sqlalchemy as sa
 
 from pipelines.asset_keys import asset_key
-from pipelines.checks import Claim, claims_of
+from pipelines.checks import Claim, Verdict, claims_of
 from pipelines.failures import known_errors_fail_the_step
-from pipelines.ledger import open_read_only
+from pipelines.ledger import read
 from pipelines.settings import Settings
 from resources.database import Database
 from warehouse.dimensions import Dimension
@@ -45,8 +46,12 @@ def _in_one_step(
         settings: dg.ResourceParam[Settings],
     ) -> Iterator[dg.AssetCheckResult]:
         selected = {key.name for key in context.selected_asset_check_keys}
-        with known_errors_fail_the_step(), open_read_only(database) as connection:
-            verdicts = {c.name: c.judge(connection, dimension, settings) for c in claims if c.name in selected}
+
+        def judge(connection: sa.Connection) -> dict[str, Verdict]:
+            return {c.name: c.judge(connection, dimension, settings) for c in claims if c.name in selected}
+
+        with known_errors_fail_the_step():
+            verdicts = read(database, judge)
         for name, verdict in verdicts.items():
             yield dg.AssetCheckResult(
                 asset_key=asset,

@@ -34,7 +34,7 @@ CLOCKS_DIFFER = timedelta(minutes=1)
 def impatient(settings: Settings, activity: str) -> DevinAPI:
     """The API, for a command whose user waits for an answer. `activity` is what messages call it."""
     patience = min(settings.devin_patience_seconds, PATIENCE_SECONDS)
-    return replace(devin_api_for(settings), patience_seconds=patience, activity=activity)
+    return replace(devin_api_for(settings, settings.warehouse), patience_seconds=patience, activity=activity)
 
 
 def days_to_probe(settings: Settings, closed: Sequence[date], last: date) -> list[Day]:

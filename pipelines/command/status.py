@@ -12,6 +12,7 @@ from pipelines.code_locations import clashes
 from pipelines.command.dagster_home import using_run_record
 from pipelines.command.recorded_runs import Run, last_runs, queued_runs
 from pipelines.follow import unfinished_backfills
+from pipelines.launching import file_out_of_reach
 from pipelines.ledger import missing_days, open_read_only
 from pipelines.loading.changed_settings import Incompatible, describe_moved, moved_days
 from pipelines.partitions import closed_days, daily_partitions, format_days, ranges
@@ -119,13 +120,18 @@ def status(settings: Settings, instance: dg.DagsterInstance | None) -> Status:
     if instance is None:
         return found
     with using_run_record():
+        unreachable = file_out_of_reach(instance, settings)
         return replace(
             found,
             runs=last_runs(instance, settings),
             schedule=_schedule(instance, settings),
             queued=queued_runs(instance, settings),
             backfills=unfinished_backfills(instance, settings),
-            to_do=[*to_do, *clashes(instance, settings, datetime.now(UTC))],
+            to_do=[
+                *to_do,
+                *([unreachable] if unreachable else []),
+                *clashes(instance, settings, datetime.now(UTC)),
+            ],
         )
 
 

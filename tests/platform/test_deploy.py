@@ -12,6 +12,7 @@ from tests.platform import chart
 from tests.platform.rendered import OPTIONAL_SECRET, differences
 
 DEPLOY = PROJECT / "deploy"
+PAGE = PROJECT / "docs" / "platform.md"
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))
 OURS = {name: service for name, service in COMPOSE["services"].items() if name != "postgresql"}
 
@@ -22,18 +23,39 @@ def test_compose_publishes_one_port_on_this_machine_and_gives_the_key_to_one_con
     ]
     assert "--read-only" in COMPOSE["services"]["webserver"]["command"], "the UI has no password"
     assert [name for name, service in COMPOSE["services"].items() if "env_file" in service] == ["sessions"]
+    environments = [service["environment"] for service in COMPOSE["services"].values()]
+    assert {name for each in environments for name in each} == {
+        "DAGSTER_HOME",
+        "DAGSTER_STORAGE_URL",
+        "POSTGRES_USER",
+        "POSTGRES_DB",
+        "POSTGRES_PASSWORD",
+    }
+    assert all("${POSTGRES_PASSWORD:?" in f"{each}" for each in environments), "it has no default"
     assert COMPOSE["services"]["postgresql"]["networks"] == ["inside"] and COMPOSE["networks"]["inside"]["internal"]
 
 
 def test_the_containers_of_compose_have_no_rights_a_read_only_root_and_a_health_check() -> None:
     assert all(service["read_only"] and service["cap_drop"] == ["ALL"] for service in OURS.values())
+    assert all(service["security_opt"] == ["no-new-privileges:true"] for service in OURS.values())
+    assert all("/tmp" in service["tmpfs"] for service in OURS.values())
+    assert OURS["sessions"]["volumes"] == ["data:/data"] and "data" in COMPOSE["volumes"], "the warehouse outlives it"
+    assert all("/data/dagster:" in f"{OURS[name]['tmpfs']}" for name in ("daemon", "webserver"))
     assert all("healthcheck" in service for service in COMPOSE["services"].values())
+    assert all(service["restart"] == "unless-stopped" for service in COMPOSE["services"].values())
+    assert all(service["init"] for service in OURS.values()), "the code location's runs are reaped"
+    assert OURS["sessions"]["stop_grace_period"] == "60s", "a run stores the block that it is at"
 
 
 def test_the_instance_of_compose_is_the_projects_own_but_for_its_storage() -> None:
     own = yaml.safe_load(Path(dagster_home.__file__).with_name("dagster.yaml").read_text(encoding="utf-8"))
     ours = yaml.safe_load((DEPLOY / "dagster.yaml").read_text(encoding="utf-8"))
     assert ours.keys() - own.keys() == {"storage"}
+    assert COMPOSE["configs"]["dagster"] == {"file": "dagster.yaml"}
+    variable = ours["storage"]["postgres"]["postgres_url"]["env"]
+    for service in OURS.values():
+        assert {"source": "dagster", "target": "/data/dagster/dagster.yaml"} in service["configs"]
+        assert service["environment"][variable].startswith(chart.values()["postgresql"]["postgresqlScheme"] + "://")
     assert {name: ours[name] for name in ours if name != "storage"} == {
         name: own[name] for name in own if name != "event_log_storage"
     }
@@ -47,8 +69,30 @@ def test_the_image_has_a_command_without_an_entry_point_and_a_user_by_number() -
     assert any(line.startswith('CMD ["dagster", "api", "grpc"') for line in final)
 
 
+def test_the_image_has_what_the_lock_hashes_no_installer_and_writes_to_its_volumes_alone() -> None:
+    text = (DEPLOY / "Containerfile").read_text(encoding="utf-8")
+    _, build, final = re.split(r"^FROM ", text, flags=re.MULTILINE)
+    assert [stage.splitlines()[0] for stage in (build, final)] == ["${BASE} AS build", "${BASE}"]
+    installs = [line for line in text.splitlines() if re.search(r"pip install\b", line)]
+    assert all("--require-hashes -r" in line or "--no-deps --no-build-isolation ." in line for line in installs)
+    assert "pip uninstall --yes --quiet setuptools pip" in build
+    assert re.findall(r"^RUN .*|^COPY .*", final, re.MULTILINE) == [
+        "COPY --from=build /opt/devin-sessions /opt/devin-sessions",
+        "RUN install -d -o 10001 -g 10001 -m 0700 /data /data/dagster",
+    ]
+    variables = dict(re.findall(r"([A-Z_]+)=(\S+)", final.partition("ENV ")[2].partition("\nWORKDIR")[0]))
+    assert variables["PYTHONDONTWRITEBYTECODE"] == variables["DAGSTER_DISABLE_TELEMETRY"] == "1"
+    assert variables["HOME"] == variables["DEVIN_HOME"] == "/data"
+    assert variables["XDG_CACHE_HOME"].startswith("/tmp/")
+
+
 def test_no_secret_is_in_the_values_and_each_enterprise_has_its_own() -> None:
-    deployments = chart.values()["dagster-user-deployments"]["deployments"]
+    values = chart.values()
+    shared = values["global"]["postgresqlSecretName"]
+    assert not re.findall(r"(?i)\b\w*(?:password|token|apikey)\b:", chart.VALUES.read_text(encoding="utf-8"))
+    assert values["generatePostgresqlPasswordSecret"] is values["postgresql"]["enabled"] is False
+    assert f"create secret generic {shared} " in PAGE.read_text(encoding="utf-8")
+    deployments = values["dagster-user-deployments"]["deployments"]
     named = [secret["name"] for one in deployments for secret in one["envSecrets"]]
     assert len(named) == len({*named}) == len(deployments) == 2
     variables = {variable["name"] for one in deployments for variable in one["env"]}
@@ -56,14 +100,60 @@ def test_no_secret_is_in_the_values_and_each_enterprise_has_its_own() -> None:
     enterprises = [v["value"] for one in deployments for v in one["env"] if v["name"] == "DEVIN_ENTERPRISE"]
     assert enterprises == ["acme", "globex"]
     for one in deployments:
-        assert one["podSecurityContext"]["runAsUser"] == 10001
-        assert {mount["mountPath"] for mount in one["volumeMounts"]} == {"/data", "/tmp"}
+        assert f"create secret generic {one['envSecrets'][0]['name']} " in PAGE.read_text(encoding="utf-8")
+        assert one["dagsterApiGrpcArgs"] == ["--module-name", "pipelines.definitions"]
+
+
+def test_code_locations_and_runs_have_no_rights_two_volumes_and_limits() -> None:
+    values = chart.values()
+    runs = values["runLauncher"]["config"]["k8sRunLauncher"]
+    pods = runs["runK8sConfig"]["podSpecConfig"]
+    for one in values["dagster-user-deployments"]["deployments"]:
+        for container in (one["securityContext"], runs["securityContext"]):
+            assert container["allowPrivilegeEscalation"] is False
+            assert container["readOnlyRootFilesystem"] is True
+            assert container["capabilities"] == {"drop": ["ALL"]}
+        for pod in (one["podSecurityContext"], pods["securityContext"]):
+            assert pod["runAsNonRoot"] is True
+            assert {pod["runAsUser"], pod["runAsGroup"], pod["fsGroup"]} == {10001}
+        assert {mount["name"]: mount["mountPath"] for mount in one["volumeMounts"]} == {"data": "/data", "tmp": "/tmp"}
+        assert one["volumes"] == [{"name": "data", "emptyDir": {}}, {"name": "tmp", "emptyDir": {}}]
+        assert one["resources"]["requests"] and one["resources"]["limits"]["memory"]
+        assert one["includeConfigInLaunchedRuns"] == {"enabled": True}, "or runs have neither key nor volumes"
+    assert (
+        pods["terminationGracePeriodSeconds"] >= 60 and runs["runK8sConfig"]["jobSpecConfig"]["ttlSecondsAfterFinished"]
+    )
+
+
+def test_the_values_are_what_the_page_gives_reasons_for() -> None:
+    values = chart.values()
+    daemon, concurrency = values["dagsterDaemon"], values["concurrency"]
+    assert daemon["runMonitoring"]["enabled"] and daemon["runMonitoring"]["pollIntervalSeconds"] == 30
+    assert daemon["runMonitoring"]["maxResumeRunAttempts"] == 0, "a run is started again, not resumed"
+    assert daemon["runRetries"] == {"enabled": True, "maxRetries": 3, "retryOnAssetOrOpFailure": False}
+    assert concurrency["pools"] == {"defaultLimit": 1, "granularity": "run"}
+    (limit,) = concurrency["runs"]["tagConcurrencyLimits"]
+    assert (limit["key"], limit["value"]) == (".dagster/repository", {"applyLimitPerUniqueValue": True})
+    assert limit["limit"] < concurrency["runs"]["maxConcurrentRuns"]
+    assert values["runLauncher"]["type"] == "K8sRunLauncher"
+    assert values["postgresql"]["postgresqlParams"] == {"sslmode": "require"}
+    assert values["telemetry"] == {"enabled": False}
+    (said,) = [part for part in PAGE.read_text(encoding="utf-8").split("\n\n") if part.startswith("| in values.yaml |")]
+    for words in ("runMonitoring.enabled", "runRetries.maxRetries: 3", "retryOnAssetOrOpFailure: false"):
+        assert f"`{words}`" in said
+    for words in (
+        "defaultLimit: 1",
+        "granularity: run",
+        f"postgresqlScheme: {values['postgresql']['postgresqlScheme']}",
+    ):
+        assert f"`{words}`" in said
+    assert "`.dagster/repository`" in said
 
 
 def test_the_chart_is_that_of_the_locked_dagster() -> None:
     lock = (PROJECT / "requirements-kubernetes.lock").read_text(encoding="utf-8")
     (locked,) = re.findall(r"^dagster==(\S+)", lock, re.MULTILINE)
-    pages = [chart.VALUES, PROJECT / "docs" / "platform.md"]
+    pages = [chart.VALUES, PAGE]
     named = re.findall(r"upgrade --install .*--version (\S+)", "\n".join(p.read_text(encoding="utf-8") for p in pages))
     assert named == [locked, locked]
 

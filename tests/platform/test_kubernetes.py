@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from resources.sandbox.server import Sandbox
+from tests.platform import chart
 from tests.platform.company import Company, company
 from tests.platform.kubernetes_api import Cluster
 from tests.support.held import Held
@@ -19,7 +20,6 @@ from tests.support.waiting import wait_until
 from tests.support.world import World, new_world
 
 ACME, GLOBEX = "devin-acme", "devin-globex"
-FILE = "duckdb:////data/warehouse.duckdb"
 
 
 @pytest.fixture
@@ -46,8 +46,8 @@ def dagster(warehouse_world: World, tmp_path: Path, postgresql: PostgreSQL) -> I
     variables = {"DEVIN_API_URL": world.source.url, "DEVIN_PUBLISH_URL": f"file://{tmp_path}/bucket"}
     acme = variables | {"DEVIN_FETCH": "direct", "DEVIN_SCHEMA": "public"}
     globex = variables | {"DEVIN_ASSET_PREFIX": "globex"}
-    key = {"DEVIN_API_KEY": world.source.api_key}
-    secrets = {ACME: key | {"WAREHOUSE_URL": os.environ["WAREHOUSE_URL"]}, GLOBEX: key | {"WAREHOUSE_URL": FILE}}
+    key, in_file = {"DEVIN_API_KEY": world.source.api_key}, f"duckdb:///{tmp_path}/pod/warehouse.duckdb"
+    secrets = {ACME: key | {"WAREHOUSE_URL": os.environ["WAREHOUSE_URL"]}, GLOBEX: key | {"WAREHOUSE_URL": in_file}}
     database = sa.make_url(record).set(drivername="postgresql+psycopg2")
     with company(tmp_path, database, {ACME: acme, GLOBEX: globex}, secrets) as running:
         yield running
@@ -84,9 +84,16 @@ def test_a_run_is_a_job_and_one_whose_pod_is_killed_goes_on_after_its_last_block
     assert dagster.cluster.refused == [], "each Job is valid"
     assert world.cells() == world.truth("2025-01-01", "2025-02-04")
     assert min(q.start for q in world.asked() if q.start) == second_block.since, "stored days are not requested again"
-    (container,) = pod.job["spec"]["template"]["spec"]["containers"]
-    assert container["securityContext"]["readOnlyRootFilesystem"] is True
-    assert container["resources"]["limits"] == {"memory": "2Gi"}
+    spec = pod.job["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    launcher = chart.values()["runLauncher"]["config"]["k8sRunLauncher"]
+    (deployment, _) = chart.values()["dagster-user-deployments"]["deployments"]
+    assert pod.job["spec"].items() >= launcher["runK8sConfig"]["jobSpecConfig"].items()
+    assert spec.items() >= launcher["runK8sConfig"]["podSpecConfig"].items()
+    assert container["securityContext"] == launcher["securityContext"]
+    assert container["resources"] == deployment["resources"]
+    assert {mount["mountPath"] for mount in container["volumeMounts"]} >= {"/data", "/tmp"}
+    assert {"secretRef": {"name": ACME}} in container["envFrom"]
     assert world.source.api_key not in str(pod.job)
     assert os.environ["WAREHOUSE_URL"] not in str(pod.job)
 
@@ -94,3 +101,4 @@ def test_a_run_is_a_job_and_one_whose_pod_is_killed_goes_on_after_its_last_block
     assert refused.status is dg.DagsterRunStatus.FAILURE
     (message,) = {*dagster.failures(in_a_file)}
     assert "warehouse.duckdb is a DuckDB file, and is not here: K8sRunLauncher gives each run a container" in message
+    assert not (world.directory / "pod" / "warehouse.duckdb").exists(), "nothing was created that would go with the pod"
