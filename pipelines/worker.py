@@ -10,6 +10,7 @@ import dagster as dg
 from pipelines.alive import marked_as_alive
 from pipelines.asset_keys import asset_key
 from pipelines.launching import NEEDS_A_SERVER, launches_elsewhere
+from pipelines.lost import lost_warehouse
 from pipelines.settings import Settings
 from resources.database import Database
 from resources.database_errors import URL_VARIABLE, WarehouseError
@@ -41,6 +42,8 @@ def warehouse_of(context: dg.InitResourceContext, settings: Settings) -> Databas
         database = replace(database, tell=context.log.warning if context.log else None)
     if instance is None or not _is_worker(context) or not database.is_file or database.path.exists():
         return database
+    if why := lost_warehouse(settings):
+        return FoundDatabase(database.url, why=why)
     if launcher := launches_elsewhere(instance):
         return FoundDatabase(
             database.url,
@@ -56,8 +59,8 @@ def warehouse_of(context: dg.InitResourceContext, settings: Settings) -> Databas
         database.url,
         why=f"The warehouse {database.path} is missing here, although run {filled.run_id[:8]} of {day} stored days in "
         "it. No new one was created. If runs have a machine or container of their own, give it the directory of that "
-        f"file, and the same {URL_VARIABLE}. If the file is lost: devin-sessions restore, or to load everything again: "
-        "devin-sessions backfill --missing",
+        f"file, and the same {URL_VARIABLE}. If the file is lost, put a backup of it back and type: devin-sessions "
+        "restore. To load everything again: devin-sessions backfill --missing",
     )
 
 

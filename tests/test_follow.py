@@ -124,11 +124,13 @@ def test_a_day_loaded_in_the_ui_reaches_rollups_snapshot_and_report(reported: Wo
         assert graphql(ui.url, LAUNCH % "launchRun", params=launched)["launchRun"]["__typename"] == "LaunchRunSuccess"
         in_time(lambda: snapshot.exists() and report.exists())
         in_time(lambda: {run["status"] for run in graphql(ui.url, RUNS)["runsOrError"]["results"]} == {"SUCCESS"})
-        shutil.move(world.database.path, f"{world.database.path}.elsewhere")
+        for path in (world.database.path, snapshot.parent):
+            shutil.move(path, f"{path}.elsewhere")
         graphql(ui.url, LAUNCH % "launchRun", params=launched)
         in_time(lambda: "FAILURE" in {run["status"] for run in graphql(ui.url, RUNS)["runsOrError"]["results"]})
         assert not world.database.path.exists(), "a worker that does not see the warehouse makes no new one"
-        shutil.move(f"{world.database.path}.elsewhere", world.database.path)
+        for path in (world.database.path, snapshot.parent):
+            shutil.move(f"{path}.elsewhere", path)
         held = world.source.fail(delay=600, when=lambda request: bool(request.org_ids), times=1)
         graphql(ui.url, LAUNCH % "launchRun", params=launched)
         wait_until(lambda: held.hits > 0, "the run is asking")

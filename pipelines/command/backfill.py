@@ -18,8 +18,10 @@ from pipelines.ledger import missing_days, open_read_only
 from pipelines.loading.changed_settings import moved_days, refuse_other_version
 from pipelines.loading.counted_ids import doubt_about_choice
 from pipelines.loading.listed_days import ListedDays
+from pipelines.lost import lost_warehouse
 from pipelines.partitions import format_days
 from pipelines.settings import Settings
+from resources.database_errors import WarehouseError
 from resources.devin_key import key_from_environment, version_for
 from warehouse import migrations, reads, writes
 from warehouse.dimensions import ORGANIZATIONS, Dimension
@@ -247,8 +249,11 @@ class Ledger:
 def read_ledger(settings: Settings, days: list[date], *, refresh: bool) -> Ledger:
     """Which of `days` are not loaded, per dimension, and on which the API contradicts itself.
 
-    Raises Incompatible if the stored days have other boundaries, or come from another version of the API.
+    Raises Incompatible if the stored days have other boundaries, or come from another version of the API, and
+    WarehouseError if the warehouse was lost.
     """
+    if why := lost_warehouse(settings):
+        raise WarehouseError(why)
     version = version_for(key_from_environment(), settings.devin_api_version)
     unloaded: dict[Dimension, list[date]] = {}
     contradicted: set[date] = set()

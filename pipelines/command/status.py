@@ -15,6 +15,7 @@ from pipelines.follow import unfinished_backfills
 from pipelines.launching import file_out_of_reach
 from pipelines.ledger import missing_days, open_read_only
 from pipelines.loading.changed_settings import Incompatible, describe_moved, moved_days
+from pipelines.lost import lost_warehouse
 from pipelines.partitions import closed_days, daily_partitions, format_days, ranges
 from pipelines.schedules import next_tick
 from pipelines.settings import Settings
@@ -105,6 +106,8 @@ def status(settings: Settings, instance: dg.DagsterInstance | None) -> Status:
                 command = "devin-sessions backfill --missing"
                 to_do.append(f"{each.setting} has changed since the last load. To load: {command}")
             to_do += _to_do(each, missing, state, settings)
+    if why := lost_warehouse(settings):
+        to_do = [why]  # to load what is missing would replace the copies
     late = behind(settings).assets
     if late:
         to_do.append(f"Behind the stored days: {', '.join(late)}. To catch up: {CATCH_UP}")
