@@ -18,7 +18,7 @@ import dagster as dg
 import pytest
 import sqlalchemy as sa
 
-from pipelines.__main__ import main as command
+from pipelines.__main__ import main as devin_sessions
 from pipelines.checks import verdicts
 from pipelines.command import exit_codes
 from pipelines.command.status import status
@@ -207,7 +207,7 @@ def backfill_by_the_rules_in(zones: Path, environment: dict[str, str]) -> None:
     os.environ.update(environment)
     zoneinfo.reset_tzpath(to=[f"{zones}"])
     sys.argv = ["devin-sessions", "backfill", FIRST, LAST]
-    command()
+    devin_sessions()
 
 
 def test_a_load_after_the_zone_got_new_rules_on_this_machine(world: World, tmp_path: Path) -> None:
