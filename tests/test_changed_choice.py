@@ -56,7 +56,7 @@ def test_fewer_and_other_chosen_ones_are_listed_without_a_question(chosen: World
     assert world.source.requests == []
     assert world.rows("select org_id from organizations where is_listed") == [(ids(world, 1),)]
     world.configure(devin_org_ids=ids(world, 1, 2))
-    assert world.load(FIRST, LAST, complete_before=date.fromisoformat(ago(0))).success
+    assert world.load(FIRST, LAST, complete_before=date.fromisoformat(ago(0)), judged=False).success
     assert {org_id for _, org_id in world.cells()} == {*ids(world, 0, 1, 2).split(",")}
 
 

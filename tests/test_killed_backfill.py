@@ -97,7 +97,7 @@ def test_the_same_command_builds_the_rollups_and_the_snapshot_that_a_kill_preven
     with full_pipe(blocked):
         # It blocks when it has stored the days and prints that; rollups and snapshot come after that.
         command = begin(each_world, "backfill", "2025-04-01", "2025-04-05", output=blocked)
-        wait_until(lambda: len(each_world.cells()) == 10, "the days are stored")
+        wait_until(lambda: each_world.asked() and len(each_world.cells()) == 10, "the days are stored")
         command.kill()
         assert command.is_running(60) is False
     now = sum(each_world.truth("2025-04-01", "2025-04-05").values())

@@ -5,6 +5,10 @@ says that they are days of Kyiv, is one that was loaded before Kyiv had winter t
 """
 
 import json
+import os
+import shutil
+import sys
+import zoneinfo
 from collections.abc import Iterator
 from datetime import date
 from importlib import resources
@@ -14,19 +18,22 @@ import dagster as dg
 import pytest
 import sqlalchemy as sa
 
+from pipelines.__main__ import main as devin_sessions
 from pipelines.checks import verdicts
 from pipelines.command import exit_codes
 from pipelines.command.status import status
-from tests.support.command import Here, command_here, in_this_process, started
-from tests.support.loads import fill
+from tests.support.command import Here, command_here
+from tests.support.forks import FORKS, make_home
+from tests.support.loads import fill, publish
 from tests.support.published import seem_published, snapshot_of
 from tests.support.warehouse import rebuild_all, rows_of, select_over_all_time, tables_since
-from tests.support.world import World
+from tests.support.world import World, template_world
 from tests.support.zones import extra_zone
 from warehouse import migrations, reads, rollups, tables
 from warehouse.dimensions import ORGANIZATIONS, USERS, Dimension
 
 FIRST, LAST_MOVED, FIRST_SUMMER_DAY, LAST = "2025-03-26", "2025-03-30", "2025-03-31", "2025-04-02"
+MOVED = [f"2025-03-{day}" for day in range(26, 31)]
 RELOAD = f"devin-sessions backfill {FIRST} {LAST_MOVED} --refresh"
 
 
@@ -41,6 +48,23 @@ def load_by_earlier_rules(world: World) -> None:
     fill(world, FIRST, LAST)
     say_that_these_are_days_of(world, "Europe/Kyiv")
     world.configure(devin_timezone="Europe/Kyiv")
+
+
+@pytest.fixture(scope="module")
+def file_by_earlier_rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A warehouse that was loaded so."""
+    directory = tmp_path_factory.mktemp("by-earlier-rules")
+    with template_world(directory) as world:
+        load_by_earlier_rules(world)
+        return world.database.path
+
+
+@pytest.fixture
+def by_earlier_rules(world: World, file_by_earlier_rules: Path) -> World:
+    """A world with a copy of that warehouse, in which Kyiv has the rules of today."""
+    shutil.copy(file_by_earlier_rules, world.database.path)
+    world.configure(devin_timezone="Europe/Kyiv", devin_start_date=FIRST)
+    return world
 
 
 def moved(world: World, of: Dimension = ORGANIZATIONS) -> list[str]:
@@ -67,19 +91,11 @@ def assert_all_days_are_of_one_kind(world: World, last: str) -> None:
 # By changed rules
 
 
-def test_days_whose_windows_moved_can_be_read_again_and_all_others_go_on(
-    each_world: World, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.parametrize("warehouse_url", ["postgresql"], indirect=True)
+def test_runs_of_other_days_go_on_and_a_check_names_moved_days_until_they_are_read_again(each_world: World) -> None:
     world = each_world
     load_by_earlier_rules(world)
-    assert moved(world) == [f"2025-03-{day}" for day in range(26, 31)]
-    assert advice(world) == [
-        f"Moved: {FIRST}…{LAST_MOVED} (5 days), stored with other bounds than the rules of Europe/Kyiv now give. "
-        f"To read again: {RELOAD}"
-    ]
-    assert json.loads(in_this_process(capsys, world.environment, "status", "--json")[1])["organizations"][
-        "moved"
-    ] == moved(world)
+    assert moved(world) == MOVED
     before = world.cells()
     result = world.load(LAST, "2025-04-04", complete_before=date(2025, 4, 5))
     assert result.success, "other days go on"
@@ -94,8 +110,15 @@ def test_days_whose_windows_moved_can_be_read_again_and_all_others_go_on(
     assert_all_days_are_of_one_kind(world, "2025-04-04")
 
 
-def test_a_backfill_leaves_moved_days_as_they_are_unless_they_are_to_be_read_again(world: World, here: Here) -> None:
-    load_by_earlier_rules(world)
+def test_status_names_moved_days_and_a_backfill_leaves_them_as_they_are_unless_they_are_to_be_read_again(
+    by_earlier_rules: World, here: Here
+) -> None:
+    world = by_earlier_rules
+    assert moved(world) == json.loads(here("status", "--json")[1])["organizations"]["moved"] == MOVED
+    assert advice(world) == [
+        f"Moved: {FIRST}…{LAST_MOVED} (5 days), stored with other bounds than the rules of Europe/Kyiv now give. "
+        f"To read again: {RELOAD}"
+    ]
     before = world.cells()
     code, out, err = here("backfill", FIRST, "2025-04-04")
     assert (code, err) == (0, "")
@@ -105,11 +128,12 @@ def test_a_backfill_leaves_moved_days_as_they_are_unless_they_are_to_be_read_aga
     code, out, err = here(*RELOAD.split()[1:])
     assert (code, err) == (0, "")
     assert "5 of 5 days loaded" in out and "Bounds have moved" not in out
+    assert moved(world) == []
     assert_all_days_are_of_one_kind(world, "2025-04-04")
 
 
-def test_moved_days_that_were_not_read_again_yet_stay_moved(world: World) -> None:
-    load_by_earlier_rules(world)
+def test_moved_days_that_were_not_read_again_yet_stay_moved(by_earlier_rules: World) -> None:
+    world = by_earlier_rules
     assert world.load("2025-03-27", "2025-03-28", judged=False).success
     assert moved(world) == [FIRST, "2025-03-29", LAST_MOVED]
     (sentence,) = advice(world)
@@ -143,8 +167,8 @@ def test_no_count_of_a_moved_day_stays_as_it_was(each_world: World) -> None:
     assert set(rest) == lost
 
 
-def test_a_moved_day_that_lacks_counts_is_read_as_a_whole(world: World) -> None:
-    load_by_earlier_rules(world)
+def test_a_moved_day_that_lacks_counts_is_read_as_a_whole(by_earlier_rules: World) -> None:
+    world = by_earlier_rules
     one = world.source.organizations[0].org_id
     with world.database.transaction() as connection:
         connection.execute(sa.text(f"delete from daily_sessions where org_id = '{one}'"))
@@ -161,7 +185,7 @@ def test_users_days_that_moved_are_told_apart_and_both_totals_are_compared_only_
     two = ",".join(member.user_id for member in world.source.members[:2])
     world.configure(devin_user_ids=two)
     load_by_earlier_rules(world)
-    assert moved(world) == moved(world, USERS) == [f"2025-03-{day}" for day in range(26, 31)]
+    assert moved(world) == moved(world, USERS) == MOVED
     world.configure(devin_user_ids="")
     assert world.load(FIRST, LAST_MOVED, judged=False).success
     world.configure(devin_user_ids=two)
@@ -177,25 +201,40 @@ def test_users_days_that_moved_are_told_apart_and_both_totals_are_compared_only_
     assert advice(world) == []
 
 
+def backfill_by_the_rules_in(zones: Path, environment: dict[str, str]) -> None:
+    """In a process of its own: the command, on a machine that finds its zones there."""
+    os.environ.clear()
+    os.environ.update(environment)
+    zoneinfo.reset_tzpath(to=[f"{zones}"])
+    sys.argv = ["devin-sessions", "backfill", FIRST, LAST]
+    devin_sessions()
+
+
 def test_a_load_after_the_zone_got_new_rules_on_this_machine(world: World, tmp_path: Path) -> None:
     zones = tmp_path / "zones"
     (zones / "Europe").mkdir(parents=True)
     of_istanbul = resources.files("tzdata.zoneinfo.Europe").joinpath("Istanbul").read_bytes()
     (zones / "Europe" / "Kyiv").write_bytes(of_istanbul)
     world.configure(devin_timezone="Europe/Kyiv", devin_start_date=FIRST)
-    code, _, err = started("backfill", FIRST, LAST, PYTHONTZPATH=f"{zones}")
-    assert (code, err) == (0, "")
-    assert moved(world) == [f"2025-03-{day}" for day in range(26, 31)]
+    make_home(world.directory / "dagster")
+    before = FORKS.Process(target=backfill_by_the_rules_in, args=(zones, {**os.environ}))
+    before.start()
+    before.join(60)
+    assert before.exitcode == 0
+    assert moved(world) == MOVED
     assert world.load(FIRST, LAST_MOVED, judged=False).success
     assert_all_days_are_of_one_kind(world, LAST)
 
 
-def test_after_a_restore_from_the_copy_or_from_parquet_status_says_the_same_as_before(world: World, here: Here) -> None:
-    load_by_earlier_rules(world)
+def test_after_a_restore_from_the_copy_or_from_parquet_status_says_the_same_as_before(
+    by_earlier_rules: World, here: Here
+) -> None:
+    world = by_earlier_rules
     world.configure(devin_start_date="2025-03-20")
-    assert world.run(LAST, LAST).success, "days before the first loaded one are expected from now on"
+    fill(world, LAST, LAST)  # days before the first loaded one are expected from now on
+    publish(world)
     before, views = json.loads(here("status", "--json")[1]), world.rows("select * from reconciliation order by day")
-    assert before["organizations"]["moved"] == [f"2025-03-{day}" for day in range(26, 31)]
+    assert before["organizations"]["moved"] == MOVED
     for is_copy_lost in (False, True):
         if is_copy_lost:
             snapshot_of(world).unlink()
@@ -241,19 +280,21 @@ def test_days_before_a_later_start_are_not_forgotten_when_a_setting_changes(worl
     assert "Different day boundaries are never mixed" in world.failures(world.load(LAST, LAST))
 
 
-@pytest.mark.parametrize(("earlier", "now"), [("Europe/Kiev", "Europe/Kyiv"), ("Etc/UTC", "UTC"), ("UTC", "Etc/UTC")])
-def test_a_renamed_zone_is_no_change(world: World, here: Here, earlier: str, now: str) -> None:
-    world.configure(devin_timezone=earlier, devin_start_date=FIRST)
+@pytest.mark.parametrize("names", [("Europe/Kiev", "Europe/Kyiv"), ("Etc/UTC", "UTC")], ids=" or ".join)
+def test_a_renamed_zone_is_no_change(world: World, here: Here, names: tuple[str, str]) -> None:
+    world.configure(devin_timezone=names[0], devin_start_date=FIRST)
     fill(world, FIRST, LAST)
-    seem_published(world)
-    world.configure(devin_timezone=now)
-    code, out, _ = here("backfill", FIRST, LAST)
-    assert (code, "Nothing to do" in out) == (0, True)
-    assert advice(world) == []
+    for earlier, now in (names, names[::-1]):
+        say_that_these_are_days_of(world, earlier)
+        seem_published(world)
+        world.configure(devin_timezone=now)
+        code, out, _ = here("backfill", FIRST, LAST)
+        assert (code, "Nothing to do" in out) == (0, True)
+        assert advice(world) == []
 
 
-def test_a_zone_that_was_renamed_and_got_new_rules_has_moved_days(world: World) -> None:
-    load_by_earlier_rules(world)
+def test_a_zone_that_was_renamed_and_got_new_rules_has_moved_days(by_earlier_rules: World) -> None:
+    world = by_earlier_rules
     say_that_these_are_days_of(world, "Europe/Kiev")
     assert len(moved(world)) == 5
     assert world.load(FIRST, LAST, judged=False).success
@@ -262,8 +303,8 @@ def test_a_zone_that_was_renamed_and_got_new_rules_has_moved_days(world: World) 
     assert world.rows("select * from day_boundary") == [("Europe/Kyiv", 0)]
 
 
-def test_a_zone_that_no_longer_exists_is_not_taken_for_another_with_other_days(world: World) -> None:
-    load_by_earlier_rules(world)
+def test_a_zone_that_no_longer_exists_is_not_taken_for_another_with_other_days(by_earlier_rules: World) -> None:
+    world = by_earlier_rules
     say_that_these_are_days_of(world, "Europe/Atlantis")
     assert "DEVIN_TIMEZONE=Europe/Atlantis" in world.failures(world.load(LAST, LAST))
 
@@ -290,9 +331,9 @@ def test_a_warehouse_of_an_older_release_goes_on_and_gets_the_record(each_world:
 
 
 def test_where_no_settings_are_recorded_other_days_are_accepted_only_if_all_are_read_again(
-    world: World, here: Here
+    by_earlier_rules: World, here: Here
 ) -> None:
-    load_by_earlier_rules(world)
+    world = by_earlier_rules
     forget_the_settings(world)
     for command in (
         ["backfill", LAST, LAST],
