@@ -102,12 +102,6 @@ class Reader:
             self._child.communicate()
 
 
-def read_through(path: Path, *, with_keys: bool = False) -> Found:
-    """Read one file, as a Reader does."""
-    with Reader() as reader:
-        return reader.read(path, with_keys=with_keys)
-
-
 def _answer(child: subprocess.Popen[bytes], question: list[object]) -> Iterator[dict[str, Any]]:
     """The lines of the answer, up to its last one or to the end of the child."""
     assert child.stdin and child.stdout

@@ -19,7 +19,7 @@ from pipelines.settings import Settings
 from resources.database import Database
 from resources.database_errors import WarehouseError, WarehouseLocked
 from resources.file_errors import obstacle
-from resources.intact import Found, read_through
+from resources.intact import Found, Reader
 from warehouse import migrations, restoring
 from warehouse.restoring import Source
 from warehouse.snapshot import BOOKKEEPING, find_bookkeeping
@@ -51,9 +51,13 @@ def restore(settings: Settings) -> Done:
         )
     path = database.path
     try:
-        with publishing(snapshot.parent), tempfile.TemporaryDirectory(prefix=_PREFIX, dir=path.parent) as directory:
+        with (
+            publishing(snapshot.parent),
+            tempfile.TemporaryDirectory(prefix=_PREFIX, dir=path.parent) as directory,
+            Reader() as reader,
+        ):
             _clean_up_after_kill(path, Path(directory))
-            return _restore(settings, database, snapshot, Path(directory))
+            return _restore(settings, database, snapshot, Path(directory), reader)
     except OSError as error:
         found = obstacle(error, path)
         raise WarehouseError(
@@ -62,34 +66,34 @@ def restore(settings: Settings) -> Done:
         ) from error
 
 
-def _restore(settings: Settings, database: Database, snapshot: Path, directory: Path) -> Done:
+def _restore(settings: Settings, database: Database, snapshot: Path, directory: Path, reader: Reader) -> Done:
     path, before = database.path, _state_of(database.path)
     found = Found(problem="there is no such file")
     sources: list[Source] = []
     if before:
         with _locked(database):
             pass  # no run has it open
-        found, sources = _examine(path, directory)
+        found, sources = _examine(path, directory, reader)
         if not found.why:
             with database.transaction(read_only=True) as connection:
                 find_bookkeeping(connection)
                 migrations.refuse_unfit(connection)
-            return _check_published(path, snapshot)
-    of_snapshot = _source("the published copy", snapshot, read_through(snapshot)) if snapshot.exists() else None
+            return _check_published(path, snapshot, reader)
+    of_snapshot = _source("the published copy", snapshot, reader.read(snapshot)) if snapshot.exists() else None
     of_parquet = restoring.parquet_source(snapshot.parent / "parquet")
     sources += [source for source in (of_snapshot, of_parquet) if source]
     if not any(source.whole for source in sources):
         raise NotRestored(
             f"The warehouse {path} can't be restored ({found.why}): {snapshot.parent} has no published copy that can "
-            f"be read. Copy a backup of {snapshot.name} there and run the same command again; or move {path} away "
-            "and load history again: devin-sessions backfill --missing"
+            f"be read. Copy a backup of {snapshot.name} there and run the same command again; or move both away and "
+            "load history again: devin-sessions backfill --missing"
         )
     new = Database(url=Database.url_of(directory / "new.duckdb"))
     days = closed_days(daily_partitions(settings))
     with new.transaction() as connection:
         restored = restoring.restore(connection, sources, settled_after_days=settings.settled_after_days)
         missing = sorted({d for each in settings.dimensions for d in missing_days(connection, settings, each, days)})
-    if why := read_through(new.path).why:
+    if why := reader.read(new.path).why:
         raise NotRestored(
             f"The restored file can't be read ({why}), so the warehouse {path} was left unchanged. The disk or the "
             "memory of this machine may be failing."
@@ -120,21 +124,21 @@ _ITSELF = "its own rows"
 _PREFIX = ".restoring-"
 
 
-def _examine(path: Path, directory: Path) -> tuple[Found, list[Source]]:
+def _examine(path: Path, directory: Path, reader: Reader) -> tuple[Found, list[Source]]:
     """What is wrong with the file, and what can be read from it: with its write-ahead log, and without."""
-    found = read_through(path)
+    found = reader.read(path)
     sources = [_source(_ITSELF, _link(path, directory / "whole.duckdb", with_log=True), found)]
     if not found.why:
         keys = directory / "keys.duckdb"
         shutil.copyfile(path, keys)
         if _log_of(path).exists():
             shutil.copyfile(_log_of(path), _log_of(keys))
-        found = read_through(keys, with_keys=True)
+        found = reader.read(keys, with_keys=True)
         for file in (keys, _log_of(keys)):
             file.unlink(missing_ok=True)
     elif _log_of(path).exists():
         without = _link(path, directory / "without_log.duckdb", with_log=False)
-        sources.append(_source("its own rows before the last run", without, read_through(without)))
+        sources.append(_source("its own rows before the last run", without, reader.read(without)))
     return found, [source for source in sources if source]
 
 
@@ -156,9 +160,9 @@ def _source(name: str, file: Path, found: Found) -> Source | None:
     return Source(name, whole, file=file, version=version, problems=damaged)
 
 
-def _check_published(path: Path, snapshot: Path) -> Done:
+def _check_published(path: Path, snapshot: Path, reader: Reader) -> Done:
     done = [f"Nothing to restore: all of the warehouse {path} can be read."]
-    if snapshot.exists() and (why := read_through(snapshot).why):
+    if snapshot.exists() and (why := reader.read(snapshot).why):
         kept = _damaged_name(snapshot)
         snapshot.rename(kept)
         done.append(
