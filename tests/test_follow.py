@@ -242,10 +242,10 @@ def test_days_loaded_by_several_runs_even_failed_ones_are_followed_by_one_run_on
     second = reported.days("2025-04-02", "2025-04-02")[0]
     reported.configure(devin_fetch="direct")
     reported.source.fail(status=503, when=lambda asked: asked.start == second.start, times=None)
-    assert not run_of(reported, LOADED, "2025-04-01", "2025-04-02")
+    assert not reported.load("2025-04-01", "2025-04-02", judged=False).success
     assert daemon.tick() == [EVERYTHING], "the failed run stored a day"
     reported.source.heal()
-    assert run_of(reported, LOADED, "2025-04-02")
+    assert reported.load("2025-04-02", "2025-04-02", judged=False).success
     job = reported.definitions.resolve_job_def(JOB)
     other = reported.instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
     assert daemon.tick() == [], "a run is in progress"
@@ -273,7 +273,7 @@ def test_the_job_and_the_command_leave_nothing_to_follow(reported: World) -> Non
 
 def test_a_rollup_that_fails_stops_neither_the_others_nor_what_is_published(reported: World) -> None:
     world, daemon = reported, Daemon(reported)
-    assert run_of(world, LOADED, "2025-04-01", "2025-04-08")
+    assert world.load("2025-04-01", "2025-04-08", judged=False).success
     with world.database.transaction() as connection:
         connection.execute(sa.text(TOO_MANY_A_MONTH))
     assert daemon.tick() == [EVERYTHING]
@@ -334,12 +334,12 @@ def test_on_a_server_only_the_rollups_and_the_report_can_be_behind(each_world: W
     world = each_world
     world.configure(devin_report_path=f"{world.directory}/report.html")
     assert behind(world.settings).assets == []
-    assert run_of(world, LOADED, DAY)
+    assert world.load(DAY, DAY, judged=False).success
     everything = EVERYTHING if world.settings.published_snapshot else [*ROLLUPS, "activity_report"]
     assert behind(world.settings).assets == everything
     assert run_of(world, everything)
     assert behind(world.settings).assets == []
-    assert run_of(world, LOADED, DAY)
+    assert world.load(DAY, DAY, judged=False).success
     assert behind(world.settings).assets == everything, "the same day, read again"
 
 
