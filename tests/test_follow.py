@@ -187,11 +187,13 @@ def test_days_loaded_in_the_ui_reach_rollups_snapshot_and_report_and_the_ui_show
         assert json.loads(shown_by_status("--json"))["schedule"] == "switched off"
         assert "Next run: none, the schedule is switched off." in shown_by_status()
 
-        shutil.move(world.database.path, f"{world.database.path}.elsewhere")
+        for path in (world.database.path, snapshot.parent):
+            shutil.move(path, f"{path}.elsewhere")
         launch()
         in_time(lambda: "FAILURE" in outcomes())
         assert not world.database.path.exists(), "a worker that does not see the warehouse makes no new one"
-        shutil.move(f"{world.database.path}.elsewhere", world.database.path)
+        for path in (world.database.path, snapshot.parent):
+            shutil.move(f"{path}.elsewhere", path)
         ui.kill_code_server()
         wait_until(lambda: any("is being started again" in line for line in ui.printed), "it has been seen")
         held = world.source.fail(delay=600, when=lambda request: bool(request.org_ids), times=1)
