@@ -18,7 +18,7 @@ from tests.support.world import World, new_world
 
 _MEMORY = Path("/dev/shm")
 _NEEDED_BYTES = 4 * 1024**3
-_LONGEST = ("test_webserver.py", "test_ui.py", "test_follow.py", "test_kubernetes.py")
+_LONGEST = ("test_webserver.py", "test_follow.py", "test_kubernetes.py")
 
 
 def pytest_configure() -> None:

@@ -27,6 +27,7 @@ from resources import webhook
 from resources.sandbox.server import Sandbox
 from resources.webhook import Undelivered, send
 from tests.support.command import in_this_process
+from tests.support.forks import make_home
 from tests.support.loads import fill
 from tests.support.receiver import Receiver
 from tests.support.warehouse import make_missing_warehouse
@@ -146,6 +147,7 @@ def test_a_run_for_other_days_does_not_resolve_a_failed_run(watch: Watch) -> Non
 def test_the_command_in_the_message_fixes_the_problem(
     watch: Watch, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    make_home(watch.world.directory / "dagster")
     with dagster_home.open_instance() as watch.world.instance:
         fill(watch.world, watch.days[0], watch.days[5])
         watch.spoil(2, status=503)
@@ -163,6 +165,7 @@ def test_the_command_in_the_message_fixes_the_problem(
 def test_a_snapshot_that_could_not_be_written_is_fixed_without_asking_the_api(
     watch: Watch, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    make_home(watch.world.directory / "dagster")
     with dagster_home.open_instance() as watch.world.instance:
         assert watch.world.settings.published_snapshot
         in_its_place = watch.world.settings.published_snapshot.parent

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 from collections.abc import Iterator, Sequence
@@ -22,13 +23,22 @@ from pipelines.follow import follow_sensor
 from pipelines.names import FOLLOW, JOB
 from pipelines.schedules import next_tick, range_tags
 from resources.sandbox.server import Sandbox
+from tests.support.browser import chromium
 from tests.support.command import Here, command_here
 from tests.support.graphql import LAUNCH, RUNS, graphql
 from tests.support.held import Gate
 from tests.support.loads import fill_behind
 from tests.support.noon import NOON, ago
 from tests.support.published import in_snapshot
-from tests.support.ui import processes_of_runs, ui_ended_by
+from tests.support.ui import (
+    patient_page,
+    processes_of_runs,
+    see_it_near,
+    see_the_checks,
+    see_the_description,
+    see_the_plots,
+    ui_ended_by,
+)
 from tests.support.waiting import wait_until
 from tests.support.world import World
 from warehouse import tables
@@ -99,9 +109,37 @@ def follow_up(world: World, assets: Sequence[str]) -> bool:
     return run_of(world, assets, **{"dagster/sensor_name": FOLLOW})
 
 
-def test_a_day_loaded_in_the_ui_reaches_rollups_snapshot_and_report(reported: World) -> None:
-    world = reported
-    tags = [{"key": key, "value": value} for key, value in range_tags(DAY, DAY).items()]
+def switch_the_schedule_off(url: str) -> None:
+    """Does what the schedule's switch in the UI does."""
+    found = graphql(
+        url,
+        "query Shown($of: RepositorySelector!) { schedulesOrError(repositorySelector: $of) "
+        "{ ... on Schedules { results { scheduleState { id } } } } }",
+        of={"repositoryName": "__repository__", "repositoryLocationName": "devin_session_metrics"},
+    )
+    (schedule,) = found["schedulesOrError"]["results"]
+    off = "mutation Off($id: String!) { stopRunningSchedule(id: $id) { __typename } }"
+    graphql(url, off, id=schedule["scheduleState"]["id"])
+
+
+def see_the_history(url: str) -> None:
+    """See in a browser that every day is loaded, and what is recorded of it."""
+    with chromium() as browser:
+        page = patient_page(browser, width=2400, height=1200)
+        errors: list[str] = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        see_it_near(page, url)
+        see_the_description(page, url)
+        see_the_plots(page, url)
+        see_the_checks(page, url)
+        assert errors == []
+
+
+def test_days_loaded_in_the_ui_reach_rollups_snapshot_and_report_and_the_ui_shows_them_and_status_its_schedule(
+    reported: World, here: Here
+) -> None:
+    world, first, last = reported, ago(2), ago(1)
+    world.configure(devin_start_date=first, devin_timezone=NOON)
     launched = {
         "selector": {
             "repositoryName": "__repository__",
@@ -111,51 +149,75 @@ def test_a_day_loaded_in_the_ui_reaches_rollups_snapshot_and_report(reported: Wo
         },
         "mode": "default",
         "runConfigData": {},
-        "executionMetadata": {"tags": tags},
+        "executionMetadata": {"tags": [{"key": k, "value": v} for k, v in range_tags(first, last).items()]},
     }
     in_time = tenacity.Retrying(
         retry=tenacity.retry_if_result(lambda is_there: not is_there),
         wait=tenacity.wait_fixed(0.5),
         stop=tenacity.stop_after_delay(240),
     )
-    report, snapshot = world.settings.published_report, world.settings.published_snapshot
+    report, snapshot, home = (
+        world.settings.published_report,
+        world.settings.published_snapshot,
+        world.directory / "dagster",
+    )
     assert report and snapshot
-    with ui_ended_by(signal.SIGTERM, then=lambda: gate.open()) as ui:
-        assert graphql(ui.url, LAUNCH % "launchRun", params=launched)["launchRun"]["__typename"] == "LaunchRunSuccess"
+
+    def shown_by_status(*options: str) -> str:
+        code, shown, _ = here("status", *options)
+        assert code == 0, "a schedule that is not running does not affect the exit code"
+        return " ".join(shown.split())
+
+    with ui_ended_by(signal.SIGTERM, signal.SIGHUP, then=lambda: gate.open()) as ui:
+
+        def launch() -> dict[str, Any]:
+            response: dict[str, Any] = graphql(ui.url, LAUNCH % "launchRun", params=launched)["launchRun"]
+            return response
+
+        def outcomes() -> set[str]:
+            return {run["status"] for run in graphql(ui.url, RUNS)["runsOrError"]["results"]}
+
+        assert launch()["__typename"] == "LaunchRunSuccess"
         in_time(lambda: snapshot.exists() and report.exists())
-        in_time(lambda: {run["status"] for run in graphql(ui.url, RUNS)["runsOrError"]["results"]} == {"SUCCESS"})
+        in_time(lambda: outcomes() == {"SUCCESS"})
+        in_time(lambda: json.loads(shown_by_status("--json"))["schedule"] == "running")
+        assert re.search(r"Next run: \d{4}-\d\d-\d\d \d\d:\d\d [-+]?\w+\.$", shown_by_status())
+        see_the_history(ui.url)
+        switch_the_schedule_off(ui.url)
+        assert json.loads(shown_by_status("--json"))["schedule"] == "switched off"
+        assert "Next run: none, the schedule is switched off." in shown_by_status()
+
         for path in (world.database.path, snapshot.parent):
             shutil.move(path, f"{path}.elsewhere")
-        graphql(ui.url, LAUNCH % "launchRun", params=launched)
-        in_time(lambda: "FAILURE" in {run["status"] for run in graphql(ui.url, RUNS)["runsOrError"]["results"]})
+        launch()
+        in_time(lambda: "FAILURE" in outcomes())
         assert not world.database.path.exists(), "a worker that does not see the warehouse makes no new one"
         for path in (world.database.path, snapshot.parent):
             shutil.move(f"{path}.elsewhere", path)
-        held = world.source.fail(delay=600, when=lambda request: bool(request.org_ids), times=1)
-        graphql(ui.url, LAUNCH % "launchRun", params=launched)
-        wait_until(lambda: held.hits > 0, "the run is asking")
-        ((killed, process),) = processes_of_runs(world.directory / "dagster").items()
-        os.kill(process, signal.SIGKILL)
-        in_time(lambda: graphql(ui.url, RUNS)["runsOrError"]["results"][0]["status"] == "SUCCESS")
         ui.kill_code_server()
         wait_until(lambda: any("is being started again" in line for line in ui.printed), "it has been seen")
-        gate = Gate(world, world.days(DAY, DAY)[0].start)
-        in_time(lambda: graphql(ui.url, LAUNCH % "launchRun", params=launched)["launchRun"].get("run"))
-        assert gate.reached.wait(60), "the run is asking"
-    words = f"Still running, and goes on until it ends: {DAY}. Watch it with devin-sessions status"
+        held = world.source.fail(delay=600, when=lambda request: bool(request.org_ids), times=1)
+        in_time(lambda: launch().get("run"))
+        wait_until(lambda: held.hits > 0, "the run is asking")
+        ((killed, process),) = processes_of_runs(home).items()
+        os.kill(process, signal.SIGKILL)
+        gate = Gate(world, world.days(first, last)[0].start)
+        in_time(lambda: processes_of_runs(home).keys() - {killed})
+        assert gate.reached.wait(60), "the run that Dagster started in its place is asking"
+    words = f"Still running, and goes on until it ends: {first}…{last} (2 days). Watch it with devin-sessions status"
     assert any(line.startswith(words) for line in ui.printed)
-    expected = sum(world.truth(DAY, DAY).values())
+    expected = sum(world.truth(first, last).values())
     for table in ROLLUPS:
         assert in_snapshot(world, f"select sum(sessions_count)::bigint from {table}") == [(expected,)]
-    assert DAY in report.read_text(encoding="utf-8")
-    with dg.DagsterInstance.from_config(str(world.directory / "dagster")) as instance:
-        last, again, _, blind, own, loading = (run for run in instance.get_runs())
+    assert last in report.read_text(encoding="utf-8")
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        again, _, blind, own, loading = instance.get_runs()
         (failed,) = instance.all_logs(blind.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
         message = failure_message(failed.get_dagster_event(), blind.run_id)
         marks = {mark.name for mark in Path(instance.root_directory, "alive").iterdir()}
     assert f"The warehouse {world.database.path} is missing here, although run {loading.run_id[:8]} of " in message
-    assert last.status is dg.DagsterRunStatus.SUCCESS, "the UI's end did not end it"
-    assert (again.parent_run_id, again.status) == (killed, dg.DagsterRunStatus.SUCCESS)
+    assert again.parent_run_id == killed
+    assert again.status is dg.DagsterRunStatus.SUCCESS, "the UI's end did not end it"
     assert marks <= {killed}, "a run that has ended is not marked as alive; the killed one's mark goes with a tick"
     assert own.tags["dagster/sensor_name"] == FOLLOW
     assert {key.to_user_string() for key in own.asset_selection or ()} == {*EVERYTHING}
@@ -182,10 +244,10 @@ def test_days_loaded_by_several_runs_even_failed_ones_are_followed_by_one_run_on
     second = reported.days("2025-04-02", "2025-04-02")[0]
     reported.configure(devin_fetch="direct")
     reported.source.fail(status=503, when=lambda asked: asked.start == second.start, times=None)
-    assert not run_of(reported, LOADED, "2025-04-01", "2025-04-02")
+    assert not reported.load("2025-04-01", "2025-04-02", judged=False).success
     assert daemon.tick() == [EVERYTHING], "the failed run stored a day"
     reported.source.heal()
-    assert run_of(reported, LOADED, "2025-04-02")
+    assert reported.load("2025-04-02", "2025-04-02", judged=False).success
     job = reported.definitions.resolve_job_def(JOB)
     other = reported.instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
     assert daemon.tick() == [], "a run is in progress"
@@ -217,7 +279,7 @@ def test_the_job_and_the_command_leave_nothing_to_follow(reported: World) -> Non
 
 def test_a_rollup_that_fails_stops_neither_the_others_nor_what_is_published(reported: World) -> None:
     world, daemon = reported, Daemon(reported)
-    assert run_of(world, LOADED, "2025-04-01", "2025-04-08")
+    assert world.load("2025-04-01", "2025-04-08", judged=False).success
     with world.database.transaction() as connection:
         connection.execute(sa.text(TOO_MANY_A_MONTH))
     assert daemon.tick() == [EVERYTHING]
@@ -268,18 +330,22 @@ def test_status_reports_what_is_behind_and_the_command_that_catches_up(reported:
     assert (code, err) == (0, "")
     code, shown, _ = here("status", "--json")
     assert (code, json.loads(shown)["behind"]) == (0, [])
+    code, shown, _ = here("status")
+    start_it = r"Next run: .*, if the schedule is running by then\. It isn't running now: start devin-sessions ui"
+    assert re.search(start_it, " ".join(shown.split()))
+    assert code == 0, "a schedule that is not running does not affect it"
 
 
 def test_on_a_server_only_the_rollups_and_the_report_can_be_behind(each_world: World) -> None:
     world = each_world
     world.configure(devin_report_path=f"{world.directory}/report.html")
     assert behind(world.settings).assets == []
-    assert run_of(world, LOADED, DAY)
+    assert world.load(DAY, DAY, judged=False).success
     everything = EVERYTHING if world.settings.published_snapshot else [*ROLLUPS, "activity_report"]
     assert behind(world.settings).assets == everything
     assert run_of(world, everything)
     assert behind(world.settings).assets == []
-    assert run_of(world, LOADED, DAY)
+    assert world.load(DAY, DAY, judged=False).success
     assert behind(world.settings).assets == everything, "the same day, read again"
 
 

@@ -20,8 +20,9 @@ from pipelines.command import cli, exit_codes
 from pipelines.command.screen import wrapped
 from pipelines.home import PROJECT
 from tests.support.command import Here, command_here, in_this_process
+from tests.support.forks import make_missing_home
 from tests.support.noon import NOON, ago
-from tests.support.terminal import Terminal
+from tests.support.terminal import Terminal, shown_on_a_terminal
 from tests.support.world import World
 
 COMMANDS = sorted(typer.main.get_command(cli.app).commands)  # type: ignore[attr-defined]
@@ -136,13 +137,13 @@ def test_everything_fits_a_terminal_of_60_columns(narrow: World) -> None:
         (["--help"], "backfill"),
         (["backfill", "2025-99"], "is not a day"),
     ):
-        with closing(Terminal(*arguments, columns=60)) as terminal:
-            terminal.wait()
-            assert any(shown in line for line in terminal.lines), (arguments, terminal.shown)
-            for line in terminal.lines:
-                last = line.rpartition("\r")[2]  # a bar is written over itself
-                may_be_longer = last.startswith("devin-sessions ") or "/" in last.split(" ")[-1]
-                assert cell_len(last) <= 60 or may_be_longer, (arguments, last)
+        make_missing_home(tuple(arguments))
+        lines = shown_on_a_terminal(*arguments, columns=60)
+        assert any(shown in line for line in lines), (arguments, lines)
+        for line in lines:
+            last = line.rpartition("\r")[2]  # a bar is written over itself
+            may_be_longer = last.startswith("devin-sessions ") or "/" in last.split(" ")[-1]
+            assert cell_len(last) <= 60 or may_be_longer, (arguments, last)
 
 
 def test_the_last_lines_say_where_the_result_is(world: World, here: Here) -> None:

@@ -63,7 +63,7 @@ def test_a_temporary_refusal_and_a_temporary_failure_are_retried_within_the_run(
     world.configure(devin_fetch=fetch)
     world.source.fail(status=403, org_id=org_id, times=2)
     world.source.fail(status=503, when=lambda asked: asked.start == bad and not asked.org_ids)
-    result = world.load("2025-04-01", "2025-04-03")
+    result = world.load("2025-04-01", "2025-04-03", judged=False)
     assert result.success, world.failures(result)
     assert Counter(q.status for q in world.asked() if q.status != 200) == {403: 2, 503: 1}
     assert world.cells() == world.truth("2025-04-01", "2025-04-03")
@@ -89,14 +89,14 @@ def test_a_refused_organization_is_reported_and_its_days_are_completed_for_it_al
     days = {day.day for day in world.days("2025-04-01", "2025-04-04")}
     assert world.progress.result.lacking == {day: {refused} for day in days}
 
-    def complete() -> tuple[dg.ExecuteInProcessResult, set[tuple[str, ...]]]:
+    def complete(*, judged: bool = True) -> tuple[dg.ExecuteInProcessResult, set[tuple[str, ...]]]:
         """Complete these days and load one more. Returns the organizations of each question about the former too."""
         world.source.requests.clear()
-        result = world.load("2025-04-01", "2025-04-05", complete_before=date(2025, 4, 5))
+        result = world.load("2025-04-01", "2025-04-05", complete_before=date(2025, 4, 5), judged=judged)
         asked = {q.org_ids for q in world.asked() if q.start and q.start < datetime(2025, 4, 4, tzinfo=UTC)}
         return result, asked
 
-    _, asked = complete()
+    _, asked = complete(judged=False)
     assert asked == set(), "one question, about the last day, shows that it is still refused"
     assert world.progress.result.lacking == {day: {refused} for day in days | {date(2025, 4, 5)}}
     ((again, _),) = world.rows(unavailable)

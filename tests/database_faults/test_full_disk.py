@@ -30,7 +30,8 @@ from warehouse.snapshot import arrange
 def test_a_block_that_does_not_fit_and_then_rollups_that_do_not_are_reported_and_written_by_the_same_command(
     world: World, here: Here, disk: Disk
 ) -> None:
-    world.run("2025-04-01", "2025-04-03")
+    fill(world, "2025-04-01", "2025-04-03")
+    publish(world)
     cells, before = world.cells(), sums(world)
     world.source.requests.clear()
     with disk.full(but_for=8 * KB):
@@ -43,7 +44,7 @@ def test_a_block_that_does_not_fit_and_then_rollups_that_do_not_are_reported_and
     assert "Still to load: 2025-04-04…2025-04-20 (17 days)." in err
     assert (world.cells(), sums(world)) == (cells, before)
 
-    with disk.full(but_for=64 * KB):
+    with disk.full(but_for=640 * KB):
         code, out, err = here("backfill", "2025-04-01", "2025-04-20")
     assert world.cells() == world.truth("2025-04-01", "2025-04-20"), "what was stored is kept"
     now = total(world, "2025-04-01", "2025-04-20")

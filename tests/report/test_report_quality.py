@@ -28,7 +28,7 @@ def browser() -> Iterator[Callable[[], Browser]]:
 
 def test_the_page_shows_the_results_of_the_checks_of_the_same_run(world: World, look: Look) -> None:
     last = date.fromisoformat(ago(1))
-    first = last - timedelta(days=5)
+    first = last - timedelta(days=1)
     path = world.directory / "page" / "report.html"
     world.configure(devin_start_date=f"{first}", devin_timezone=NOON, devin_report_path=str(path))
     at = datetime(first.year, first.month, first.day, 12, tzinfo=UTC)
@@ -36,8 +36,8 @@ def test_the_page_shows_the_results_of_the_checks_of_the_same_run(world: World, 
     world.source.add_sessions(busiest, at)
     pages: dict[str, tuple[Path, set[tuple[bool, str, str | None]]]] = {}
 
-    def run(state: str, first_loaded: date = last) -> None:
-        result = world.run(f"{first_loaded}", f"{last}")
+    def run(state: str) -> None:
+        result = world.run(f"{first}", f"{last}")
         assert result.success, (state, world.failures(result))
         checked = {
             (evaluation.passed, evaluation.severity.value, evaluation.description)
@@ -47,17 +47,18 @@ def test_the_page_shows_the_results_of_the_checks_of_the_same_run(world: World, 
         pages[state] = path.rename(world.directory / f"{state}.html"), checked
 
     world.source.fail(status=403, org_id=busiest, times=None)
-    run("refused", first)
+    zero = b'{"sessions_count": 0}'
+    (a_day, _) = world.days(f"{first}", f"{last}")
+    world.source.fail(
+        body=zero, when=lambda q: not q.org_ids and q.start == a_day.start and q.end == a_day.end, times=None
+    )
+    run("refused and contradicted")
     world.source.heal()
-    run("sound", first)
+    world.configure(devin_fetch="differenced")
+    run("sound")
     stored = dict(world.rows("select how, count(*) from daily_sessions group by how"))
-    with world.database.transaction() as connection:
-        spoil(connection, first, last)
-    run("contradiction")
-    with world.database.transaction() as connection:
-        repair(connection)
     world.source.add_sessions("org-not-listed", at, count=3)
-    run("unattributed", first)
+    run("unattributed")
 
     for state, (page, checked) in pages.items():
         looked = look(page)
@@ -103,12 +104,6 @@ def spoil(connection: sa.Connection, *days: date) -> None:
     for day in days:
         of_day = {"day": day, "first_day": day, "last_day": day + timedelta(days=1)}
         connection.execute(sa.insert(tables.contradictions).values(claim | of_day))
-
-
-def repair(connection: sa.Connection) -> None:
-    """Undo `spoil`."""
-    connection.execute(sa.delete(tables.contradictions))
-    connection.execute(sa.update(tables.daily_totals).values(unattributed_count=0))
 
 
 AGES = [

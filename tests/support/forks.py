@@ -30,6 +30,8 @@ FORKS.set_forkserver_preload(
         "tests.support.published_versions",
     ]
 )
+for name in ("COLUMNS", "LINES"):  # of no terminal: readline, which pytest imports, sets them for what is started
+    os.unsetenv(name)
 
 MOST_SECONDS = 180.0
 """How long a command that has a patience of a few seconds may take before it counts as one that never ends."""

@@ -61,11 +61,12 @@ def month_of(world: World, month: str) -> Path:
     return parquet_of(world) / CELLS / f"{month}.parquet"
 
 
-def relations(database: Path) -> Relations:
-    """Every row of every table and view."""
+def relations(database: Path, *only: str) -> Relations:
+    """Every row of every table and view, or of those alone that are named."""
     with duckdb.connect(str(database), read_only=True) as connection:
         names = connection.execute("select table_schema, table_name from information_schema.tables").fetchall()
-        return {name: connection.execute(f"from {schema}.{name} order by all").fetchall() for schema, name in names}
+        chosen = [(schema, name) for schema, name in names if not only or name in only]
+        return {name: connection.execute(f"from {schema}.{name} order by all").fetchall() for schema, name in chosen}
 
 
 def flip_a_bit(path: Path, at: int) -> None:

@@ -78,11 +78,12 @@ class EndingUI:
 
 
 @contextmanager
-def ui_ended_by(number: signal.Signals, then: Callable[[], None] = lambda: None) -> Iterator[EndingUI]:
-    """A UI, once it responds and its daemon runs. When the block ends, so must the UI at this signal, and after `then`
-    all that it started.
+def ui_ended_by(*numbers: signal.Signals, then: Callable[[], None] = lambda: None) -> Iterator[EndingUI]:
+    """A UI, once it responds and its daemon runs. When the block ends, so must the UI at these signals, and after
+    `then` all that it started.
 
-    A UI takes long to start, so no test starts one for each signal: each UI that a test needs ends by another one.
+    A UI takes long to start, so no test starts one for each signal: each UI that a test needs ends by other ones, and
+    a second one finds it ending.
     """
     port = free_port()
     command = [sys.executable, "-m", "pipelines", "ui", "--port", str(port)]
@@ -112,7 +113,7 @@ def ui_ended_by(number: signal.Signals, then: Callable[[], None] = lambda: None)
         process.send_signal(signal.SIGINT)
         process.wait(ENDING_SECONDS)
         raise
-    for _ in range(2):  # as impatient people press Ctrl-C
+    for number in (numbers[0], numbers[-1]):  # as impatient people press Ctrl-C
         os.killpg(process.pid, number)  # as a terminal does
     code = process.wait(ENDING_SECONDS)
     then()
