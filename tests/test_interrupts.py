@@ -188,8 +188,22 @@ except KeyboardInterrupt:
 """
 
 
-def test_an_interrupt_in_a_destructor_is_sent_again_and_not_printed() -> None:
-    command = [sys.executable, "-c", STRUCK_IN_A_DESTRUCTOR]
+A_BUSY_MACHINE = """
+import threading, time
+
+class Slow(threading.Thread):
+    def start(self):
+        super().start()
+        for _ in range(30):
+            time.sleep(0.01)
+
+threading.Thread = Slow
+"""
+
+
+@pytest.mark.parametrize("before", ["", A_BUSY_MACHINE], ids=["at once", "on a busy machine"])
+def test_an_interrupt_in_a_destructor_is_sent_again_and_not_printed(before: str) -> None:
+    command = [sys.executable, "-c", before + STRUCK_IN_A_DESTRUCTOR]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=ENDING_SECONDS, check=True)
     assert (done.stdout, done.stderr) == ("interrupted\n", "")
 

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType
 
@@ -41,13 +42,23 @@ def install_handlers() -> None:
 def _resend(unraisable: "sys.UnraisableHookArgs") -> None:
     """Send the signal again if its exception was raised in a destructor, where Python prints it and continues."""
     if unraisable.exc_type.__name__ in _RAISED:
-        number = _State.received or signal.SIGINT
-        # From another thread, so that this hook has returned by then.
-        timer = threading.Timer(0.01, os.kill, (os.getpid(), number))
-        timer.daemon = True
-        timer.start()
+        here = threading.get_ident(), _State.received or signal.SIGINT
+        threading.Thread(target=_send_once_back, args=here, daemon=True).start()
     else:
         sys.__unraisablehook__(unraisable)
+
+
+def _send_once_back(thread: int, number: int) -> None:
+    """Send a signal as soon as `thread` has left the hook, in which Python would print its exception too."""
+    while _is_in_hook(sys._current_frames().get(thread)):
+        time.sleep(0.01)
+    os.kill(os.getpid(), number)
+
+
+def _is_in_hook(frame: FrameType | None) -> bool:
+    while frame is not None and frame.f_code is not _resend.__code__:
+        frame = frame.f_back
+    return frame is not None
 
 
 def set_last_words(last_words: Callable[[], str]) -> None:
