@@ -60,7 +60,7 @@ def _behind(connection: sa.Connection, database: Database, settings: Settings) -
         read_at = reads.latest(read[ORGANIZATIONS])
         written = read_at.timestamp() if read_at else 0.0
     published = {
-        PUBLISHED_SNAPSHOT: [snapshot, snapshot.parent / "parquet" / parquet.SUMS] if snapshot else [],
+        PUBLISHED_SNAPSHOT: [snapshot, parquet.directory_beside(snapshot) / parquet.SUMS] if snapshot else [],
         ACTIVITY_REPORT: [report] if report else [],
     }
     late = {name for name, paths in published.items() if any(_is_older(path, written) for path in paths)}

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from pipelines.settings import Settings
+from warehouse import parquet
 
-_MAGIC = slice(8, 12), b"DUCK"
+_CHECKSUM_BYTES, _MAGIC = 8, b"DUCK"  # how each DuckDB file begins
 
 
 def lost_warehouse(settings: Settings) -> str:
@@ -17,7 +18,7 @@ def lost_warehouse(settings: Settings) -> str:
     snapshot, database = settings.published_snapshot, settings.warehouse
     if snapshot is None or database.exists():
         return ""
-    copies = [path for path in (snapshot, snapshot.parent / "parquet") if path.exists()]
+    copies = [path for path in (snapshot, parquet.directory_beside(snapshot)) if path.exists()]
     if not copies or any(_is_another(path, database.path) for path in database.path.parent.iterdir()):
         return ""
     return (
@@ -31,9 +32,9 @@ def _is_another(path: Path, warehouse: Path) -> bool:
     """Whether a file is a DuckDB file, and not what is left of this warehouse, such as a damaged one set aside."""
     if path.name.startswith(f"{warehouse.name}.") or not path.is_file():
         return False
-    where, magic = _MAGIC
     try:
         with path.open("rb") as file:
-            return file.read(where.stop)[where] == magic
+            file.seek(_CHECKSUM_BYTES)
+            return file.read(len(_MAGIC)) == _MAGIC
     except OSError:  # whatever it is, this job hasn't written it
         return False

@@ -63,6 +63,11 @@ class Exported:
     kept: int
 
 
+def directory_beside(snapshot: Path) -> Path:
+    """Where the files of a snapshot are."""
+    return snapshot.parent / "parquet"
+
+
 def export(connection: sa.Connection, directory: Path, replacing: Replacing) -> Exported:
     """Bring the files in `directory` up to date with this DuckDB warehouse or snapshot, replacing each as a whole.
 

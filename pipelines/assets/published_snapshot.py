@@ -63,7 +63,7 @@ def published_snapshot_asset(settings: Settings, deps: Sequence[dg.AssetKey]) ->
                 pass  # it is a warehouse, and of this release
             database.copy_to(snapshot, arrange)
             with to_publish(settings, database).transaction(read_only=True) as connection:
-                exported = parquet.export(connection, snapshot.parent / "parquet", replacing)
+                exported = parquet.export(connection, parquet.directory_beside(snapshot), replacing)
         return dg.MaterializeResult(
             metadata={
                 "snapshot": dg.MetadataValue.path(str(snapshot)),

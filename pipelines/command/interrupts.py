@@ -51,7 +51,7 @@ def _resend(unraisable: "sys.UnraisableHookArgs") -> None:
 def _send_once_back(thread: int, number: int) -> None:
     """Send a signal as soon as `thread` has left the hook, in which Python would print its exception too."""
     while _is_in_hook(sys._current_frames().get(thread)):
-        time.sleep(0.01)
+        time.sleep(0.01)  # nothing tells when a hook has returned
     os.kill(os.getpid(), number)
 
 

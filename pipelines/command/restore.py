@@ -20,7 +20,7 @@ from resources.database import Database
 from resources.database_errors import WarehouseError, WarehouseLocked
 from resources.file_errors import obstacle
 from resources.intact import Found, Reader
-from warehouse import migrations, restoring
+from warehouse import migrations, parquet, restoring
 from warehouse.restoring import Source
 from warehouse.snapshot import BOOKKEEPING, find_bookkeeping
 
@@ -80,7 +80,7 @@ def _restore(settings: Settings, database: Database, snapshot: Path, directory: 
                 migrations.refuse_unfit(connection)
             return _check_published(path, snapshot, reader)
     of_snapshot = _source("the published copy", snapshot, reader.read(snapshot)) if snapshot.exists() else None
-    of_parquet = restoring.parquet_source(snapshot.parent / "parquet")
+    of_parquet = restoring.parquet_source(parquet.directory_beside(snapshot))
     sources += [source for source in (of_snapshot, of_parquet) if source]
     if not any(source.whole for source in sources):
         raise NotRestored(

@@ -50,7 +50,7 @@ def publish(world: World) -> None:
     snapshot.parent.mkdir(exist_ok=True)
     world.database.copy_to(snapshot, arrange)
     with Database(url=Database.url_of(snapshot)).transaction(read_only=True) as connection:
-        parquet.export(connection, snapshot.parent / "parquet", replacing)
+        parquet.export(connection, parquet.directory_beside(snapshot), replacing)
 
 
 def _listed(world: World, dimension: Dimension) -> list[Entry]:
