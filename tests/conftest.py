@@ -11,6 +11,7 @@ import pytest
 from resources.database import Database
 from resources.sandbox.server import Sandbox
 from tests.support.certificate import self_signed
+from tests.support.command import Here, command_here
 from tests.support.postgresql import PostgreSQL
 from tests.support.receiver import Receiver
 from tests.support.warehouse import migrated
@@ -85,6 +86,12 @@ def world(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """A world with DuckDB."""
     with new_world(sandbox, tmp_path, monkeypatch, f"duckdb:///{tmp_path}/warehouse.duckdb") as world:
         yield world
+
+
+@pytest.fixture
+def here(world: World, capsys: pytest.CaptureFixture[str]) -> Here:
+    """`devin-sessions` in this process, with the settings of `world`."""
+    return command_here(capsys, world.environment)
 
 
 @pytest.fixture

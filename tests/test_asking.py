@@ -18,14 +18,9 @@ from pipelines.schedules import range_tags
 from pipelines.settings import Settings
 from resources.database_errors import WarehouseError
 from tests.support.begun import begin
-from tests.support.command import Here, command_here
+from tests.support.command import Here
 from tests.support.waiting import wait_until
 from tests.support.world import World
-
-
-@pytest.fixture
-def here(world: World, capsys: pytest.CaptureFixture[str]) -> Here:
-    return command_here(capsys, world.environment)
 
 
 class Holder(Progress):

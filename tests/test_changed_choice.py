@@ -6,7 +6,7 @@ import dagster as dg
 import pytest
 
 from pipelines.checks import counts_sum_to_control_totals
-from tests.support.command import Here, command_here
+from tests.support.command import Here
 from tests.support.loads import fill
 from tests.support.noon import NOON, ago
 from tests.support.published import seem_published
@@ -24,11 +24,6 @@ def chosen(world: World) -> World:
     fill(world, FIRST, LAST)
     seem_published(world)
     return world
-
-
-@pytest.fixture
-def here(world: World, capsys: pytest.CaptureFixture[str]) -> Here:
-    return command_here(capsys, world.environment)
 
 
 def ids(world: World, *numbers: int) -> str:

@@ -13,7 +13,7 @@ from pipelines.command import exit_codes
 from pipelines.command.dagster_home import open_instance
 from pipelines.home import PROJECT
 from resources.sandbox.server import Sandbox
-from tests.support.command import Here, command_here, devin_sessions
+from tests.support.command import Here, devin_sessions
 from tests.support.disks import KB, disk_at
 from tests.support.world import World, template_world
 
@@ -42,11 +42,6 @@ def home(world: World, after_one_run: Path) -> Path:
     """The directory of Dagster's record of runs, with one run in it."""
     shutil.copytree(after_one_run, world.directory, symlinks=True, dirs_exist_ok=True)
     return world.directory / "dagster"
-
-
-@pytest.fixture
-def here(world: World, capsys: pytest.CaptureFixture[str]) -> Here:
-    return command_here(capsys, world.environment)
 
 
 def garbage(path: Path) -> None:

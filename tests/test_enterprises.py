@@ -45,7 +45,7 @@ from pipelines.follow import follow_sensor
 from pipelines.home import PROJECT
 from pipelines.settings import Settings
 from resources.sandbox.server import Sandbox
-from tests.support.command import Here, command_here, devin_sessions
+from tests.support.command import Here, devin_sessions
 from tests.support.noon import NOON, ago
 from tests.support.ports import free_port
 from tests.support.postgresql import PostgreSQL
@@ -59,11 +59,6 @@ ACME, GLOBEX = "acme", "globex"
 def sandbox() -> Iterator[Sandbox]:
     with Sandbox(organizations=2) as source:
         yield source
-
-
-@pytest.fixture
-def here(world: World, capsys: pytest.CaptureFixture[str]) -> Here:
-    return command_here(capsys, world.environment)
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from pipelines.names import FOLLOW, JOB
 from pipelines.schedules import next_tick, range_tags
 from resources.sandbox.server import Sandbox
 from tests.support.browser import chromium
-from tests.support.command import Here, command_here
+from tests.support.command import Here
 from tests.support.graphql import LAUNCH, RUNS, graphql
 from tests.support.held import Gate
 from tests.support.loads import fill_behind
@@ -63,11 +63,6 @@ FAILING = [
 def sandbox() -> Iterator[Sandbox]:
     with Sandbox(organizations=2) as source:
         yield source
-
-
-@pytest.fixture
-def here(world: World, capsys: pytest.CaptureFixture[str]) -> Here:
-    return command_here(capsys, world.environment)
 
 
 @pytest.fixture

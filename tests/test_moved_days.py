@@ -22,7 +22,7 @@ from pipelines.__main__ import main as devin_sessions
 from pipelines.checks import verdicts
 from pipelines.command import exit_codes
 from pipelines.command.status import status
-from tests.support.command import Here, command_here
+from tests.support.command import Here
 from tests.support.forks import FORKS, make_home
 from tests.support.loads import fill, publish
 from tests.support.published import seem_published, snapshot_of
@@ -388,8 +388,3 @@ def test_a_probe_and_a_dry_run_leave_out_a_day_that_its_zone_skips(skipping: Wor
     for command in (["probe", "--until", "2025-03-30"], ["backfill", "2025-03-30"]):
         code, _, err = here(*command)
         assert (code, "There is no 2025-03-30 in the time zone" in err) == (exit_codes.WRONG_USE, True)
-
-
-@pytest.fixture
-def here(world: World, capsys: pytest.CaptureFixture[str]) -> Here:
-    return command_here(capsys, world.environment)

@@ -10,7 +10,7 @@ from pipelines.asset_keys import PUBLISHED_SNAPSHOT
 from pipelines.command import exit_codes
 from pipelines.names import JOB
 from resources.database import Database
-from tests.support.command import Here, command_here
+from tests.support.command import Here
 from tests.support.postgresql import PostgreSQL
 from tests.support.shared import DATABASES, new_warehouse, rolled_back
 from tests.support.world import World
@@ -33,11 +33,6 @@ def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture(scope="module", params=DATABASES)
 def warehouse(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Database:
     return new_warehouse(request, tmp_path_factory)
-
-
-@pytest.fixture
-def here(world: World, capsys: pytest.CaptureFixture[str]) -> Here:
-    return command_here(capsys, world.environment)
 
 
 def refusal(connection: sa.Connection) -> str:

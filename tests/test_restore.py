@@ -19,7 +19,7 @@ from pipelines.command import exit_codes
 from pipelines.home import PROJECT
 from resources.database import Database
 from resources.intact import Reader
-from tests.support.command import Here, command_here
+from tests.support.command import Here
 from tests.support.forks import Command
 from tests.support.loads import fill, publish
 from tests.support.postgresql import PostgreSQL
@@ -85,11 +85,6 @@ def loaded(world: World, three_weeks: Path) -> World:
     """A world of its own with those files."""
     shutil.copytree(three_weeks, world.directory, dirs_exist_ok=True)
     return world
-
-
-@pytest.fixture
-def here(world: World, capsys: pytest.CaptureFixture[str]) -> Here:
-    return command_here(capsys, world.environment)
 
 
 DAMAGE: dict[str, Callable[[Path], object]] = {
